@@ -1,0 +1,9 @@
+"""moeprof: capture, analyse and compare CUDA workloads of mixture-of-experts inference.
+
+A workload author needs only these names; everything else is reached through the ``moeprof`` command.
+"""
+
+from moeprof.workload import Machine, Pipeline, Proof, Roofline, Step, Variant, Workload
+
+__version__ = "0.1.0"
+__all__ = ["Machine", "Pipeline", "Proof", "Roofline", "Step", "Variant", "Workload", "__version__"]

@@ -1,0 +1,108 @@
+"""Frozen dataclasses to and from JSON, strictly: a wrong field is named by its path.
+
+Supported field types: str, int, float, bool, None, Any, dict[str, T], tuple[T, ...], list[T], nested dataclasses,
+``Literal`` and unions of these. Unknown keys are ignored (a newer moeprof may have written them); a missing key takes
+the dataclass's default, and is an error where there is none. A trailing underscore (``try_``) is left out of the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+from moeprof.errors import CaptureError
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> Any:
+    """A dataclass (nested at will) as plain JSON values; tuples become lists, field order is kept."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name.rstrip("_"): encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(v) for v in value]
+    return value
+
+
+def dumps(value: Any) -> str:
+    """JSON text of a dataclass, stable from run to run; NaN and infinity are refused (absent is null)."""
+    return json.dumps(encode(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def decode(cls: type[T], data: Any, path: str = "$") -> T:
+    """Build ``cls`` from JSON values.
+
+    Raises:
+        CaptureError: names the path of the first field that is missing or has the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise _mismatch(path, f"an object for {cls.__name__}", data)
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        key = field.name.rstrip("_")
+        if key in data:
+            values[field.name] = _value(hints[field.name], data[key], f"{path}.{key}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise CaptureError(f"{path}.{key} is missing")
+    return cls(**values)
+
+
+def _value(hint: Any, data: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return _union(args, data, path)
+    if origin is typing.Literal:
+        if data not in args:
+            raise _mismatch(path, f"one of {', '.join(map(str, args))}", data)
+        return data
+    if origin in (tuple, list):
+        return _sequence(origin, args[0], data, path)
+    if origin is dict:
+        return _mapping(args[1], data, path)
+    if dataclasses.is_dataclass(hint):
+        return decode(typing.cast(type, hint), data, path)
+    return _scalar(hint, data, path)
+
+
+def _union(options: tuple[Any, ...], data: Any, path: str) -> Any:
+    if data is None and type(None) in options:
+        return None
+    real = [o for o in options if o is not type(None)]
+    for option in real[:-1]:
+        try:
+            return _value(option, data, path)
+        except CaptureError:
+            continue
+    return _value(real[-1], data, path)
+
+
+def _sequence(origin: type, item: Any, data: Any, path: str) -> Any:
+    if not isinstance(data, list):
+        raise _mismatch(path, "a list", data)
+    return origin(_value(item, v, f"{path}[{i}]") for i, v in enumerate(data))
+
+
+def _mapping(item: Any, data: Any, path: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise _mismatch(path, "an object", data)
+    return {k: _value(item, v, f"{path}.{k}") for k, v in data.items()}
+
+
+def _scalar(hint: Any, data: Any, path: str) -> Any:
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
+        raise _mismatch(path, getattr(hint, "__name__", str(hint)), data)
+    return data
+
+
+def _mismatch(path: str, expected: str, found: Any) -> CaptureError:
+    return CaptureError(f"{path}: expected {expected}, found {type(found).__name__} {str(found)[:60]!r}")

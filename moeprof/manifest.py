@@ -1,0 +1,167 @@
+"""What a capture folder says of itself: ``manifest.json`` as dataclasses.
+
+Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``….partial`` until it is complete)::
+
+    manifest.json                  this module's Manifest
+    <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
+    <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
+    <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
+    logs/<variant>-<tool>.log      what each process printed
+
+All times in nanoseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from moeprof.codec import decode
+from moeprof.errors import CaptureError
+from moeprof.notes import Note
+from moeprof.workload import Proof
+
+SCHEMA_VERSION = 1
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, as NVML names it. Clocks in MHz, power in W, memory in bytes."""
+
+    index: int
+    name: str
+    memory_bytes: int | None = None
+    compute_capability: str | None = None
+    driver: str | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    other_processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions and hardware of a capture; nothing that names the user, the host or its variables."""
+
+    moeprof: str
+    python: str
+    platform: str  # "Linux-6.1 x86_64"
+    cpu: str
+    cpus: int
+    torch: str | None = None
+    cuda: str | None = None
+    nsys: str | None = None
+    ncu: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    gpus_before: tuple[Gpu, ...] = ()
+    gpus_after: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a variant and the command that made it. ``file`` is relative to the capture folder."""
+
+    kind: Literal["trace", "counters"]
+    tool: Literal["nsys", "torch", "ncu"]
+    file: str
+    argv: tuple[str, ...]
+    iterations: int
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """Clean times of one variant in one round (no profiler attached): raw samples of single iterations."""
+
+    index: int
+    position: int  # place in the round's order, 0 first
+    times_ns: tuple[int, ...]
+    gpu: Gpu | None = None  # state right after the round
+
+
+@dataclass(frozen=True)
+class VariantRecord:
+    """All that a capture knows of one variant."""
+
+    name: str
+    summary: str
+    status: Literal["pending", "ok", "skipped", "failed"]
+    reason: str = ""
+    proof: Proof | None = None
+    flops: int | None = None
+    bytes_moved: int | None = None
+    rounds: tuple[Round, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    def part(self, kind: str) -> Part | None:
+        """The part of that kind, if it was captured."""
+        return next((p for p in self.parts if p.kind == kind), None)
+
+    @property
+    def times_ns(self) -> tuple[int, ...]:
+        """Every clean time of this variant, round after round."""
+        return tuple(t for r in self.rounds for t in r.times_ns)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A capture: what ran, where, with what parameters, and what of it succeeded.
+
+    ``kind`` "workload" has variants that do the same work; "program" is the user's own command, one variant called
+    "program". ``limit`` is the encoded Pipeline or Roofline of the workload; ``ceilings`` what was measured, name ->
+    GB/s or TFLOP/s.
+    """
+
+    schema_version: int
+    kind: Literal["workload", "program"]
+    name: str
+    created: str  # ISO 8601, UTC
+    argv: tuple[str, ...]
+    device: Literal["cuda", "cpu"]
+    environment: Environment
+    summary: str = ""
+    shows: str = ""
+    preset: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    baseline: str | None = None
+    optimized: str | None = None
+    limit: dict[str, Any] | None = None
+    ceilings: dict[str, float] = field(default_factory=dict)
+    git: str | None = None  # commit of the workload's checkout, "+dirty" where it had changes
+    complete: bool = False
+    variants: tuple[VariantRecord, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def variant(self, name: str) -> VariantRecord | None:
+        """The record of variant ``name``, if the capture has it."""
+        return next((v for v in self.variants if v.name == name), None)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the capture at ``folder``.
+
+    Raises:
+        CaptureError: there is none, it is not JSON, a field is wrong, or a newer moeprof wrote it.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise CaptureError(f"{folder} is not a capture: it holds no {FILE}", "make one with: moeprof capture kv_transfer")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CaptureError(f"{path} is not valid JSON: {error}", "capture again") from error
+    if isinstance(data, dict) and isinstance(data.get("schema_version"), int) and data["schema_version"] > SCHEMA_VERSION:
+        raise CaptureError(
+            f"{path} has schema version {data['schema_version']}; this moeprof reads up to {SCHEMA_VERSION}", "update moeprof"
+        )
+    try:
+        return decode(Manifest, data)
+    except CaptureError as error:
+        raise CaptureError(f"{path}: {error.message}", "capture again") from error

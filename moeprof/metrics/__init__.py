@@ -1,0 +1,1 @@
+"""Trace -> Analysis: pure functions, no input or output. Definitions: docs/metrics.md."""

@@ -1,0 +1,162 @@
+"""The numbers of one trace, as dataclasses: exactly the JSON of ``moeprof analyze --json`` (docs/cli.md).
+
+Definitions and sources: docs/metrics.md. A value that cannot be known is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from moeprof.notes import Note
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which file the numbers come from."""
+
+    path: str
+    kind: Literal["nsys", "kineto", "capture"]
+    producer: str | None
+    schema: str | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Every nanosecond of a window under exactly one owner; the fields sum to the window's span."""
+
+    compute_ns: int
+    exposed_comm_ns: int
+    exposed_copy_ns: int
+    exposed_migration_ns: int
+    exposed_memset_ns: int
+    idle_ns: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What the host did while the device starved; the fields sum to the ledger's idle time."""
+
+    launch_ns: int
+    sync_ns: int
+    host_ns: int
+    dependency_ns: int
+    edge_ns: int
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of one direction and memory kind inside a window. ``memory`` is the host side's: pinned, pageable, ..."""
+
+    direction: str
+    memory: str
+    count: int
+    bytes: int
+    busy_ns: int  # |U(C_d)|
+    overlapped_ns: int  # |C_d n (K u N)|
+    exposed_ns: int  # |C_d \\ (K u N)|
+    throughput_gb_per_s: float | None  # bytes / busy_ns
+    why_exposed: dict[str, int] = field(default_factory=dict)  # cause -> ns, sums to exposed_ns
+
+
+@dataclass(frozen=True)
+class CallCount:
+    """Host calls of one name inside a window."""
+
+    name: str
+    kind: str
+    count: int
+    total_ns: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch numbers of a window: A = api, Q = queue (nsys stats cuda_kern_exec_*).
+
+    ``queue_*`` count every kernel that started after its launch call returned; ``latency_*`` only those whose stream
+    was empty when the call began: only these are launch overhead, the others waited behind work.
+    """
+
+    kernels: int
+    joined: int
+    api_ns_median: float | None
+    api_ns_total: int
+    queue_ns_median: float | None
+    queue_count: int
+    latency_ns_median: float | None
+    latency_count: int
+    graph_launches: int
+    kernels_in_graphs: int
+    sync_calls: int
+    calls: tuple[CallCount, ...] = ()  # every CUDA call of the window's threads, by total time
+
+
+@dataclass(frozen=True)
+class Window:
+    """The numbers of one device inside one window (METRICS: an iteration, a range instance or a whole trace)."""
+
+    device: int
+    range: str | None
+    instance: int | None
+    start_ns: int
+    end_ns: int
+    span_ns: int
+    ledger: Ledger
+    idle: Idle
+    compute_busy_ns: int
+    comm_busy_ns: int
+    copy_busy_ns: int
+    copies: tuple[Copies, ...]
+    launch: Launch
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Kernels of one name on one device, over the whole trace."""
+
+    name: str
+    count: int
+    total_ns: int
+    median_ns: float
+    min_ns: int
+    max_ns: int
+    device: int
+
+
+@dataclass(frozen=True)
+class Range:
+    """Instances of one range, over the whole trace; gpu_ops counts launch calls that produced GPU work."""
+
+    domain: str
+    name: str
+    instances: int
+    host_ns: int
+    gpu_span_ns: int | None
+    gpu_ops: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim with what it rests on; ``gain_ns`` is an upper bound of what the whole window would gain."""
+
+    id: str
+    claim: str
+    gain_ns: int
+    where: str
+    evidence: dict[str, Any]
+    try_: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All numbers of one trace."""
+
+    source: Source
+    windows: tuple[Window, ...]
+    kernels: tuple[Kernel, ...]
+    ranges: tuple[Range, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+    schema_version: int = SCHEMA_VERSION

@@ -1,0 +1,69 @@
+"""Every warning that moeprof can give: what was seen, what it means, what to do. Warnings are data.
+
+A note is stored in the manifest or the analysis with its evidence and shown in every form of output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """One warning: its ``id``, its text with the evidence filled in, and the evidence as data."""
+
+    id: str
+    severity: Severity
+    text: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+# id -> (severity, text). The names in braces are the evidence.
+CATALOGUE: dict[str, tuple[Severity, str]] = {
+    # capture
+    "no-gpu": ("info", "no CUDA GPU here: {what} ran on the CPU"),
+    "no-nsys": ("info", "nsys not found: the trace was collected with torch.profiler ({why})"),
+    "no-ncu": ("info", "no hardware counters: {why}"),
+    "no-trace": ("warning", "no trace of {variant}: {why}"),
+    "timing-only": ("info", "timed only, as asked for (--tools none): there is no trace to explain the verdict"),
+    "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
+    "interrupted": ("warning", "the capture was interrupted: it holds {kept}"),
+    "redacted": (
+        "info",
+        "the profiled process's environment, command line and host name were removed from {file}; "
+        "the raw report that holds them {raw}",
+    ),
+    "counters-partial": ("info", "{variant}: ncu counted {counted} of {total} kernels of one iteration (--ncu-kernels)"),
+    "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
+    "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
+    "rounds-few": ("warning", "{rounds} rounds are too few for an interval; give --rounds 5 or more"),
+    "spread-high": ("warning", "{variant}: the middle half of its times spreads over {spread_percent:.0f} % of the median"),
+    "traced-slower": (
+        "warning",
+        "{variant} took {ratio:.2f} times as long under the profiler as without: its trace explains, "
+        "but the clean times decide",
+    ),
+    "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
+    # trace
+    "graph-level": (
+        "warning",
+        "{replays} CUDA graph replays were traced whole: they count as busy time; kernels and copies inside them, "
+        "and their overlap, cannot be known (trace with --cuda-graph-trace=node)",
+    ),
+    "unjoined": ("warning", "device {device}: {joined} of {total} kernels join to a launch call; launch numbers rest on those"),
+    "withheld": ("warning", "{what} is withheld: only {share_percent:.0f} % of its events are known ({needed_percent:.0f} % needed)"),
+    "open-ranges": ("info", "{count} NVTX ranges were still open when the trace ended; they are left out"),
+    "cpu-operators": ("info", "no GPU activity in this trace: CPU operators stand in for kernels, one lane a thread"),
+    "diagnostic": ("warning", "the profiler reported: {text}"),
+    "no-gpu-work": ("warning", "the trace holds no GPU work"),
+    "no-ranges": ("info", "the trace holds no NVTX ranges: numbers are for the whole trace"),
+}
+
+
+def note(id: str, /, **evidence: Any) -> Note:
+    """The note ``id`` with its evidence; the evidence must fill every name of its text."""
+    severity, text = CATALOGUE[id]
+    return Note(id, severity, text.format(**evidence), evidence)

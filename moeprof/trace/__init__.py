@@ -1,0 +1,9 @@
+"""A trace: what ran on the GPU, which call launched it, and inside which range. Every reader fills the same tables.
+
+``read(path)`` sniffs the file's kind and returns a ``Trace``. Only the readers know vendor names.
+"""
+
+from moeprof.trace.reading import read
+from moeprof.trace.tables import Device, Trace
+
+__all__ = ["Device", "Trace", "read"]

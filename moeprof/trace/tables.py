@@ -1,0 +1,95 @@
+"""The tables of a Trace and their columns, documented once.
+
+Times are int64 nanoseconds from the capture's own zero. Rows are sorted by (start_ns, end_ns). Integers that are not
+known are -1, texts that are not known are "". A table always has all its columns, also when it is empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from moeprof.notes import Note
+
+# Work on the device, one row an operation.
+#   kind         "kernel" compute kernel, "comm" communication kernel, "copy" explicit copy, "migration" UVM migration,
+#                "memset", "graph" a CUDA graph replay that was traced as a whole (its kernels are not known)
+#   name         kernel: demangled name as `nsys stats cuda_gpu_kern_sum` groups it; copies: "H2D" and so on
+#   pid, context whose work it is; correlation: joins to its launch call, with pid; call: row of `calls`, or -1
+#   direction    copies and migrations: H2D D2H D2D P2P H2H or other; src_memory, dst_memory: pageable pinned device
+#                managed array other
+#   graph_node   node id where a CUDA graph launched it, else -1
+#   grid, block  launch shape; registers per thread; shared memory in bytes
+OPS: dict[str, str] = {
+    "start_ns": "int64", "end_ns": "int64", "device": "int64", "stream": "int64", "kind": "category", "name": "category",
+    "pid": "int64", "context": "int64", "correlation": "int64", "call": "int64", "bytes": "int64", "direction": "category",
+    "src_memory": "category", "dst_memory": "category", "graph_node": "int64",
+    "grid_x": "int64", "grid_y": "int64", "grid_z": "int64", "block_x": "int64", "block_y": "int64", "block_z": "int64",
+    "registers": "int64", "static_shared_bytes": "int64", "dynamic_shared_bytes": "int64",
+}  # fmt: skip
+
+# Host calls into the CUDA runtime and driver, one row a call.
+#   kind  "launch" (a kernel), "graph_launch", "copy", "memset", "sync" (blocks the host), "event", "alloc", "other"
+CALLS: dict[str, str] = {
+    "start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "name": "category", "correlation": "int64",
+    "kind": "category",
+}  # fmt: skip
+
+# NVTX (or profiler) ranges, one row an instance that was closed inside the trace.
+#   tid, end_tid  the threads that opened and closed it; style "pushpop" or "startend"; payload: its number, or -1
+RANGES: dict[str, str] = {
+    "start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "end_tid": "int64", "domain": "category",
+    "name": "category", "payload": "int64", "style": "category",
+}  # fmt: skip
+
+# Hardware counters, long form, one row a kernel and metric (ncu).
+#   launch  ordinal of the kernel in its report; value in `unit`, base units
+COUNTERS: dict[str, str] = {
+    "launch": "int64", "kernel": "category", "device": "int64", "stream": "int64", "grid": "category", "block": "category",
+    "metric": "category", "unit": "category", "value": "float64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the trace; ``memory_bytes_per_s`` and ``sm_count`` as the profiler recorded them, where it did."""
+
+    index: int
+    name: str | None = None
+    memory_bytes_per_s: int | None = None
+    sm_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Tables of one trace. ``kind`` says which reader made it; ``producer`` "nsys 2025.3.1"; ``schema`` "3.20.3"."""
+
+    path: Path
+    kind: Literal["nsys", "kineto"]
+    producer: str | None
+    schema: str | None
+    ops: pd.DataFrame
+    calls: pd.DataFrame
+    ranges: pd.DataFrame
+    devices: tuple[Device, ...] = ()
+    notes: tuple[Note, ...] = field(default=())
+
+
+def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
+    """A table with exactly ``columns``: missing ones are filled with -1 or "", rows are sorted by time.
+
+    Args:
+        columns: OPS, CALLS, RANGES or COUNTERS.
+        data: column -> values; all of equal length (at least one column must be given, an empty list will do).
+    """
+    length = len(next(iter(data.values()))) if data else 0
+    frame = pd.DataFrame(index=pd.RangeIndex(length))
+    for name, dtype in columns.items():
+        blank = "" if dtype == "category" else -1
+        frame[name] = pd.Series(data.get(name, [blank] * length), index=frame.index).astype(dtype)
+    if "start_ns" in columns:
+        frame = frame.sort_values(["start_ns", "end_ns"], kind="stable", ignore_index=True)
+    return frame

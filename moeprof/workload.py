@@ -1,0 +1,264 @@
+"""What a workload is, and how one is found by name, by file path or by entry point.
+
+A workload is one technique told as variants of the same work: an honest baseline, the optimized version and the steps
+between. A module declares it as ``WORKLOAD = Workload(...)`` and keeps torch inside its functions, so that listing
+workloads stays instant. See ``workloads/kv_transfer.py`` for a whole one and the README for one in 20 lines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from moeprof.errors import MoeprofError, UsageError
+
+GROUP = "moeprof.workloads"
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts of this machine that decide whether a variant can run here."""
+
+    cuda: bool
+    gpus: int
+    gpu_name: str | None = None
+    compute_capability: str | None = None  # "9.0"
+    linked: bool = False  # GPU 0 can reach GPU 1's memory directly
+    cpus: int = 1
+    torch: str | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict of comparing a variant's poisoned-then-written output with a reference of higher precision.
+
+    ``error`` and ``tolerance`` are relative Frobenius norms, the worst over all parts compared; ``checked`` says how
+    much was compared ("32 of 32 layers, whole"); ``reason`` says what is wrong where ``ok`` is false.
+    """
+
+    ok: bool
+    checked: str
+    error: float | None
+    tolerance: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A built variant: everything is allocated; ``run()`` is what is timed and profiled.
+
+    Attributes:
+        run: enqueue one iteration; on CUDA it may return before the work ends, but the work must have joined the
+            current stream, so that an event recorded after it marks its end.
+        output: the tensor that the proof compares; valid after a device synchronise.
+        poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
+        flops: useful floating-point operations of one iteration.
+        bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
+    """
+
+    run: Callable[[], None]
+    output: Callable[[], Any]
+    poison: Callable[[], None]
+    flops: int
+    bytes_moved: int
+
+
+def always(machine: Machine) -> str | None:
+    """A variant that runs anywhere."""
+    return None
+
+
+def needs_cuda(machine: Machine) -> str | None:
+    """A variant that needs a CUDA GPU; the answer is the reason shown after ``SKIPPED:``."""
+    return None if machine.cuda else "needs a CUDA GPU"
+
+
+Build = Callable[[Params, str], Step]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of doing the work: ``build(params, device)`` sets it up; ``needs(machine)`` says why it cannot run."""
+
+    name: str
+    summary: str
+    build: Build
+    needs: Callable[[Machine], str | None] = always
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The limit of ``stages`` pairs of compute c and transfer x: max(L c + x, c + L x).
+
+    ``stages`` names the parameter that holds L; c and x are taken from the sequential baseline. ``ceiling`` names the
+    entry of the measured ceilings (GB/s) that bounds the transfer.
+    """
+
+    stages: str
+    ceiling: str
+    kind: str = "pipeline"
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s)."""
+
+    flops_ceiling: str
+    bytes_ceiling: str
+    kind: str = "roofline"
+
+
+def unchanged(params: Params, machine: Machine) -> dict[str, Any]:
+    """Parameters that need no calibration."""
+    return dict(params)
+
+
+def no_ceilings(params: Params, device: str) -> dict[str, float]:
+    """A workload that measures no ceiling of its own."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One technique and its variants.
+
+    Attributes:
+        name, summary: as ``moeprof list`` shows them.
+        variants: in rising order, the baseline first.
+        baseline, optimized: the pair that ``report --diff`` contrasts.
+        presets: parameter sets by name; ``default`` and ``tiny`` (CPU) at least. All share the same keys.
+        prove: poison, run and compare one built step (params, device, step) -> Proof.
+        faults: planted faults, name -> build; the proof must fail each of them.
+        resolve: turn requested parameters into concrete ones, once per capture (calibration); it runs in the worker.
+        ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
+        limit: the model of the best possible time.
+        shows: the lesson, one sentence.
+    """
+
+    name: str
+    summary: str
+    variants: tuple[Variant, ...]
+    baseline: str
+    optimized: str
+    presets: Mapping[str, Params]
+    prove: Callable[[Params, str, Step], Proof]
+    limit: Pipeline | Roofline | None = None
+    faults: Mapping[str, Build] = field(default_factory=dict)
+    resolve: Callable[[Params, Machine], dict[str, Any]] = unchanged
+    ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
+    shows: str = ""
+
+    def variant(self, name: str) -> Variant:
+        """The variant called ``name``; raises UsageError with the names there are."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise UsageError(
+            f"workload {self.name!r} has no variant {name!r}", f"its variants: {', '.join(v.name for v in self.variants)}"
+        )
+
+    def params(self, preset: str, overrides: Mapping[str, str]) -> dict[str, Any]:
+        """The parameters of ``preset`` with ``overrides`` (text, as typed) converted to each parameter's own type."""
+        if preset not in self.presets:
+            raise UsageError(f"workload {self.name!r} has no preset {preset!r}", f"its presets: {', '.join(self.presets)}")
+        params = dict(self.presets[preset])
+        for key, text in overrides.items():
+            if key not in params:
+                raise UsageError(f"workload {self.name!r} has no parameter {key!r}", f"its parameters: {', '.join(params)}")
+            params[key] = _convert(key, text, type(params[key]))
+        return params
+
+
+def _convert(key: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UsageError(f"parameter {key}={text!r} is not a yes or no", "give true or false")
+        return text.lower() in ("true", "1")
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"parameter {key}={text!r} is not {kind.__name__}", f"give a value such as {kind()!r}") from None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of ``moeprof list``: a workload, or the reason why it does not load."""
+
+    name: str
+    workload: Workload | None
+    reason: str = ""
+
+
+def listing() -> tuple[Listed, ...]:
+    """Every registered workload, sorted by name; one that fails to import is listed with its reason."""
+    return tuple(_listed(point) for point in sorted(entry_points(group=GROUP), key=lambda p: p.name))
+
+
+def _listed(point: EntryPoint) -> Listed:
+    try:
+        return Listed(point.name, _checked(point.load(), point.value))
+    except Exception as error:  # a third party's module may fail in any way; its reason is shown
+        return Listed(point.name, None, f"{type(error).__name__}: {error}")
+
+
+def load(name: str) -> Workload:
+    """The workload registered as ``name``, or declared in the file at path ``name``.
+
+    Raises:
+        UsageError: there is no such name or file, or it does not declare ``WORKLOAD``.
+    """
+    if name.endswith(".py") or "/" in name:
+        return _from_file(Path(name))
+    points = [p for p in entry_points(group=GROUP) if p.name == name]
+    if not points:
+        known = ", ".join(sorted(p.name for p in entry_points(group=GROUP)))
+        raise UsageError(f"there is no workload {name!r}", f"known: {known}; or give the path of a .py file")
+    if len({p.value for p in points}) > 1:
+        raise UsageError(f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one")
+    return _import(points[0].load, points[0].value)
+
+
+def _from_file(path: Path) -> Workload:
+    if not path.is_file():
+        raise UsageError(f"there is no workload file {str(path)!r}", "give the path of a .py file that declares WORKLOAD")
+    name = f"moeprof_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader = spec.loader
+
+    def execute() -> Any:
+        loader.exec_module(module)
+        return getattr(module, "WORKLOAD", None)
+
+    return _import(execute, str(path))
+
+
+def _import(loader: Callable[[], Any], where: str) -> Workload:
+    try:
+        found = loader()
+    except MoeprofError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{where} does not import: {type(error).__name__}: {error}", "run it with python to see where") from error
+    return _checked(found, where)
+
+
+def _checked(found: Any, where: str) -> Workload:
+    if not isinstance(found, Workload):
+        raise UsageError(
+            f"{where} declares no WORKLOAD (found {type(found).__name__})", "end the module with WORKLOAD = Workload(...)"
+        )
+    names = [v.name for v in found.variants]
+    for role, name in (("baseline", found.baseline), ("optimized", found.optimized)):
+        if name not in names:
+            raise UsageError(f"{where}: {role} {name!r} is not one of its variants", f"its variants: {', '.join(names)}")
+    return found

@@ -1,0 +1,1 @@
+"""The built-in workloads, imported as ``moeprof.workloads``: one module a technique, each ends with ``WORKLOAD``."""
