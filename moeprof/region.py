@@ -1,13 +1,13 @@
-"""NVTX ranges of one domain, ``moeprof``: the only user of the nvtx package.
+"""Ranges that name what the program is doing: NVTX ranges of one domain, ``moeprof``, or a profiler's own kind.
 
-Ranges nest as workload/variant > phase > iteration (its number as payload). Attributes are built once, and nothing is
-pushed unless a profiler asked for ranges (``enable()``), so a run without a profiler pays one attribute look-up.
+Ranges nest as workload/variant > phase > iteration (its number as payload). Nothing is pushed unless a profiler asked
+for ranges (``enable_nvtx()``, ``enable()``): without one a range costs a look-up. This is the only user of nvtx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -15,42 +15,47 @@ DOMAIN = "moeprof"
 MEASURE = "measure"
 ITERATION = "iteration"
 
-_state: dict[str, Any] = {"domain": None}
+Factory = Callable[[str, int | None], AbstractContextManager[Any]]
 
 
-def enable() -> None:
-    """Turn ranges on for this process; needs the nvtx package."""
+def _nothing(name: str, payload: int | None) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+_state: dict[str, Factory] = {"factory": _nothing}
+
+
+def enable(factory: Factory) -> None:
+    """From now on ``region(name, payload)`` is ``factory(name, payload)``."""
+    _state["factory"] = factory
+
+
+def enable_nvtx() -> None:
+    """Turn NVTX ranges on for this process; each range's attributes are built once."""
     import nvtx
 
-    _state["domain"] = nvtx.get_domain(DOMAIN)
+    domain = nvtx.get_domain(DOMAIN)
+
+    @cache
+    def attributes(name: str, payload: int | None) -> Any:
+        return domain.get_event_attributes(message=name, payload=payload)
+
+    @contextmanager
+    def pushed(name: str, payload: int | None) -> Iterator[None]:
+        domain.push_range(attributes(name, payload))
+        try:
+            yield
+        finally:
+            domain.pop_range()
+
+    enable(pushed)
 
 
-def enabled() -> bool:
-    """Whether ranges are being pushed."""
-    return _state["domain"] is not None
+def disable() -> None:
+    """Push nothing."""
+    _state["factory"] = _nothing
 
 
-@cache
-def _attributes(name: str, payload: int | None) -> Any:
-    return _state["domain"].get_event_attributes(message=name, payload=payload)
-
-
-def prepare(name: str, count: int) -> None:
-    """Build the attributes of ``count`` numbered ranges now, so that the measured loop builds none."""
-    if enabled():
-        for number in range(count):
-            _attributes(name, number)
-
-
-@contextmanager
-def region(name: str, payload: int | None = None) -> Iterator[None]:
-    """A push/pop range around the body; free of cost unless enabled."""
-    domain = _state["domain"]
-    if domain is None:
-        yield
-        return
-    domain.push_range(_attributes(name, payload))
-    try:
-        yield
-    finally:
-        domain.pop_range()
+def region(name: str, payload: int | None = None) -> AbstractContextManager[Any]:
+    """A range around the body of a ``with``, as a profiler asked for; nothing without one."""
+    return _state["factory"](name, payload)
