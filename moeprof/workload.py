@@ -161,17 +161,22 @@ class Workload:
             if variant.name == name:
                 return variant
         raise UsageError(
-            f"workload {self.name!r} has no variant {name!r}", f"its variants: {', '.join(v.name for v in self.variants)}"
+            f"workload {self.name!r} has no variant {name!r}",
+            f"its variants: {', '.join(v.name for v in self.variants)}",
         )
 
     def params(self, preset: str, overrides: Mapping[str, str]) -> dict[str, Any]:
         """The parameters of ``preset`` with ``overrides`` (text, as typed) converted to each parameter's own type."""
         if preset not in self.presets:
-            raise UsageError(f"workload {self.name!r} has no preset {preset!r}", f"its presets: {', '.join(self.presets)}")
+            raise UsageError(
+                f"workload {self.name!r} has no preset {preset!r}", f"its presets: {', '.join(self.presets)}"
+            )
         params = dict(self.presets[preset])
         for key, text in overrides.items():
             if key not in params:
-                raise UsageError(f"workload {self.name!r} has no parameter {key!r}", f"its parameters: {', '.join(params)}")
+                raise UsageError(
+                    f"workload {self.name!r} has no parameter {key!r}", f"its parameters: {', '.join(params)}"
+                )
             params[key] = _convert(key, text, type(params[key]))
         return params
 
@@ -184,7 +189,9 @@ def _convert(key: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise UsageError(f"parameter {key}={text!r} is not {kind.__name__}", f"give a value such as {kind()!r}") from None
+        raise UsageError(
+            f"parameter {key}={text!r} is not {kind.__name__}", f"give a value such as {kind()!r}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -221,13 +228,17 @@ def load(name: str) -> Workload:
         known = ", ".join(sorted(p.name for p in entry_points(group=GROUP)))
         raise UsageError(f"there is no workload {name!r}", f"known: {known}; or give the path of a .py file")
     if len({p.value for p in points}) > 1:
-        raise UsageError(f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one")
+        raise UsageError(
+            f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one"
+        )
     return _import(points[0].load, points[0].value)
 
 
 def _from_file(path: Path) -> Workload:
     if not path.is_file():
-        raise UsageError(f"there is no workload file {str(path)!r}", "give the path of a .py file that declares WORKLOAD")
+        raise UsageError(
+            f"there is no workload file {str(path)!r}", "give the path of a .py file that declares WORKLOAD"
+        )
     name = f"moeprof_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -248,17 +259,22 @@ def _import(loader: Callable[[], Any], where: str) -> Workload:
     except MoeprofError:
         raise
     except Exception as error:
-        raise UsageError(f"{where} does not import: {type(error).__name__}: {error}", "run it with python to see where") from error
+        raise UsageError(
+            f"{where} does not import: {type(error).__name__}: {error}", "run it with python to see where"
+        ) from error
     return _checked(found, where)
 
 
 def _checked(found: Any, where: str) -> Workload:
     if not isinstance(found, Workload):
         raise UsageError(
-            f"{where} declares no WORKLOAD (found {type(found).__name__})", "end the module with WORKLOAD = Workload(...)"
+            f"{where} declares no WORKLOAD (found {type(found).__name__})",
+            "end the module with WORKLOAD = Workload(...)",
         )
     names = [v.name for v in found.variants]
     for role, name in (("baseline", found.baseline), ("optimized", found.optimized)):
         if name not in names:
-            raise UsageError(f"{where}: {role} {name!r} is not one of its variants", f"its variants: {', '.join(names)}")
+            raise UsageError(
+                f"{where}: {role} {name!r} is not one of its variants", f"its variants: {', '.join(names)}"
+            )
     return found

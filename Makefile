@@ -1,0 +1,39 @@
+# make demo   set up, capture kv_transfer with what this machine has, write the report
+# make test   set up, check style, types and import rules, run the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+GPU := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null && echo yes)
+# without a GPU the pinned CPU build of torch; with one, the torch that fits its driver (or one already installed)
+CONSTRAINT := $(if $(GPU),,-c constraints.txt)
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(if $(GPU),--system-site-packages) $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1" "setuptools>=77"
+	$(BIN)/python -m pip install -q $(CONSTRAINT) -e ".[gpu]" --group dev
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/moeprof doctor || true
+	$(BIN)/moeprof capture kv_transfer
+	$(BIN)/moeprof report --diff
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,276 @@
+"""The ``moeprof`` command: each command parses, calls one function of the library and prints.
+
+Data goes to stdout, progress and messages to stderr. Heavy imports happen inside the commands, so that ``--help`` is
+instant. Exit codes: docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError
+
+if TYPE_CHECKING:
+    from moeprof.capture.plan import Request
+    from moeprof.study import Study
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write.")
+force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="moeprof", message="moeprof %(version)s")
+def cli() -> None:
+    """Profile mixture-of-experts inference: capture, analyse and compare CUDA workloads.
+
+    \b
+    moeprof capture kv_transfer      prove, time and profile every variant
+    moeprof report --diff            what changed, by how much, why
+    """
+
+
+@cli.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """Show workloads, variants and presets, and whether each variant runs here."""
+    from moeprof import catalogue
+
+    rows = catalogue.rows()
+    echo_json({"schema_version": 1, "workloads": rows}) if as_json else click.echo(catalogue.text(rows))
+
+
+@cli.command()
+@json_option
+@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
+@output_option
+def doctor(as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | None) -> None:
+    """Say what this machine can do, what is missing, and how to mend it."""
+    from moeprof import doctor as examination
+    from moeprof.codec import encode
+
+    checks = examination.examine(nsys=nsys, ncu=ncu, output=output or Path("moeprof-out"))
+    if as_json:
+        echo_json({"schema_version": 1, "checks": encode(checks)})
+    else:
+        click.echo(examination.text(checks))
+
+
+@cli.command(context_settings={"ignore_unknown_options": False})
+@click.argument("target", nargs=-1, type=click.UNPROCESSED)
+@click.option("--variants", help="Comma-separated; default: all.")
+@click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
+@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Interleaved rounds of clean timing."
+)
+@click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
+@click.option(
+    "--ncu-kernels", type=click.IntRange(min=1), default=6, show_default=True, help="Kernels to count with ncu."
+)
+@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Seconds a process may take.",
+)
+@click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
+@click.option("--dry-run", is_flag=True, help="Print the commands and run nothing.")
+@output_option
+@force_option
+@json_option
+def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
+
+    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
+    """
+    from moeprof import capture as capturing
+
+    request = make_request(target, options)
+    if dry_run:
+        click.echo(capturing.dry_run(request))
+        return
+    result = capturing.capture(request, capturing.terminal_progress())
+    if as_json:
+        echo_json(
+            {
+                "schema_version": 1,
+                "folder": str(result.folder),
+                "exit_code": int(result.exit_code),
+                "message": result.message,
+            }
+        )
+    else:
+        click.echo(f"Wrote {result.folder}")
+        click.echo(f"Next: moeprof report --diff {result.folder}", err=True)
+    if result.message:
+        click.echo(result.message, err=True)
+    sys.exit(int(result.exit_code))
+
+
+def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
+    """The capture request of a command line; a word after ``--`` makes it a program."""
+    from moeprof.capture.plan import Request
+
+    words = sys.argv[1:]
+    is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
+    if not target:
+        raise UsageError(
+            "nothing to capture", "give a workload (see moeprof list), or: moeprof capture -- python train.py"
+        )
+    if not is_program and len(target) > 1:
+        raise UsageError(
+            f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
+        )
+    pairs = options.pop("pairs")
+    for word in pairs:
+        if "=" not in word:
+            raise UsageError(f"--set {word!r} is not KEY=VALUE", "for example --set layers=8")
+    return Request(
+        workload=None if is_program else target[0],
+        program=tuple(target) if is_program else (),
+        overrides=dict(word.partition("=")[::2] for word in pairs),
+        variants=split(options.pop("variants")),
+        tools=split(options.pop("tools")),
+        argv=("moeprof", *words),
+        **options,
+    )
+
+
+def split(text: str | None) -> tuple[str, ...] | None:
+    """Comma-separated words; None where the option was not given."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@cli.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
+@click.option("--device", type=int, help="Only this GPU.")
+@json_option
+def analyze(trace: Path, range_name: str | None, device: int | None, as_json: bool) -> None:
+    """Print the numbers of TRACE: .sqlite, .json[.gz] (Kineto), or a capture folder."""
+    from moeprof import analysing
+    from moeprof.codec import encode
+    from moeprof.report import text
+
+    analyses = analysing.analyse(trace, range_name, device)
+    if as_json:
+        documents = [encode(a) for a in analyses.values()]
+        echo_json(
+            documents[0]
+            if len(documents) == 1
+            else {"schema_version": 1, "variants": dict(zip(analyses, documents, strict=True))}
+        )
+        return
+    for name, analysis in analyses.items():
+        if len(analyses) > 1:
+            click.echo(f"\n{name}")
+        click.echo(text.analysis_text(analysis))
+
+
+@cli.command()
+@click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures A B.")
+@click.option("--sample", help="Use the recorded capture of that name, which ships with moeprof.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+@output_option
+@force_option
+@json_option
+def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_page: bool, **options: Any) -> None:
+    """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
+    from moeprof import reporting
+
+    studies = load_studies(captures, sample)
+    written = reporting.write(studies, contrast, options["output"], options["force"])
+    if options["as_json"]:
+        echo_json({"schema_version": 1, "page": str(written.page), "diff": written.data})
+    else:
+        click.echo(written.text)
+        click.echo(f"Wrote {written.page}")
+    if open_page:
+        click.launch(written.page.resolve().as_uri())
+
+
+def load_studies(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
+    """The captures to show: those named, the sample, or the newest."""
+    from moeprof import resources, study
+    from moeprof.capture.store import newest
+
+    if sample is not None:
+        folder = resources.folder("reports") / "samples" / sample
+        if not folder.is_dir():
+            known = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir()))
+            raise UsageError(f"there is no sample {sample!r}", f"known: {known}")
+        return (study.load(folder),)
+    if len(captures) > 2:
+        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
+    if not captures:
+        found = newest(Path("moeprof-out"))
+        if found is None:
+            raise CaptureError(
+                "there is no capture in ./moeprof-out",
+                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
+            )
+        captures = (found,)
+    return tuple(study.load(folder) for folder in captures)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
+
+
+def main() -> NoReturn:
+    """Run the command; a failure is one clear line (or one JSON object) and the exit code of its kind."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except MoeprofError as error:
+        fail(error.message, error.hint, int(error.exit_code))
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as error:
+        fail(error.format_message(), usage_hint(error), int(ExitCode.USAGE))
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        fail("interrupted", "", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(int(ExitCode.OK))
+    except OSError as error:
+        fail(
+            f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            "check the path, its rights and the free space",
+            1,
+        )
+    sys.exit(status if isinstance(status, int) else int(ExitCode.OK))
+
+
+def usage_hint(error: click.ClickException) -> str:
+    """Where to read how the command is used."""
+    context = getattr(error, "ctx", None)
+    return f"see: {context.command_path} --help" if context else "see: moeprof --help"
+
+
+def fail(message: str, hint: str, code: int) -> NoReturn:
+    """Say what failed and what to do, on stderr, or as JSON on stdout where that was asked for."""
+    if "--json" in sys.argv[1:]:
+        echo_json({"error": message, "hint": hint, "code": code})
+    else:
+        click.echo(f"error: {message}", err=True)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+    sys.exit(code)

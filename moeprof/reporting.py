@@ -1,0 +1,63 @@
+"""What ``moeprof report`` does: compare, render and write one page, whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moeprof import diff
+from moeprof.codec import encode
+from moeprof.errors import UsageError
+from moeprof.report import html, text
+from moeprof.study import Study
+
+
+@dataclass(frozen=True)
+class Written:
+    """The page that was written, its short form for the terminal, and the contrast as data."""
+
+    page: Path
+    text: str
+    data: Any
+
+
+def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+    """Render ``studies`` (one, or two to contrast) and write the page to ``output`` or ``moeprof-out/NAME[-diff].html``.
+
+    Raises:
+        UsageError: the page exists and ``force`` is not given, or two captures were named without ``--diff``.
+    """
+    if len(studies) == 2 and not contrast:
+        raise UsageError("two captures were named", "add --diff to contrast them")
+    page = output or _default(studies, contrast)
+    if page.exists() and output is not None and not force:
+        raise UsageError(f"{page} exists", "choose another -o, or add --force")
+    if len(studies) == 2:
+        result = diff.contrast_captures(*studies)
+        body = html.render_pair(*studies, result)
+        shown = text.diff_text(result)
+    elif contrast:
+        result = diff.contrast(studies[0])
+        body, shown = html.render(studies[0], result), text.diff_text(result)
+    else:
+        result = diff.contrast(studies[0])
+        body, shown = html.render_single(studies[0]), text.study_text(result)
+    _write_whole(page, body)
+    return Written(page, shown, encode(result))
+
+
+def _default(studies: tuple[Study, ...], contrast: bool) -> Path:
+    stem = "-vs-".join(s.folder.name.removesuffix(".partial") for s in studies)
+    return Path("moeprof-out") / f"{stem}{'-diff' if contrast else ''}.html"
+
+
+def _write_whole(page: Path, body: str) -> None:
+    """Write beside the page and rename, so that a full disk leaves no half page."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    partial = page.with_name(page.name + ".partial")
+    try:
+        partial.write_text(body, encoding="utf-8")
+        partial.replace(page)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""What several tests share: where real traces are, and how to skip, with a reason, what this machine cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRACES = ROOT.parent / "shared" / "traces"
+
+
+@pytest.fixture(scope="session")
+def traces() -> Path:
+    """The folder of real traces; tests that need it skip where it is absent."""
+    if not TRACES.is_dir():
+        pytest.skip(f"the folder of real traces is absent: {TRACES}")
+    return TRACES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``gpu`` where there is no GPU."""
+    if any(item.get_closest_marker("gpu") for item in items):
+        reason = _no_gpu()
+        for item in items:
+            if reason and item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "torch is not installed"
+    return "" if torch.cuda.is_available() else "no CUDA GPU here"
