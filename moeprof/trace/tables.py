@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from moeprof.notes import Note
@@ -89,7 +90,8 @@ def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(index=pd.RangeIndex(length))
     for name, dtype in columns.items():
         blank = "" if dtype == "category" else -1
-        frame[name] = pd.Series(data.get(name, [blank] * length), index=frame.index).astype(dtype)
+        values = data[name] if name in data else np.full(length, blank, dtype=object if blank == "" else "int64")
+        frame[name] = pd.Series(np.asarray(values), index=frame.index).astype(dtype)
     if "start_ns" in columns:
         frame = frame.sort_values(["start_ns", "end_ns"], kind="stable", ignore_index=True)
     return frame

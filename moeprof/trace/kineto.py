@@ -1,0 +1,188 @@
+"""Read a torch.profiler (Kineto) JSON trace: the only place that knows its categories and argument names.
+
+Times are microseconds with decimals around 1e12, more digits than a float holds: they are parsed as text. Where the
+trace has no GPU activity, CPU operators stand in for kernels and copies, a lane a thread.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moeprof.errors import TraceError
+from moeprof.notes import note
+from moeprof.trace import classify
+from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
+
+GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
+CALL_CATEGORIES = ("cuda_runtime", "cuda_driver")
+COPY_OPERATORS = ("aten::copy_",)
+_COPY_NAME = re.compile(r"Memcpy (\w)to(\w)(?: \((\w+) -> (\w+)\))?", re.IGNORECASE)
+_OURS = re.compile(r"^moeprof:(?P<name>.*?)(?::(?P<payload>\d+))?$")
+_SIDES = {"HH": "H2H", "HD": "H2D", "DH": "D2H", "DD": "D2D", "PP": "P2P", "HA": "H2D", "AH": "D2H"}
+
+Event = dict[str, Any]
+
+
+def read_kineto(path: Path) -> Trace:
+    """The tables of the Kineto trace at ``path`` (JSON or gzipped JSON).
+
+    Raises:
+        TraceError: it is not JSON, or has no list of events.
+    """
+    document = _load(path)
+    events = [e for e in document["traceEvents"] if isinstance(e, dict) and e.get("ph") == "X" and "ts" in e]
+    if not events:
+        raise TraceError(f"{path}: traceEvents holds no complete event", "record again with torch.profiler")
+    zero = min(_ns(e["ts"]) for e in events)
+    calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
+    gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
+    ops = _joined(_gpu_ops(gpu, zero), calls) if gpu else _cpu_ops([e for e in events if e.get("cat") == "cpu_op"], zero)
+    return Trace(
+        path=path,
+        kind="kineto",
+        producer="Kineto",
+        schema=str(document.get("schemaVersion")) if "schemaVersion" in document else None,
+        ops=ops,
+        calls=calls,
+        ranges=_ranges([e for e in events if e.get("cat") == "user_annotation"], zero),
+        devices=_devices(document) if gpu else (Device(0, "CPU"),),
+        notes=() if gpu else (note("cpu-operators"),),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    opener: Callable[..., Any] = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            document = json.load(file, parse_float=str)
+    except (ValueError, OSError, EOFError) as error:
+        raise TraceError(f"{path} is not a whole JSON file: {error}", "record it again") from error
+    if isinstance(document, list):
+        document = {"traceEvents": document}
+    if not isinstance(document, dict) or not isinstance(document.get("traceEvents"), list):
+        raise TraceError(f"{path} is JSON but has no list traceEvents", "give a trace that torch.profiler exported")
+    return document
+
+
+def _ns(value: str | int) -> int:
+    """Microseconds as written (text with decimals, or a whole number) in whole nanoseconds."""
+    if isinstance(value, int):
+        return value * 1000
+    whole, _, decimals = value.partition(".")
+    if not (decimals.isdigit() or decimals == "") or "e" in whole.lower():
+        return int(Decimal(value) * 1000)
+    sign = -1 if whole.startswith("-") else 1
+    return int(whole) * 1000 + sign * int((decimals + "000")[:3])
+
+
+def _times(events: list[Event], zero: int) -> dict[str, list[int]]:
+    starts = [_ns(e["ts"]) - zero for e in events]
+    return {"start_ns": starts, "end_ns": [s + _ns(e.get("dur", 0)) for s, e in zip(starts, events, strict=True)]}
+
+
+def _argument(events: list[Event], *names: str, default: int = -1) -> list[int]:
+    """The first of ``names`` that an event's arguments hold, as a whole number."""
+    return [_whole(next((a[n] for n in names if n in a), default)) for a in (e.get("args", {}) for e in events)]
+
+
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return -1
+
+
+def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
+    copies = [_copy(e) if e["cat"] == "gpu_memcpy" else ("", "", "") for e in events]
+    names = [direction or ("memset" if e["cat"] == "gpu_memset" else e["name"]) for e, (direction, _, _) in zip(events, copies, strict=True)]
+    shapes = {f"{kind}_{axis}": [_axis(e, kind, i) for e in events] for kind in ("grid", "block") for i, axis in enumerate("xyz")}
+    columns = {
+        **_times(events, zero), **shapes, "kind": [_kind(e) for e in events], "name": names,
+        "device": _argument(events, "device", default=0), "stream": _argument(events, "stream"),
+        "context": _argument(events, "context"), "correlation": _argument(events, "correlation"),
+        "bytes": _argument(events, "bytes"), "graph_node": [n if n > 0 else -1 for n in _argument(events, "graph node id")],
+        "registers": _argument(events, "registers per thread"), "dynamic_shared_bytes": _argument(events, "shared memory"),
+        "direction": [c[0] for c in copies], "src_memory": [c[1] for c in copies], "dst_memory": [c[2] for c in copies],
+    }  # fmt: skip
+    return table(OPS, columns)
+
+
+def _kind(event: Event) -> str:
+    if event["cat"] == "gpu_memcpy":
+        return "copy"
+    if event["cat"] == "gpu_memset":
+        return "memset"
+    return "comm" if classify.COMM_KERNEL.search(event["name"]) else "kernel"
+
+
+def _copy(event: Event) -> tuple[str, str, str]:
+    match = _COPY_NAME.search(event["name"])
+    if match is None:
+        return "other", "other", "other"
+    source, target, src_memory, dst_memory = match.groups()
+    return _SIDES.get((source + target).upper(), "other"), (src_memory or "other").lower(), (dst_memory or "other").lower()
+
+
+def _axis(event: Event, kind: str, index: int) -> int:
+    shape = event.get("args", {}).get(kind)
+    return _whole(shape[index]) if isinstance(shape, list) and len(shape) > index else -1
+
+
+def _calls(events: list[Event], zero: int) -> pd.DataFrame:
+    names = [classify.call_name(e["name"]) for e in events]
+    columns = {
+        **_times(events, zero), "pid": [_whole(e.get("pid")) for e in events], "tid": [_whole(e.get("tid")) for e in events],
+        "name": names, "correlation": _argument(events, "correlation"), "kind": [classify.call_kind(n) for n in names],
+    }  # fmt: skip
+    return table(CALLS, columns)
+
+
+def _ranges(events: list[Event], zero: int) -> pd.DataFrame:
+    ours = [_OURS.match(e["name"]) for e in events]
+    columns = {
+        **_times(events, zero), "pid": [_whole(e.get("pid")) for e in events], "tid": [_whole(e.get("tid")) for e in events],
+        "end_tid": [_whole(e.get("tid")) for e in events], "domain": ["moeprof" if m else "" for m in ours],
+        "name": [m["name"] if m else e["name"] for m, e in zip(ours, events, strict=True)],
+        "payload": [int(m["payload"]) if m and m["payload"] else -1 for m in ours], "style": ["pushpop"] * len(events),
+    }  # fmt: skip
+    return table(RANGES, columns)
+
+
+def _joined(ops: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
+    """Correlation ids are unique in one Kineto trace; the process of an operation is that of its call."""
+    first = calls[calls["correlation"] >= 0].drop_duplicates("correlation")
+    rows = pd.Series(first.index, index=first["correlation"])
+    call = ops["correlation"].map(rows).fillna(-1).astype("int64")
+    pids = calls["pid"].to_numpy()
+    pid = np.where(call >= 0, pids[call], -1) if len(pids) else np.full(len(ops), -1)
+    return ops.assign(call=call, pid=pid.astype("int64"))
+
+
+def _cpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
+    """Operators that no other operator of their thread encloses; copies by their name, a stream a thread."""
+    frame = pd.DataFrame({**_times(events, zero), "name": [e["name"] for e in events], "tid": [_whole(e.get("tid")) for e in events]})
+    frame = frame.astype({"start_ns": "int64", "end_ns": "int64", "tid": "int64"})
+    frame = frame.sort_values(["tid", "start_ns", "end_ns"], ascending=[True, True, False], kind="stable")
+    ended_before = frame.groupby("tid")["end_ns"].cummax().groupby(frame["tid"]).shift(fill_value=-1)
+    top = frame[frame["start_ns"] >= ended_before]
+    copy = top["name"].isin(COPY_OPERATORS)
+    columns = {
+        "start_ns": top["start_ns"], "end_ns": top["end_ns"], "name": top["name"].where(~copy, "H2H"),
+        "kind": np.where(copy, "copy", "kernel"), "device": [0] * len(top), "stream": pd.factorize(top["tid"], sort=True)[0],
+        "direction": np.where(copy, "H2H", ""), "src_memory": np.where(copy, "host", ""), "dst_memory": np.where(copy, "host", ""),
+    }  # fmt: skip
+    return table(OPS, {name: list(values) for name, values in columns.items()})
+
+
+def _devices(document: dict[str, Any]) -> tuple[Device, ...]:
+    found = document.get("deviceProperties") or []
+    return tuple(Device(_whole(d.get("id")), d.get("name"), None, _whole(d.get("numSms")) if "numSms" in d else None) for d in found)

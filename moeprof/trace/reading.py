@@ -1,0 +1,50 @@
+"""Which reader fits a file: sniffed from its first bytes, never from its name alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from moeprof.errors import TraceError
+from moeprof.trace.kineto import read_kineto
+from moeprof.trace.nsys import read_nsys
+from moeprof.trace.tables import Trace
+
+SQLITE_MAGIC = b"SQLite format 3\x00"
+GZIP_MAGIC = b"\x1f\x8b"
+REPORT_HEADER = re.compile(rb"Profiler Report (\d{4})@(\d+)@(\d+)")  # .nsys-rep and .qdrep name their producer
+NCU_MAGIC = b"NVR\x00"
+
+
+def read(path: Path) -> Trace:
+    """The trace at ``path``: an nsys SQLite export, or a torch.profiler (Kineto) JSON, plain or gzipped.
+
+    Raises:
+        TraceError: there is no such file, or it is something else; says what, and what to do.
+    """
+    if path.is_dir():
+        raise TraceError(f"{path} is a folder, not a trace", "a capture folder holds a manifest.json; this one does not")
+    if not path.is_file():
+        raise TraceError(f"there is no trace at {path}", "check the path")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(SQLITE_MAGIC):
+        return read_nsys(path)
+    if head.startswith(GZIP_MAGIC) or head.lstrip()[:1] in (b"{", b"["):
+        return read_kineto(path)
+    raise _other(path, head)
+
+
+def _other(path: Path, head: bytes) -> TraceError:
+    report = REPORT_HEADER.search(head)
+    if report:
+        version = ".".join(part.decode() for part in report.groups())
+        return TraceError(
+            f"{path} is a raw report of nsys {version}",
+            f"export it with that nsys or a newer one: nsys export --type sqlite {path.name}",
+        )
+    if head.startswith(NCU_MAGIC):
+        return TraceError(f"{path} is a raw report of Nsight Compute", f"export it: ncu --import {path.name} --csv --page raw")
+    if not head:
+        return TraceError(f"{path} is empty", "capture again")
+    return TraceError(f"{path} is no trace that moeprof reads", "give an nsys .sqlite export or a torch.profiler .json[.gz]")
