@@ -23,7 +23,10 @@ MEMORY = {0: "pageable", 1: "pinned", 2: "device", 3: "array", 4: "managed", 5: 
 # Host calls, the first pattern that matches. A plain cudaMemcpy both copies and blocks the host: "copy_sync".
 CALL_KINDS = (
     ("graph_launch", re.compile(r"GraphLaunch")),
-    ("launch", re.compile(r"Launch(Cooperative)?Kernel|LaunchKernel|LaunchCooperative|cuLaunchGrid|cuLaunch$|cudaLaunch$")),
+    (
+        "launch",
+        re.compile(r"Launch(Cooperative)?Kernel|LaunchKernel|LaunchCooperative|cuLaunchGrid|cuLaunch$|cudaLaunch$"),
+    ),
     ("copy", re.compile(r"Memcpy\w*Async|MemcpyBatch|MemPrefetch")),
     ("copy_sync", re.compile(r"Memcpy")),
     ("memset", re.compile(r"Memset")),
@@ -36,9 +39,11 @@ _VERSION = re.compile(r"(_v\d+)?(_ptsz|_ptds)?$")
 
 
 def kernel_kinds(names: pd.Categorical) -> pd.Series:
-    """"comm" or "kernel" for each kernel, decided once a name."""
+    """ "comm" or "kernel" for each kernel, decided once a name."""
     kinds = ["comm" if COMM_KERNEL.search(name) else "kernel" for name in names.categories]
-    return pd.Series(pd.Categorical.from_codes(names.codes, names.categories)).map(dict(zip(names.categories, kinds, strict=True)))
+    return pd.Series(pd.Categorical.from_codes(names.codes, names.categories)).map(
+        dict(zip(names.categories, kinds, strict=True))
+    )
 
 
 def call_name(name: str) -> str:

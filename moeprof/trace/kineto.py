@@ -45,7 +45,9 @@ def read_kineto(path: Path) -> Trace:
     zero = min(_ns(e["ts"]) for e in events)
     calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
     gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
-    ops = _joined(_gpu_ops(gpu, zero), calls) if gpu else _cpu_ops([e for e in events if e.get("cat") == "cpu_op"], zero)
+    ops = (
+        _joined(_gpu_ops(gpu, zero), calls) if gpu else _cpu_ops([e for e in events if e.get("cat") == "cpu_op"], zero)
+    )
     return Trace(
         path=path,
         kind="kineto",
@@ -103,8 +105,15 @@ def _whole(value: Any) -> int:
 
 def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
     copies = [_copy(e) if e["cat"] == "gpu_memcpy" else ("", "", "") for e in events]
-    names = [direction or ("memset" if e["cat"] == "gpu_memset" else e["name"]) for e, (direction, _, _) in zip(events, copies, strict=True)]
-    shapes = {f"{kind}_{axis}": [_axis(e, kind, i) for e in events] for kind in ("grid", "block") for i, axis in enumerate("xyz")}
+    names = [
+        direction or ("memset" if e["cat"] == "gpu_memset" else e["name"])
+        for e, (direction, _, _) in zip(events, copies, strict=True)
+    ]
+    shapes = {
+        f"{kind}_{axis}": [_axis(e, kind, i) for e in events]
+        for kind in ("grid", "block")
+        for i, axis in enumerate("xyz")
+    }
     columns = {
         **_times(events, zero), **shapes, "kind": [_kind(e) for e in events], "name": names,
         "device": _argument(events, "device", default=0), "stream": _argument(events, "stream"),
@@ -129,7 +138,11 @@ def _copy(event: Event) -> tuple[str, str, str]:
     if match is None:
         return "other", "other", "other"
     source, target, src_memory, dst_memory = match.groups()
-    return _SIDES.get((source + target).upper(), "other"), (src_memory or "other").lower(), (dst_memory or "other").lower()
+    return (
+        _SIDES.get((source + target).upper(), "other"),
+        (src_memory or "other").lower(),
+        (dst_memory or "other").lower(),
+    )
 
 
 def _axis(event: Event, kind: str, index: int) -> int:
@@ -169,7 +182,9 @@ def _joined(ops: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
 
 def _cpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
     """Operators that no other operator of their thread encloses; copies by their name, a stream a thread."""
-    frame = pd.DataFrame({**_times(events, zero), "name": [e["name"] for e in events], "tid": [_whole(e.get("tid")) for e in events]})
+    frame = pd.DataFrame(
+        {**_times(events, zero), "name": [e["name"] for e in events], "tid": [_whole(e.get("tid")) for e in events]}
+    )
     frame = frame.astype({"start_ns": "int64", "end_ns": "int64", "tid": "int64"})
     frame = frame.sort_values(["tid", "start_ns", "end_ns"], ascending=[True, True, False], kind="stable")
     ended_before = frame.groupby("tid")["end_ns"].cummax().groupby(frame["tid"]).shift(fill_value=-1)
@@ -185,4 +200,7 @@ def _cpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
 
 def _devices(document: dict[str, Any]) -> tuple[Device, ...]:
     found = document.get("deviceProperties") or []
-    return tuple(Device(_whole(d.get("id")), d.get("name"), None, _whole(d.get("numSms")) if "numSms" in d else None) for d in found)
+    return tuple(
+        Device(_whole(d.get("id")), d.get("name"), None, _whole(d.get("numSms")) if "numSms" in d else None)
+        for d in found
+    )

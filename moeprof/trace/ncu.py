@@ -26,7 +26,9 @@ def read_counters(path: Path) -> pd.DataFrame:
     rows = list(csv.reader(lines))
     if not rows or not set(_IDENTITY) <= set(rows[0]):
         said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise TraceError(f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv")
+        raise TraceError(
+            f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv"
+        )
     return _details(rows) if "Metric Name" in rows[0] else _raw(rows)
 
 
@@ -35,7 +37,13 @@ def _raw(rows: list[list[str]]) -> pd.DataFrame:
     at = {name: index for index, name in enumerate(header)}
     metrics = [(i, n) for i, n in enumerate(header) if "__" in n and not n.startswith(("device__", "c2clink__"))]
     cells = [(row, i, name) for row in body for i, name in metrics if _number(row[i]) is not None]
-    return _table([row for row, _, _ in cells], at, [n for _, _, n in cells], [units[i] for _, i, _ in cells], [r[i] for r, i, _ in cells])
+    return _table(
+        [row for row, _, _ in cells],
+        at,
+        [n for _, _, n in cells],
+        [units[i] for _, i, _ in cells],
+        [r[i] for r, i, _ in cells],
+    )
 
 
 def _details(rows: list[list[str]]) -> pd.DataFrame:
@@ -45,7 +53,9 @@ def _details(rows: list[list[str]]) -> pd.DataFrame:
     return _table(body, at, *columns)
 
 
-def _table(rows: list[list[str]], at: dict[str, int], metrics: list[str], units: list[str], values: list[str]) -> pd.DataFrame:
+def _table(
+    rows: list[list[str]], at: dict[str, int], metrics: list[str], units: list[str], values: list[str]
+) -> pd.DataFrame:
     based = [base_unit(unit) for unit in units]
     return table(
         COUNTERS,

@@ -48,7 +48,9 @@ def read_nsys(path: Path) -> Trace:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             return _Export(path, db).trace()
     except sqlite3.DatabaseError as error:
-        raise TraceError(f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite") from error
+        raise TraceError(
+            f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite"
+        ) from error
 
 
 class _Export:
@@ -104,7 +106,9 @@ class _Export:
         codes, unique = pd.factorize(ids)
         texts = self.strings.reindex(unique).fillna("").astype(str)
         distinct, index = np.unique(texts.to_numpy(dtype=object), return_inverse=True)
-        return pd.Categorical.from_codes(index[codes] if len(codes) else [], categories=pd.Index(distinct, dtype=object))
+        return pd.Categorical.from_codes(
+            index[codes] if len(codes) else [], categories=pd.Index(distinct, dtype=object)
+        )
 
     def _ops(self) -> pd.DataFrame:
         parts = [self._kernels(), self._copies(), self._memsets(), self._graphs()]
@@ -115,10 +119,16 @@ class _Export:
     def _kernels(self) -> pd.DataFrame:
         raw = self._select("CUPTI_ACTIVITY_KIND_KERNEL", _KERNEL)
         names = self._names(raw["demangledName"].where(raw["demangledName"] >= 0, raw["shortName"]))
-        shape = {"registers": "registersPerThread", "static_shared_bytes": "staticSharedMemory", "dynamic_shared_bytes": "dynamicSharedMemory"}
+        shape = {
+            "registers": "registersPerThread",
+            "static_shared_bytes": "staticSharedMemory",
+            "dynamic_shared_bytes": "dynamicSharedMemory",
+        }
         shape |= {f"{kind}_{axis}": f"{kind}{axis.upper()}" for kind in ("grid", "block") for axis in "xyz"}
         extra = {new: raw[old] for new, old in shape.items()}
-        return _device_columns(raw).assign(name=names.astype(object), kind=classify.kernel_kinds(names).to_numpy(), **extra)
+        return _device_columns(raw).assign(
+            name=names.astype(object), kind=classify.kernel_kinds(names).to_numpy(), **extra
+        )
 
     def _copies(self) -> pd.DataFrame:
         raw = self._select("CUPTI_ACTIVITY_KIND_MEMCPY", _COPY)
@@ -156,12 +166,17 @@ class _Export:
     def _ranges(self) -> tuple[pd.DataFrame, int]:
         raw = self._select("NVTX_EVENTS", _NVTX)
         domains = raw[raw["eventType"] == DOMAIN]
-        names = {(g // PROCESS, d): t for g, d, t in zip(domains["globalTid"], domains["domainId"], self._texts(domains), strict=True)}
+        names = {
+            (g // PROCESS, d): t
+            for g, d, t in zip(domains["globalTid"], domains["domainId"], self._texts(domains), strict=True)
+        }
         raw = raw[raw["eventType"].isin([PUSH_POP, START_END])]
         still_open = int(raw["end"].isna().sum())
         raw = raw[raw["end"].notna()]
         tid = raw["globalTid"]
-        values = raw[["int64Value", "uint64Value", "int32Value", "uint32Value"]].astype("float64").bfill(axis=1).iloc[:, 0]
+        values = (
+            raw[["int64Value", "uint64Value", "int32Value", "uint32Value"]].astype("float64").bfill(axis=1).iloc[:, 0]
+        )
         data = {
             "start_ns": raw["start"], "end_ns": raw["end"].astype("int64"), "pid": _pid(tid), "tid": tid & TID_MASK,
             "end_tid": raw["endGlobalTid"].fillna(tid).astype("int64") & TID_MASK,
@@ -181,7 +196,9 @@ class _Export:
             return ()
         there = {row[1] for row in self.db.execute('PRAGMA table_info("TARGET_INFO_GPU")')}
         picked = [c if c in there else "NULL" for c in ("id", "name", "memoryBandwidth", "smCount")]
-        return tuple(Device(*row) for row in self.db.execute(f"SELECT {', '.join(picked)} FROM TARGET_INFO_GPU ORDER BY 1"))
+        return tuple(
+            Device(*row) for row in self.db.execute(f"SELECT {', '.join(picked)} FROM TARGET_INFO_GPU ORDER BY 1")
+        )
 
     def _meta(self, *keys: str) -> str | None:
         for name in ("META_DATA_EXPORT", "EXPORT_META_DATA", "META_DATA_CAPTURE"):

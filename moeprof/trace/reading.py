@@ -23,7 +23,9 @@ def read(path: Path) -> Trace:
         TraceError: there is no such file, or it is something else; says what, and what to do.
     """
     if path.is_dir():
-        raise TraceError(f"{path} is a folder, not a trace", "a capture folder holds a manifest.json; this one does not")
+        raise TraceError(
+            f"{path} is a folder, not a trace", "a capture folder holds a manifest.json; this one does not"
+        )
     if not path.is_file():
         raise TraceError(f"there is no trace at {path}", "check the path")
     with path.open("rb") as file:
@@ -44,7 +46,11 @@ def _other(path: Path, head: bytes) -> TraceError:
             f"export it with that nsys or a newer one: nsys export --type sqlite {path.name}",
         )
     if head.startswith(NCU_MAGIC):
-        return TraceError(f"{path} is a raw report of Nsight Compute", f"export it: ncu --import {path.name} --csv --page raw")
+        return TraceError(
+            f"{path} is a raw report of Nsight Compute", f"export it: ncu --import {path.name} --csv --page raw"
+        )
     if not head:
         return TraceError(f"{path} is empty", "capture again")
-    return TraceError(f"{path} is no trace that moeprof reads", "give an nsys .sqlite export or a torch.profiler .json[.gz]")
+    return TraceError(
+        f"{path} is no trace that moeprof reads", "give an nsys .sqlite export or a torch.profiler .json[.gz]"
+    )

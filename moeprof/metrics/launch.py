@@ -1,0 +1,75 @@
+"""Launch numbers: API time, queueing, launch latency, graph launches, host calls (definitions of nsys kern_exec)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from moeprof.metrics.analysis import CallCount, Launch
+from moeprof.metrics.device import DeviceView
+from moeprof.trace import Trace
+from moeprof.trace.classify import BLOCKING
+
+
+def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
+    """Numbers of the kernels that ``inside`` selects (a mask over the view's operations) and of the host's ``calls``.
+
+    Kernels of a CUDA graph are counted apart: their launch call is the graph's, shared by all of them.
+    """
+    kernels = inside & view.ops["kind"].isin(["kernel", "comm"]).to_numpy()
+    in_graph = kernels & (view.ops["graph_node"] >= 0).to_numpy()
+    joined = kernels & (view.ops["call"] >= 0).to_numpy()
+    alone = joined & ~in_graph
+    api = (view.call_ends - view.call_starts)[alone]
+    queue = (view.starts - view.call_ends)[alone]
+    empty = (view.previous_end <= view.call_starts)[alone]
+    latency = queue[(queue > 0) & empty]
+    return Launch(
+        kernels=int(kernels.sum()),
+        joined=int(joined.sum()),
+        api_ns_median=_median(api),
+        api_ns_total=int(api.sum()),
+        queue_ns_median=_median(queue[queue > 0]),
+        queue_count=int((queue > 0).sum()),
+        latency_ns_median=_median(latency),
+        latency_count=len(latency),
+        graph_launches=int((calls["kind"] == "graph_launch").sum()),
+        kernels_in_graphs=int(in_graph.sum()),
+        sync_calls=int(calls["kind"].isin(BLOCKING).sum()),
+        calls=_counts(calls),
+    )
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def _counts(calls: pd.DataFrame) -> tuple[CallCount, ...]:
+    """Calls by name, the most time first."""
+    spent = (calls["end_ns"] - calls["start_ns"]).groupby([calls["name"].astype(str), calls["kind"].astype(str)])
+    rows = [
+        CallCount(str(n), str(k), int(c), int(t))
+        for (n, k), c, t in zip(spent.size().index, spent.size(), spent.sum(), strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.total_ns, row.name)))
+
+
+def executions(trace: Trace) -> pd.DataFrame:
+    """One row a joined kernel, as ``nsys stats cuda_kern_exec_trace`` has them: api_start_ns, api_ns (A), queue_ns (Q,
+    -1 where the kernel started before its call returned), kernel_start_ns, kernel_ns (K), total_ns (T), device, name."""
+    ops = trace.ops[trace.ops["kind"].isin(["kernel", "comm"]) & (trace.ops["call"] >= 0)]
+    call = trace.calls.iloc[ops["call"]]
+    begin, returned = call["start_ns"].to_numpy(), call["end_ns"].to_numpy()
+    start, end = ops["start_ns"].to_numpy(), ops["end_ns"].to_numpy()
+    return pd.DataFrame(
+        {
+            "api_start_ns": begin,
+            "api_ns": returned - begin,
+            "queue_ns": np.where(start > returned, start - returned, -1),
+            "kernel_start_ns": start,
+            "kernel_ns": end - start,
+            "total_ns": np.maximum(returned, end) - begin,
+            "device": ops["device"].to_numpy(),
+            "name": ops["name"].astype(str).to_numpy(),
+        }
+    )

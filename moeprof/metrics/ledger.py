@@ -1,0 +1,84 @@
+"""The time ledger: every nanosecond of a window under exactly one owner, and the idle ones by what the host did."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moeprof.errors import TraceError
+from moeprof.metrics.analysis import Idle, Ledger
+from moeprof.metrics.device import DeviceView
+from moeprof.metrics.intervals import Times, Union, union
+from moeprof.trace.classify import BLOCKING
+
+
+def ledger(view: DeviceView, start: int, end: int) -> Ledger:
+    """Owners by the precedence compute, communication, copy, migration, memset; the rest is idle.
+
+    Raises:
+        TraceError: the parts do not sum to the window (a defect of moeprof, never of the trace).
+    """
+    owners = [owner.clip(start, end) for owner in view.owners]
+    edges = np.unique(np.concatenate([[start, end], *(u.starts for u in owners), *(u.ends for u in owners)])).astype(
+        np.int64
+    )
+    left, lengths = edges[:-1], np.diff(edges)
+    taken = np.zeros(len(left), dtype=bool)
+    parts = []
+    for owner in owners:
+        mine = owner.contains(left) & ~taken
+        parts.append(int(lengths[mine].sum()))
+        taken |= mine
+    found = Ledger(*parts, idle_ns=int(lengths[~taken].sum()))
+    if sum(parts) + found.idle_ns != end - start:
+        raise TraceError(
+            f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {found}", "report this as a bug"
+        )
+    return found
+
+
+def idle(view: DeviceView, start: int, end: int) -> Idle:
+    """What the host did while the device starved.
+
+    For each idle gap the operation that ends it is looked up, and its launch call: while that call ran is launch time;
+    before it, sync where its thread was inside a blocking call, host otherwise; after it had returned, the operation
+    was submitted and waited: dependency. An operation with no known call was submitted before the recording: also
+    dependency. What lies before the first and after the last operation of the window is the edge.
+    """
+    first, last = _extent(view, start, end)
+    gaps = view.busy.gaps(first, last) if last > first else Union(*(np.empty(0, np.int64),) * 2)
+    total = int((view.busy.gaps(start, end)).total_ns)
+    ender = np.searchsorted(view.starts, gaps.ends, side="left")
+    called, returned = view.call_starts[ender], view.call_ends[ender]
+    before = np.clip(called, gaps.starts, gaps.ends)
+    after = np.clip(returned, gaps.starts, gaps.ends)
+    waiting = _blocked(view, ender, gaps.starts, before)
+    edge = total - gaps.total_ns
+    return Idle(
+        launch_ns=int((after - before).sum()),
+        sync_ns=int(waiting.sum()),
+        host_ns=int((before - gaps.starts - waiting).sum()),
+        dependency_ns=int((gaps.ends - after).sum()),
+        edge_ns=edge,
+    )
+
+
+def _extent(view: DeviceView, start: int, end: int) -> tuple[int, int]:
+    """From the first operation's start to the last one's end, inside the window."""
+    inside = view.busy.clip(start, end)
+    return (int(inside.starts[0]), int(inside.ends[-1])) if len(inside.starts) else (start, start)
+
+
+def _blocked(view: DeviceView, ender: Times, starts: Times, ends: Times) -> Times:
+    """For each gap [start, end) how long the thread that ends it was inside blocking calls."""
+    found = np.zeros(len(starts), dtype=np.int64)
+    calls = view.calls
+    call = view.ops["call"].to_numpy()[ender] if len(ender) else ender
+    blocking = calls[calls["kind"].isin(BLOCKING)]
+    if not len(blocking) or not len(call):
+        return found
+    threads = calls[["pid", "tid"]].to_numpy()[call]
+    for (pid, tid), mine in blocking.groupby(["pid", "tid"], sort=False):
+        of_thread = (threads[:, 0] == pid) & (threads[:, 1] == tid) & (call >= 0)
+        waits = union(mine["start_ns"].to_numpy(), mine["end_ns"].to_numpy())
+        found[of_thread] = waits.covered(starts[of_thread], ends[of_thread])
+    return found
