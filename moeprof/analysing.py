@@ -30,4 +30,4 @@ def analyse(path: Path, range_name: str | None, device: int | None) -> dict[str,
 def _one(path: Path, range_name: str | None, device: int | None) -> Analysis:
     trace = read(path)
     analysis = analyze(trace, range_name, device)
-    return replace(analysis, findings=find(analysis, trace))
+    return replace(analysis, findings=find(analysis))

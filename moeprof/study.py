@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from moeprof.manifest import Manifest, VariantRecord
+from moeprof import manifest
+from moeprof.errors import CaptureError
+from moeprof.manifest import Manifest, Part, VariantRecord
 from moeprof.metrics.analysis import Analysis
-from moeprof.trace import Trace
+from moeprof.metrics.analyze import iterations
+from moeprof.trace import Trace, read
+from moeprof.trace.ncu import read_counters
 
 
 @dataclass(frozen=True)
@@ -39,3 +43,28 @@ class Study:
     def variant(self, name: str | None) -> VariantStudy | None:
         """The variant of that name, if the capture has it."""
         return next((v for v in self.variants if v.record.name == name), None)
+
+
+def load(folder: Path) -> Study:
+    """The study of the capture at ``folder``; a ``.partial`` one loads with the parts that were finished.
+
+    Raises:
+        CaptureError: it is no capture, or a part that its manifest names is missing.
+        TraceError: a part cannot be read.
+    """
+    found = manifest.read(folder)
+    return Study(folder, found, tuple(_variant(folder, record) for record in found.variants))
+
+
+def _variant(folder: Path, record: VariantRecord) -> VariantStudy:
+    trace_part, counters_part = record.part("trace"), record.part("counters")
+    trace = read(_existing(folder, trace_part)) if trace_part else None
+    counters = read_counters(_existing(folder, counters_part)) if counters_part else None
+    return VariantStudy(record, trace, iterations(trace) if trace else None, counters)
+
+
+def _existing(folder: Path, part: Part) -> Path:
+    path = folder / part.file
+    if not path.is_file():
+        raise CaptureError(f"{folder}: its manifest names {part.file}, which is not there", "capture again")
+    return path

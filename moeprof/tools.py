@@ -1,0 +1,208 @@
+"""Find nsys, ncu and nvcc, say what they can do, and read the GPU's state through NVML.
+
+A tool is looked for where the user says (an option, then the environment), on PATH, then in the usual folders; the
+nsys that ships inside Nsight Compute's host folder counts too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moeprof.errors import ToolError
+from moeprof.manifest import Gpu
+
+VARIABLES = {"nsys": "MOEPROF_NSYS", "ncu": "MOEPROF_NCU", "nvcc": "MOEPROF_NVCC"}
+FOLDERS = {
+    "nsys": (
+        "/opt/nvidia/nsight-systems/*/bin", "/opt/nvidia/nsight-systems/*/target-linux-x64", "/usr/local/cuda*/bin",
+        "/opt/nvidia/nsight-compute/*/host/target-linux-x64", "/usr/local/cuda*/nsight-compute-*/host/target-linux-x64",
+    ),
+    "ncu": ("/usr/local/cuda*/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/cuda*/nsight-compute-*"),
+    "nvcc": ("/usr/local/cuda*/bin",),
+}  # fmt: skip
+VERSION_TIMEOUT_S = 20
+# NVML's clock-event reasons that mean the GPU held itself back (nvml.h); idle and application settings are not among them
+THROTTLES = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal (software)",
+    0x40: "thermal (hardware)",
+    0x80: "power brake",
+}
+
+
+@dataclass(frozen=True)
+class Tool:
+    """An executable that runs: its name, where it is, and its version ("2025.3.1")."""
+
+    name: str
+    path: Path
+    version: str
+
+
+def find(name: str, explicit: Path | None = None) -> Tool | None:
+    """The tool ``name``: the one given, from the environment, from PATH, or from the usual folders, newest first.
+
+    Raises:
+        ToolError: one was named (by option or environment) that does not exist or does not run.
+    """
+    named = explicit or _from_environment(name)
+    if named is not None:
+        return _named(name, named, "the option" if explicit else VARIABLES[name])
+    for candidate in _candidates(name):
+        version = _version(candidate)
+        if version is not None:
+            return Tool(name, candidate, version)
+    return None
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(VARIABLES[name])
+    return Path(value) if value else None
+
+
+def _named(name: str, path: Path, origin: str) -> Tool:
+    resolved = path if path.is_file() else Path(shutil.which(str(path)) or "")
+    version = _version(resolved) if resolved.is_file() else None
+    if version is None:
+        what = "does not run" if resolved.is_file() else "does not exist"
+        raise ToolError(f"{name} at {path} (from {origin}) {what}", f"give the path of a working {name}")
+    return Tool(name, resolved, version)
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    on_path = shutil.which(name)
+    if on_path:
+        yield Path(on_path)
+    for pattern in FOLDERS[name]:
+        root, _, rest = pattern[1:].partition("/")
+        yield from (
+            p / name for p in sorted(Path("/" + root).glob(rest), key=_natural, reverse=True) if (p / name).is_file()
+        )
+
+
+def _natural(path: Path) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def _version(path: Path) -> str | None:
+    """The version that ``path --version`` prints; None where it does not run."""
+    try:
+        ran = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"(?:version|release|Version)\s+v?(\d+(?:\.\d+)+)", ran.stdout)
+    return found.group(1) if ran.returncode == 0 and found else None
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Every GPU that NVML sees, with its state now; none where there is no driver."""
+    try:
+        import pynvml
+    except ModuleNotFoundError:
+        return ()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+
+    def ask(name: str, *args: Any) -> Any:
+        """One NVML reading; None where this GPU or driver does not give it."""
+        try:
+            return getattr(nvml, name)(handle, *args)
+        except nvml.NVMLError:
+            return None
+
+    capability, power = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetPowerUsage")
+    memory, reasons = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
+    processes = ask("nvmlDeviceGetComputeRunningProcesses")
+    return Gpu(
+        index=index,
+        name=str(ask("nvmlDeviceGetName") or "unknown GPU"),
+        memory_bytes=memory.total if memory else None,
+        compute_capability=".".join(map(str, capability)) if capability else None,
+        driver=_driver(nvml),
+        sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        power_w=power / 1000 if power is not None else None,
+        throttle_reasons=tuple(name for bit, name in THROTTLES.items() if reasons & bit),
+        other_processes=None if processes is None else len(processes),
+    )
+
+
+def _driver(nvml: Any) -> str | None:
+    try:
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        return None
+
+
+def linked() -> bool:
+    """Whether GPU 0 and GPU 1 can read and write each other's memory."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver: then there is no link either
+        return False
+    try:
+        first, second = (pynvml.nvmlDeviceGetHandleByIndex(i) for i in (0, 1))
+        status = pynvml.nvmlDeviceGetP2PStatus(first, second, pynvml.NVML_P2P_CAPS_INDEX_READ)
+        return bool(status == pynvml.NVML_P2P_STATUS_OK)
+    except pynvml.NVMLError:
+        return False
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def missing_libraries(nsys: Path) -> tuple[str, ...]:
+    """Shared libraries that nsys's report importer needs and this machine lacks; without them nsys leaves a .qdstrm."""
+    importer = next((p for p in _importers(nsys) if p.is_file()), None)
+    if importer is None:
+        return ()
+    environment = dict(os.environ)
+    environment["LD_LIBRARY_PATH"] = ":".join(
+        filter(None, [str(importer.parent), os.environ.get("LD_LIBRARY_PATH", "")])
+    )
+    try:
+        ran = subprocess.run(
+            ["ldd", importer], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, env=environment, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(line.split()[0] for line in ran.stdout.splitlines() if "not found" in line)
+
+
+def _importers(nsys: Path) -> Iterator[Path]:
+    """QdstrmImporter beside nsys or in the host folder of the same installation."""
+    real = nsys.resolve()
+    for folder in (real.parent, real.parent.parent, real.parent.parent.parent):
+        yield from sorted(folder.glob("QdstrmImporter"))
+        yield from sorted(folder.glob("host-linux*/QdstrmImporter"))
+
+
+def profiling_restricted() -> bool:
+    """Whether the driver keeps counters from users without administrator rights, and this user has none."""
+    try:
+        text = Path("/proc/driver/nvidia/params").read_text()
+    except OSError:
+        return False
+    return "RmProfilingAdminOnly: 1" in text and os.geteuid() != 0
