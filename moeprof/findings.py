@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from moeprof.metrics.analysis import Analysis, Finding, Window
 
@@ -70,9 +70,9 @@ def _exposed(window: Window, cause: str) -> int:
 
 
 def _finding(
-    id: str, claim: str, gain_ns: int, window: Window, evidence: dict[str, object], remedy: str
+    id: str, claim: str, gain_ns: int, window: Window, evidence: Mapping[str, object], remedy: str
 ) -> Finding | None:
     if gain_ns < SHARE * window.span_ns or gain_ns <= 0:
         return None
     where = f"device {window.device}" + (f", {window.range} {window.instance}" if window.range else "")
-    return Finding(id, claim, gain_ns, where, evidence, remedy)
+    return Finding(id, claim, gain_ns, where, dict(evidence), remedy)

@@ -152,14 +152,21 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / FILE
     if not path.is_file():
-        raise CaptureError(f"{folder} is not a capture: it holds no {FILE}", "make one with: moeprof capture kv_transfer")
+        raise CaptureError(
+            f"{folder} is not a capture: it holds no {FILE}", "make one with: moeprof capture kv_transfer"
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CaptureError(f"{path} is not valid JSON: {error}", "capture again") from error
-    if isinstance(data, dict) and isinstance(data.get("schema_version"), int) and data["schema_version"] > SCHEMA_VERSION:
+    if (
+        isinstance(data, dict)
+        and isinstance(data.get("schema_version"), int)
+        and data["schema_version"] > SCHEMA_VERSION
+    ):
         raise CaptureError(
-            f"{path} has schema version {data['schema_version']}; this moeprof reads up to {SCHEMA_VERSION}", "update moeprof"
+            f"{path} has schema version {data['schema_version']}; this moeprof reads up to {SCHEMA_VERSION}",
+            "update moeprof",
         )
     try:
         return decode(Manifest, data)

@@ -36,11 +36,17 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "the profiled process's environment, command line and host name were removed from {file}; "
         "the raw report that holds them {raw}",
     ),
-    "counters-partial": ("info", "{variant}: ncu counted {counted} of {total} kernels of one iteration (--ncu-kernels)"),
+    "counters-partial": (
+        "info",
+        "{variant}: ncu counted {counted} of {total} kernels of one iteration (--ncu-kernels)",
+    ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
     "rounds-few": ("warning", "{rounds} rounds are too few for an interval; give --rounds 5 or more"),
-    "spread-high": ("warning", "{variant}: the middle half of its times spreads over {spread_percent:.0f} % of the median"),
+    "spread-high": (
+        "warning",
+        "{variant}: the middle half of its times spreads over {spread_percent:.0f} % of the median",
+    ),
     "traced-slower": (
         "warning",
         "{variant} took {ratio:.2f} times as long under the profiler as without: its trace explains, "
@@ -53,11 +59,17 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "{replays} CUDA graph replays were traced whole: they count as busy time; kernels and copies inside them, "
         "and their overlap, cannot be known (trace with --cuda-graph-trace=node)",
     ),
-    "unjoined": ("warning", "device {device}: {joined} of {total} kernels join to a launch call; launch numbers rest on those"),
-    "withheld": ("warning", "{what} is withheld: only {share_percent:.0f} % of its events are known ({needed_percent:.0f} % needed)"),
+    "unjoined": (
+        "warning",
+        "device {device}: {joined} of {total} kernels join to a launch call; launch numbers rest on those",
+    ),
+    "withheld": (
+        "warning",
+        "{what} is withheld: only {share_percent:.0f} % of its events are known ({needed_percent:.0f} % needed)",
+    ),
     "open-ranges": ("info", "{count} NVTX ranges were still open when the trace ended; they are left out"),
     "cpu-operators": ("info", "no GPU activity in this trace: CPU operators stand in for kernels, one lane a thread"),
-    "diagnostic": ("warning", "the profiler reported: {text}"),
+    "diagnostic": ("info", "the profiler reported: {text}"),
     "no-gpu-work": ("warning", "the trace holds no GPU work"),
     "no-ranges": ("info", "the trace holds no NVTX ranges: numbers are for the whole trace"),
 }

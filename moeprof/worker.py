@@ -7,8 +7,8 @@ trace    N iterations under ranges, for nsys (``--profiler nsys``) or recorded b
 count    one iteration under ranges, for ncu
 program  a Python program of the user's under torch.profiler, where nsys is missing
 
-Nothing of pandas, plotly or click is imported here: this is the process being profiled. Exit status 5 means that the
-workload failed; the reason is the last line of stdout as JSON in ``serve``, and of stderr elsewhere.
+Nothing of pandas, plotly or click is imported here: this is the process being profiled. A failure is the last line, JSON
+with error, hint and code, of stdout in ``serve`` and of stderr elsewhere; the exit status is that code (5: the workload).
 """
 
 from __future__ import annotations
@@ -262,18 +262,19 @@ def main() -> int:
         else:
             profile(args)
     except MoeprofError as error:
-        return _failed(args.mode, out, error.message, error.hint)
+        return _failed(args.mode, out, error)
     except Exception as error:
         import traceback
 
         traceback.print_exc()
-        return _failed(args.mode, out, f"{type(error).__name__}: {error}", "see the log for the traceback")
+        return _failed(args.mode, out, WorkloadError(f"{type(error).__name__}: {error}", "the traceback is in the log"))
     return ExitCode.OK
 
 
-def _failed(mode: str, out: TextIO, message: str, hint: str) -> int:
-    _say(out if mode == "serve" else sys.stderr, {"error": message, "hint": hint})
-    return ExitCode.WORKLOAD
+def _failed(mode: str, out: TextIO, error: MoeprofError) -> int:
+    said = {"error": error.message, "hint": error.hint, "code": int(error.exit_code)}
+    _say(out if mode == "serve" else sys.stderr, said)
+    return int(error.exit_code)
 
 
 if __name__ == "__main__":

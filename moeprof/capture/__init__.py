@@ -1,1 +1,7 @@
 """Run a workload or a program under the profilers that there are, and keep what they saw as a capture folder."""
+
+from moeprof.capture.plan import Command, Request
+from moeprof.capture.progress import Progress, Silent, terminal_progress
+from moeprof.capture.run import Result, capture, dry_run
+
+__all__ = ["Command", "Progress", "Request", "Result", "Silent", "capture", "dry_run", "terminal_progress"]

@@ -28,7 +28,7 @@ def ledger(view: DeviceView, start: int, end: int) -> Ledger:
         mine = owner.contains(left) & ~taken
         parts.append(int(lengths[mine].sum()))
         taken |= mine
-    found = Ledger(*parts, idle_ns=int(lengths[~taken].sum()))
+    found = Ledger(*parts, int(lengths[~taken].sum()))
     if sum(parts) + found.idle_ns != end - start:
         raise TraceError(
             f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {found}", "report this as a bug"

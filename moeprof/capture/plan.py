@@ -1,0 +1,174 @@
+"""What to run: requests and commands. Pure: the same request and tools give the same commands (``--dry-run`` prints them)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moeprof import region
+from moeprof.errors import ToolError
+from moeprof.tools import Tool
+
+ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
+KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
+
+# Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
+METRICS: dict[str, tuple[str, str]] = {
+    "gpu__time_duration.sum": (
+        "ns",
+        "duration under ncu: serialised, caches flushed; never compared with nsys's times",
+    ),
+    "dram__bytes_read.sum": ("byte", "bytes read from device memory"),
+    "dram__bytes_write.sum": ("byte", "bytes written to device memory"),
+    "dram__bytes.sum": ("byte", "bytes moved to and from device memory"),
+    "dram__bytes.sum.per_second": ("byte/s", "device-memory throughput"),
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "device-memory throughput, of its peak"),
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "the busiest pipe of the multiprocessors, of its peak"),
+    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("%", "cycles in which the tensor pipe worked"),
+    "lts__t_sector_hit_rate.pct": ("%", "L2 hit rate"),
+    "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "achieved occupancy"),
+    "launch__registers_per_thread": ("register/thread", "registers a thread"),
+    "launch__occupancy_limit_registers": ("block", "blocks an SM that registers allow"),
+    "launch__occupancy_limit_shared_mem": ("block", "blocks an SM that shared memory allows"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. ``workload`` is a name or path, or None where ``program`` holds a command line."""
+
+    workload: str | None = None
+    program: tuple[str, ...] = ()
+    variants: tuple[str, ...] | None = None
+    preset: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    tools: tuple[str, ...] | None = None
+    rounds: int = 8
+    iterations: int = 8
+    ncu_kernels: int = 6
+    nsys: Path | None = None
+    ncu: Path | None = None
+    timeout_s: int = 300
+    output: Path | None = None
+    force: bool = False
+    keep_raw: bool = False
+    argv: tuple[str, ...] = ("moeprof", "capture")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process: its argument list, what it adds to the environment, the file it must leave, how long it may take."""
+
+    argv: tuple[str, ...]
+    produces: Path | None
+    timeout_s: int
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return shlex.join([*(f"{k}={v}" for k, v in self.env.items()), *self.argv])
+
+
+@dataclass(frozen=True)
+class Target:
+    """One variant to run: how the worker is told of it."""
+
+    workload: str
+    variant: str
+    device: str
+    params: dict[str, Any]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The worker's arguments that name it."""
+        return ("--workload", self.workload, "--variant", self.variant, "--device", self.device)
+
+
+def worker(mode: str, *words: str) -> tuple[str, ...]:
+    """The argument list of a worker; -P keeps the current folder off its import path."""
+    return (sys.executable, "-P", "-m", "moeprof.worker", mode, *words)
+
+
+def serve(target: Target) -> tuple[str, ...]:
+    """The worker that proves and times a variant on request."""
+    return worker("serve", *target.words)
+
+
+def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str) -> tuple[str, ...]:
+    params = json.dumps(target.params, sort_keys=True)
+    return worker(mode, *target.words, "--params", params, "--profiler", profiler, "--result", str(result), *more)
+
+
+def nsys_trace(
+    request: Request, tool: Tool, target: Target, result: Path, report: Path, gate: tuple[str, ...]
+) -> Command:
+    """A variant under nsys: only the measured iterations, CUDA graphs node by node."""
+    child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *gate)
+    ranges = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
+    return Command((*_nsys(tool, report), *ranges, *child), report, request.timeout_s)
+
+
+def nsys_program(request: Request, tool: Tool, report: Path) -> Command:
+    """The user's own program under nsys, from its start to its end."""
+    return Command((*_nsys(tool, report), *request.program), report, request.timeout_s)
+
+
+def _nsys(tool: Tool, report: Path) -> tuple[str, ...]:
+    stem = str(report.with_suffix(""))
+    return (
+        str(tool.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
+        "--cuda-event-trace=false", "--force-overwrite=true", "-o", stem,
+    )  # fmt: skip
+
+
+def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
+    """The SQLite export of a report."""
+    argv = (str(tool.path), "export", "--type", "sqlite", "--force-overwrite=true", "-o", str(export), str(report))
+    return Command(argv, export, request.timeout_s)
+
+
+def torch_trace(request: Request, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:
+    """A variant under torch.profiler, where nsys is missing."""
+    more = ("--iterations", str(request.iterations), "--out", str(out), *gate)
+    return Command(_measured("trace", target, "torch", result, *more), out, request.timeout_s)
+
+
+def torch_program(request: Request, result: Path, out: Path) -> Command:
+    """A Python program under torch.profiler.
+
+    Raises:
+        ToolError: the program is no Python program, so that only nsys could trace it.
+    """
+    first, *rest = request.program
+    if first.endswith(".py"):
+        rest = [first, *rest]
+    elif not Path(first).name.startswith("python") or not rest:
+        raise ToolError(
+            f"nsys is missing, and torch.profiler cannot trace {first!r}", "install nsys, or give a Python program"
+        )
+    words = [word for word in rest[:1] if word != "-u"] + rest[1:]
+    return Command(worker("program", "--out", str(out), "--result", str(result), "--", *words), out, request.timeout_s)
+
+
+def ncu_count(request: Request, tool: Tool, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:
+    """A variant's kernels under ncu: the first ``ncu_kernels`` of one iteration inside our range, clocks untouched."""
+    child = _measured("count", target, "ncu", result, *gate)
+    include = ("--nvtx", "--nvtx-include", f"{region.DOMAIN}@{region.MEASURE}/")
+    return Command((*_ncu(request, tool, out), *include, *child), out, request.timeout_s)
+
+
+def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
+    """The first kernels of the user's own program under ncu."""
+    return Command((*_ncu(request, tool, out), *request.program), out, request.timeout_s)
+
+
+def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
+    return (
+        str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
+        "--target-processes", "all", "--launch-count", str(request.ncu_kernels), "--metrics", ",".join(METRICS),
+        "--log-file", str(out), "--force-overwrite",
+    )  # fmt: skip

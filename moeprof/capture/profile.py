@@ -1,0 +1,213 @@
+"""Traces and counters of each variant: set up side by side, measured one at a time, validated, redacted, kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moeprof.capture import plan, redact, validate
+from moeprof.capture.plan import Command, Request, Target
+from moeprof.capture.processes import Child, end, how_it_ended, run
+from moeprof.capture.progress import Progress
+from moeprof.capture.store import Store
+from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
+from moeprof.manifest import Part
+from moeprof.notes import note
+from moeprof.tools import Tool
+
+CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of one variant, and what to do with what it leaves: ``finish(exit status, last words)``."""
+
+    variant: str
+    tool: str
+    command: Command
+    gate: Path | None
+    finish: Callable[[int, str], None]
+
+
+@dataclass
+class Profile:
+    """The profiling phase of one capture; ``problems`` collects what failed."""
+
+    request: Request
+    store: Store
+    progress: Progress
+    problems: list[MoeprofError]
+
+    def run(self, jobs: list[Job]) -> None:
+        """Run the jobs: all set up at once where the machine has the cores, then one measures at a time."""
+        self.progress.phase("profile", len(jobs))
+        side_by_side = (os.cpu_count() or 1) >= CPUS_FOR_SIDE_BY_SIDE
+        children: dict[int, Child] = {}
+        try:
+            for index, job in enumerate(jobs):
+                if side_by_side and job.gate is not None:
+                    children[index] = Child(job.command, self._log(job))
+            for child, job in [(children[i], jobs[i]) for i in children]:
+                assert job.gate is not None
+                child.wait_until(Path(f"{job.gate}.ready"))
+            for index, job in enumerate(jobs):
+                self._one(job, children.get(index))
+        finally:
+            for child in children.values():
+                end(child.process)
+
+    def _log(self, job: Job) -> Path:
+        return self.store.log(job.variant, job.tool)
+
+    def _one(self, job: Job, child: Child | None) -> None:
+        """Let one job measure and keep what it leaves; a failure is noted and the others go on."""
+        try:
+            if child is None:
+                child = Child(job.command, self._log(job))
+            if job.gate is not None:
+                child.restart_clock()
+                job.gate.touch()
+            job.finish(child.wait(), child.last_words())
+            self.progress.step(f"{job.variant} {job.tool}")
+        except MoeprofError as error:
+            self.problems.append(type(error)(f"{job.variant}: {error.message}", error.hint))
+            kind = "no-ncu" if job.tool == "ncu" else "no-trace"
+            evidence = (
+                {"why": f"{job.variant}: {error.message}"}
+                if kind == "no-ncu"
+                else {"variant": job.variant, "why": error.message}
+            )
+            self.store.note(note(kind, **evidence))
+            self.progress.step(f"{job.variant} {job.tool} failed")
+
+    def trace_job(self, target: Target, tool: Tool | None) -> Job:
+        """A trace by nsys, or by torch.profiler where ``tool`` is None."""
+        name, scratch = target.variant, self.store.scratch
+        gate, words = self._gate(name, "trace")
+        result = scratch / f"{name}-trace.json"
+        if tool is None:
+            out = scratch / f"{name}-kineto.json"
+            command = plan.torch_trace(self.request, target, result, out, words)
+            return Job(
+                name,
+                "torch",
+                command,
+                gate,
+                lambda status, said: self.keep_kineto(name, command, self.request.iterations, status, said),
+            )
+        report = scratch / f"{name}.nsys-rep"
+        command = plan.nsys_trace(self.request, tool, target, result, report, words)
+        return Job(
+            name,
+            "nsys",
+            command,
+            gate,
+            lambda status, said: self.keep_nsys(name, tool, command, self.request.iterations, status, said),
+        )
+
+    def count_job(self, target: Target, tool: Tool) -> Job:
+        """Counters by ncu."""
+        name, scratch = target.variant, self.store.scratch
+        gate, words = self._gate(name, "count")
+        command = plan.ncu_count(
+            self.request, tool, target, scratch / f"{name}-count.json", scratch / f"{name}.csv", words
+        )
+        return Job(name, "ncu", command, gate, lambda status, said: self.keep_counters(name, command, status, said))
+
+    def _gate(self, variant: str, kind: str) -> tuple[Path, tuple[str, ...]]:
+        gate = self.store.scratch / f"{variant}-{kind}.gate"
+        return gate, ("--gate", str(gate))
+
+    def keep_nsys(
+        self, name: str, tool: Tool, command: Command, iterations: int | None, status: int, said: str
+    ) -> None:
+        """Export, redact, validate and keep an nsys report."""
+        report = command.produces
+        assert report is not None
+        if status < 0:
+            raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {self.store.log(name, 'nsys')}")
+        validate.report_exists(report, status, said)
+        export = report.with_suffix(".sqlite")
+        exported = run(plan.nsys_export(self.request, tool, report, export), self.store.log(name, "export"))
+        if exported != 0 or not export.is_file():
+            raise CaptureError(
+                f"nsys export failed ({how_it_ended(exported)})", f"read {self.store.log(name, 'export')}"
+            )
+        partial = self.store.partial(f"{name}/trace.sqlite")
+        validate.trace(export, iterations)
+        redact.nsys_export(export, partial, os.environ)
+        self._keep(
+            name,
+            partial,
+            Part("trace", "nsys", f"{name}/trace.sqlite", command.argv, iterations or 0, "", 0),
+            iterations,
+        )
+        if self.request.keep_raw:
+            shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
+        raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
+        self.store.note(note("redacted", file=f"{name}/trace.sqlite", raw=raw))
+        if status != 0:
+            raise WorkloadError(
+                f"the program ended with {how_it_ended(status)} under nsys; it last said: {said}", "its trace was kept"
+            )
+
+    def keep_kineto(self, name: str, command: Command, iterations: int | None, status: int, said: str) -> None:
+        """Redact, validate and keep a trace of torch.profiler."""
+        source = command.produces
+        assert source is not None
+        if status != 0 or not source.is_file():
+            raise WorkloadError(
+                f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
+                f"read {self.store.log(name, 'torch')}",
+            )
+        partial = self.store.partial(f"{name}/trace.json.gz")
+        redact.kineto_json(source, partial)
+        self._keep(
+            name,
+            partial,
+            Part("trace", "torch", f"{name}/trace.json.gz", command.argv, iterations or 0, "", 0),
+            iterations,
+        )
+
+    def _keep(self, name: str, partial: Path, part: Part, iterations: int | None) -> None:
+        validate.trace(partial, iterations)
+        self._no_leak(partial)
+        self.store.keep(name, partial, replace(part, argv=self._shown(part.argv)))
+
+    def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
+        """Validate, redact and keep ncu's table."""
+        source = command.produces
+        assert source is not None
+        counted = validate.counters(source, status, said)
+        partial = self.store.partial(f"{name}/counters.csv")
+        redact.ncu_csv(source, partial)
+        self._no_leak(partial)
+        self.store.keep(
+            name, partial, Part("counters", "ncu", f"{name}/counters.csv", self._shown(command.argv), 1, "", 0)
+        )
+        if counted >= self.request.ncu_kernels:
+            self.store.note(note("counters-partial", variant=name, counted=counted))
+
+    def _shown(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """The command without this machine's paths: tools by their name, scratch files by theirs."""
+        scratch = f"{self.store.scratch}{os.sep}"
+        short = [word.replace(scratch, "") for word in argv]
+        return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
+
+    def _no_leak(self, partial: Path) -> None:
+        """A secret in a file that is to be kept stops it."""
+        if redact.leaks(partial, redact.secrets(os.environ)):
+            partial.unlink()
+            raise ToolError(
+                f"{partial.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
+            )
+
+    def close(self) -> None:
+        """Remove raw files: they hold the environment."""
+        with suppress(OSError):
+            self.store.drop_scratch()

@@ -1,0 +1,192 @@
+"""A capture from request to folder: choose device and tools, prove and time, profile, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moeprof import tools
+from moeprof.capture import describe, plan
+from moeprof.capture.clean import Clean
+from moeprof.capture.describe import PROGRAM
+from moeprof.capture.plan import Request, Target
+from moeprof.capture.profile import Job, Profile
+from moeprof.capture.progress import Progress, Silent
+from moeprof.capture.setup import Setup, setup
+from moeprof.capture.store import Store, choose
+from moeprof.errors import CaptureError, ExitCode, MoeprofError
+from moeprof.notes import note
+from moeprof.tools import Tool
+from moeprof.workload import Workload, load
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the capture is, how the command should end, and what to say (empty where all went well)."""
+
+    folder: Path
+    exit_code: ExitCode
+    message: str
+
+
+def capture(request: Request, progress: Progress) -> Result:
+    """Run the whole request and keep it as a capture folder.
+
+    Raises:
+        MoeprofError: nothing could be captured at all. Failures of single variants or tools do not raise: they are in
+            the result, with what was finished.
+        KeyboardInterrupt: after what was finished has been kept; its argument says what and where.
+    """
+    found = setup(request)
+    workload = load(request.workload) if request.workload is not None else None
+    store = Store(
+        choose(describe.name(request, workload), request.output, request.force),
+        describe.manifest(request, found, workload),
+    )
+    problems: list[MoeprofError] = []
+    store.open()
+    with _kept(store, progress):
+        if workload is not None:
+            _run_workload(request, found, workload, store, progress, problems)
+        else:
+            _run_program(request, found, store, progress, problems)
+        store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
+    return _result(store, problems)
+
+
+@contextmanager
+def _kept(store: Store, progress: Progress) -> Iterator[None]:
+    """Whatever happens, raw files go; what was finished stays; a folder with nothing in it goes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = _finished(store)
+        store.note(note("interrupted", kept=kept))
+        raise KeyboardInterrupt(f"interrupted; {store.folder} holds {kept}") from None
+    except OSError as error:
+        raise CaptureError(
+            f"cannot write the capture: {error.strerror or error} ({store.folder})",
+            "free some space or choose another -o",
+        ) from error
+    finally:
+        progress.close()
+        store.drop_scratch()
+        if not any(v.rounds or v.parts for v in store.manifest.variants):
+            store.remove()
+
+
+def _finished(store: Store) -> str:
+    done = [
+        f"{v.name} ({len(v.rounds)} rounds, {len(v.parts)} parts)"
+        for v in store.manifest.variants
+        if v.rounds or v.parts
+    ]
+    return ", ".join(done) or "nothing"
+
+
+def _run_workload(
+    request: Request, found: Setup, workload: Workload, store: Store, progress: Progress, problems: list[MoeprofError]
+) -> None:
+    assert request.workload is not None
+    targets = {v.name: Target(request.workload, v.name, found.device, {}) for v in store.manifest.variants}
+    proven = Clean(request, store, progress, problems).run(targets)
+    profile = Profile(request, store, progress, problems)
+    jobs: list[Job] = []
+    if found.tracer is not None:
+        jobs += [
+            profile.trace_job(t, found.tracer if isinstance(found.tracer, Tool) else None) for t in proven.values()
+        ]
+    if found.counter is not None:
+        jobs += [profile.count_job(t, found.counter) for t in proven.values()]
+    if jobs:
+        profile.run(jobs)
+
+
+def _run_program(
+    request: Request, found: Setup, store: Store, progress: Progress, problems: list[MoeprofError]
+) -> None:
+    profile = Profile(request, store, progress, problems)
+    jobs = _program_jobs(request, found, profile)
+    profile.run(jobs)
+    if not problems:
+        store.record(PROGRAM, status="ok")
+    else:
+        store.record(PROGRAM, status="failed", reason=problems[0].message)
+
+
+def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]:
+    scratch = profile.store.scratch
+    jobs = []
+    if isinstance(found.tracer, Tool):
+        tool, command = found.tracer, plan.nsys_program(request, found.tracer, scratch / "program.nsys-rep")
+        jobs.append(
+            Job(
+                PROGRAM,
+                "nsys",
+                command,
+                None,
+                lambda status, said: profile.keep_nsys(PROGRAM, tool, command, None, status, said),
+            )
+        )
+    elif found.tracer == "torch":
+        traced = plan.torch_program(request, scratch / "program.json", scratch / "program-kineto.json")
+        jobs.append(
+            Job(
+                PROGRAM,
+                "torch",
+                traced,
+                None,
+                lambda status, said: profile.keep_kineto(PROGRAM, traced, None, status, said),
+            )
+        )
+    if found.counter is not None:
+        counted = plan.ncu_program(request, found.counter, scratch / "program.csv")
+        jobs.append(
+            Job(
+                PROGRAM,
+                "ncu",
+                counted,
+                None,
+                lambda status, said: profile.keep_counters(PROGRAM, counted, status, said),
+            )
+        )
+    return jobs
+
+
+def _result(store: Store, problems: list[MoeprofError]) -> Result:
+    """A capture whose tools all worked takes its final name, a wrong variant included: that is its finding."""
+    broken = [p for p in problems if p.exit_code != ExitCode.WORKLOAD]
+    missing = [v for v in store.manifest.variants if v.status == "pending"]
+    folder = store.folder
+    if not broken and not missing and folder.exists():
+        folder = store.close()
+    if not problems:
+        return Result(folder, ExitCode.OK, "")
+    worst = (broken or problems)[0]
+    kept = f"kept what was finished in {folder}" if folder.exists() else "nothing could be kept"
+    return Result(folder, worst.exit_code, f"error: {worst.message} ({worst.hint}); {kept}")
+
+
+def dry_run(request: Request) -> str:
+    """The commands that ``capture`` would run, one a line; parameters still as asked for, not calibrated."""
+    found = setup(request)
+    folder = choose(PROGRAM, request.output, True)
+    if request.workload is None:
+        profile = Profile(request, Store(folder, describe.manifest(request, found, None)), Silent(), [])
+        return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
+    workload = load(request.workload)
+    store = Store(folder, describe.manifest(request, found, workload))
+    profile = Profile(request, store, Silent(), [])
+    lines = []
+    for record in store.manifest.variants:
+        target = Target(request.workload, record.name, found.device, store.manifest.params)
+        lines.append(str(plan.Command(plan.serve(target), None, request.timeout_s)))
+        if found.tracer is not None:
+            lines.append(
+                str(profile.trace_job(target, found.tracer if isinstance(found.tracer, Tool) else None).command)
+            )
+        if found.counter is not None:
+            lines.append(str(profile.count_job(target, found.counter).command))
+    return "\n".join(lines)

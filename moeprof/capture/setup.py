@@ -1,0 +1,93 @@
+"""What a request means on this machine: the device, and which tools trace and count."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from moeprof import tools
+from moeprof.capture import plan
+from moeprof.capture.plan import Request
+from moeprof.errors import ToolError, UsageError
+from moeprof.notes import Note, note
+from moeprof.tools import Tool
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a request means on this machine. ``tracer``: nsys, "torch", or None; ``counter``: ncu or None."""
+
+    device: str
+    tracer: Tool | str | None
+    counter: Tool | None
+    notes: tuple[Note, ...]
+
+
+def setup(request: Request) -> Setup:
+    """Choose device and tools.
+
+    Raises:
+        UsageError: the tools named do not fit together.
+        ToolError: a tool that was asked for, the GPU or torch is missing.
+    """
+    wanted = request.tools
+    unknown = [t for t in wanted or () if t not in plan.KNOWN_TOOLS]
+    if unknown or (wanted and "none" in wanted and len(wanted) > 1) or (wanted and {"nsys", "torch"} <= set(wanted)):
+        raise UsageError(
+            f"--tools {','.join(wanted or ())} does not fit", "give nsys or torch, with or without ncu; or none alone"
+        )
+    has_gpu = bool(tools.gpus())
+    if request.device == "cuda" and not has_gpu:
+        raise ToolError("there is no CUDA GPU here", "give --device cpu, or see: moeprof doctor")
+    device = request.device or ("cuda" if has_gpu else "cpu")
+    if importlib.util.find_spec("torch") is None and request.workload is not None:
+        raise ToolError(
+            "torch is not installed",
+            "pip install 'moeprof[gpu]'; recorded captures need no torch: moeprof report --sample kv_transfer",
+        )
+    if wanted == ("none",):
+        return Setup(device, None, None, (note("timing-only"),))
+    if device == "cpu":
+        return _cpu_setup(request)
+    tracer, trace_notes = _tracer(request)
+    counter, count_notes = _counter(request)
+    return Setup(device, tracer, counter, trace_notes + count_notes)
+
+
+def _cpu_setup(request: Request) -> Setup:
+    for tool in ("nsys", "ncu"):
+        if tool in (request.tools or ()):
+            raise ToolError(f"{tool} needs a CUDA GPU, and this capture runs on the CPU", "give --tools torch or none")
+    return Setup("cpu", "torch", None, (note("no-gpu", what=request.workload or "the program"),))
+
+
+def _tracer(request: Request) -> tuple[Tool | str | None, tuple[Note, ...]]:
+    wanted = request.tools
+    if wanted is not None and "torch" in wanted:
+        return "torch", ()
+    if wanted is not None and "nsys" not in wanted:
+        return None, ()
+    found = tools.find("nsys", request.nsys)
+    if found is not None:
+        return found, ()
+    if wanted is not None:
+        raise ToolError(
+            "nsys was asked for and is not here",
+            "install Nsight Systems, give --nsys PATH, or drop --tools; see: moeprof doctor",
+        )
+    return "torch", (note("no-nsys", why="not given, not on PATH, not in the usual folders"),)
+
+
+def _counter(request: Request) -> tuple[Tool | None, tuple[Note, ...]]:
+    wanted = request.tools
+    if (wanted is not None and "ncu" not in wanted) or (wanted is None and request.program):
+        return None, ()
+    found = tools.find("ncu", request.ncu)
+    if found is not None:
+        return found, ()
+    if wanted is not None:
+        raise ToolError(
+            "ncu was asked for and is not here",
+            "install Nsight Compute, give --ncu PATH, or drop --tools; see: moeprof doctor",
+        )
+    return None, (note("no-ncu", why="ncu was not found"),)

@@ -1,0 +1,81 @@
+"""A zero exit is not a capture: what a part must hold before it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moeprof import region
+from moeprof.errors import CaptureError, MoeprofError, ToolError
+from moeprof.trace import Trace, read
+from moeprof.trace.ncu import read_counters
+
+NO_PERMISSION = "ERR_NVGPUCTRPERM"
+PERMISSION_HINT = (
+    "run as root, or let all users read counters: options nvidia NVreg_RestrictProfilingToAdminUsers=0 in /etc/modprobe.d, "
+    "then reload the driver (https://developer.nvidia.com/ERR_NVGPUCTRPERM)"
+)
+
+
+def report_exists(report: Path, status: int, said: str) -> None:
+    """nsys left its report.
+
+    Raises:
+        ToolError: only a .qdstrm is there: its importer could not run, usually for a missing library.
+        CaptureError: there is nothing.
+    """
+    if report.is_file():
+        return
+    if report.with_suffix(".qdstrm").is_file():
+        raise ToolError(
+            "nsys left a .qdstrm and no report: its importer could not run",
+            "see which library it misses: moeprof doctor",
+        )
+    raise CaptureError(
+        f"nsys ended (exit status {status}) without a report; it last said: {said}", "see: moeprof doctor"
+    )
+
+
+def trace(path: Path, iterations: int | None) -> Trace:
+    """The trace at ``path`` has GPU work and, where ``iterations`` is given, exactly that many of our iteration ranges.
+
+    Raises:
+        CaptureError: names what is missing and the likely cause.
+    """
+    try:
+        found = read(path)
+    except MoeprofError as error:
+        raise CaptureError(f"the trace cannot be read: {error.message}", error.hint) from error
+    if not found.ops["kind"].isin(["kernel", "comm", "graph"]).any():
+        raise CaptureError(
+            "the trace holds no kernels",
+            "the profiler may have lost its events, or another profiler holds the GPU; see: moeprof doctor",
+        )
+    if iterations is None:
+        return found
+    ours = (found.ranges["domain"] == region.DOMAIN) & (found.ranges["name"] == region.ITERATION)
+    if int(ours.sum()) != iterations:
+        raise CaptureError(
+            f"the trace holds {int(ours.sum())} iteration ranges, {iterations} ran",
+            "events were lost: try fewer --iterations",
+        )
+    return found
+
+
+def counters(path: Path, status: int, said: str) -> int:
+    """The number of kernels that ncu counted.
+
+    Raises:
+        ToolError: the driver does not let this user read counters.
+        CaptureError: there is no table, or it has no kernel.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if NO_PERMISSION in text or NO_PERMISSION in said:
+        raise ToolError(f"ncu may not read the GPU's counters ({NO_PERMISSION})", PERMISSION_HINT)
+    if not text:
+        raise CaptureError(
+            f"ncu ended (exit status {status}) and wrote nothing; it last said: {said}", "see: moeprof doctor"
+        )
+    counted = int(read_counters(path)["launch"].nunique())
+    if not counted:
+        raise CaptureError("ncu counted no kernel inside the measured range", "see the log")
+    return counted
