@@ -38,7 +38,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "counters-partial": (
         "info",
-        "{variant}: ncu counted {counted} of {total} kernels of one iteration (--ncu-kernels)",
+        "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
     ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),

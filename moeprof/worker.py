@@ -184,19 +184,23 @@ def _say(out: TextIO, message: dict[str, Any]) -> None:
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Modes ``trace`` and ``count``: build, warm up, measure under the profiler, prove, write ``--result``."""
+    """Modes ``trace`` and ``count``: build, prove, warm up, measure under the profiler, write ``--result``.
+
+    Nothing runs on the device after the measured region: the next process may measure as soon as ``--result`` is there.
+    """
     from moeprof import recording
 
     workload = load(args.workload)
     session = Session(workload, workload.variant(args.variant), args.device, json.loads(args.params))
+    proof = session.prove()
     session.warm_up()
-    _log("built and warmed up")
+    _log("built, proven and warmed up")
     _wait_at(args.gate)
     iterations = 1 if args.mode == "count" else args.iterations
     with recording.recorder(args.profiler, args.out, args.device):
         session.measured(iterations)
     _log("measured")
-    _write(args.result, {"iterations": iterations, "proof": encode(session.prove())})
+    _write(args.result, {"iterations": iterations, "proof": encode(proof)})
 
 
 def _wait_at(gate: str | None, interval_s: float = 0.002) -> None:
@@ -216,7 +220,10 @@ def _log(event: str) -> None:
 
 
 def _write(path: str, value: dict[str, Any]) -> None:
-    Path(path).write_text(dumps(value), encoding="utf-8")
+    """Whole or not at all: the parent waits for the file."""
+    partial = Path(path + ".partial")
+    partial.write_text(dumps(value), encoding="utf-8")
+    partial.replace(path)
 
 
 def program(args: argparse.Namespace) -> None:

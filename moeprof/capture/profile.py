@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from moeprof.capture import plan, redact, validate
@@ -17,7 +17,7 @@ from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.manifest import Part
-from moeprof.notes import note
+from moeprof.notes import Note, note
 from moeprof.tools import Tool
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
@@ -31,6 +31,7 @@ class Job:
     tool: str
     command: Command
     gate: Path | None
+    result: Path
     finish: Callable[[int, str], None]
 
 
@@ -44,45 +45,52 @@ class Profile:
     problems: list[MoeprofError]
 
     def run(self, jobs: list[Job]) -> None:
-        """Run the jobs: all set up at once where the machine has the cores, then one measures at a time."""
+        """Run the jobs: set up side by side where the machine has the cores; one measures at a time.
+
+        A tool that still writes its report does not hold back the next job: nothing of it is on the device any more.
+        """
         self.progress.phase("profile", len(jobs))
         side_by_side = (os.cpu_count() or 1) >= CPUS_FOR_SIDE_BY_SIDE
-        children: dict[int, Child] = {}
+        children: list[Child | None] = []
         try:
+            for job in jobs:
+                children.append(Child(job.command, self._log(job)) if side_by_side and job.gate else None)
+            for child, job in zip(children, jobs, strict=True):
+                if child is not None:
+                    child.wait_until(Path(f"{job.gate}.ready"))
             for index, job in enumerate(jobs):
-                if side_by_side and job.gate is not None:
-                    children[index] = Child(job.command, self._log(job))
-            for child, job in [(children[i], jobs[i]) for i in children]:
-                assert job.gate is not None
-                child.wait_until(Path(f"{job.gate}.ready"))
-            for index, job in enumerate(jobs):
-                self._one(job, children.get(index))
+                children[index] = self._measured(job, children[index])
+                if not side_by_side:
+                    self._kept(job, children[index])
+            for child, job in zip(children, jobs, strict=True):
+                if side_by_side:
+                    self._kept(job, child)
         finally:
-            for child in children.values():
-                end(child.process)
+            for child in children:
+                if child is not None:
+                    end(child.process)
 
     def _log(self, job: Job) -> Path:
         return self.store.log(job.variant, job.tool)
 
-    def _one(self, job: Job, child: Child | None) -> None:
-        """Let one job measure and keep what it leaves; a failure is noted and the others go on."""
+    def _measured(self, job: Job, child: Child | None) -> Child:
+        """Let one job measure: it is over when its result is there or its process has ended."""
+        child = child or Child(job.command, self._log(job))
+        child.restart_clock()
+        if job.gate is not None:
+            job.gate.touch()
+            child.wait_until(job.result)
+        return child
+
+    def _kept(self, job: Job, child: Child | None) -> None:
+        """Keep what one job leaves; a failure is noted and the others go on."""
+        assert child is not None
         try:
-            if child is None:
-                child = Child(job.command, self._log(job))
-            if job.gate is not None:
-                child.restart_clock()
-                job.gate.touch()
             job.finish(child.wait(), child.last_words())
             self.progress.step(f"{job.variant} {job.tool}")
         except MoeprofError as error:
             self.problems.append(type(error)(f"{job.variant}: {error.message}", error.hint))
-            kind = "no-ncu" if job.tool == "ncu" else "no-trace"
-            evidence = (
-                {"why": f"{job.variant}: {error.message}"}
-                if kind == "no-ncu"
-                else {"variant": job.variant, "why": error.message}
-            )
-            self.store.note(note(kind, **evidence))
+            self.store.note(_missing(job, error))
             self.progress.step(f"{job.variant} {job.tool} failed")
 
     def trace_job(self, target: Target, tool: Tool | None) -> Job:
@@ -90,34 +98,22 @@ class Profile:
         name, scratch = target.variant, self.store.scratch
         gate, words = self._gate(name, "trace")
         result = scratch / f"{name}-trace.json"
+        iterations = self.request.iterations
         if tool is None:
             out = scratch / f"{name}-kineto.json"
             command = plan.torch_trace(self.request, target, result, out, words)
-            return Job(
-                name,
-                "torch",
-                command,
-                gate,
-                lambda status, said: self.keep_kineto(name, command, self.request.iterations, status, said),
-            )
+            return Job(name, "torch", command, gate, result, partial(self.keep_kineto, name, command, iterations))
         report = scratch / f"{name}.nsys-rep"
         command = plan.nsys_trace(self.request, tool, target, result, report, words)
-        return Job(
-            name,
-            "nsys",
-            command,
-            gate,
-            lambda status, said: self.keep_nsys(name, tool, command, self.request.iterations, status, said),
-        )
+        return Job(name, "nsys", command, gate, result, partial(self.keep_nsys, name, tool, command, iterations))
 
     def count_job(self, target: Target, tool: Tool) -> Job:
         """Counters by ncu."""
         name, scratch = target.variant, self.store.scratch
         gate, words = self._gate(name, "count")
-        command = plan.ncu_count(
-            self.request, tool, target, scratch / f"{name}-count.json", scratch / f"{name}.csv", words
-        )
-        return Job(name, "ncu", command, gate, lambda status, said: self.keep_counters(name, command, status, said))
+        result = scratch / f"{name}-count.json"
+        command = plan.ncu_count(self.request, tool, target, result, scratch / f"{name}.csv", words)
+        return Job(name, "ncu", command, gate, result, partial(self.keep_counters, name, command))
 
     def _gate(self, variant: str, kind: str) -> tuple[Path, tuple[str, ...]]:
         gate = self.store.scratch / f"{variant}-{kind}.gate"
@@ -138,15 +134,10 @@ class Profile:
             raise CaptureError(
                 f"nsys export failed ({how_it_ended(exported)})", f"read {self.store.log(name, 'export')}"
             )
-        partial = self.store.partial(f"{name}/trace.sqlite")
+        kept = self.store.partial(f"{name}/trace.sqlite")
         validate.trace(export, iterations)
-        redact.nsys_export(export, partial, os.environ)
-        self._keep(
-            name,
-            partial,
-            Part("trace", "nsys", f"{name}/trace.sqlite", command.argv, iterations or 0, "", 0),
-            iterations,
-        )
+        redact.nsys_export(export, kept, os.environ)
+        self._keep(name, kept, Part("trace", "nsys", f"{name}/trace.sqlite", command.argv, iterations or 0, "", 0))
         if self.request.keep_raw:
             shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
         raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
@@ -165,31 +156,23 @@ class Profile:
                 f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
                 f"read {self.store.log(name, 'torch')}",
             )
-        partial = self.store.partial(f"{name}/trace.json.gz")
-        redact.kineto_json(source, partial)
-        self._keep(
-            name,
-            partial,
-            Part("trace", "torch", f"{name}/trace.json.gz", command.argv, iterations or 0, "", 0),
-            iterations,
-        )
+        kept = self.store.partial(f"{name}/trace.json.gz")
+        redact.kineto_json(source, kept)
+        validate.trace(kept, iterations)
+        self._keep(name, kept, Part("trace", "torch", f"{name}/trace.json.gz", command.argv, iterations or 0, "", 0))
 
-    def _keep(self, name: str, partial: Path, part: Part, iterations: int | None) -> None:
-        validate.trace(partial, iterations)
-        self._no_leak(partial)
-        self.store.keep(name, partial, replace(part, argv=self._shown(part.argv)))
+    def _keep(self, name: str, kept: Path, part: Part) -> None:
+        self._no_leak(kept)
+        self.store.keep(name, kept, replace(part, argv=self._shown(part.argv)))
 
     def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
         """Validate, redact and keep ncu's table."""
         source = command.produces
         assert source is not None
         counted = validate.counters(source, status, said)
-        partial = self.store.partial(f"{name}/counters.csv")
-        redact.ncu_csv(source, partial)
-        self._no_leak(partial)
-        self.store.keep(
-            name, partial, Part("counters", "ncu", f"{name}/counters.csv", self._shown(command.argv), 1, "", 0)
-        )
+        kept = self.store.partial(f"{name}/counters.csv")
+        redact.ncu_csv(source, kept)
+        self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
         if counted >= self.request.ncu_kernels:
             self.store.note(note("counters-partial", variant=name, counted=counted))
 
@@ -199,15 +182,16 @@ class Profile:
         short = [word.replace(scratch, "") for word in argv]
         return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
 
-    def _no_leak(self, partial: Path) -> None:
+    def _no_leak(self, kept: Path) -> None:
         """A secret in a file that is to be kept stops it."""
-        if redact.leaks(partial, redact.secrets(os.environ)):
-            partial.unlink()
+        if redact.leaks(kept, redact.secrets(os.environ)):
+            kept.unlink()
             raise ToolError(
-                f"{partial.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
+                f"{kept.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
             )
 
-    def close(self) -> None:
-        """Remove raw files: they hold the environment."""
-        with suppress(OSError):
-            self.store.drop_scratch()
+
+def _missing(job: Job, error: MoeprofError) -> Note:
+    if job.tool == "ncu":
+        return note("no-ncu", why=f"{job.variant}: {error.message}")
+    return note("no-trace", variant=job.variant, why=error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Protocol
 
 from rich.console import Console
@@ -37,15 +38,21 @@ class Silent:
 
 
 class Lines:
-    """One line a phase and a step, for logs."""
+    """One line a phase and a step, with the seconds since the start, for logs."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
 
     def phase(self, title: str, steps: int) -> None:
         """A line."""
-        print(f"{title} ...", file=sys.stderr, flush=True)
+        self._say(f"{title} ...")
 
     def step(self, what: str) -> None:
         """A line."""
-        print(f"  {what}", file=sys.stderr, flush=True)
+        self._say(f"  {what}")
+
+    def _say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from moeprof import tools
@@ -118,40 +119,18 @@ def _run_program(
 
 def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]:
     scratch = profile.store.scratch
+    result = scratch / "program-trace.json"
     jobs = []
     if isinstance(found.tracer, Tool):
-        tool, command = found.tracer, plan.nsys_program(request, found.tracer, scratch / "program.nsys-rep")
-        jobs.append(
-            Job(
-                PROGRAM,
-                "nsys",
-                command,
-                None,
-                lambda status, said: profile.keep_nsys(PROGRAM, tool, command, None, status, said),
-            )
-        )
+        command = plan.nsys_program(request, found.tracer, scratch / "program.nsys-rep")
+        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.tracer, command, None)
+        jobs.append(Job(PROGRAM, "nsys", command, None, result, keep_nsys))
     elif found.tracer == "torch":
-        traced = plan.torch_program(request, scratch / "program.json", scratch / "program-kineto.json")
-        jobs.append(
-            Job(
-                PROGRAM,
-                "torch",
-                traced,
-                None,
-                lambda status, said: profile.keep_kineto(PROGRAM, traced, None, status, said),
-            )
-        )
+        command = plan.torch_program(request, result, scratch / "program-kineto.json")
+        jobs.append(Job(PROGRAM, "torch", command, None, result, partial(profile.keep_kineto, PROGRAM, command, None)))
     if found.counter is not None:
-        counted = plan.ncu_program(request, found.counter, scratch / "program.csv")
-        jobs.append(
-            Job(
-                PROGRAM,
-                "ncu",
-                counted,
-                None,
-                lambda status, said: profile.keep_counters(PROGRAM, counted, status, said),
-            )
-        )
+        command = plan.ncu_program(request, found.counter, scratch / "program.csv")
+        jobs.append(Job(PROGRAM, "ncu", command, None, result, partial(profile.keep_counters, PROGRAM, command)))
     return jobs
 
 

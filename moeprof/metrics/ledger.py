@@ -23,12 +23,13 @@ def ledger(view: DeviceView, start: int, end: int) -> Ledger:
     )
     left, lengths = edges[:-1], np.diff(edges)
     taken = np.zeros(len(left), dtype=bool)
-    parts = []
+    parts: list[int] = []
     for owner in owners:
         mine = owner.contains(left) & ~taken
         parts.append(int(lengths[mine].sum()))
         taken |= mine
-    found = Ledger(*parts, int(lengths[~taken].sum()))
+    compute, comm, copy, migration, memset = parts
+    found = Ledger(compute, comm, copy, migration, memset, int(lengths[~taken].sum()))
     if sum(parts) + found.idle_ns != end - start:
         raise TraceError(
             f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {found}", "report this as a bug"
