@@ -124,8 +124,9 @@ def _link_seconds(params: Params, device: str, target: Any, staged: Any) -> floa
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:
-    """The link's own speed in GB/s: 256 MiB copies back to back, nothing beside them."""
-    rows = (256 << 20) // (params["kv_width"] * kv.dtype(params).itemsize)
+    """The link's own speed in GB/s: large copies back to back, nothing beside them (CPU: of a layer's size, since a cache
+    decides)."""
+    rows = params["tokens"] if device == "cpu" else (256 << 20) // (params["kv_width"] * kv.dtype(params).itemsize)
     large = {**params, "tokens": rows}
     target, staged = kv.target(large, device, 1)[0], kv.ring(large, device, 1)[0]
     staged.zero_()

@@ -44,7 +44,7 @@ def _group(view: DeviceView, start: int, end: int, direction: str, memory: str, 
         busy_ns=merged.total_ns,
         overlapped_ns=overlapped,
         exposed_ns=merged.total_ns - overlapped,
-        throughput_gb_per_s=moved / merged.total_ns if merged.total_ns else None,
+        throughput_gb_per_s=moved / merged.total_ns if moved and merged.total_ns else None,
         why_exposed=_why(view, rows, begin, finish, end),
     )
 

@@ -20,7 +20,7 @@ from moeprof.trace import classify
 from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
-WARNING_SEVERITY = 2  # DIAGNOSTIC_EVENT: 1 information, 2 warning, 3 error
+DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
 PROCESS, TID_MASK = 1 << 24, 0xFFFFFF  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
 
 _KERNEL = {
@@ -234,8 +234,8 @@ class _Export:
     def _diagnostics(self) -> list[str]:
         if "DIAGNOSTIC_EVENT" not in self.tables:
             return []
-        query = "SELECT DISTINCT text FROM DIAGNOSTIC_EVENT WHERE severity >= ? ORDER BY text"
-        return [row[0] for row in self.db.execute(query, (WARNING_SEVERITY,)) if row[0]]
+        query = "SELECT DISTINCT text FROM DIAGNOSTIC_EVENT WHERE severity IN (2, 3) ORDER BY text"
+        return [" ".join(row[0].split())[:DIAGNOSTIC_LENGTH] for row in self.db.execute(query) if row[0]]
 
 
 def _pid(global_id: pd.Series) -> pd.Series:

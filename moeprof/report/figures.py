@@ -1,0 +1,187 @@
+"""Diff -> plotly figures: waterfall, ledgers, overlap and link, launches, times. Axes in ms; theme is the page's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from moeprof.diff import Diff, Row
+from moeprof.report import format as fmt
+from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
+from moeprof.study import Study
+
+BAR_HEIGHT = 44  # pixels a horizontal bar
+
+
+def waterfall(diff: Diff) -> go.Figure | None:
+    """From the baseline's traced iteration to the optimized one's, category by category."""
+    before, after = diff.row(diff.baseline), diff.row(diff.optimized)
+    if not diff.waterfall or before is None or after is None or before.traced_ns is None or after.traced_ns is None:
+        return None
+    level, bases = before.traced_ns, []
+    for bar in diff.waterfall:
+        bases.append(min(level, level + bar.delta_ns))
+        level += bar.delta_ns
+    labels = [before.name, *(b.label for b in diff.waterfall), after.name]
+    heights = [before.traced_ns, *(abs(b.delta_ns) for b in diff.waterfall), after.traced_ns]
+    colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in diff.waterfall), TOTAL]
+    texts = [fmt.ms(before.traced_ns), *(fmt.signed_ms(b.delta_ns) for b in diff.waterfall), fmt.ms(after.traced_ns)]
+    figure = go.Figure(
+        go.Bar(
+            x=labels, y=_ms(heights), base=_ms([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
+            hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
+        )
+    )  # fmt: skip
+    figure.update_layout(yaxis_title="ms an iteration", bargap=0.35, height=380, margin={"t": 28, "b": 96})
+    return figure
+
+
+def ledgers(diff: Diff) -> go.Figure | None:
+    """One stacked bar a variant: every nanosecond of its iteration under one owner."""
+    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None][::-1]
+    if not rows:
+        return None
+    figure = go.Figure()
+    for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
+        for label, key, colour in keys:
+            values = [getattr(getattr(r, part), key) for r in rows]
+            if any(values):
+                figure.add_bar(
+                    y=[r.name for r in rows], x=_ms(values), orientation="h", name=label, marker_color=colour,
+                    hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
+                )  # fmt: skip
+    figure.update_layout(
+        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(rows), **_legend()
+    )
+    return figure
+
+
+def overlap(diff: Diff) -> go.Figure | None:
+    """Copies beside compute and exposed, a bar a variant."""
+    rows = [r for r in diff.rows if r.copies][::-1]
+    if not rows:
+        return None
+    hidden = [sum(c.overlapped_ns for c in r.copies) for r in rows]
+    exposed = [sum(c.exposed_ns for c in r.copies) for r in rows]
+    names = [r.name for r in rows]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names, x=_ms(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
+        text=[fmt.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
+        hovertemplate="%{y}: %{x:.3f} ms hidden<extra></extra>",
+    )  # fmt: skip
+    figure.add_bar(
+        y=names, x=_ms(exposed), orientation="h", name="exposed copy", marker_color=COLOURS["copy"],
+        hovertemplate="%{y}: %{x:.3f} ms exposed<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(
+        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **_legend()
+    )
+    return figure
+
+
+def link(diff: Diff, ceiling: float | None) -> go.Figure | None:
+    """Copy throughput of each variant against the measured ceiling of the link."""
+    rows = [r for r in diff.rows if r.link_gb_per_s][::-1]
+    if not rows:
+        return None
+    figure = go.Figure(
+        go.Bar(
+            y=[r.name for r in rows], x=[r.link_gb_per_s for r in rows], orientation="h", marker_color=COLOURS["copy"],
+            text=[f"{r.link_gb_per_s:.1f} GB/s" for r in rows], textposition="inside", insidetextanchor="middle", showlegend=False,
+            hovertemplate="%{y}: %{x:.2f} GB/s<extra></extra>",
+        )
+    )  # fmt: skip
+    if ceiling:
+        figure.add_vline(
+            x=ceiling,
+            line_dash="dash",
+            line_color=TOTAL,
+            annotation_text=f"measured ceiling {ceiling:.1f} GB/s",
+            annotation_position="top",
+        )
+    figure.update_layout(
+        xaxis_title="GB/s while copying",
+        height=150 + BAR_HEIGHT * len(rows),
+        xaxis_rangemode="tozero",
+        margin={"t": 36},
+    )
+    return figure
+
+
+CALL_WORDS = {
+    "launch": ("kernel launches", COLOURS["compute"]), "graph_launch": ("graph launches", COLOURS["graph"]),
+    "copy": ("copies", COLOURS["copy"]), "copy_sync": ("blocking copies", COLOURS["migration"]), "event": ("events", COLOURS["communication"]),
+    "memset": ("memsets", COLOURS["memset"]), "sync": ("synchronises", SLOWER), "alloc": ("allocations", COLOURS["sync"]),
+    "other": ("other", COLOURS["dependency"]),
+}  # fmt: skip
+
+
+def launches(diff: Diff) -> go.Figure | None:
+    """Time that the host spends inside CUDA calls in one iteration, by kind of call, beside the device's work."""
+    rows = [r for r in diff.rows if r.launch is not None and r.launch.calls][::-1]
+    if not rows:
+        return None
+    figure = go.Figure()
+    for kind, (label, colour) in CALL_WORDS.items():
+        values = [sum(c.total_ns for c in r.launch.calls if c.kind == kind) for r in rows if r.launch]
+        if any(values):
+            figure.add_bar(
+                y=[r.name for r in rows], x=_ms(values), orientation="h", name=label, marker_color=colour,
+                hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
+            )  # fmt: skip
+    work = [r.traced_ns - r.ledger.idle_ns for r in rows if r.traced_ns is not None and r.ledger is not None]
+    figure.add_scatter(
+        y=[r.name for r in rows], x=_ms(work), mode="markers", name="GPU work", marker={"symbol": "line-ns-open", "size": 26, "line": {"width": 3}, "color": SLOWER},
+        hovertemplate="%{y}: %{x:.3f} ms of GPU work<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(
+        barmode="stack",
+        xaxis_title="ms of host time in CUDA calls an iteration",
+        height=150 + BAR_HEIGHT * len(rows),
+        **_legend(),
+    )
+    return figure
+
+
+def times(study: Study, diff: Diff) -> go.Figure | None:
+    """Every clean sample, round by round: the raw material of the verdict."""
+    rows = [v for v in study.variants if v.record.rounds]
+    if not rows:
+        return None
+    figure = go.Figure()
+    shades = (TOTAL, COLOURS["copy"], COLOURS["compute"], COLOURS["communication"], COLOURS["memset"])
+    for index, variant in enumerate(rows):
+        x = np.concatenate([np.full(len(r.times_ns), r.index + 1) for r in variant.record.rounds])
+        jitter = (np.arange(len(x)) % 7 - 3) * 0.03 + (index - (len(rows) - 1) / 2) * 0.24
+        figure.add_scatter(
+            x=np.round(x + jitter, 4), y=_ms(variant.record.times_ns), mode="markers", name=variant.record.name,
+            marker={"size": 5, "opacity": 0.65, "color": shades[index % len(shades)]}, hovertemplate="round %{x:.0f}: %{y:.3f} ms<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        xaxis_title="round",
+        yaxis_title="ms an iteration, no profiler",
+        yaxis_rangemode="tozero",
+        height=320,
+        **_legend(),
+    )
+    figure.update_xaxes(dtick=1)
+    return figure
+
+
+def _ms(values: Any) -> Any:
+    return np.round(np.asarray(values, dtype=np.float64) / 1e6, 6)
+
+
+def _legend() -> dict[str, Any]:
+    return {"legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"}}
+
+
+def title_of_overlap(rows: tuple[Row, ...]) -> str:
+    """The finding that the overlap figure shows."""
+    best = max((r for r in rows if r.hidden_ratio is not None), key=lambda r: r.hidden_ratio or 0.0, default=None)
+    if best is None:
+        return "Copies beside compute"
+    return f"{best.name} hides {fmt.percent(best.hidden_ratio)} of its copy time under compute"

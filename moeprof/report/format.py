@@ -1,0 +1,70 @@
+"""Numbers as text: units said, digits that matter, a dash for what is absent."""
+
+from __future__ import annotations
+
+from moeprof.stats import Interval
+
+DASH = "–"
+
+
+def ms(ns: float | None) -> str:
+    """12.34 ms, 1.234 ms, 0.123 ms."""
+    if ns is None:
+        return DASH
+    value = ns / 1e6
+    return f"{value:.3f} ms" if abs(value) < 10 else f"{value:.2f} ms"
+
+
+def us(ns: float | None) -> str:
+    """4.61 µs."""
+    return DASH if ns is None else f"{ns / 1e3:.2f} µs"
+
+
+def percent(ratio: float | None) -> str:
+    """97.3 %."""
+    return DASH if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def times(ratio: float | None) -> str:
+    """1.84x."""
+    return DASH if ratio is None else f"{ratio:.2f}×"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """55.1; whole numbers with thin grouping."""
+    if value is None:
+        return DASH
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def signed_ms(ns: float) -> str:
+    """+0.50 ms, −14.00 ms."""
+    return ("+" if ns > 0 else "−" if ns < 0 else "±") + ms(abs(ns))
+
+
+def between(interval: Interval | None, scale: float = 1.0, digits: int = 3) -> str:
+    """17.61 to 17.83."""
+    return DASH if interval is None else f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes in the decimal unit that fits: 939.5 MB."""
+    if count is None:
+        return DASH
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def short_kernel(name: str, limit: int = 48) -> str:
+    """A demangled kernel name without return type, template arguments and parameters."""
+    depth, kept = 0, []
+    for char in name.replace("(anonymous namespace)", "").replace("<unnamed>", ""):
+        depth += char in "<(["
+        if depth == 0:
+            kept.append(char)
+        depth -= char in ">)]"
+    short = "".join(kept).strip().rpartition(" ")[2].replace("::::", "::") or name
+    tail = short.rpartition("::")[2] or short
+    return tail if len(tail) <= limit else tail[: limit - 1] + "…"

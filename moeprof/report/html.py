@@ -1,0 +1,179 @@
+"""Study and Diff -> one offline HTML page. The only user of jinja2. Same input, same bytes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import plotly
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+import moeprof
+from moeprof.diff import Diff, contrast
+from moeprof.report import figures, tables
+from moeprof.report import format as fmt
+from moeprof.report.glossary import GLOSSARY
+from moeprof.report.timeline import is_heavy, timeline
+from moeprof.resources import folder
+from moeprof.study import Study
+
+
+@dataclass(frozen=True)
+class Section:
+    """A figure with the table of the same numbers. ``title`` states what it shows; ``note`` how to read it."""
+
+    id: str
+    title: str
+    note: str
+    figure: Markup | None
+    tables: tuple[tables.Table, ...]
+
+
+def render(study: Study, diff: Diff) -> str:
+    """The page that contrasts the variants of one capture."""
+    return _page(diff, (study,), _contrast_sections(study, diff))
+
+
+def render_single(study: Study) -> str:
+    """The page of one capture without the contrast: what each variant's trace shows."""
+    diff = contrast(study)
+    return _page(diff, (study,), [s for s in _contrast_sections(study, diff) if s.id != "waterfall"])
+
+
+def render_pair(before: Study, after: Study, diff: Diff) -> str:
+    """The page that contrasts two captures."""
+    sections = [_waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, after), _launches(diff)]
+    lines = [_timeline(before, "A: "), _timeline(after, "B: ")]
+    return _page(diff, (before, after), [s for s in (*sections, *lines) if s is not None])
+
+
+def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
+    found = (
+        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _timeline(study), _times(study, diff),
+        _counters(study),
+    )  # fmt: skip
+    return [section for section in found if section is not None]
+
+
+def _waterfall(diff: Diff) -> Section | None:
+    figure = figures.waterfall(diff)
+    if figure is None:
+        return None
+    saved = sum(b.delta_ns for b in diff.waterfall)
+    biggest = (
+        min(diff.waterfall, key=lambda b: b.delta_ns) if saved < 0 else max(diff.waterfall, key=lambda b: b.delta_ns)
+    )
+    title = f"Where the time went: {fmt.signed_ms(saved)} an iteration, most of it {biggest.label} ({fmt.signed_ms(biggest.delta_ns)})"
+    note = "The traced iteration of median length of each; the steps sum exactly. Traced times carry the profiler's overhead."
+    return _section("waterfall", title, note, figure, (tables.waterfall(diff),))
+
+
+def _ledgers(diff: Diff) -> Section | None:
+    figure = figures.ledgers(diff)
+    note = "Every nanosecond of an iteration has one owner, in this order: compute, communication, copy, migration, memset, idle."
+    return (
+        None
+        if figure is None
+        else _section("ledger", "The time ledger of each variant", note, figure, (tables.ledger(diff),))
+    )
+
+
+def _overlap(diff: Diff) -> Section | None:
+    figure = figures.overlap(diff)
+    note = "Copy time that runs while kernels run is hidden; the rest is exposed, with its cause in the table."
+    return (
+        None
+        if figure is None
+        else _section("overlap", figures.title_of_overlap(diff.rows), note, figure, (tables.copies(diff),))
+    )
+
+
+def _link(diff: Diff, study: Study) -> Section | None:
+    ceiling = study.manifest.ceilings.get((study.manifest.limit or {}).get("ceiling", ""))
+    figure = figures.link(diff, ceiling)
+    note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
+    title = "Link throughput" + (" against its measured ceiling" if ceiling else "")
+    return None if figure is None else _section("link", title, note, figure, (tables.link(diff, ceiling),))
+
+
+def _launches(diff: Diff) -> Section | None:
+    figure = figures.launches(diff)
+    note = "Host time inside CUDA calls against the GPU's work (the upright mark). Where the calls take longer, the GPU starves."
+    return (
+        None
+        if figure is None
+        else _section(
+            "launch", "What launching costs the host", note, figure, (tables.launches(diff), tables.calls(diff))
+        )
+    )
+
+
+def _timeline(study: Study, prefix: str = "") -> Section | None:
+    figure = timeline(study)
+    if figure is None:
+        return None
+    note = "Drag to zoom, double-click to reset. One traced iteration of median length of each variant, all from zero."
+    if is_heavy(study):
+        note += " So many events are drawn as the exact share of busy time in each of 2,000 cells."
+    name = f"timeline-{prefix[0].lower()}" if prefix else "timeline"
+    return _section(name, f"{prefix}One iteration of each variant", note, figure, tables.kernels(study))
+
+
+def _times(study: Study, diff: Diff) -> Section | None:
+    figure = figures.times(study, diff)
+    note = "No profiler attached. Rounds interleave the variants and rotate their order; the verdict resamples rounds."
+    return None if figure is None else _section("times", "Every clean sample", note, figure, (tables.times(study),))
+
+
+def _counters(study: Study) -> Section | None:
+    found = tables.counters(study)
+    note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
+    return _section("counters", "Hardware counters of the kernels", note, None, found) if found else None
+
+
+def _section(id: str, title: str, note: str, figure: go.Figure | None, found: tuple[tables.Table, ...]) -> Section:
+    return Section(id, title, note, None if figure is None else _json(figure), tuple(t for t in found if t.rows))
+
+
+def _json(figure: go.Figure) -> Markup:
+    """The figure as JSON that may stand inside a script element."""
+    figure.update_layout(template=None)
+    text = json.dumps(json.loads(plotly.io.to_json(figure, engine="json")), sort_keys=True, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> str:
+    templates = folder("reports") / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    optimized = diff.row(diff.optimized)
+    return environment.get_template("report.html.j2").render(
+        diff=diff,
+        word=optimized.verdict.word if optimized and optimized.verdict else "",
+        variants=tables.variants(diff),
+        limit=tables.limit(diff),
+        sections=sections,
+        environments=[
+            (s.folder.name, tables.environment(s), tables.commands(s), shlex.join(s.manifest.argv)) for s in studies
+        ],
+        summary=studies[-1].manifest,
+        glossary=GLOSSARY,
+        version=moeprof.__version__,
+        css=_file(templates, "style.css"),
+        script=_file(templates, "page.js"),
+        plotlyjs=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+    )
+
+
+def _file(templates: Any, name: str) -> Markup:
+    return Markup((templates / name).read_text(encoding="utf-8"))

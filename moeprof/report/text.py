@@ -1,0 +1,156 @@
+"""Analysis and Diff -> text for the terminal: the short form of the page. Colour only on a terminal (rich decides)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from moeprof.diff import Diff
+from moeprof.metrics.analysis import Analysis
+from moeprof.report import format as fmt
+from moeprof.report import tables
+from moeprof.report.tables import Table
+
+WIDTH = 160  # of text that is not for a terminal
+MAX_ROWS = 12
+STYLES = {"FASTER": "bold green", "SLOWER": "bold red", "SAME": "bold", "UNCLEAR": "bold yellow"}
+
+
+def analysis_text(analysis: Analysis) -> str:
+    """Ledger, copies, launches, kernels, ranges, findings and notes of one trace."""
+    source = analysis.source
+    head = f"{source.path}: {source.producer or source.kind}" + (f", schema {source.schema}" if source.schema else "")
+    parts: list[RenderableType] = [Text(head, style="bold"), _rich(tables.windows(analysis.windows[:MAX_ROWS]))]
+    if len(analysis.windows) > MAX_ROWS:
+        parts.append(Text(f"... and {len(analysis.windows) - MAX_ROWS} more windows (--json has all)"))
+    parts += [
+        _rich(t) for t in (_copies(analysis), _launches(analysis), _kernels(analysis), _ranges(analysis)) if t.rows
+    ]
+    parts += [
+        Text(f"finding {f.id}: {f.claim} (at most {fmt.ms(f.gain_ns)}). Try: {f.try_}")
+        for f in analysis.findings[:MAX_ROWS]
+    ]
+    parts += [Text(f"{n.severity}: {n.text}") for n in analysis.notes]
+    return _string(Group(*parts))
+
+
+def diff_text(diff: Diff) -> str:
+    """The verdict, the variants, the waterfall, the reasons and the warnings."""
+    row = diff.row(diff.optimized)
+    parts: list[RenderableType] = [Text(n.text, style="bold yellow") for n in diff.unlike]
+    if row is not None and row.verdict is not None:
+        parts.append(Text.assemble((row.verdict.word, STYLES[row.verdict.word]), "  ", diff.sentence))
+    else:
+        parts.append(Text(diff.sentence))
+    shown = [_without_proof(tables.variants(diff))] + ([tables.waterfall(diff)] if diff.waterfall else [])
+    parts += [_rich(t) for t in shown]
+    parts += [Text(f"- {reason}") for reason in diff.reasons]
+    parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
+    return _string(Group(*parts))
+
+
+def study_text(diff: Diff) -> str:
+    """One capture without the contrast."""
+    parts: list[RenderableType] = [_rich(_without_proof(tables.variants(diff)))]
+    if any(r.ledger for r in diff.rows):
+        parts.append(_rich(tables.ledger(diff)))
+    parts += [Text(f"- {reason}") for reason in diff.reasons]
+    return _string(Group(*parts))
+
+
+def _without_proof(table: Table) -> Table:
+    return Table(table.caption, table.header[:-1], tuple(row[:-1] for row in table.rows))
+
+
+def _copies(analysis: Analysis) -> Table:
+    rows = [
+        (
+            _where(w.range, w.instance, w.device), f"{c.direction} {c.memory}", fmt.number(c.count), fmt.size(c.bytes or None), fmt.ms(c.busy_ns),
+            fmt.percent(c.overlapped_ns / c.busy_ns if c.busy_ns else None), fmt.ms(c.exposed_ns), fmt.number(c.throughput_gb_per_s),
+            ", ".join(f"{tables.CAUSES.get(k, k)} {fmt.ms(v)}" for k, v in c.why_exposed.items()),
+        )
+        for w in analysis.windows[:MAX_ROWS] for c in w.copies
+    ]  # fmt: skip
+    return Table(
+        "Copies",
+        ("window", "copies", "count", "bytes", "busy", "hidden", "exposed", "GB/s", "why exposed"),
+        tuple(rows),
+    )
+
+
+def _launches(analysis: Analysis) -> Table:
+    rows = [
+        (
+            _where(w.range, w.instance, w.device), fmt.number(w.launch.kernels), fmt.number(w.launch.joined), fmt.us(w.launch.api_ns_median),
+            f"{fmt.us(w.launch.queue_ns_median)} ({w.launch.queue_count})", f"{fmt.us(w.launch.latency_ns_median)} ({w.launch.latency_count})",
+            fmt.number(w.launch.graph_launches), fmt.number(w.launch.kernels_in_graphs), fmt.number(w.launch.sync_calls),
+        )
+        for w in analysis.windows[:MAX_ROWS]
+    ]  # fmt: skip
+    header = (
+        "window",
+        "kernels",
+        "joined",
+        "A median",
+        "Q median (n)",
+        "latency (n)",
+        "graph launches",
+        "in graphs",
+        "syncs",
+    )
+    return Table("Launches", header, tuple(rows))
+
+
+def _where(name: str | None, instance: int | None, device: int) -> str:
+    return f"device {device}" if name is None else f"{name} {instance}, device {device}"
+
+
+def _kernels(analysis: Analysis) -> Table:
+    rows = [
+        (fmt.short_kernel(k.name), str(k.device), fmt.number(k.count), fmt.ms(k.total_ns), fmt.us(k.median_ns))
+        for k in sorted(analysis.kernels, key=lambda k: -k.total_ns)[:MAX_ROWS]
+    ]
+    return Table("Kernels", ("kernel", "device", "count", "total", "median"), tuple(rows))
+
+
+def _ranges(analysis: Analysis) -> Table:
+    rows = [
+        (
+            f"{r.domain}@{r.name}" if r.domain else r.name,
+            fmt.number(r.instances),
+            fmt.ms(r.host_ns),
+            fmt.ms(r.gpu_span_ns),
+            fmt.number(r.gpu_ops),
+        )
+        for r in analysis.ranges[:MAX_ROWS]
+    ]
+    return Table("NVTX ranges", ("range", "instances", "host time", "GPU projection", "launch calls"), tuple(rows))
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(
+        title=table.caption, title_justify="left", title_style="italic", header_style="bold", box=None, pad_edge=False
+    )
+    for index, name in enumerate(table.header):
+        shown.add_column(name, justify="left" if index == 0 or table.plain else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown
+
+
+def _string(renderable: RenderableType) -> str:
+    """Text as wide as the terminal, or WIDTH columns without colour where stdout is none."""
+    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    console = Console(
+        width=None if sys.stdout.isatty() else WIDTH,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        file=None,
+    )
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -1,0 +1,137 @@
+"""The sentences of a report: every number in them stands in a table of the same report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moeprof.metrics.analysis import CallCount
+
+if TYPE_CHECKING:
+    from moeprof.diff import Diff, Row
+
+STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is told
+LINK_BOUND = 0.95  # share of an iteration in which the link is busy, from which the link is the limit
+SLOWED = 1.03  # compute time against the baseline's, from which it is told
+
+
+def ms(ns: float) -> str:
+    """Nanoseconds as milliseconds, with the digits that matter."""
+    value = ns / 1e6
+    return f"{value:.3f} ms" if abs(value) < 10 else f"{value:.2f} ms"
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a percentage: 97.3 %."""
+    return f"{100 * ratio:.1f} %"
+
+
+def sentence(diff: Diff) -> str:
+    """The verdict in one sentence."""
+    row, base = diff.row(diff.optimized), diff.row(diff.baseline)
+    if row is None or base is None or row.verdict is None or row.time_ns is None or base.time_ns is None:
+        return _without_pair(diff)
+    found, spread = (
+        row.verdict.speedup,
+        f"95 % interval {row.verdict.speedup.low:.3f} to {row.verdict.speedup.high:.3f}",
+    )
+    noise = f"A against A on this machine: {percent(row.verdict.noise_ratio)}"
+    claims = {
+        "FASTER": f"{row.name} is {found.value:.2f} times as fast as {base.name}",
+        "SLOWER": f"{row.name} is slower than {base.name}: {1 / found.value:.2f} times its time",
+        "SAME": f"{row.name} and {base.name} take the same time",
+        "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {found.value:.3f}",
+    }
+    tail = f", {row.verdict.settle} would settle it" if row.verdict.settle else ""
+    return f"{claims[row.verdict.word]} ({ms(base.time_ns.value)} to {ms(row.time_ns.value)}; {spread}; {noise}){tail}."
+
+
+def _without_pair(diff: Diff) -> str:
+    timed = [r for r in diff.rows if r.time_ns is not None]
+    if not timed:
+        return "Nothing was timed: this report shows what the trace holds."
+    best = min(timed, key=lambda r: r.time_ns.value if r.time_ns else 0.0)
+    assert best.time_ns is not None
+    return f"There is no pair to contrast; {best.name} takes {ms(best.time_ns.value)} an iteration."
+
+
+def reasons(diff: Diff) -> tuple[str, ...]:
+    """Why each variant gained or lost, from its representative traced iteration."""
+    return tuple(text for row in diff.rows if row.ledger is not None and (text := _why(row, diff)))
+
+
+def _why(row: Row, diff: Diff) -> str:
+    parts = [
+        part
+        for part in (_gained(row), _hidden(row), _starved(row), _bound(row, diff), _slowed(row, diff), _graph(row))
+        if part
+    ]
+    return f"{row.name}: {'; '.join(parts)}." if parts else ""
+
+
+def _gained(row: Row) -> str:
+    if row.efficiency is None or row.verdict is None:
+        return ""
+    if row.efficiency < 0:
+        return f"loses: its overlap efficiency is {row.efficiency:.2f}, below zero, so that overlapping costs more than it hides"
+    return f"reaches {percent(row.efficiency)} of what overlapping could gain"
+
+
+def _hidden(row: Row) -> str:
+    busy = sum(c.busy_ns for c in row.copies)
+    if not busy or row.hidden_ratio is None:
+        return ""
+    exposed = sum(c.exposed_ns for c in row.copies)
+    if not row.hidden_ratio:
+        return f"none of its {ms(busy)} of copies runs beside compute"
+    return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies run beside compute, {ms(exposed)} are exposed"
+
+
+def _starved(row: Row) -> str:
+    """The device waits for the host: say for what, and what the host was doing."""
+    if row.ledger is None or row.idle is None or row.launch is None or not row.traced_ns:
+        return ""
+    waits = row.idle.launch_ns + row.idle.host_ns + row.idle.sync_ns
+    if waits < STARVED * row.traced_ns:
+        return ""
+    work = row.traced_ns - row.ledger.idle_ns
+    calls = ", ".join(
+        f"{sum(c.count for c in of)} {kind}" for kind, of in _by_kind(row.launch.calls) if kind != "other"
+    )
+    return (
+        f"the host cannot keep up: the GPU has {ms(work)} of work and waits {ms(waits)} for it "
+        f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronising calls "
+        f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls an iteration ({calls}) that take {ms(row.call_ns or 0)}"
+    )
+
+
+def _by_kind(calls: tuple[CallCount, ...]) -> list[tuple[str, list[CallCount]]]:
+    words = {"launch": "kernel launches", "graph_launch": "graph launches", "copy": "copies", "copy_sync": "blocking copies",
+             "memset": "memsets", "sync": "synchronises", "event": "event calls", "alloc": "allocations"}  # fmt: skip
+    kinds = sorted({c.kind for c in calls})
+    return [(words.get(kind, "other"), [c for c in calls if c.kind == kind]) for kind in kinds]
+
+
+def _bound(row: Row, diff: Diff) -> str:
+    if row.link_gb_per_s is None or not row.traced_ns:
+        return ""
+    busy = sum(c.busy_ns for c in row.copies) / row.traced_ns
+    at_ceiling = f", {percent(row.link_ratio)} of its measured ceiling" if row.link_ratio else ""
+    if busy >= LINK_BOUND:
+        return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: it is the limit"
+    if row.name == diff.baseline:
+        return f"its link runs at {row.link_gb_per_s:.1f} GB/s{at_ceiling}"
+    return ""
+
+
+def _slowed(row: Row, diff: Diff) -> str:
+    if row.compute_ratio is None or row.name == diff.baseline or row.compute_ratio < SLOWED:
+        return ""
+    return (
+        f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's, whose device rests while it copies"
+    )
+
+
+def _graph(row: Row) -> str:
+    if row.launch is None or not row.launch.graph_launches:
+        return ""
+    return f"{row.launch.graph_launches} graph launch replaces the launches of {row.launch.kernels_in_graphs} kernels"
