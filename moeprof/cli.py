@@ -245,8 +245,9 @@ def main() -> NoReturn:
         sys.exit(leaving.exit_code)
     except click.ClickException as error:
         fail(error.format_message(), usage_hint(error), int(ExitCode.USAGE))
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        fail("interrupted", "", INTERRUPTED)
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        cause = error.__cause__ or error  # click wraps the interrupt, whose argument says what was kept
+        fail(str(cause.args[0]) if cause.args else "interrupted", "", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(int(ExitCode.OK))

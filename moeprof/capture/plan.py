@@ -170,5 +170,5 @@ def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
     return (
         str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
         "--target-processes", "all", "--launch-count", str(request.ncu_kernels), "--metrics", ",".join(METRICS),
-        "--log-file", str(out), "--force-overwrite",
+        "--log-file", str(out),
     )  # fmt: skip

@@ -59,9 +59,11 @@ class Profile:
                 if child is not None:
                     child.wait_until(Path(f"{job.gate}.ready"))
             for index, job in enumerate(jobs):
-                children[index] = self._measured(job, children[index])
+                # in the list before it is waited for, so that an interrupt ends it too
+                child = children[index] = children[index] or Child(job.command, self._log(job))
+                self._measure(job, child)
                 if not side_by_side:
-                    self._kept(job, children[index])
+                    self._kept(job, child)
             for child, job in zip(children, jobs, strict=True):
                 if side_by_side:
                     self._kept(job, child)
@@ -73,14 +75,12 @@ class Profile:
     def _log(self, job: Job) -> Path:
         return self.store.log(job.variant, job.tool)
 
-    def _measured(self, job: Job, child: Child | None) -> Child:
+    def _measure(self, job: Job, child: Child) -> None:
         """Let one job measure: it is over when its result is there or its process has ended."""
-        child = child or Child(job.command, self._log(job))
         child.restart_clock()
         if job.gate is not None:
             job.gate.touch()
             child.wait_until(job.result)
-        return child
 
     def _kept(self, job: Job, child: Child | None) -> None:
         """Keep what one job leaves; a failure is noted and the others go on."""

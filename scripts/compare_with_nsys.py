@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Compare moeprof's numbers with `nsys stats` on the same SQLite export, number for number.
+
+usage: compare_with_nsys.py TRACE.sqlite [TRACE.sqlite ...] [--nsys PATH]
+
+Reports compared: cuda_gpu_kern_sum, cuda_gpu_mem_time_sum, cuda_gpu_mem_size_sum, cuda_kern_exec_trace,
+nvtx_gpu_proj_sum. Prints one line a report and the first differences; exits 0 if all numbers are equal, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from moeprof import tools
+from moeprof.errors import MoeprofError, ToolError
+from moeprof.metrics.analyze import range_sums
+from moeprof.metrics.launch import executions
+from moeprof.trace import Trace, read
+
+Rows = Counter[tuple[str | int, ...]]
+OPERATIONS = {
+    "H2D": "Host-to-Device",
+    "D2H": "Device-to-Host",
+    "D2D": "Device-to-Device",
+    "P2P": "Peer-to-Peer",
+    "H2H": "Host-to-Host",
+}
+SHOWN = 4
+
+
+def cell(row: dict[str, str], name: str) -> str:
+    """A cell by the beginning of its column's name: units follow in brackets."""
+    return next(value for key, value in row.items() if key == name or key.startswith(name + " ("))
+
+
+def whole(text: str) -> int:
+    """A whole number; -1 where the cell is empty."""
+    return int(float(text.replace(",", ""))) if text.strip() else -1
+
+
+def kern_sum(rows: list[dict[str, str]]) -> Rows:
+    """name, instances, total, twice the median (so that it is whole), min, max."""
+    return Counter((cell(r, "Name"), *_times(r, "Instances")) for r in rows)
+
+
+def our_kern_sum(trace: Trace) -> Rows:
+    """The same from our tables."""
+    ops = trace.ops[trace.ops["kind"].isin(["kernel", "comm"])]
+    return _sums(ops, ops["name"].astype(str))
+
+
+def mem_time(rows: list[dict[str, str]]) -> Rows:
+    """operation, count, total, twice the median, min, max."""
+    return Counter((cell(r, "Operation"), *_times(r, "Count")) for r in rows)
+
+
+def our_mem_time(trace: Trace) -> Rows:
+    """The same from our tables."""
+    ops = trace.ops[trace.ops["kind"].isin(["copy", "migration", "memset"])]
+    return _sums(ops, ops.apply(operation, axis=1))
+
+
+def operation(op: pd.Series) -> str:
+    """How nsys names a memory operation."""
+    if op["kind"] == "memset":
+        return "[CUDA memset]"
+    kind = "Unified memcpy" if op["kind"] == "migration" else "memcpy"
+    return f"[CUDA {kind} {OPERATIONS.get(str(op['direction']), str(op['direction']))}]"
+
+
+def _times(row: dict[str, str], count: str) -> tuple[int, ...]:
+    middle = round(2 * float(cell(row, "Med").replace(",", "")))
+    return (
+        whole(cell(row, count)),
+        whole(cell(row, "Total Time")),
+        middle,
+        whole(cell(row, "Min")),
+        whole(cell(row, "Max")),
+    )
+
+
+def _sums(ops: pd.DataFrame, names: pd.Series) -> Rows:
+    spent = (ops["end_ns"] - ops["start_ns"]).groupby(names)
+    table = spent.agg(["size", "sum", "median", "min", "max"])
+    return Counter(
+        (str(n), int(a), int(b), round(2 * c), int(d), int(e)) for n, a, b, c, d, e in table.itertuples(name=None)
+    )
+
+
+def mem_size(rows: list[dict[str, str]]) -> Rows:
+    """operation, count, total in kB: nsys prints MB with three decimals."""
+    return Counter(
+        (cell(r, "Operation"), whole(cell(r, "Count")), round(1000 * float(cell(r, "Total").replace(",", ""))))
+        for r in rows
+    )
+
+
+def our_mem_size(trace: Trace) -> Rows:
+    """The same from our tables."""
+    ops = trace.ops[trace.ops["kind"].isin(["copy", "migration", "memset"])]
+    sizes = ops["bytes"].groupby(ops.apply(operation, axis=1))
+    return Counter((str(n), int(c), round(s / 1e3)) for n, c, s in sizes.agg(["size", "sum"]).itertuples(name=None))
+
+
+def kern_exec(rows: list[dict[str, str]]) -> Rows:
+    """API start, A, Q (-1: none), kernel start, K, T, device."""
+    names = ("API Start", "API Dur", "Queue Dur", "Kernel Start", "Kernel Dur", "Total Dur", "DevId")
+    return Counter(tuple(whole(cell(r, n)) for n in names) for r in rows)
+
+
+def our_kern_exec(trace: Trace) -> Rows:
+    """The same from our tables."""
+    found = executions(trace)
+    columns = ["api_start_ns", "api_ns", "queue_ns", "kernel_start_ns", "kernel_ns", "total_ns", "device"]
+    return Counter(tuple(int(v) for v in row) for row in found[columns].itertuples(index=False, name=None))
+
+
+def proj_sum(rows: list[dict[str, str]]) -> Rows:
+    """domain:range, instances, projected time, host time, GPU operations."""
+    names = ("Range Instances", "Total Proj Time", "Total Range Time", "Total GPU Ops")
+    return Counter((cell(r, "Range"), *(whole(cell(r, n)) for n in names)) for r in rows)
+
+
+def our_proj_sum(trace: Trace) -> Rows:
+    """The same from our tables; nsys lists only ranges with work."""
+    found = [r for r in range_sums(trace) if r.gpu_ops]
+    return Counter((f"{r.domain}:{r.name}", r.instances, r.gpu_span_ns or 0, r.host_ns, r.gpu_ops) for r in found)
+
+
+REPORTS: dict[str, tuple[Callable[[list[dict[str, str]]], Rows], Callable[[Trace], Rows]]] = {
+    "cuda_gpu_kern_sum": (kern_sum, our_kern_sum),
+    "cuda_gpu_mem_time_sum": (mem_time, our_mem_time),
+    "cuda_gpu_mem_size_sum": (mem_size, our_mem_size),
+    "cuda_kern_exec_trace": (kern_exec, our_kern_exec),
+    "nvtx_gpu_proj_sum": (proj_sum, our_proj_sum),
+}
+
+
+def stats(nsys: Path, trace: Path) -> dict[str, list[dict[str, str]]]:
+    """What `nsys stats` says, report by report; a report without data is an empty list."""
+    with tempfile.TemporaryDirectory() as folder:
+        reports = ",".join(REPORTS)
+        argv = [
+            nsys,
+            "stats",
+            "--report",
+            reports,
+            "--format",
+            "csv",
+            "--output",
+            f"{folder}/out",
+            "--force-overwrite",
+            "true",
+            trace,
+        ]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+        if ran.returncode != 0:
+            raise ToolError(
+                f"nsys stats failed on {trace}: {(ran.stderr or ran.stdout).strip().splitlines()[-1]}", "run it by hand"
+            )
+        found = {}
+        for name in REPORTS:
+            path = Path(folder) / f"out_{name}.csv"
+            found[name] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+        return found
+
+
+def compare(nsys: Path, path: Path) -> bool:
+    """Print one line a report; whether all are equal."""
+    trace, equal = read(path), True
+    for name, rows in stats(nsys, path).items():
+        theirs, ours = REPORTS[name][0](rows), REPORTS[name][1](trace)
+        same = theirs == ours
+        equal &= same
+        print(f"{'EQUAL' if same else 'DIFFERENT':<10} {name:<24} {sum(theirs.values()):>6} rows  {path}")
+        for label, left in (("only nsys", theirs - ours), ("only moeprof", ours - theirs)):
+            for row in list(left)[:SHOWN]:
+                print(f"           {label}: {row}")
+    return equal
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("traces", nargs="+", type=Path)
+    parser.add_argument("--nsys", type=Path)
+    args = parser.parse_args()
+    try:
+        tool = tools.find("nsys", args.nsys)
+        if tool is None:
+            raise ToolError("there is no nsys here", "give --nsys PATH")
+        results = [compare(tool.path, path) for path in args.traces]
+    except MoeprofError as error:
+        print(f"error: {error.message} ({error.hint})", file=sys.stderr)
+        return int(error.exit_code)
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
