@@ -24,6 +24,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     x, up, down = kv.weights(params, device)
     exact = kv.reference_dtype(params)
     step.poison()
+    kv.hold_back(device)
     step.run()
     kv.synchronise(device)
     received, errors, wrong = step.output(), [], []

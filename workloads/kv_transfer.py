@@ -132,7 +132,8 @@ WORKLOAD = Workload(
     optimized="graph",
     presets={
         "default": DEFAULT,
-        "short": {**DEFAULT, "tokens": 256},  # stages of about 20 us: the host cannot keep up
+        # stages of about 20 us: the host cannot keep up; a slot a layer (32 MB), so that no compute waits for a free slot
+        "short": {**DEFAULT, "tokens": 256, "depth": 32},
         "gb10": {**DEFAULT, "tokens": 2048, "hidden": 2048, "layers": 16},
         "tiny": {
             **DEFAULT, "layers": 12, "tokens": 4096, "hidden": 64, "kv_width": 512, "ratio": 4.0, "dtype": "float32",

@@ -50,7 +50,7 @@ class Request:
     tools: tuple[str, ...] | None = None
     rounds: int = 8
     iterations: int = 8
-    ncu_kernels: int = 6
+    ncu_kernels: int = 3
     nsys: Path | None = None
     ncu: Path | None = None
     timeout_s: int = 300

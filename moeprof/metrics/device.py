@@ -69,6 +69,15 @@ class DeviceView:
         )
 
     @cached_property
+    def in_graph(self) -> np.ndarray:
+        """Which operations a CUDA graph launched: by their node, or (Kineto names no node) by their launch call."""
+        call = self.ops["call"].to_numpy()
+        by_node = (self.ops["graph_node"] >= 0).to_numpy()
+        if not len(self.calls):
+            return by_node
+        return by_node | ((self.calls["kind"] == "graph_launch").to_numpy()[call] & (call >= 0))
+
+    @cached_property
     def previous_end(self) -> Times:
         """Latest end of any earlier operation of the same stream; the smallest integer where there is none."""
         reach = self.ops.groupby(["context", "stream"], sort=False)["end_ns"].cummax()

@@ -17,7 +17,7 @@ def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
     Kernels of a CUDA graph are counted apart: their launch call is the graph's, shared by all of them.
     """
     kernels = inside & view.ops["kind"].isin(["kernel", "comm"]).to_numpy()
-    in_graph = kernels & (view.ops["graph_node"] >= 0).to_numpy()
+    in_graph = kernels & view.in_graph
     joined = kernels & (view.ops["call"] >= 0).to_numpy()
     alone = joined & ~in_graph
     api = (view.call_ends - view.call_starts)[alone]

@@ -88,10 +88,10 @@ def _causes(view: DeviceView, rows: pd.DataFrame, end: int) -> np.ndarray:
 
 def _shares_stream(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
     """Whether compute runs in the copy's stream; inside a CUDA graph a stream number means nothing."""
-    compute = view.ops[view.ops["kind"].isin(["kernel", "comm"]) & (view.ops["graph_node"] < 0)]
+    compute = view.ops[view.ops["kind"].isin(["kernel", "comm"]).to_numpy() & ~view.in_graph]
     used = set(zip(compute["context"], compute["stream"], strict=True))
     shared = [key in used for key in zip(rows["context"], rows["stream"], strict=True)]
-    return np.array(shared, dtype=bool) & (rows["graph_node"] < 0).to_numpy()
+    return np.array(shared, dtype=bool) & ~view.in_graph[rows.index.to_numpy()]
 
 
 def _same_direction_ended(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:

@@ -82,7 +82,7 @@ def limit(diff: Diff) -> str:
     found = diff.limit
     return (
         f"Limit: {found.stages} stages of compute c = {fmt.us(found.compute_ns)} and transfer x = {fmt.us(found.transfer_ns)} (both from the baseline's "
-        f"traced iteration, c : x = {found.compute_ns / found.transfer_ns:.2f}) take at least max(L c + x, c + L x) = {fmt.ms(found.ideal_ns)}."
+        f"traced iteration, where each runs alone and the other unit rests, c : x = {found.compute_ns / found.transfer_ns:.2f}) take at least max(L c + x, c + L x) = {fmt.ms(found.ideal_ns)}."
     )
 
 
