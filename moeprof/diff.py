@@ -55,6 +55,7 @@ class Row:
     hidden_ratio: float | None = None  # of the copy time
     link_gb_per_s: float | None = None
     link_ratio: float | None = None  # of the measured ceiling
+    link_busy_ratio: float | None = None  # of the traced iteration
     compute_ratio: float | None = None  # compute busy time against the baseline's
     launch: Launch | None = None
     calls: int | None = None
@@ -98,7 +99,10 @@ def contrast(study: Study) -> Diff:
     manifest = study.manifest
     baseline = study.variant(manifest.baseline)
     limit = _limit(manifest, baseline)
-    rows = tuple(_row(v, baseline, limit, manifest) for v in study.variants)
+    rows = tuple(
+        _row(v, baseline, limit, manifest, "" if v.record.name == manifest.baseline else "rounds")
+        for v in study.variants
+    )
     measured = [r.name for r in rows if r.time_ns is not None]
     optimized = manifest.optimized if manifest.optimized in measured else next(iter(measured[::-1]), None)
     found = Diff(
@@ -131,7 +135,7 @@ def contrast_captures(before: Study, after: Study) -> Diff:
         for name in common:
             variant, reference = study.variant(name), before.variant(name)
             assert variant is not None
-            row = _row(variant, reference, limit, study.manifest, paired=label == "A")
+            row = _row(variant, reference, limit, study.manifest, "" if label == "A" else "capture")
             rows.append(replace(row, name=f"{label}: {name}"))
     chosen = before.manifest.optimized if before.manifest.optimized in common else common[-1]
     found = Diff(
@@ -198,8 +202,13 @@ def _limit(manifest: Manifest, baseline: VariantStudy | None) -> Limit | None:
 
 
 def _row(
-    variant: VariantStudy, baseline: VariantStudy | None, limit: Limit | None, manifest: Manifest, paired: bool = True
+    variant: VariantStudy,
+    baseline: VariantStudy | None,
+    limit: Limit | None,
+    manifest: Manifest,
+    against: str = "rounds",
 ) -> Row:
+    """``against``: "rounds" compares with the baseline round by round, "capture" with another capture, "" with nothing."""
     record = variant.record
     rounds = [r.times_ns for r in record.rounds]
     reference = [r.times_ns for r in baseline.record.rounds] if baseline is not None else []
@@ -214,7 +223,7 @@ def _row(
         proof_ok=None if proof is None else proof.ok,
         time_ns=time,
         samples=len(record.times_ns),
-        verdict=stats.verdict(reference, rounds, paired) if baseline is not variant else None,
+        verdict=stats.verdict(reference, rounds, against == "rounds") if against else None,
     )
     serial = stats.typical(reference)
     if limit is not None and time is not None:
@@ -269,6 +278,7 @@ def _traced(
         hidden_ratio=sum(c.overlapped_ns for c in window.copies) / busy if busy else None,
         link_gb_per_s=speed,
         link_ratio=_fraction(speed / ceiling) if speed and ceiling else None,
+        link_busy_ratio=busy / window.span_ns if busy else None,
         compute_ratio=window.compute_busy_ns / baseline.compute_busy_ns
         if baseline and baseline.compute_busy_ns
         else None,

@@ -72,8 +72,8 @@ def _gained(row: Row) -> str:
     if row.efficiency is None or row.verdict is None:
         return ""
     if row.efficiency < 0:
-        return f"loses: its overlap efficiency is {row.efficiency:.2f}, below zero, so that overlapping costs more than it hides"
-    return f"reaches {percent(row.efficiency)} of what overlapping could gain"
+        return f"loses: its overlap efficiency is {row.efficiency:.3f}, below zero, so that overlapping costs more than it hides"
+    return f"its overlap efficiency is {row.efficiency:.3f} (1 is all that overlapping could gain)"
 
 
 def _hidden(row: Row) -> str:
@@ -114,7 +114,7 @@ def _by_kind(calls: tuple[CallCount, ...]) -> list[tuple[str, list[CallCount]]]:
 def _bound(row: Row, diff: Diff) -> str:
     if row.link_gb_per_s is None or not row.traced_ns:
         return ""
-    busy = sum(c.busy_ns for c in row.copies) / row.traced_ns
+    busy = row.link_busy_ratio or 0.0
     at_ceiling = f", {percent(row.link_ratio)} of its measured ceiling" if row.link_ratio else ""
     if busy >= LINK_BOUND:
         return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: it is the limit"

@@ -34,7 +34,7 @@ def waterfall(diff: Diff) -> go.Figure | None:
             hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
         )
     )  # fmt: skip
-    figure.update_layout(yaxis_title="ms an iteration", bargap=0.35, height=380, margin={"t": 28, "b": 96})
+    figure.update_layout(yaxis_title="ms an iteration", bargap=0.35, height=340, margin={"t": 28, "b": 40})
     return figure
 
 

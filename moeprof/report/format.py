@@ -16,8 +16,10 @@ def ms(ns: float | None) -> str:
 
 
 def us(ns: float | None) -> str:
-    """4.61 µs."""
-    return DASH if ns is None else f"{ns / 1e3:.2f} µs"
+    """4.61 µs; from a millisecond on in ms."""
+    if ns is None:
+        return DASH
+    return ms(ns) if abs(ns) >= 1e6 else f"{ns / 1e3:.2f} µs"
 
 
 def percent(ratio: float | None) -> str:

@@ -103,6 +103,18 @@ def ledger(diff: Diff) -> Table:
             values = [getattr(getattr(r, part), key) for r in rows]
             if any(values):
                 lines.append((label, *(fmt.ms(v) for v in values)))
+    lines.append(
+        (
+            "GPU work (not idle)",
+            *(fmt.ms(r.traced_ns - r.ledger.idle_ns if r.traced_ns and r.ledger else None) for r in rows),
+        )
+    )
+    lines.append(
+        (
+            "waits for the host",
+            *(fmt.ms(r.idle.launch_ns + r.idle.sync_ns + r.idle.host_ns if r.idle else None) for r in rows),
+        )
+    )
     lines.append(("traced iteration", *(fmt.ms(r.traced_ns) for r in rows)))
     lines.append(("traced / clean", *(fmt.times(r.traced_ratio) for r in rows)))
     lines.append(("compute against the baseline's", *(fmt.times(r.compute_ratio) for r in rows)))
@@ -126,11 +138,18 @@ def copies(diff: Diff) -> Table:
 def link(diff: Diff, ceiling: float | None) -> Table:
     """Throughput over the link against its ceiling."""
     rows = [
-        (r.name, fmt.number(r.link_gb_per_s), fmt.number(ceiling), fmt.percent(r.link_ratio))
+        (
+            r.name,
+            fmt.number(r.link_gb_per_s),
+            fmt.number(ceiling),
+            fmt.percent(r.link_ratio),
+            fmt.percent(r.link_busy_ratio),
+        )
         for r in diff.rows
         if r.link_gb_per_s
     ]
-    return Table("Link", ("variant", "GB/s", "measured ceiling GB/s", "of the ceiling"), tuple(rows))
+    header = ("variant", "GB/s", "measured ceiling GB/s", "of the ceiling", "busy, of the iteration")
+    return Table("Link", header, tuple(rows))
 
 
 def launches(diff: Diff) -> Table:

@@ -15,6 +15,7 @@ from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, COMPUTE_SHADES, KINDS, TOTAL
 from moeprof.study import Study, VariantStudy
 from moeprof.trace import Trace
+from moeprof.trace.classify import BLOCKING
 
 MAX_EVENTS = (
     150_000  # above this a lane is an exact busy-fraction heat map (research: scattergl stays fluid up to here)
@@ -55,6 +56,7 @@ def timeline(study: Study) -> go.Figure | None:
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         dragmode="zoom",
     )
+    figure.update_xaxes(tickformat=",d")
     labels = [lane.label for lane in lanes]
     figure.update_yaxes(
         tickvals=list(range(len(lanes))),
@@ -79,7 +81,12 @@ def _lanes(variant: VariantStudy, trace: Trace, window: Window) -> list[Lane]:
     lanes = [_nvtx(name, window)]
     calls = _inside(trace.calls, window)
     if len(calls):
-        lanes.append(Lane(f"{name} · CUDA calls", (("CUDA calls of the host", TOTAL, calls),)))
+        blocking = calls["kind"].isin(BLOCKING)
+        parts = (
+            ("CUDA calls of the host", TOTAL, calls[~blocking]),
+            ("synchronising calls", COLOURS["dependency"], calls[blocking]),
+        )
+        lanes.append(Lane(f"{name} · CUDA calls", tuple(part for part in parts if len(part[2]))))
     for stream, rows in ops.groupby("stream", sort=True):
         lanes.append(Lane(f"{name} · stream {stream}", tuple(_families(rows))))
     return lanes

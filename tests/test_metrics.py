@@ -1,0 +1,255 @@
+"""The ledger, the idle split, overlap and launches: against brute force, golden numbers of real traces, and by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from tracetables import trace, traces
+
+from moeprof.errors import UsageError
+from moeprof.metrics.analysis import Window
+from moeprof.metrics.analyze import analyze, iterations
+from moeprof.metrics.device import PRECEDENCE
+from moeprof.trace import Trace, read
+from moeprof.trace.classify import BLOCKING
+
+# from an independent event sweep over public traces, ms: span, idle, K, N, C, exposed C, exposed N, joined, kernels, Q count
+GOLDEN = {
+    ("h100_2gpu_1s", 0): (969.448, 6.557, 22.385, 0, 940.490, 940.490, 0, 816, 1721, 814),
+    ("h100_2gpu_1s", 1): (969.259, 6.448, 22.444, 0, 940.352, 940.352, 0, 816, 1721, 815),
+    ("mfu_2gpu_before", 0): (299.849, 26.031, 253.691, 17.173, 2.844, 2.844, 17.173, 1981, 1993, 1970),
+    ("mfu_2gpu_before", 1): (298.662, 31.386, 256.096, 8.229, 2.848, 2.848, 8.229, 2005, 2017, 1937),
+    ("mfu_2gpu_after", 0): (299.251, 59.142, 227.484, 9.989, 2.539, 2.539, 9.989, 1788, 1793, 1779),
+    ("mfu_2gpu_after", 1): (299.269, 45.269, 227.609, 23.753, 2.548, 2.548, 23.753, 1789, 1794, 1503),
+    ("cloverleaf_a100_2024.5", 0): (342.408, 38.612, 294.405, 0, 9.391, 9.391, 0, 1312, 1312, 1307),
+}
+QUEUE_MEDIAN_US = {("h100_2gpu_1s", 0): 421289.79, ("mfu_2gpu_before", 0): 291.85, ("cloverleaf_a100_2024.5", 0): 1.82}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in GOLDEN}))
+def test_golden_numbers_of_real_traces(traces: Path, name: str) -> None:
+    found = analyze(read(traces / "nsys" / f"{name}.sqlite"))
+    for w in found.windows:
+        ms = (
+            w.span_ns,
+            w.ledger.idle_ns,
+            w.compute_busy_ns,
+            w.comm_busy_ns,
+            w.copy_busy_ns,
+            w.ledger.exposed_copy_ns,
+            w.ledger.exposed_comm_ns,
+        )
+        counts = (w.launch.joined, w.launch.kernels, w.launch.queue_count)
+        assert (*(round(v / 1e6, 3) for v in ms), *counts) == GOLDEN[name, w.device]
+        if (name, w.device) in QUEUE_MEDIAN_US:
+            assert w.launch.queue_ns_median is not None
+            assert round(w.launch.queue_ns_median / 1e3, 2) == QUEUE_MEDIAN_US[name, w.device]
+
+
+def test_copies_of_a_real_trace(traces: Path) -> None:
+    found = analyze(read(traces / "nsys" / "h100_2gpu_1s.sqlite"))
+    pinned = [c for w in found.windows for c in w.copies if (c.direction, c.memory) == ("H2D", "pinned")]
+    assert sum(c.count for c in pinned) == 446
+    assert round(sum(c.bytes for c in pinned) / 1e9, 2) == 50.95
+    assert [round(c.throughput_gb_per_s or 0, 2) for c in pinned] == [27.66, 27.67]
+    assert all(c.why_exposed == {"same_stream": c.exposed_ns} for c in pinned)
+
+
+def test_a_join_by_correlation_alone_would_be_wrong(traces: Path) -> None:
+    """Two processes share correlation ids: the join must be by process too."""
+    found = read(traces / "nsys" / "mfu_2gpu_before.sqlite")
+    kernels = found.ops[found.ops["kind"].isin(["kernel", "comm"])]
+    pairs = found.calls.iloc[kernels["call"][kernels["call"] >= 0]]
+    assert (pairs["pid"].to_numpy() == kernels["pid"][kernels["call"] >= 0].to_numpy()).all()
+    assert int((kernels["call"] >= 0).sum()) == 3986
+
+
+def test_a_replay_traced_whole_is_busy_and_said_to_be(traces: Path) -> None:
+    whole = analyze(read(traces / "h200" / "streams_graph_whole.sqlite"))
+    node = analyze(read(traces / "h200" / "streams_graph_node.sqlite"))
+    assert [n.id for n in whole.notes] == ["graph-level"] and whole.notes[0].evidence["replays"] == 5
+    assert whole.windows[0].launch.graph_launches == node.windows[0].launch.graph_launches == 5
+    assert (
+        abs(whole.windows[0].compute_busy_ns - node.windows[0].compute_busy_ns) < 0.02 * node.windows[0].compute_busy_ns
+    )
+    assert node.windows[0].launch.kernels_in_graphs == 15
+
+
+def brute(found: Trace, w: Window) -> dict[str, object]:
+    """The window's owners, idle causes and copy times, nanosecond by nanosecond."""
+    ops, calls = list(found.ops.itertuples()), found.calls
+    owner = {}
+    for t in range(w.start_ns, w.end_ns):
+        running = {o.kind for o in ops if o.start_ns <= t < o.end_ns}
+        owner[t] = next((i for i, kinds in enumerate(PRECEDENCE) if running & set(kinds)), None)
+    busy = [t for t in owner if owner[t] is not None]
+    idle = dict.fromkeys(("launch", "sync", "host", "dependency", "edge"), 0)
+    for t in (t for t in owner if owner[t] is None):
+        if not busy or t < busy[0] or t > busy[-1]:
+            idle["edge"] += 1
+            continue
+        next_busy = min(b for b in busy if b > t)
+        ender = next(o for o in ops if o.start_ns >= next_busy)
+        idle[_cause(ender, calls, t)] += 1
+    return {"owners": [sum(o == i for o in owner.values()) for i in range(5)], "idle": idle}
+
+
+def _cause(ender: object, calls: object, t: int) -> str:
+    if not len(calls):  # type: ignore[arg-type]
+        return "host"
+    if ender.call < 0:  # type: ignore[attr-defined]
+        return "dependency"
+    call = calls.iloc[ender.call]  # type: ignore[attr-defined]
+    if t >= call["end_ns"]:
+        return "dependency"
+    if t >= call["start_ns"]:
+        return "launch"
+    blocked = calls[calls["kind"].isin(BLOCKING) & (calls["tid"] == call["tid"])]  # type: ignore[attr-defined]
+    return "sync" if ((blocked["start_ns"] <= t) & (t < blocked["end_ns"])).any() else "host"
+
+
+@settings(max_examples=300, deadline=None)
+@given(traces())
+def test_identities_and_brute_force(found: Trace) -> None:
+    for w in analyze(found).windows:
+        ledger = [
+            w.ledger.compute_ns,
+            w.ledger.exposed_comm_ns,
+            w.ledger.exposed_copy_ns,
+            w.ledger.exposed_migration_ns,
+            w.ledger.exposed_memset_ns,
+        ]
+        assert sum(ledger) + w.ledger.idle_ns == w.span_ns
+        assert sum(vars(w.idle).values()) == w.ledger.idle_ns
+        expected = brute(found, w)
+        assert ledger == expected["owners"]
+        assert {k.removesuffix("_ns"): v for k, v in vars(w.idle).items()} == expected["idle"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(traces())
+def test_copies_sum_and_their_causes_too(found: Trace) -> None:
+    for w in analyze(found).windows:
+        ops = list(found.ops.itertuples())
+        working = {t for o in ops if o.kind in ("kernel", "graph", "comm") for t in range(o.start_ns, o.end_ns)}
+        for c in w.copies:
+            mine = {
+                t
+                for o in ops
+                if o.kind == "copy" and o.direction == c.direction
+                for t in range(o.start_ns, o.end_ns)
+                if o.src_memory == c.memory or c.direction == "D2H"
+            }
+            if c.direction == "D2H":  # the host side of D2H is the destination
+                mine = {
+                    t for o in ops if o.kind == "copy" and o.direction == "D2H" for t in range(o.start_ns, o.end_ns)
+                }
+            assert c.busy_ns == len(mine)
+            assert c.overlapped_ns == len(mine & working)
+            assert c.busy_ns == c.overlapped_ns + c.exposed_ns
+            assert sum(c.why_exposed.values()) == c.exposed_ns
+
+
+def test_iterations_tile_the_measured_region_and_number_themselves() -> None:
+    ops, calls, ranges = [], [], []
+    for i in range(3):
+        zero = 100 * i
+        calls += [
+            {"start_ns": zero + 1, "end_ns": zero + 2},
+            {"start_ns": zero + 3, "end_ns": zero + 4, "name": "cudaMemcpyAsync"},
+        ]
+        ops += [
+            {"start_ns": zero + 10, "end_ns": zero + 40, "call": 2 * i},
+            {
+                "start_ns": zero + 50,
+                "end_ns": zero + 90,
+                "kind": "copy",
+                "direction": "D2H",
+                "call": 2 * i + 1,
+                "bytes": 40,
+            },
+        ]
+        ranges.append({"start_ns": zero, "end_ns": zero + 5, "payload": 7 - i})
+    found = iterations(trace(ops, calls, ranges))
+    assert found is not None
+    assert [(w.start_ns, w.end_ns, w.instance) for w in found.windows] == [(10, 110, 7), (110, 210, 6), (210, 290, 5)]
+    assert [w.idle.edge_ns for w in found.windows] == [20, 20, 0]
+    assert [len(w.launch.calls) for w in found.windows] == [2, 2, 2]
+    assert found.windows[0].copies[0].throughput_gb_per_s == 1.0
+
+
+def test_a_trace_without_our_ranges_has_no_iterations() -> None:
+    assert iterations(trace([{"start_ns": 0, "end_ns": 5}])) is None
+
+
+def test_launch_latency_is_told_from_queueing() -> None:
+    """The first kernel finds its stream empty: latency. The second was launched while the first ran: queueing."""
+    calls = [{"start_ns": 0, "end_ns": 4}, {"start_ns": 5, "end_ns": 8}]
+    ops = [{"start_ns": 10, "end_ns": 50, "call": 0}, {"start_ns": 50, "end_ns": 60, "call": 1}]
+    launch = analyze(trace(ops, calls)).windows[0].launch
+    assert (launch.queue_count, launch.queue_ns_median) == (2, (6 + 42) / 2)
+    assert (launch.latency_count, launch.latency_ns_median) == (1, 6)
+    assert launch.api_ns_median == 3.5
+
+
+@pytest.mark.parametrize(
+    ("copy", "cause"),
+    [
+        ({"src_memory": "pageable"}, "pageable"),
+        ({"stream": 7}, "same_stream"),
+        ({"start_ns": 320, "end_ns": 350}, "nothing_to_overlap"),
+        ({"call": 2}, "issued_late"),
+        ({"call": 1}, "dependency"),
+    ],
+)
+def test_why_a_copy_is_exposed(copy: dict[str, object], cause: str) -> None:
+    calls = [
+        {"start_ns": 0, "end_ns": 1},
+        {"start_ns": 2, "end_ns": 3, "name": "cudaMemcpyAsync"},
+        {"start_ns": 105, "end_ns": 108, "name": "cudaMemcpyAsync"},
+    ]
+    usual = {
+        "start_ns": 120,
+        "end_ns": 180,
+        "kind": "copy",
+        "direction": "D2H",
+        "stream": 13,
+        "src_memory": "device",
+        "dst_memory": "pinned",
+        "call": 1,
+    }
+    ops = [{"start_ns": 10, "end_ns": 100, "call": 0}, {"start_ns": 200, "end_ns": 300, "call": 0}, usual | copy]
+    (found,) = analyze(trace(ops, calls)).windows[0].copies
+    assert list(found.why_exposed) == [cause]
+
+
+def test_a_copy_behind_a_copy_waited_for_the_engine() -> None:
+    calls = [{"start_ns": 0, "end_ns": 1}, {"start_ns": 2, "end_ns": 3, "name": "cudaMemcpyAsync"}]
+    usual = {"kind": "copy", "direction": "D2H", "stream": 13, "call": 1}
+    ops = [
+        {"start_ns": 10, "end_ns": 100, "call": 0},
+        {"start_ns": 50, "end_ns": 120} | usual,
+        {"start_ns": 121, "end_ns": 150} | usual,
+        {"start_ns": 200, "end_ns": 300, "call": 0},
+    ]
+    (found,) = analyze(trace(ops, calls)).windows[0].copies
+    assert found.why_exposed == {"engine_busy": 29, "dependency": 20}
+
+
+def test_a_range_or_device_that_is_not_there_is_named() -> None:
+    found = trace([{"start_ns": 0, "end_ns": 5}], [], [{"start_ns": 0, "end_ns": 9, "name": "outer"}])
+    with pytest.raises(UsageError) as caught:
+        analyze(found, "inner")
+    assert "outer" in caught.value.hint
+    with pytest.raises(UsageError, match="no work on device 3"):
+        analyze(found, device=3)
+
+
+def test_absent_is_none_never_zero_or_nan() -> None:
+    launch = analyze(trace([{"start_ns": 0, "end_ns": 5}])).windows[0].launch
+    assert launch.api_ns_median is None and launch.queue_ns_median is None
+    copies = analyze(trace([{"start_ns": 0, "end_ns": 5, "kind": "copy", "direction": "H2H"}])).windows[0].copies
+    assert copies[0].throughput_gb_per_s is None or not math.isnan(copies[0].throughput_gb_per_s)
