@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moeprof.metrics.analysis import CallCount
+from moeprof.rows import Row
 
 if TYPE_CHECKING:
-    from moeprof.diff import Diff, Row
+    from moeprof.diff import Diff
 
 STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is told
 LINK_BOUND = 0.95  # share of an iteration in which the link is busy, from which the link is the limit

@@ -2,6 +2,7 @@
 """Record the sample captures that ship with moeprof, on a machine with a GPU, nsys and ncu.
 
 usage: record_samples.py [WORKLOAD ...] [--samples DIR]
+       record_samples.py --from CAPTURE [--samples DIR]
 
 Captures each workload (default: kv_transfer) with its default preset, checks that it is complete and small, and puts it
 under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is.
@@ -27,42 +28,52 @@ SAMPLES = Path(__file__).resolve().parents[1] / "reports" / "samples"
 
 
 def record(workload: str, samples: Path) -> Path:
-    """Capture and install one sample; the one that is there stays until the new one is whole."""
+    """Capture one workload and install it as a sample."""
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / workload
         request = Request(
-            workload=workload,
-            tools=("nsys", "ncu"),
-            output=Path(scratch) / workload,
-            argv=("moeprof", "capture", workload),
+            workload=workload, tools=("nsys", "ncu"), output=folder, argv=("moeprof", "capture", workload)
         )
         result = capture(request, terminal_progress())
         if result.exit_code != 0:
             raise CaptureError(f"the capture of {workload} failed: {result.message}", "see: moeprof doctor")
-        shutil.rmtree(result.folder / LOGS)
-        shorten(result.folder)
-        size = sum(p.stat().st_size for p in result.folder.rglob("*") if p.is_file())
-        if size > MAX_BYTES:
-            raise CaptureError(
-                f"the sample of {workload} has {size} bytes, {MAX_BYTES} are allowed", "record fewer iterations"
-            )
-        shutil.rmtree(samples / workload, ignore_errors=True)
-        samples.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copytree(result.folder, samples / workload))
+        return install(folder, samples)
+
+
+def install(folder: Path, samples: Path) -> Path:
+    """Put a finished capture under the samples, without logs; the sample that is there stays until the new one is whole."""
+    found = manifest.read(folder)
+    if not found.complete:
+        raise CaptureError(f"{folder} is not complete", "capture again")
+    kept = [p for p in folder.rglob("*") if p.is_file() and LOGS not in p.relative_to(folder).parts]
+    size = sum(p.stat().st_size for p in kept)
+    if size > MAX_BYTES:
+        raise CaptureError(f"{folder} has {size} bytes, {MAX_BYTES} are allowed", "record fewer iterations")
+    target = samples / found.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS))
+    shorten(target)
+    return target
 
 
 def shorten(folder: Path) -> None:
-    """The exact time of day of a recording says nothing to a reader: keep the date."""
+    """The time of day and the output option of a recording say nothing to a reader."""
     found = manifest.read(folder)
-    (folder / manifest.FILE).write_text(dumps(replace(found, created=found.created[:10])), encoding="utf-8")
+    plain = replace(found, created=found.created[:10], argv=("moeprof", "capture", found.name))
+    (folder / manifest.FILE).write_text(dumps(plain), encoding="utf-8")
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("workloads", nargs="*", default=["kv_transfer"])
+    parser.add_argument("--from", dest="capture", type=Path, metavar="CAPTURE")
     parser.add_argument("--samples", type=Path, default=SAMPLES)
     args = parser.parse_args()
     try:
+        if args.capture is not None:
+            print(f"Wrote {install(args.capture, args.samples)}")
+            return 0
         for workload in args.workloads:
             print(f"Wrote {record(workload, args.samples)}")
     except MoeprofError as error:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from moeprof.diff import Diff, Row
+from moeprof.diff import Diff
 from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
+from moeprof.rows import Row
 from moeprof.study import Study
 
 BAR_HEIGHT = 44  # pixels a horizontal bar

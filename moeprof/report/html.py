@@ -17,6 +17,7 @@ import moeprof
 from moeprof.diff import Diff, contrast
 from moeprof.report import figures, tables
 from moeprof.report import format as fmt
+from moeprof.report.counters import counters
 from moeprof.report.glossary import GLOSSARY
 from moeprof.report.timeline import is_heavy, timeline
 from moeprof.resources import folder
@@ -131,7 +132,7 @@ def _times(study: Study, diff: Diff) -> Section | None:
 
 
 def _counters(study: Study) -> Section | None:
-    found = tables.counters(study)
+    found = counters(study)
     note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
     return _section("counters", "Hardware counters of the kernels", note, None, found) if found else None
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from moeprof.diff import representative
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.intervals import union
 from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, COMPUTE_SHADES, KINDS, TOTAL
+from moeprof.rows import representative
 from moeprof.study import Study, VariantStudy
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING
