@@ -19,6 +19,7 @@ CONFIDENCE = 0.95
 SEED = 20_240_229  # fixed: the same capture gives the same interval
 MIN_ROUNDS = 4  # fewer rounds resample to so few different medians that the interval means nothing
 LEAST_MARGIN = 0.01  # two variants within 1 % of each other are the same, however quiet the machine
+MOST_MARGIN = 0.03  # on a noisier machine sameness cannot be claimed: the answer is UNCLEAR
 MAX_SPLITS = 500
 
 Rounds = Sequence[Sequence[int]]
@@ -93,13 +94,14 @@ def noise(rounds: Rounds) -> float:
 
 
 def verdict(baseline: Rounds, candidate: Rounds, paired: bool = True) -> Verdict | None:
-    """FASTER or SLOWER where the whole interval lies beyond the noise, SAME where all of it lies within the larger of the
-    noise and 1 %, UNCLEAR otherwise and where there are fewer than four rounds. None without times."""
+    """FASTER or SLOWER where the whole interval lies beyond the noise, SAME where all of it lies within the
+    noise (taken as 1 % at least and 3 % at most), UNCLEAR otherwise and where there are fewer than four rounds. None
+    without times."""
     found = speedup(baseline, candidate, paired)
     if found is None:
         return None
     margin = max(noise(baseline), noise(candidate))
-    same = max(margin, LEAST_MARGIN)
+    same = min(max(margin, LEAST_MARGIN), MOST_MARGIN)
     rounds = min(len(baseline), len(candidate))
     if rounds < MIN_ROUNDS:
         return Verdict(
