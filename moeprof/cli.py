@@ -238,7 +238,7 @@ def echo_json(value: Any) -> None:
 def main() -> NoReturn:
     """Run the command; a failure is one clear line (or one JSON object) and the exit code of its kind."""
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="moeprof", standalone_mode=False)
     except MoeprofError as error:
         fail(error.message, error.hint, int(error.exit_code))
     except click.exceptions.Exit as leaving:

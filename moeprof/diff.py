@@ -17,6 +17,7 @@ from moeprof.rows import Limit, Row, make_row, pipeline_limit, representative
 from moeprof.study import Study, VariantStudy
 
 SLOWED_BY_PROFILER = 1.1
+CLOCK_FELL = 0.97  # the lowest SM clock seen after a round against the highest
 SPREAD_TO_NOTE = 0.10  # torch.utils.benchmark warns at the same spread
 
 
@@ -167,7 +168,25 @@ def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
         wide = stats.spread([r.times_ns for r in variant.record.rounds])
         if wide is not None and wide > SPREAD_TO_NOTE:
             found.append(note("spread-high", variant=variant.record.name, spread_percent=100 * wide))
+    found += _clock_notes(study)
     for row in rows:
         if row.traced_ratio is not None and row.traced_ratio > SLOWED_BY_PROFILER:
             found.append(note("traced-slower", variant=row.name, ratio=row.traced_ratio))
     return tuple(found)
+
+
+def _clock_notes(study: Study) -> list[Note]:
+    """A GPU that lowered its clock while the variants were timed, and why it says it did."""
+    states = [r.gpu for v in study.variants for r in v.record.rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
+    clocks = [gpu.sm_clock_mhz or 0 for gpu in states]
+    if not clocks or min(clocks) >= CLOCK_FELL * max(clocks):
+        return []
+    reasons = sorted({reason for gpu in states for reason in gpu.throttle_reasons})
+    return [
+        note(
+            "clocks-fell",
+            before_mhz=max(clocks),
+            after_mhz=min(clocks),
+            reasons=", ".join(reasons) or "no reason given",
+        )
+    ]

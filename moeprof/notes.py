@@ -42,7 +42,6 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
-    "rounds-few": ("warning", "{rounds} rounds are too few for an interval; give --rounds 5 or more"),
     "spread-high": (
         "warning",
         "{variant}: the middle half of its times spreads over {spread_percent:.0f} % of the median",
@@ -71,7 +70,6 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "cpu-operators": ("info", "no GPU activity in this trace: CPU operators stand in for kernels, one lane a thread"),
     "diagnostic": ("info", "the profiler reported: {text}"),
     "no-gpu-work": ("warning", "the trace holds no GPU work"),
-    "no-ranges": ("info", "the trace holds no NVTX ranges: numbers are for the whole trace"),
 }
 
 

@@ -48,6 +48,9 @@ def capture(request: Request, progress: Progress) -> Result:
     )
     problems: list[MoeprofError] = []
     store.open()
+    busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
+    if busy:
+        store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
     with _kept(store, progress):
         if workload is not None:
             _run_workload(request, found, workload, store, progress, problems)

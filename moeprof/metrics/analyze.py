@@ -10,7 +10,7 @@ import pandas as pd
 from moeprof.errors import UsageError
 from moeprof.metrics.analysis import Analysis, Kernel, Range, Source, Window
 from moeprof.metrics.device import DeviceView, views
-from moeprof.metrics.launch import launch
+from moeprof.metrics.launch import LEAST_COVERAGE, launch
 from moeprof.metrics.ledger import idle, ledger
 from moeprof.metrics.overlap import copies
 from moeprof.metrics.projection import projected
@@ -176,6 +176,11 @@ def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
         joined = int((rows["call"] >= 0).sum())
         if len(view.calls) and joined < LAUNCH_COVERAGE * len(rows):
             notes.append(note("unjoined", device=view.index, joined=joined, total=len(rows)))
+        if len(rows) and joined < LEAST_COVERAGE * len(rows):
+            what = f"what launching costs on device {view.index}"
+            notes.append(
+                note("withheld", what=what, share_percent=100 * joined / len(rows), needed_percent=100 * LEAST_COVERAGE)
+            )
     return tuple(notes)
 
 

@@ -10,6 +10,10 @@ from moeprof.metrics.device import DeviceView
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING
 
+LEAST_COVERAGE = (
+    0.25  # of the kernels must join to a launch call, or launch numbers are withheld: too few to be typical
+)
+
 
 def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
     """Numbers of the kernels that ``inside`` selects (a mask over the view's operations) and of the host's ``calls``.
@@ -24,6 +28,8 @@ def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
     queue = (view.starts - view.call_ends)[alone]
     empty = (view.previous_end <= view.call_starts)[alone]
     latency = queue[(queue > 0) & empty]
+    if joined.sum() < LEAST_COVERAGE * kernels.sum():
+        api, queue, latency = api[:0], queue[:0], latency[:0]
     return Launch(
         kernels=int(kernels.sum()),
         joined=int(joined.sum()),
