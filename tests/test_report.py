@@ -55,6 +55,22 @@ def test_the_sample_names_no_host_user_or_path() -> None:
             assert not re.search(rb"/(home|root|work|tmp|Users)/|ENVIRONMENT_VARIABLE|LD_LIBRARY_PATH|SSH_", data), path
 
 
+def test_the_identities_hold_in_every_window_of_the_sample(sample: Study) -> None:
+    windows = [w for v in sample.variants if v.iterations is not None for w in v.iterations.windows]
+    assert len(windows) == 24
+    for w in windows:
+        assert sum(vars(w.ledger).values()) == w.span_ns and sum(vars(w.idle).values()) == w.ledger.idle_ns
+        for c in w.copies:
+            assert c.busy_ns == c.overlapped_ns + c.exposed_ns and sum(c.why_exposed.values()) == c.exposed_ns
+        assert (w.launch.kernels, w.launch.joined) == (96, 96)
+    graphs = sample.variant("graph")
+    assert graphs is not None and graphs.iterations is not None
+    assert all(
+        w.launch.kernels_in_graphs == 96 and w.copies[0].overlapped_ns > 0.5 * w.copies[0].busy_ns
+        for w in graphs.iterations.windows
+    )
+
+
 def test_the_waterfall_sums_exactly(contrast: Diff) -> None:
     before, after = contrast.row("baseline"), contrast.row("graph")
     assert before is not None and after is not None
