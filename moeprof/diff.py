@@ -57,11 +57,7 @@ def contrast(study: Study) -> Diff:
     """Baseline against optimized in one capture; every variant has a row."""
     manifest = study.manifest
     baseline = study.variant(manifest.baseline)
-    limit = pipeline_limit(manifest, baseline)
-    rows = tuple(
-        make_row(v, baseline, limit, manifest, "" if v.record.name == manifest.baseline else "rounds")
-        for v in study.variants
-    )
+    rows = tuple(make_row(v, study, None if v is baseline else baseline) for v in study.variants)
     measured = [r.name for r in rows if r.time_ns is not None]
     optimized = manifest.optimized if manifest.optimized in measured else next(iter(measured[::-1]), None)
     found = Diff(
@@ -69,7 +65,7 @@ def contrast(study: Study) -> Diff:
         baseline=manifest.baseline if manifest.baseline in measured else None,
         optimized=optimized if optimized != manifest.baseline else None,
         rows=rows,
-        limit=limit,
+        limit=pipeline_limit(study),
         ceilings=manifest.ceilings,
         notes=_notes(study, rows),
     )
@@ -89,12 +85,11 @@ def contrast_captures(before: Study, after: Study) -> Diff:
             "capture the same workload",
         )
     rows = []
-    for label, study in (("A", before), ("B", after)):
-        limit = pipeline_limit(study.manifest, study.variant(study.manifest.baseline))
+    for label, study, other in (("A", before, None), ("B", after, before)):
         for name in common:
-            variant, reference = study.variant(name), before.variant(name)
+            variant = study.variant(name)
             assert variant is not None
-            row = make_row(variant, reference, limit, study.manifest, "" if label == "A" else "capture")
+            row = make_row(variant, study, other.variant(name) if other else None, paired=False)
             rows.append(replace(row, name=f"{label}: {name}"))
     chosen = before.manifest.optimized if before.manifest.optimized in common else common[-1]
     found = Diff(
@@ -153,10 +148,10 @@ def unlike(before: Manifest, after: Manifest) -> tuple[Note, ...]:
             "driver": (gpus[0].driver if gpus else None) or "none",
             "torch": manifest.environment.torch or "none",
             "CUDA": manifest.environment.cuda or "none",
-            "parameters": ", ".join(f"{k}={v}" for k, v in sorted(manifest.params.items())),
-        }
+        } | {f"parameter {key}": str(value) for key, value in sorted(manifest.params.items())}
 
     one, other = facts(before), facts(after)
+    one, other = ({key: side.get(key, "none") for key in {**one, **other}} for side in (one, other))
     return tuple(note("unlike", what=key, before=one[key], after=other[key]) for key in one if one[key] != other[key])
 
 

@@ -8,7 +8,7 @@ from moeprof import stats
 from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Copies, Idle, Launch, Ledger, Window
 from moeprof.stats import Interval, Verdict
-from moeprof.study import VariantStudy
+from moeprof.study import Study, VariantStudy
 
 HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/metrics.md)
 LINKS = {"host": ("D2H", "H2D"), "peer": ("P2P",), "device": ("D2D",)}
@@ -62,9 +62,10 @@ def representative(variant: VariantStudy | None) -> Window | None:
     return ordered[(len(ordered) - 1) // 2]
 
 
-def pipeline_limit(manifest: Manifest, baseline: VariantStudy | None) -> Limit | None:
+def pipeline_limit(study: Study) -> Limit | None:
     """The pipeline's limit, c and x taken from the sequential baseline's representative iteration."""
-    window = representative(baseline)
+    manifest = study.manifest
+    window = representative(study.variant(manifest.baseline))
     model = manifest.limit or {}
     if window is None or model.get("kind") != "pipeline" or not window.copy_busy_ns:
         return None
@@ -73,38 +74,32 @@ def pipeline_limit(manifest: Manifest, baseline: VariantStudy | None) -> Limit |
     return Limit(stages, c, x, max(stages * c + x, c + stages * x))
 
 
-def make_row(
-    variant: VariantStudy,
-    baseline: VariantStudy | None,
-    limit: Limit | None,
-    manifest: Manifest,
-    against: str = "rounds",
-) -> Row:
-    """``against``: "rounds" compares with the baseline round by round, "capture" with another capture, "" with nothing."""
-    record = variant.record
-    rounds = [r.times_ns for r in record.rounds]
-    reference = [r.times_ns for r in baseline.record.rounds] if baseline is not None else []
-    time = stats.interval(rounds)
-    proof = record.proof
+def make_row(variant: VariantStudy, study: Study, rival: VariantStudy | None = None, paired: bool = True) -> Row:
+    """One variant of ``study``: limit, efficiency and compute against the study's own baseline, the verdict against
+    ``rival``; ``paired`` where both were timed in the same rounds."""
+    record, baseline = variant.record, study.variant(study.manifest.baseline)
+    limit, time = pipeline_limit(study), stats.interval(times(variant))
     row = Row(
         name=record.name,
         summary=record.summary,
         status=record.status,
         reason=record.reason,
         proof=_proof_text(variant),
-        proof_ok=None if proof is None else proof.ok,
+        proof_ok=None if record.proof is None else record.proof.ok,
         time_ns=time,
         samples=len(record.times_ns),
-        verdict=stats.verdict(reference, rounds, against == "rounds") if against else None,
+        verdict=None if rival is None else stats.verdict(times(rival), times(variant), paired),
     )
-    serial = stats.typical(reference)
-    if limit is not None and time is not None:
-        row = replace(
-            row,
-            limit_ratio=_fraction(limit.ideal_ns / time.value),
-            efficiency=_efficiency(serial, time.value, limit.ideal_ns),
-        )
-    return _traced(row, representative(variant), representative(baseline), manifest, record.bytes_moved)
+    if limit is not None and time is not None and baseline is not None:
+        serial = None if baseline is variant else stats.typical(times(baseline))
+        efficiency = _efficiency(serial, time.value, limit.ideal_ns)
+        row = replace(row, limit_ratio=_fraction(limit.ideal_ns / time.value), efficiency=efficiency)
+    return _traced(row, representative(variant), representative(baseline), study.manifest, record.bytes_moved)
+
+
+def times(variant: VariantStudy) -> list[tuple[int, ...]]:
+    """The clean times of a variant, round by round."""
+    return [r.times_ns for r in variant.record.rounds]
 
 
 def _proof_text(variant: VariantStudy) -> str:

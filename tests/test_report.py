@@ -100,10 +100,12 @@ def test_every_number_of_the_sentences_stands_in_the_page(sample: Study, contras
 def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Study) -> None:
     other = replace(sample, manifest=replace(sample.manifest, params={**sample.manifest.params, "tokens": 1}))
     found = diff.contrast_captures(sample, other)
-    assert [n.evidence["what"] for n in found.unlike] == ["parameters"]
+    assert [(n.evidence["what"], n.evidence["after"]) for n in found.unlike] == [("parameter tokens", "1")]
     assert (found.baseline, found.optimized) == ("A: graph", "B: graph")
     row = found.row("B: graph")
     assert row is not None and row.verdict is not None and row.verdict.word == "SAME"
+    own = diff.contrast(sample).row("graph")
+    assert own is not None and (row.efficiency, row.compute_ratio) == (own.efficiency, own.compute_ratio)
     assert sum(b.delta_ns for b in found.waterfall) == 0
     shown = html.render_pair(sample, other, found)
     assert "These two captures are unlike" in shown and shown.index("unlike") < shown.index('id="variants"')

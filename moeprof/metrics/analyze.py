@@ -176,7 +176,7 @@ def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
         joined = int((rows["call"] >= 0).sum())
         if len(view.calls) and joined < LAUNCH_COVERAGE * len(rows):
             notes.append(note("unjoined", device=view.index, joined=joined, total=len(rows)))
-        if len(rows) and joined < LEAST_COVERAGE * len(rows):
+        if len(view.calls) and joined < LEAST_COVERAGE * len(rows):
             what = f"what launching costs on device {view.index}"
             notes.append(
                 note("withheld", what=what, share_percent=100 * joined / len(rows), needed_percent=100 * LEAST_COVERAGE)

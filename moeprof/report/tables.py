@@ -50,7 +50,7 @@ def _variant(row: Row, diff: Diff) -> tuple[str, ...]:
         state = {"skipped": f"SKIPPED: {row.reason}", "failed": f"FAILED: {row.reason}"}.get(row.status, row.status)
         return (row.name, *(fmt.DASH,) * 4, state, fmt.DASH, fmt.DASH, row.proof or fmt.DASH)
     found = row.verdict
-    word = found.word if found else ("baseline" if row.name == diff.baseline else fmt.DASH)
+    word = found.word if found else ("reference" if row.name == diff.baseline else fmt.DASH)
     return (
         row.name,
         fmt.ms(row.time_ns.value),
@@ -59,7 +59,7 @@ def _variant(row: Row, diff: Diff) -> tuple[str, ...]:
         fmt.between(found.speedup) if found else fmt.DASH,
         word,
         fmt.percent(row.limit_ratio),
-        fmt.DASH if row.efficiency is None or row.name == diff.baseline else f"{row.efficiency:.3f}",
+        fmt.DASH if row.efficiency is None else f"{row.efficiency:.3f}",
         row.proof or fmt.DASH,
     )
 
