@@ -34,6 +34,7 @@ class Gpu:
     index: int
     name: str
     memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
     compute_capability: str | None = None
     driver: str | None = None
     sm_clock_mhz: int | None = None

@@ -137,6 +137,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         index=index,
         name=str(ask("nvmlDeviceGetName") or "unknown GPU"),
         memory_bytes=memory.total if memory else None,
+        memory_used_bytes=memory.used if memory else None,
         compute_capability=".".join(map(str, capability)) if capability else None,
         driver=_driver(nvml),
         sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),

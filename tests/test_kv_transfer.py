@@ -53,11 +53,17 @@ def test_one_wrong_element_fails_the_proof(params: dict[str, Any]) -> None:
 
     def run() -> None:
         step.run()
-        step.output()[3, 40, 7] += 5.0
+        step.output()[3, 40, 7] += 0.3 * step.output()[3].square().mean().sqrt()  # too little for the norm of the layer
 
     proof = WORKLOAD.prove(params, "cpu", replace(step, run=run))
     assert not proof.ok
     assert "[3]" in proof.reason
+
+
+def test_a_right_answer_of_an_earlier_run_does_not_pass(params: dict[str, Any]) -> None:
+    step = WORKLOAD.variant("baseline").build(params, "cpu")
+    step.run()
+    assert not WORKLOAD.prove(params, "cpu", replace(step, run=lambda: None)).ok
 
 
 def test_an_unwritten_layer_fails_the_proof(params: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ class Clean:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
+    bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
 
     def run(self, targets: dict[str, Target]) -> dict[str, Target]:
         """Prove and time the targets; those that may be profiled, with resolved parameters."""
@@ -36,6 +37,7 @@ class Clean:
             self._greet(servers, targets)
             params = self._prepare(servers)
             self._prove(servers, params)
+            self.bytes_each = self._memory() // max(len(servers), 1)
             self._rounds(servers)
             return {n: Target(t.workload, t.variant, t.device, params) for n, t in targets.items() if n in servers}
         finally:
@@ -113,6 +115,13 @@ class Clean:
 
     def _keep(self, name: str, done: Round) -> None:
         self.store.record(name, rounds=(*self.store.variant(name).rounds, done))
+
+    def _memory(self) -> int:
+        """Bytes of GPU memory that the workers took."""
+        before, now = next(iter(self.store.manifest.environment.gpus_before), None), self._gpu()
+        if before is None or now is None:
+            return 0
+        return max((now.memory_used_bytes or 0) - (before.memory_used_bytes or 0), 0)
 
     def _gpu(self) -> Gpu | None:
         found = tools.gpus() if self.store.manifest.device == "cuda" else ()

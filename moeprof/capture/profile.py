@@ -21,6 +21,7 @@ from moeprof.notes import Note, note
 from moeprof.tools import Tool
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
+MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,30 @@ class Profile:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
+    bytes_each: int = 0  # GPU memory of one variant's process; 0: not known
 
     def run(self, jobs: list[Job]) -> None:
-        """Run the jobs: set up side by side where the machine has the cores; one measures at a time.
+        """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
+        self.progress.phase("profile", len(jobs))
+        slots = self.slots(len(jobs))
+        for first in range(0, len(jobs), slots):
+            self._batch(jobs[first : first + slots], slots > 1)
+
+    def slots(self, wanted: int) -> int:
+        """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE:
+            return 1
+        before = next(iter(self.store.manifest.environment.gpus_before), None)
+        if before is None or not before.memory_bytes or not self.bytes_each:
+            return wanted
+        free = MEMORY_SHARE * before.memory_bytes - (before.memory_used_bytes or 0)
+        return max(1, min(wanted, int(free // self.bytes_each)))
+
+    def _batch(self, jobs: list[Job], side_by_side: bool) -> None:
+        """Set up together, measure one at a time.
 
         A tool that still writes its report does not hold back the next job: nothing of it is on the device any more.
         """
-        self.progress.phase("profile", len(jobs))
-        side_by_side = (os.cpu_count() or 1) >= CPUS_FOR_SIDE_BY_SIDE
         children: list[Child | None] = []
         try:
             for job in jobs:

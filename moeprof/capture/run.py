@@ -95,8 +95,9 @@ def _run_workload(
 ) -> None:
     assert request.workload is not None
     targets = {v.name: Target(request.workload, v.name, found.device, {}) for v in store.manifest.variants}
-    proven = Clean(request, store, progress, problems).run(targets)
-    profile = Profile(request, store, progress, problems)
+    clean = Clean(request, store, progress, problems)
+    proven = clean.run(targets)
+    profile = Profile(request, store, progress, problems, clean.bytes_each)
     jobs: list[Job] = []
     if found.tracer is not None:
         jobs += [

@@ -1,5 +1,6 @@
 """Stands for NVML with one GPU."""
 
+import os
 from types import SimpleNamespace
 
 NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_P2P_CAPS_INDEX_READ, NVML_P2P_STATUS_OK = 1, 2, 0, 0, 0
@@ -44,7 +45,7 @@ def nvmlDeviceGetPowerUsage(handle):
 
 
 def nvmlDeviceGetMemoryInfo(handle):
-    return SimpleNamespace(total=80_000_000_000)
+    return SimpleNamespace(total=80_000_000_000, used=int(os.environ.get("FAKE_USED", "0")))
 
 
 def nvmlDeviceGetCurrentClocksThrottleReasons(handle):
