@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 # Kernels that move data between GPUs. NCCL and RCCL by prefix; the expert-parallel and symmetric-memory families by the
@@ -38,12 +40,17 @@ BLOCKING = ("sync", "copy_sync")
 _VERSION = re.compile(r"(_v\d+)?(_ptsz|_ptds)?$")
 
 
-def kernel_kinds(names: pd.Categorical) -> pd.Series:
-    """ "comm" or "kernel" for each kernel, decided once a name."""
-    kinds = ["comm" if COMM_KERNEL.search(name) else "kernel" for name in names.categories]
-    return pd.Series(pd.Categorical.from_codes(names.codes, names.categories)).map(
-        dict(zip(names.categories, kinds, strict=True))
-    )
+def relabel(texts: pd.Categorical, label: Callable[[str], str]) -> pd.Categorical:
+    """``label`` of each text, asked once for each different one."""
+    labels = [label(str(text)) for text in texts.categories]
+    names = sorted(set(labels))
+    codes = np.array([names.index(text) for text in labels], dtype=np.int64)
+    return pd.Categorical.from_codes(codes[texts.codes] if len(texts) else [], categories=pd.Index(names, dtype=object))
+
+
+def kernel_kind(name: str) -> str:
+    """ "comm" for kernels that move data between GPUs, "kernel" for the others."""
+    return "comm" if COMM_KERNEL.search(name) else "kernel"
 
 
 def call_name(name: str) -> str:

@@ -7,21 +7,25 @@ takes a default. Correlation ids repeat across processes: operations join to cal
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from moeprof.errors import TraceError
 from moeprof.notes import Note, note
 from moeprof.trace import classify
-from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
+from moeprof.trace.export import Export, Integers
+from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, one_text, table
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
 DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
-PROCESS, TID_MASK = 1 << 24, 0xFFFFFF  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
+PROCESS, TID_MASK = 1 << 24, 0xFFFFFF
+NEVER = np.iinfo(
+    np.int64
+).min  # stands for NULL where -1 may be a value  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
 
 _KERNEL = {
     "start": -1, "end": -1, "deviceId": 0, "contextId": -1, "streamId": -1, "correlationId": -1, "globalPid": 0,
@@ -33,177 +37,188 @@ _COPY = _ON_DEVICE | {"bytes": -1, "copyKind": 0, "srcKind": 7, "dstKind": 7}
 _MEMSET = _ON_DEVICE | {"bytes": -1}
 _CALL = {"start": -1, "end": -1, "globalTid": 0, "correlationId": -1, "nameId": -1}
 _NVTX = {
-    "start": -1, "end": None, "eventType": 0, "globalTid": 0, "endGlobalTid": None, "text": None, "textId": None,
-    "domainId": 0, "int64Value": None, "uint64Value": None, "int32Value": None, "uint32Value": None,
+    "start": -1, "end": NEVER, "eventType": 0, "globalTid": 0, "endGlobalTid": -1, "textId": -1, "domainId": 0,
+    "int64Value": NEVER, "uint64Value": NEVER, "int32Value": NEVER, "uint32Value": NEVER,
 }  # fmt: skip
 
+Columns = dict[str, Any]  # column of OPS (and "process") -> int64 array or categorical
 
-def read_nsys(path: Path) -> Trace:
-    """The tables of the export at ``path``.
+
+def read_nsys(path: Path, fast: bool = True) -> Trace:
+    """The tables of the export at ``path``; ``fast`` lets Arrow's driver read it where it is installed.
 
     Raises:
         TraceError: the file is damaged, or is SQLite but no nsys export.
     """
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            return _Export(path, db).trace()
+        with Export(path, fast) as export:
+            return _Reader(export).trace()
     except sqlite3.DatabaseError as error:
         raise TraceError(
             f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite"
         ) from error
 
 
-class _Export:
-    """One open export."""
+class _Reader:
+    """One open export, as tables."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
-        self.path, self.db = path, db
-        self.tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    def __init__(self, export: Export) -> None:
+        self.export, self.tables = export, export.tables
         if not self.tables & {"StringIds", "CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS"}:
             raise TraceError(
-                f"{path} is SQLite but no nsys export (its tables: {', '.join(sorted(self.tables)[:5]) or 'none'})",
+                f"{export.path} is SQLite but no nsys export (its tables: {', '.join(sorted(self.tables)[:5]) or 'none'})",
                 "give the file that `nsys export --type sqlite` wrote",
             )
-        self.strings = self._strings()
+        rows = export.rows("SELECT id, value FROM StringIds") if "StringIds" in self.tables else []
+        self.strings = {row[0]: str(row[1]) for row in rows}
 
     def trace(self) -> Trace:
         """All tables, joined."""
-        calls = self._calls()
-        ops = _joined(self._ops(), calls)
+        calls, call_processes = self._calls()
+        ops = self._ops(calls, call_processes)
         ranges, open_ranges = self._ranges()
         return Trace(
-            path=self.path,
+            path=self.export.path,
             kind="nsys",
             producer=self._producer(),
             schema=self._schema(),
-            ops=ops.drop(columns="process"),
-            calls=calls.drop(columns="process"),
+            ops=ops,
+            calls=calls,
             ranges=ranges,
             devices=self._devices(),
             notes=self._notes(ops, open_ranges),
         )
 
-    def _strings(self) -> pd.Series:
-        rows = self.db.execute("SELECT id, value FROM StringIds").fetchall() if "StringIds" in self.tables else []
-        return pd.Series([r[1] for r in rows], index=pd.Index([r[0] for r in rows], dtype="int64"), dtype=object)
-
-    def _select(self, name: str, wanted: dict[str, Any]) -> pd.DataFrame:
-        """The wanted columns of a table; a column or a whole table that is missing takes its default."""
-        if name not in self.tables:
-            return pd.DataFrame({c: pd.Series([], dtype=object if d is None else "int64") for c, d in wanted.items()})
-        there = {row[1] for row in self.db.execute(f'PRAGMA table_info("{name}")')}
-        columns = [c for c in wanted if c in there]
-        cursor = self.db.execute(f"SELECT {', '.join(columns)} FROM {name}")
-        frame = pd.DataFrame.from_records(cursor.fetchall(), columns=columns)
-        for column, default in wanted.items():
-            if column not in there:
-                frame[column] = default
-            elif default is not None:
-                frame[column] = frame[column].fillna(default).astype("int64")
-        return frame
-
-    def _names(self, ids: pd.Series) -> pd.Categorical:
+    def _named(self, ids: np.ndarray) -> pd.Categorical:
+        """The texts of string ids; an unknown id is ""."""
         codes, unique = pd.factorize(ids)
-        texts = self.strings.reindex(unique).fillna("").astype(str)
-        distinct, index = np.unique(texts.to_numpy(dtype=object), return_inverse=True)
-        return pd.Categorical.from_codes(
-            index[codes] if len(codes) else [], categories=pd.Index(distinct, dtype=object)
-        )
+        return classify.relabel(pd.Categorical.from_codes(codes, unique), lambda id: self.strings.get(int(id), ""))
 
-    def _ops(self) -> pd.DataFrame:
+    def _calls(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """The calls, and the process of each (with the bits of machine and VM)."""
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", _CALL)
+        order = np.lexsort((raw["end"], raw["start"]))
+        raw = {name: column[order] for name, column in raw.items()}
+        names = classify.relabel(self._named(raw["nameId"]), classify.call_name)
+        data = {
+            "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK,
+            "name": names, "correlation": raw["correlationId"], "kind": classify.relabel(names, classify.call_kind),
+        }  # fmt: skip
+        return table(CALLS, data), raw["globalTid"] // PROCESS
+
+    def _ops(self, calls: pd.DataFrame, call_processes: np.ndarray) -> pd.DataFrame:
         parts = [self._kernels(), self._copies(), self._memsets(), self._graphs()]
-        frame = pd.concat([_completed(p) for p in parts if len(p)] or [_completed(parts[0])], ignore_index=True)
-        frame = frame.sort_values(["start_ns", "end_ns"], kind="stable", ignore_index=True)
-        return table(OPS, {column: frame[column] for column in OPS}).assign(process=frame["process"])
+        lengths = [len(part["start_ns"]) for part in parts]
+        columns = {name: _stacked(name, dtype, parts, lengths) for name, dtype in OPS.items() if name != "call"}
+        processes = np.concatenate([part["process"] for part in parts])
+        keys = _keys(
+            np.concatenate([processes, call_processes]), np.concatenate([columns["correlation"], calls["correlation"]])
+        )
+        return table(OPS, columns | {"call": _joined(keys[: len(processes)], keys[len(processes) :])})
 
-    def _kernels(self) -> pd.DataFrame:
-        raw = self._select("CUPTI_ACTIVITY_KIND_KERNEL", _KERNEL)
-        names = self._names(raw["demangledName"].where(raw["demangledName"] >= 0, raw["shortName"]))
+    def _kernels(self) -> Columns:
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_KERNEL", _KERNEL)
+        names = self._named(np.where(raw["demangledName"] >= 0, raw["demangledName"], raw["shortName"]))
         shape = {
             "registers": "registersPerThread",
             "static_shared_bytes": "staticSharedMemory",
             "dynamic_shared_bytes": "dynamicSharedMemory",
         }
         shape |= {f"{kind}_{axis}": f"{kind}{axis.upper()}" for kind in ("grid", "block") for axis in "xyz"}
-        extra = {new: raw[old] for new, old in shape.items()}
-        return _device_columns(raw).assign(
-            name=names.astype(object), kind=classify.kernel_kinds(names).to_numpy(), **extra
-        )
+        kinds = {"name": names, "kind": classify.relabel(names, classify.kernel_kind)}
+        return _on_device(raw) | {new: raw[old] for new, old in shape.items()} | kinds
 
-    def _copies(self) -> pd.DataFrame:
-        raw = self._select("CUPTI_ACTIVITY_KIND_MEMCPY", _COPY)
-        migrated = raw["copyKind"].isin(list(classify.MIGRATIONS))
-        direction = raw["copyKind"].map(classify.DIRECTIONS | classify.MIGRATIONS).fillna("other")
-        return _device_columns(raw).assign(
-            kind=np.where(migrated, "migration", "copy"),
-            name=np.where(migrated, "UVM " + direction, direction),
-            direction=direction,
-            bytes=raw["bytes"],
-            src_memory=raw["srcKind"].map(classify.MEMORY).fillna("other"),
-            dst_memory=raw["dstKind"].map(classify.MEMORY).fillna("other"),
-        )
+    def _copies(self) -> Columns:
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMCPY", _COPY)
 
-    def _memsets(self) -> pd.DataFrame:
-        raw = self._select("CUPTI_ACTIVITY_KIND_MEMSET", _MEMSET)
-        return _device_columns(raw).assign(kind="memset", name="memset", bytes=raw["bytes"])
+        def label(ids: np.ndarray, texts: dict[int, str]) -> pd.Categorical:
+            codes, unique = pd.factorize(ids)
+            return classify.relabel(pd.Categorical.from_codes(codes, unique), lambda id: texts.get(int(id), "other"))
 
-    def _graphs(self) -> pd.DataFrame:
-        raw = self._select("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", _ON_DEVICE)
-        return _device_columns(raw).assign(kind="graph", name="CUDA graph replay")
+        directions = classify.DIRECTIONS | classify.MIGRATIONS
+        names = directions | {id: f"UVM {text}" for id, text in classify.MIGRATIONS.items()}
+        kinds = dict.fromkeys(range(16), "copy") | dict.fromkeys(classify.MIGRATIONS, "migration")
+        return _on_device(raw) | {
+            "kind": label(raw["copyKind"], kinds),
+            "name": label(raw["copyKind"], names),
+            "direction": label(raw["copyKind"], directions),
+            "bytes": raw["bytes"],
+            "src_memory": label(raw["srcKind"], classify.MEMORY),
+            "dst_memory": label(raw["dstKind"], classify.MEMORY),
+        }
 
-    def _calls(self) -> pd.DataFrame:
-        raw = self._select("CUPTI_ACTIVITY_KIND_RUNTIME", _CALL)
-        raw = raw.sort_values(["start", "end"], kind="stable", ignore_index=True)
-        names = self._names(raw["nameId"]).astype(object)
-        named = pd.Series(names).map({n: classify.call_name(n) for n in set(names)})
-        kinds = named.map({n: classify.call_kind(n) for n in set(named)})
-        data = {
-            "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK,
-            "name": named, "correlation": raw["correlationId"], "kind": kinds,
-        }  # fmt: skip
-        return table(CALLS, data).assign(process=raw["globalTid"].to_numpy() // PROCESS)
+    def _memsets(self) -> Columns:
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMSET", _MEMSET)
+        count = len(raw["start"])
+        return _on_device(raw) | {
+            "kind": one_text("memset", count),
+            "name": one_text("memset", count),
+            "bytes": raw["bytes"],
+        }
+
+    def _graphs(self) -> Columns:
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", _ON_DEVICE)
+        count = len(raw["start"])
+        return _on_device(raw) | {"kind": one_text("graph", count), "name": one_text("CUDA graph replay", count)}
 
     def _ranges(self) -> tuple[pd.DataFrame, int]:
-        raw = self._select("NVTX_EVENTS", _NVTX)
-        domains = raw[raw["eventType"] == DOMAIN]
-        names = {
-            (g // PROCESS, d): t
-            for g, d, t in zip(domains["globalTid"], domains["domainId"], self._texts(domains), strict=True)
-        }
-        raw = raw[raw["eventType"].isin([PUSH_POP, START_END])]
-        still_open = int(raw["end"].isna().sum())
-        raw = raw[raw["end"].notna()]
-        tid = raw["globalTid"]
-        values = (
-            raw[["int64Value", "uint64Value", "int32Value", "uint32Value"]].astype("float64").bfill(axis=1).iloc[:, 0]
+        raw = self.export.integers("NVTX_EVENTS", _NVTX)
+        texts = self._texts(raw["textId"])
+        domains = self._domains(raw, texts)
+        chosen = np.isin(raw["eventType"], (PUSH_POP, START_END))
+        closed = chosen & (raw["end"] != NEVER)
+        raw, texts = {name: column[closed] for name, column in raw.items()}, texts[closed]
+        tid, values = (
+            raw["globalTid"],
+            [raw[name] for name in ("int64Value", "uint64Value", "int32Value", "uint32Value")],
         )
         data = {
-            "start_ns": raw["start"], "end_ns": raw["end"].astype("int64"), "pid": _pid(tid), "tid": tid & TID_MASK,
-            "end_tid": raw["endGlobalTid"].fillna(tid).astype("int64") & TID_MASK,
-            "domain": [names.get(key, "") or "" for key in zip(tid // PROCESS, raw["domainId"], strict=True)],
-            "name": self._texts(raw), "payload": values.fillna(-1).astype("int64"),
+            "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(tid), "tid": tid & TID_MASK,
+            "end_tid": np.where(raw["endGlobalTid"] >= 0, raw["endGlobalTid"], tid) & TID_MASK,
+            "domain": self._domain_names(tid // PROCESS, raw["domainId"], domains), "name": texts,
+            "payload": np.select([v != NEVER for v in values], values, default=-1),
             "style": np.where(raw["eventType"] == PUSH_POP, "pushpop", "startend"),
         }  # fmt: skip
-        return table(RANGES, {k: list(v) for k, v in data.items()}), still_open
+        return table(RANGES, data), int(chosen.sum() - closed.sum())
 
-    def _texts(self, raw: pd.DataFrame) -> pd.Series:
+    def _texts(self, ids: np.ndarray) -> pd.Categorical:
         """Both forms occur in one file: the text itself, or the id of a registered string."""
-        ids = raw["textId"].astype("float64").fillna(-1).astype("int64")
-        return raw["text"].astype(object).where(raw["text"].notna(), ids.map(self.strings)).fillna("")
+        named = self._named(ids)
+        if "NVTX_EVENTS" not in self.tables or "text" not in self.export.columns("NVTX_EVENTS"):
+            return named
+        own = np.array([row[0] for row in self.export.rows("SELECT text FROM NVTX_EVENTS")], dtype=object)
+        codes, unique = pd.factorize(own)
+        spelled = pd.Categorical.from_codes(codes, pd.Index(unique, dtype=object))
+        both = union_categoricals([named, spelled])
+        return pd.Categorical.from_codes(
+            np.where(spelled.codes >= 0, both.codes[len(named) :], both.codes[: len(named)]), both.categories
+        )
+
+    def _domains(self, raw: Integers, texts: pd.Categorical) -> dict[tuple[int, int], str]:
+        rows = np.flatnonzero(raw["eventType"] == DOMAIN)
+        return {(int(raw["globalTid"][i]) // PROCESS, int(raw["domainId"][i])): str(texts[i]) for i in rows}
+
+    def _domain_names(
+        self, processes: np.ndarray, ids: np.ndarray, names: dict[tuple[int, int], str]
+    ) -> pd.Categorical:
+        codes, unique = pd.factorize(_keys(processes, ids))
+        first = np.unique(codes, return_index=True)[1]
+        labels = [names.get((int(processes[i]), int(ids[i])), "") for i in first]
+        return classify.relabel(pd.Categorical.from_codes(codes, range(len(unique))), lambda code: labels[int(code)])
 
     def _devices(self) -> tuple[Device, ...]:
         if "TARGET_INFO_GPU" not in self.tables:
             return ()
-        there = {row[1] for row in self.db.execute('PRAGMA table_info("TARGET_INFO_GPU")')}
+        there = self.export.columns("TARGET_INFO_GPU")
         picked = [c if c in there else "NULL" for c in ("id", "name", "memoryBandwidth", "smCount")]
         return tuple(
-            Device(*row) for row in self.db.execute(f"SELECT {', '.join(picked)} FROM TARGET_INFO_GPU ORDER BY 1")
+            Device(*row) for row in self.export.rows(f"SELECT {', '.join(picked)} FROM TARGET_INFO_GPU ORDER BY 1")
         )
 
     def _meta(self, *keys: str) -> str | None:
         for name in ("META_DATA_EXPORT", "EXPORT_META_DATA", "META_DATA_CAPTURE"):
             if name in self.tables:
-                found = dict(self.db.execute(f"SELECT name, value FROM {name}").fetchall())
+                found = dict(self.export.rows(f"SELECT name, value FROM {name}"))
                 for key in keys:
                     if found.get(key):
                         return str(found[key])
@@ -235,30 +250,42 @@ class _Export:
         if "DIAGNOSTIC_EVENT" not in self.tables:
             return []
         query = "SELECT DISTINCT text FROM DIAGNOSTIC_EVENT WHERE severity IN (2, 3) ORDER BY text"
-        return [" ".join(row[0].split())[:DIAGNOSTIC_LENGTH] for row in self.db.execute(query) if row[0]]
+        return [" ".join(row[0].split())[:DIAGNOSTIC_LENGTH] for row in self.export.rows(query) if row[0]]
 
 
-def _pid(global_id: pd.Series) -> pd.Series:
+def _pid(global_id: np.ndarray) -> np.ndarray:
     return (global_id // PROCESS) & TID_MASK
 
 
-def _device_columns(raw: pd.DataFrame) -> pd.DataFrame:
+def _on_device(raw: Integers) -> Columns:
     renamed = {
         "start": "start_ns", "end": "end_ns", "deviceId": "device", "contextId": "context", "streamId": "stream",
         "correlationId": "correlation", "graphNodeId": "graph_node",
     }  # fmt: skip
-    frame = raw[list(renamed)].rename(columns=renamed)
-    return frame.assign(pid=_pid(raw["globalPid"]), process=raw["globalPid"] // PROCESS)
+    columns: Columns = {new: raw[old] for old, new in renamed.items()}
+    return columns | {"pid": _pid(raw["globalPid"]), "process": raw["globalPid"] // PROCESS}
 
 
-def _completed(part: pd.DataFrame) -> pd.DataFrame:
-    blanks = {name: "" if dtype == "category" else -1 for name, dtype in OPS.items() if name not in part}
-    return part.assign(**blanks)
+def _stacked(name: str, dtype: str, parts: list[Columns], lengths: list[int]) -> Any:
+    """One column of all parts; a part that lacks it is blank."""
+    if dtype == "category":
+        return union_categoricals([part.get(name, one_text("", n)) for part, n in zip(parts, lengths, strict=True)])
+    return np.concatenate(
+        [part.get(name, np.full(n, -1, dtype=np.int64)) for part, n in zip(parts, lengths, strict=True)]
+    )
 
 
-def _joined(ops: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """``ops`` with ``call``, the row of the launching call: same process, same correlation id, the outermost call."""
-    keyed = calls[calls["correlation"] >= 0].reset_index(names="call")[["process", "correlation", "call"]]
-    keyed = keyed.drop_duplicates(["process", "correlation"])
-    merged = ops.drop(columns="call").merge(keyed, on=["process", "correlation"], how="left")
-    return ops.assign(call=merged["call"].fillna(-1).astype("int64").to_numpy())
+def _keys(processes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """One integer for each pair of a process and a number below 2^40; -1 where the number is negative."""
+    codes = pd.factorize(processes)[0].astype(np.int64)
+    return np.where(numbers >= 0, (codes << 40) | numbers, -1)
+
+
+def _joined(op_keys: np.ndarray, call_keys: np.ndarray) -> np.ndarray:
+    """The row of each operation's launch call: same process, same correlation id, the outermost (first) call; or -1."""
+    if not len(call_keys):
+        return np.full(len(op_keys), -1, dtype=np.int64)
+    order = np.argsort(call_keys, kind="stable")
+    ordered = call_keys[order]
+    place = np.minimum(np.searchsorted(ordered, op_keys), len(ordered) - 1)
+    return np.where((ordered[place] == op_keys) & (op_keys >= 0), order[place], -1)

@@ -84,14 +84,30 @@ def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
 
     Args:
         columns: OPS, CALLS, RANGES or COUNTERS.
-        data: column -> values; all of equal length (at least one column must be given, an empty list will do).
+        data: column -> values of equal length (lists, arrays or categoricals); at least one column must be given.
     """
     length = len(next(iter(data.values()))) if data else 0
-    frame = pd.DataFrame(index=pd.RangeIndex(length))
-    for name, dtype in columns.items():
-        blank = "" if dtype == "category" else -1
-        values = data[name] if name in data else np.full(length, blank, dtype=object if blank == "" else "int64")
-        frame[name] = pd.Series(np.asarray(values), index=frame.index).astype(dtype)
+    arrays = {name: _column(data.get(name), dtype, length) for name, dtype in columns.items()}
     if "start_ns" in columns:
-        frame = frame.sort_values(["start_ns", "end_ns"], kind="stable", ignore_index=True)
-    return frame
+        order = _time_order(arrays["start_ns"], arrays["end_ns"])
+        arrays = arrays if order is None else {name: array[order] for name, array in arrays.items()}
+    return pd.DataFrame(arrays, copy=False)
+
+
+def _column(values: Any, dtype: str, length: int) -> Any:
+    if isinstance(values, pd.Categorical):
+        return values
+    if dtype == "category":
+        return one_text("", length) if values is None else pd.Categorical(np.asarray(values, dtype=object))
+    return np.full(length, -1, dtype=dtype) if values is None else np.asarray(values, dtype=dtype)
+
+
+def one_text(text: str, length: int) -> pd.Categorical:
+    """A column of one text."""
+    return pd.Categorical.from_codes(np.zeros(length, dtype=np.int8), categories=pd.Index([text], dtype=object))
+
+
+def _time_order(starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """The order by (start, end); None where the rows are in it already."""
+    later, same = starts[1:] > starts[:-1], starts[1:] == starts[:-1]
+    return None if (later | (same & (ends[1:] >= ends[:-1]))).all() else np.lexsort((ends, starts))
