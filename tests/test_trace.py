@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tracemaking import PERIOD_NS, PID, make_export
 
@@ -16,6 +17,7 @@ from moeprof.metrics.analyze import analyze, iterations
 from moeprof.trace import read
 from moeprof.trace.kineto import _ns
 from moeprof.trace.ncu import base_unit, read_counters
+from moeprof.trace.nsys import read_nsys
 from moeprof.trace.tables import CALLS, OPS, RANGES
 
 
@@ -66,6 +68,24 @@ def test_old_schemas_lack_tables_and_columns(tmp_path: Path) -> None:
     assert (found.producer, found.schema, len(found.ranges)) == (None, None, 0)
     assert found.ops.iloc[0]["name"] == "k" and found.ops.iloc[0]["call"] == 0
     assert analyze(found).windows[0].launch.queue_ns_median == 7
+
+
+@pytest.mark.parametrize("name", ["mfu_2gpu_before", "saxpy_mpi_2022.2", "cloverleaf_a100_2024.5"])
+def test_arrow_and_sqlite3_read_the_same(traces: Path, name: str) -> None:
+    pytest.importorskip("adbc_driver_sqlite", reason="Arrow's driver is not installed")
+    path = traces / "nsys" / f"{name}.sqlite"
+    fast, slow = read_nsys(path), read_nsys(path, fast=False)
+    for one, other in ((fast.ops, slow.ops), (fast.calls, slow.calls), (fast.ranges, slow.ranges)):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_text_where_numbers_belong_is_named(tmp_path: Path) -> None:
+    make_export(tmp_path / "t.sqlite")
+    with closing(sqlite3.connect(tmp_path / "t.sqlite")) as db:
+        db.execute("UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET start = 'soon' WHERE rowid = 3")
+        db.commit()
+    with pytest.raises(TraceError, match="table CUPTI_ACTIVITY_KIND_KERNEL does not read as whole numbers"):
+        read(tmp_path / "t.sqlite")
 
 
 def test_an_old_real_file(traces: Path) -> None:

@@ -96,7 +96,7 @@ def _whole(view: DeviceView) -> list[Cut]:
     """From the first operation's start to the last one's end; the calls of the processes that used the device."""
     if not len(view.ops):
         return []
-    mine = view.calls[view.calls["pid"].isin(set(view.ops["pid"]))]
+    mine = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
     return [Cut(int(view.starts[0]), int(view.ends.max()), mine)]
 
 
@@ -126,10 +126,10 @@ def _tiled(cuts: list[Cut]) -> list[Cut]:
 def kernels(view: DeviceView) -> list[Kernel]:
     """Kernels by name, the most time first, as ``nsys stats cuda_gpu_kern_sum`` groups them."""
     rows = view.ops[view.ops["kind"].isin(["kernel", "comm"])]
-    spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"].astype(str), sort=True)
+    spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"], sort=True, observed=True)
     table = spent.agg(["size", "sum", "median", "min", "max"]).reset_index()
     found = [
-        Kernel(r.name, int(r.size), int(r.sum), float(r.median), int(r.min), int(r.max), view.index)
+        Kernel(str(r.name), int(r.size), int(r.sum), float(r.median), int(r.min), int(r.max), view.index)
         for r in (_Row(*values) for values in table.itertuples(index=False, name=None))
     ]
     return sorted(found, key=lambda k: (-k.total_ns, k.name))
@@ -154,7 +154,7 @@ def range_sums(trace: Trace) -> tuple[Range, ...]:
         gpu_ns=np.where(worked, found["last_ns"] - found["first_ns"], 0),
         worked=worked,
     )
-    sums = found.groupby([found["domain"].astype(str), found["name"].astype(str)], sort=True)
+    sums = found.groupby(["domain", "name"], sort=True, observed=True)
     table = sums.agg(
         n=("host_ns", "size"),
         host=("host_ns", "sum"),

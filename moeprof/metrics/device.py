@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -30,14 +31,19 @@ class DeviceView:
         return tuple(self.union_of(self.ops["kind"].isin(kinds).to_numpy()) for kinds in PRECEDENCE)
 
     @cached_property
+    def reaches(self) -> tuple[Union, ...]:
+        """The unions of K, of K u N, of K u N u C, and so on."""
+        return tuple(accumulate(self.owners, both))
+
+    @property
     def busy(self) -> Union:
         """The union of everything."""
-        return both(*self.owners)
+        return self.reaches[-1]
 
-    @cached_property
+    @property
     def working(self) -> Union:
         """K u N: what a copy can hide under."""
-        return both(*self.owners[:2])
+        return self.reaches[1]
 
     @cached_property
     def starts(self) -> Times:

@@ -14,23 +14,17 @@ from moeprof.trace.classify import BLOCKING
 def ledger(view: DeviceView, start: int, end: int) -> Ledger:
     """Owners by the precedence compute, communication, copy, migration, memset; the rest is idle.
 
+    An owner has what the union of it and those before it covers beyond the union of those before it.
+
     Raises:
         TraceError: the parts do not sum to the window (a defect of moeprof, never of the trace).
     """
-    owners = [owner.clip(start, end) for owner in view.owners]
-    edges = np.unique(np.concatenate([[start, end], *(u.starts for u in owners), *(u.ends for u in owners)])).astype(
-        np.int64
+    covered = [reach.clip(start, end).total_ns for reach in view.reaches]
+    compute, comm, copy, migration, memset = (
+        after - before for before, after in zip([0, *covered], covered, strict=False)
     )
-    left, lengths = edges[:-1], np.diff(edges)
-    taken = np.zeros(len(left), dtype=bool)
-    parts: list[int] = []
-    for owner in owners:
-        mine = owner.contains(left) & ~taken
-        parts.append(int(lengths[mine].sum()))
-        taken |= mine
-    compute, comm, copy, migration, memset = parts
-    found = Ledger(compute, comm, copy, migration, memset, int(lengths[~taken].sum()))
-    if sum(parts) + found.idle_ns != end - start:
+    found = Ledger(compute, comm, copy, migration, memset, view.busy.gaps(start, end).total_ns)
+    if covered[-1] + found.idle_ns != end - start:
         raise TraceError(
             f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {found}", "report this as a bug"
         )

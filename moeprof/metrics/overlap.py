@@ -89,9 +89,9 @@ def _causes(view: DeviceView, rows: pd.DataFrame, end: int) -> np.ndarray:
 def _shares_stream(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
     """Whether compute runs in the copy's stream; inside a CUDA graph a stream number means nothing."""
     compute = view.ops[view.ops["kind"].isin(["kernel", "comm"]).to_numpy() & ~view.in_graph]
-    used = set(zip(compute["context"], compute["stream"], strict=True))
-    shared = [key in used for key in zip(rows["context"], rows["stream"], strict=True)]
-    return np.array(shared, dtype=bool) & ~view.in_graph[rows.index.to_numpy()]
+    used = pd.MultiIndex.from_frame(compute[["context", "stream"]].drop_duplicates())
+    shared = pd.MultiIndex.from_frame(rows[["context", "stream"]]).isin(used)
+    return shared & ~view.in_graph[rows.index.to_numpy()]
 
 
 def _same_direction_ended(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:

@@ -18,7 +18,7 @@ from moeprof.errors import TraceError
 from moeprof.notes import Note, note
 from moeprof.trace import classify
 from moeprof.trace.export import Export, Integers
-from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, one_text, table
+from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
 DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
@@ -97,8 +97,8 @@ class _Reader:
     def _calls(self) -> tuple[pd.DataFrame, np.ndarray]:
         """The calls, and the process of each (with the bits of machine and VM)."""
         raw = self.export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", _CALL)
-        order = np.lexsort((raw["end"], raw["start"]))
-        raw = {name: column[order] for name, column in raw.items()}
+        order = time_order(raw["start"], raw["end"])
+        raw = raw if order is None else {name: column[order] for name, column in raw.items()}
         names = classify.relabel(self._named(raw["nameId"]), classify.call_name)
         data = {
             "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK,

@@ -89,7 +89,7 @@ def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
     length = len(next(iter(data.values()))) if data else 0
     arrays = {name: _column(data.get(name), dtype, length) for name, dtype in columns.items()}
     if "start_ns" in columns:
-        order = _time_order(arrays["start_ns"], arrays["end_ns"])
+        order = time_order(arrays["start_ns"], arrays["end_ns"])
         arrays = arrays if order is None else {name: array[order] for name, array in arrays.items()}
     return pd.DataFrame(arrays, copy=False)
 
@@ -107,7 +107,7 @@ def one_text(text: str, length: int) -> pd.Categorical:
     return pd.Categorical.from_codes(np.zeros(length, dtype=np.int8), categories=pd.Index([text], dtype=object))
 
 
-def _time_order(starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+def time_order(starts: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
     """The order by (start, end); None where the rows are in it already."""
     later, same = starts[1:] > starts[:-1], starts[1:] == starts[:-1]
     return None if (later | (same & (ends[1:] >= ends[:-1]))).all() else np.lexsort((ends, starts))
