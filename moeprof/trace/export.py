@@ -24,11 +24,12 @@ class Export:
     def __init__(self, path: Path, fast: bool = True) -> None:
         self.path, self.uri = path, f"{path.resolve().as_uri()}?mode=ro"
         self.db = sqlite3.connect(self.uri, uri=True)
+        self.db.text_factory = _text
         try:
             self.tables = {
                 row[0] for row in self.rows("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
             }
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             self.db.close()
             raise
         self.arrow = _arrow(self.uri) if fast else None
@@ -77,6 +78,11 @@ class Export:
                 f"{self.path}: table {table} does not read as whole numbers: {error}", "export it again"
             ) from error
         return [np.ascontiguousarray(block[:, index]) for index in range(width)]
+
+
+def _text(data: bytes) -> str:
+    """Text of a damaged file may not be UTF-8: what is not is marked."""
+    return data.decode("utf-8", errors="replace")
 
 
 def _fetched(arrow: Any, query: str) -> list[npt.NDArray[np.int64]] | None:

@@ -24,6 +24,7 @@ from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 CALL_CATEGORIES = ("cuda_runtime", "cuda_driver")
+FAR = 1 << 61  # ns, some 73 years: a time or number beyond it is damage
 COPY_OPERATORS = ("aten::copy_",)
 _COPY_NAME = re.compile(r"Memcpy (\w)to(\w)(?: \((\w+) -> (\w+)\))?", re.IGNORECASE)
 _OURS = re.compile(r"^moeprof:(?P<name>.*?)(?::(?P<payload>\d+))?$")
@@ -39,8 +40,11 @@ def read_kineto(path: Path) -> Trace:
         TraceError: it is not JSON, or has no list of events.
     """
     document = _load(path)
-    events = [e for e in document["traceEvents"] if isinstance(e, dict) and e.get("ph") == "X" and "ts" in e]
-    zero = min((_ns(e["ts"]) for e in events), default=0)
+    listed = document["traceEvents"]
+    events = [
+        _timed(path, i, e) for i, e in enumerate(listed) if isinstance(e, dict) and e.get("ph") == "X" and "ts" in e
+    ]
+    zero = min((e["start"] for e in events), default=0)
     calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
     gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
     ops = (
@@ -84,21 +88,45 @@ def _ns(value: str | int) -> int:
     return int(whole) * 1000 + sign * int((decimals + "000")[:3])
 
 
+def _timed(path: Path, index: int, event: Event) -> Event:
+    """The event with start and end in whole ns, a text as its name and an object as its arguments.
+
+    Raises:
+        TraceError: a time is no number, or lies beyond what 64 bits of nanoseconds hold.
+    """
+    try:
+        start, duration = _ns(event["ts"]), _ns(event.get("dur", 0))
+    except (TypeError, ValueError, ArithmeticError, AttributeError):
+        start = duration = FAR
+    if abs(start) + abs(duration) >= FAR:
+        raise TraceError(
+            f"{path}: event {index} has ts {str(event['ts'])[:40]!r} and dur {str(event.get('dur'))[:40]!r}",
+            "record it again",
+        )
+    args, cat = event.get("args"), event.get("cat")
+    plain = {
+        "name": str(event.get("name", "")),
+        "cat": cat if isinstance(cat, str) else "",
+        "args": args if isinstance(args, dict) else {},
+    }
+    return event | plain | {"start": start, "end": start + duration}
+
+
 def _times(events: list[Event], zero: int) -> dict[str, list[int]]:
-    starts = [_ns(e["ts"]) - zero for e in events]
-    return {"start_ns": starts, "end_ns": [s + _ns(e.get("dur", 0)) for s, e in zip(starts, events, strict=True)]}
+    return {"start_ns": [e["start"] - zero for e in events], "end_ns": [e["end"] - zero for e in events]}
 
 
 def _argument(events: list[Event], *names: str, default: int = -1) -> list[int]:
     """The first of ``names`` that an event's arguments hold, as a whole number."""
-    return [_whole(next((a[n] for n in names if n in a), default)) for a in (e.get("args", {}) for e in events)]
+    return [_whole(next((a[n] for n in names if n in a), default)) for a in (e["args"] for e in events)]
 
 
 def _whole(value: Any) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
         return -1
+    return number if abs(number) < FAR else -1
 
 
 def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
@@ -144,7 +172,7 @@ def _copy(event: Event) -> tuple[str, str, str]:
 
 
 def _axis(event: Event, kind: str, index: int) -> int:
-    shape = event.get("args", {}).get(kind)
+    shape = event["args"].get(kind)
     return _whole(shape[index]) if isinstance(shape, list) and len(shape) > index else -1
 
 

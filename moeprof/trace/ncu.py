@@ -21,10 +21,10 @@ def read_counters(path: Path) -> pd.DataFrame:
     Raises:
         TraceError: the file holds no ncu table, for example only the tool's error messages.
     """
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         lines = [line for line in file if not line.startswith("==") and line.strip()]
     rows = list(csv.reader(lines))
-    if not rows or not set(_IDENTITY) <= set(rows[0]):
+    if len(rows) < 2 or not set(_IDENTITY) <= set(rows[0]):
         said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise TraceError(
             f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv"

@@ -53,7 +53,7 @@ def read_nsys(path: Path, fast: bool = True) -> Trace:
     try:
         with Export(path, fast) as export:
             return _Reader(export).trace()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise TraceError(
             f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite"
         ) from error
