@@ -73,7 +73,8 @@ def _gained(row: Row) -> str:
     if row.efficiency is None or row.verdict is None:
         return ""
     if row.efficiency < 0:
-        return f"loses: its overlap efficiency is {row.efficiency:.3f}, below zero, so that overlapping costs more than it hides"
+        start = "loses: its" if row.verdict.word == "SLOWER" else "its"
+        return f"{start} overlap efficiency is {row.efficiency:.3f}, below zero: overlapping costs more than it hides"
     return f"its overlap efficiency is {row.efficiency:.3f} (1 is all that overlapping could gain)"
 
 

@@ -104,7 +104,7 @@ def _link(diff: Diff, study: Study) -> Section | None:
 
 def _launches(diff: Diff) -> Section | None:
     figure = figures.launches(diff)
-    note = "Host time inside CUDA calls against the GPU's work (the upright mark). Where the calls take longer, the GPU starves."
+    note = "Host time inside CUDA calls against the GPU's work (the upright mark); between calls the host runs Python and the framework. Where both together take longer than the work, the GPU starves."
     return (
         None
         if figure is None
