@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof import manifest
+from moeprof import manifest, tools
 from moeprof.errors import CaptureError
 from moeprof.findings import find
 from moeprof.metrics.analysis import Analysis
 from moeprof.metrics.analyze import analyze
 from moeprof.trace import read
+from moeprof.trace.reading import report_version
 
 
 def analyse(path: Path, range_name: str | None, device: int | None) -> dict[str, Analysis]:
@@ -28,6 +30,14 @@ def analyse(path: Path, range_name: str | None, device: int | None) -> dict[str,
 
 
 def _one(path: Path, range_name: str | None, device: int | None) -> Analysis:
-    trace = read(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        trace = read(_readable(path, Path(scratch)))
     analysis = analyze(trace, range_name, device)
     return replace(analysis, findings=find(analysis))
+
+
+def _readable(path: Path, scratch: Path) -> Path:
+    """The path itself; of a raw nsys report its export, by the nsys that is here (without one ``read`` says what to do)."""
+    version = report_version(path)
+    nsys = tools.find("nsys") if version else None
+    return path if nsys is None else tools.export_report(nsys, path, scratch / f"{path.stem}.sqlite")

@@ -163,7 +163,7 @@ def split(text: str | None) -> tuple[str, ...] | None:
 @click.option("--device", type=int, help="Only this GPU.")
 @json_option
 def analyze(trace: Path, range_name: str | None, device: int | None, as_json: bool) -> None:
-    """Print the numbers of TRACE: .sqlite, .json[.gz] (Kineto), or a capture folder."""
+    """Print the numbers of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), or a capture folder."""
     from moeprof import analysing
     from moeprof.codec import encode
     from moeprof.report import text

@@ -28,6 +28,7 @@ FOLDERS = {
     "nvcc": ("/usr/local/cuda*/bin",),
 }  # fmt: skip
 VERSION_TIMEOUT_S = 20
+EXPORT_TIMEOUT_S = 1800
 # NVML's clock-event reasons that mean the GPU held itself back (nvml.h); idle and application settings are not among them
 THROTTLES = {
     0x4: "power cap",
@@ -102,6 +103,26 @@ def _version(path: Path) -> str | None:
         return None
     found = re.search(r"(?:version|release|Version)\s+v?(\d+(?:\.\d+)+)", ran.stdout)
     return found.group(1) if ran.returncode == 0 and found else None
+
+
+def export_report(nsys: Tool, report: Path, target: Path) -> Path:
+    """Export the raw report of nsys to SQLite at ``target``.
+
+    Raises:
+        ToolError: nsys fails; says whether it is older than the report.
+    """
+    argv = [nsys.path, "export", "--type", "sqlite", "--force-overwrite=true", "-o", target, report]
+    try:
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolError(f"nsys {nsys.version} could not export {report}: {error}", "export it by hand") from error
+    if ran.returncode != 0 or not target.is_file():
+        said = (ran.stderr or ran.stdout).strip().splitlines()
+        raise ToolError(
+            f"nsys {nsys.version} could not export {report}; it last said: {said[-1][:160] if said else 'nothing'}",
+            "a report needs the nsys that wrote it or a newer one: give it with MOEPROF_NSYS",
+        )
+    return target
 
 
 def gpus() -> tuple[Gpu, ...]:

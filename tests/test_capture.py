@@ -310,3 +310,21 @@ def test_on_a_cpu_torch_profiler_stands_in(tmp_path: Path, program: tuple[str, .
     else:  # it does no tensor work: a zero exit is not a capture
         assert ran.returncode == 1
         one_clear_line(ran, "the trace holds no kernels")
+
+
+def test_a_raw_report_is_exported_by_the_nsys_that_is_here(tmp_path: Path) -> None:
+    raw = tmp_path / "mine.nsys-rep"
+    raw.write_text(
+        json.dumps({"header": "NVIDIA Tegra Profiler Report 2025@3@1@9", "iterations": 2, "environment": {}})
+    )
+    ran = moeprof("analyze", "mine.nsys-rep", "--json", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["source"]["path"] == "mine.sqlite" and found["windows"][0]["launch"]["kernels"] == 2
+    without = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path, PATH="/usr/bin:/bin")
+    assert without.returncode == 1
+    one_clear_line(without, "is a raw report of nsys 2025.3.1")
+    raw.write_text("NVIDIA Tegra Profiler Report 2025@3@1@9 damaged")
+    broken = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path)
+    assert broken.returncode == 4
+    one_clear_line(broken, "nsys 2025.3.1.0 could not export mine.nsys-rep")

@@ -37,10 +37,18 @@ def read(path: Path) -> Trace:
     raise _other(path, head)
 
 
+def report_version(path: Path) -> str | None:
+    """The version of the nsys that wrote the raw report at ``path`` ("2024.6.1"); None for any other file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        found = REPORT_HEADER.search(file.read(4096))
+    return ".".join(part.decode() for part in found.groups()) if found else None
+
+
 def _other(path: Path, head: bytes) -> TraceError:
-    report = REPORT_HEADER.search(head)
-    if report:
-        version = ".".join(part.decode() for part in report.groups())
+    version = report_version(path)
+    if version:
         return TraceError(
             f"{path} is a raw report of nsys {version}",
             f"export it with that nsys or a newer one: nsys export --type sqlite {path.name}",
