@@ -111,7 +111,7 @@ def export_report(nsys: Tool, report: Path, target: Path) -> Path:
     Raises:
         ToolError: nsys fails; says whether it is older than the report.
     """
-    argv = [nsys.path, "export", "--type", "sqlite", "--force-overwrite=true", "-o", target, report]
+    argv = [str(nsys.path), "export", "--type", "sqlite", "--force-overwrite=true", "-o", str(target), str(report)]
     try:
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
