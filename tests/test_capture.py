@@ -233,6 +233,12 @@ def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path: Path) -> None:
     found = whole(tmp_path / "cap.partial")
     assert not found.complete and "interrupted" in [n.id for n in found.notes]
     assert not (tmp_path / "cap").exists() and not _running(tmp_path)
+    again = capture(tmp_path)
+    assert again.returncode == 2
+    one_clear_line(again, "cap.partial holds what an earlier capture finished")
+    assert manifest.read(tmp_path / "cap.partial") == found
+    shown = moeprof("report", "cap.partial", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_an_existing_capture_is_not_overwritten(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Store:
         return self.folder / LOGS / f"{variant}-{tool}.log"
 
     def open(self) -> None:
-        """Make the folders; what an earlier, broken capture left under the same name goes."""
+        """Make the folders; what an earlier, broken capture left under the same name was given up (``choose``)."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in (LOGS, SCRATCH):
             (self.folder / name).mkdir(parents=True)
@@ -121,7 +121,7 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
     """The final folder: ``output`` as given, or the next free number of moeprof-out/NAME-NNN.
 
     Raises:
-        UsageError: ``output`` exists and ``force`` is not given, or is a folder that is no capture.
+        UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or it is a folder that is no capture.
     """
     if output is None:
         taken = [
@@ -132,6 +132,10 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
         return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    partial = output.with_name(output.name + PARTIAL)
+    if partial.exists() and not force:
+        hint = f"show it: moeprof report {partial}; choose another -o, or add --force to drop it"
+        raise UsageError(f"{partial} holds what an earlier capture finished", hint)
     if output.exists() and any(output.iterdir()) and not (output / manifest.FILE).is_file():
         raise UsageError(f"{output} is not a capture: it is not replaced", "choose another -o")
     return output
