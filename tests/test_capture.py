@@ -241,6 +241,17 @@ def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None and "prove" in child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+        assert child.wait(30) == 130
+    assert "error: interrupted before anything was finished; nothing was kept" in rest
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_capture_is_not_overwritten(tmp_path: Path) -> None:
     assert capture(tmp_path, "--tools", "none").returncode == 0
     before = (tmp_path / "cap" / "manifest.json").read_bytes()

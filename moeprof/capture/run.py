@@ -67,6 +67,8 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         kept = _finished(store)
+        if not kept:
+            raise KeyboardInterrupt("interrupted before anything was finished; nothing was kept") from None
         store.note(note("interrupted", kept=kept))
         raise KeyboardInterrupt(f"interrupted; {store.folder} holds {kept}") from None
     except OSError as error:
@@ -87,7 +89,7 @@ def _finished(store: Store) -> str:
         for v in store.manifest.variants
         if v.rounds or v.parts
     ]
-    return ", ".join(done) or "nothing"
+    return ", ".join(done)
 
 
 def _run_workload(
