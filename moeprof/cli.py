@@ -56,9 +56,10 @@ def list_command(as_json: bool) -> None:
 def doctor(as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | None) -> None:
     """Say what this machine can do, what is missing, and how to mend it."""
     from moeprof import doctor as examination
+    from moeprof.capture.store import OUTPUT
     from moeprof.codec import encode
 
-    checks = examination.examine(nsys=nsys, ncu=ncu, output=output or Path("moeprof-out"))
+    checks = examination.examine(nsys=nsys, ncu=ncu, output=output or OUTPUT)
     if as_json:
         echo_json({"schema_version": 1, "checks": encode(checks)})
     else:
@@ -126,6 +127,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
 def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
     """The capture request of a command line; a word after ``--`` makes it a program."""
     from moeprof.capture.plan import Request
+    from moeprof.workload import pairs
 
     words = sys.argv[1:]
     is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
@@ -137,14 +139,10 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
-    pairs = options.pop("pairs")
-    for word in pairs:
-        if "=" not in word:
-            raise UsageError(f"--set {word!r} is not KEY=VALUE", "for example --set layers=8")
     return Request(
         workload=None if is_program else target[0],
         program=tuple(target) if is_program else (),
-        overrides=dict(word.partition("=")[::2] for word in pairs),
+        overrides=pairs(options.pop("pairs")),
         variants=split(options.pop("variants")),
         tools=split(options.pop("tools")),
         argv=("moeprof", *words),
@@ -209,7 +207,7 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
 def load_studies(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
     """The captures to show: those named, the sample, or the newest."""
     from moeprof import resources, study
-    from moeprof.capture.store import newest
+    from moeprof.capture.store import OUTPUT, newest
 
     if sample is not None:
         folder = resources.folder("reports") / "samples" / sample
@@ -220,7 +218,7 @@ def load_studies(captures: tuple[Path, ...], sample: str | None) -> tuple[Study,
     if len(captures) > 2:
         raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
     if not captures:
-        found = newest(Path("moeprof-out"))
+        found = newest(OUTPUT)
         if found is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",

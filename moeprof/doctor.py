@@ -14,6 +14,7 @@ from moeprof import tools
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import ToolError
 from moeprof.manifest import Gpu
+from moeprof.tools import Tool
 
 FREE_BYTES = 2 << 30  # a capture of a long run, its raw report and its export
 TORCH_TIMEOUT_S = 120
@@ -104,25 +105,26 @@ def _torch(has_gpu: bool) -> Check:
 
 
 def _tool(name: str, explicit: Path | None, without: str, mend: str) -> Check:
+    return _found(name, explicit, without, mend)[0]
+
+
+def _found(name: str, explicit: Path | None, without: str, mend: str) -> tuple[Check, Tool | None]:
     try:
-        found = tools.find(name, explicit)
+        tool = tools.find(name, explicit)
     except ToolError as error:
-        return Check(name, "missing", error.message, error.hint)
-    if found is None:
-        return Check(name, "missing", f"not found; {without}", mend)
-    return Check(name, "ok", f"{found.version} at {found.path}")
+        return Check(name, "missing", error.message, error.hint), None
+    if tool is None:
+        return Check(name, "missing", f"not found; {without}", mend), None
+    return Check(name, "ok", f"{tool.version} at {tool.path}"), tool
 
 
 def _nsys(explicit: Path | None) -> Check:
-    check = _tool(
+    check, tool = _found(
         "nsys",
         explicit,
         "traces are collected with torch.profiler",
         "install Nsight Systems, or give --nsys or MOEPROF_NSYS",
     )
-    if check.status != "ok":
-        return check
-    tool = tools.find("nsys", explicit)
     lacking = tools.missing_libraries(tool.path) if tool else ()
     if not lacking:
         return check

@@ -140,6 +140,11 @@ class Manifest:
     variants: tuple[VariantRecord, ...] = ()
     notes: tuple[Note, ...] = ()
 
+    @property
+    def link_ceiling_gb_per_s(self) -> float | None:
+        """The measured ceiling that the workload's limit names, if there is one."""
+        return self.ceilings.get((self.limit or {}).get("ceiling", ""))
+
     def variant(self, name: str) -> VariantRecord | None:
         """The record of variant ``name``, if the capture has it."""
         return next((v for v in self.variants if v.name == name), None)

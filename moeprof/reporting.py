@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import diff
+from moeprof.capture.store import OUTPUT
 from moeprof.codec import encode
 from moeprof.errors import UsageError
+from moeprof.files import PARTIAL, write_whole
 from moeprof.report import html, text
 from moeprof.study import Study
 
@@ -43,21 +45,11 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     else:
         result = diff.contrast(studies[0])
         body, shown = html.render_single(studies[0]), text.study_text(result)
-    _write_whole(page, body)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, body)
     return Written(page, shown, encode(result))
 
 
 def _default(studies: tuple[Study, ...], contrast: bool) -> Path:
-    stem = "-vs-".join(s.folder.name.removesuffix(".partial") for s in studies)
-    return Path("moeprof-out") / f"{stem}{'-diff' if contrast else ''}.html"
-
-
-def _write_whole(page: Path, body: str) -> None:
-    """Write beside the page and rename, so that a full disk leaves no half page."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_name(page.name + ".partial")
-    try:
-        partial.write_text(body, encoding="utf-8")
-        partial.replace(page)
-    finally:
-        partial.unlink(missing_ok=True)
+    stem = "-vs-".join(s.folder.name.removesuffix(PARTIAL) for s in studies)
+    return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"

@@ -134,7 +134,7 @@ def _traced(
     link_busy = sum(c.busy_ns for c in moved)
     sent = sum(c.bytes for c in moved) or bytes_moved or 0  # CPU operators carry no sizes: then as declared
     speed = sent / link_busy if sent and link_busy else None
-    ceiling = manifest.ceilings.get((manifest.limit or {}).get("ceiling", ""))
+    ceiling = manifest.link_ceiling_gb_per_s
     return replace(
         row,
         traced_ns=window.span_ns,

@@ -7,9 +7,9 @@ import sys
 from statistics import median
 
 from moeprof import region
-from moeprof.errors import ExitCode, MoeprofError, UsageError, WorkloadError
+from moeprof.errors import ExitCode, MoeprofError, WorkloadError
 from moeprof.worker import Session, machine
-from moeprof.workload import Workload
+from moeprof.workload import Workload, pairs
 
 
 def main(workload: Workload) -> None:
@@ -32,7 +32,7 @@ def _run(workload: Workload, args: argparse.Namespace) -> str:
         return f"{workload.name}/{variant.name} SKIPPED: {reason}"
     if args.nvtx:
         region.enable_nvtx()
-    params = workload.params(args.preset or ("default" if facts.cuda else "tiny"), _pairs(args.set))
+    params = workload.params(args.preset or ("default" if facts.cuda else "tiny"), pairs(args.set))
     session = Session(workload, variant, device, workload.resolve(params, facts))
     proof = session.prove()
     if not proof.ok:
@@ -44,14 +44,6 @@ def _run(workload: Workload, args: argparse.Namespace) -> str:
         f"{workload.name}/{variant.name} on {device}: {median(times) / 1e6:.3f} ms an iteration "
         f"(median of {len(times)}); proven: {proof.checked}, error {proof.error:.1e} (tolerance {proof.tolerance:.0e})"
     )
-
-
-def _pairs(words: list[str]) -> dict[str, str]:
-    pairs = dict(word.partition("=")[::2] for word in words)
-    for word in words:
-        if "=" not in word:
-            raise UsageError(f"--set {word!r} is not key=value", "for example --set layers=8")
-    return pairs
 
 
 def _parser(workload: Workload) -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,21 @@ def _version(path: Path) -> str | None:
     return found.group(1) if ran.returncode == 0 and found else None
 
 
+def export_command(nsys: Tool, report: Path, target: Path) -> tuple[str, ...]:
+    """The argument list that exports a report of nsys to SQLite."""
+    return (str(nsys.path), "export", "--type", "sqlite", "--force-overwrite=true", "-o", str(target), str(report))
+
+
 def export_report(nsys: Tool, report: Path, target: Path) -> Path:
     """Export the raw report of nsys to SQLite at ``target``.
 
     Raises:
         ToolError: nsys fails; says whether it is older than the report.
     """
-    argv = [str(nsys.path), "export", "--type", "sqlite", "--force-overwrite=true", "-o", str(target), str(report)]
     try:
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False)
+        ran = subprocess.run(
+            export_command(nsys, report, target), capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolError(f"nsys {nsys.version} could not export {report}: {error}", "export it by hand") from error
     if ran.returncode != 0 or not target.is_file():
@@ -125,20 +132,29 @@ def export_report(nsys: Tool, report: Path, target: Path) -> Path:
     return target
 
 
-def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that NVML sees, with its state now; none where there is no driver."""
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """The NVML module, initialised; None where there is no package or no driver."""
     try:
         import pynvml
     except ModuleNotFoundError:
-        return ()
+        yield None
+        return
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        yield None
+        return
     try:
-        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Every GPU that NVML sees, with its state now; none where there is no driver."""
+    with _nvml() as nvml:
+        return () if nvml is None else tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:
@@ -179,20 +195,15 @@ def _driver(nvml: Any) -> str | None:
 
 def linked() -> bool:
     """Whether GPU 0 and GPU 1 can read and write each other's memory."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver: then there is no link either
-        return False
-    try:
-        first, second = (pynvml.nvmlDeviceGetHandleByIndex(i) for i in (0, 1))
-        status = pynvml.nvmlDeviceGetP2PStatus(first, second, pynvml.NVML_P2P_CAPS_INDEX_READ)
-        return bool(status == pynvml.NVML_P2P_STATUS_OK)
-    except pynvml.NVMLError:
-        return False
-    finally:
-        pynvml.nvmlShutdown()
+    with _nvml() as nvml:
+        if nvml is None:
+            return False
+        try:
+            first, second = (nvml.nvmlDeviceGetHandleByIndex(i) for i in (0, 1))
+            status = nvml.nvmlDeviceGetP2PStatus(first, second, nvml.NVML_P2P_CAPS_INDEX_READ)
+            return bool(status == nvml.NVML_P2P_STATUS_OK)
+        except nvml.NVMLError:
+            return False
 
 
 def missing_libraries(nsys: Path) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from typing import Any, TextIO
 from moeprof import region
 from moeprof.codec import dumps, encode
 from moeprof.errors import ExitCode, MoeprofError, WorkloadError
+from moeprof.files import write_whole
 from moeprof.workload import Machine, Proof, Step, Variant, Workload, load
 
 MIN_ITERATIONS = 3
@@ -200,7 +201,7 @@ def profile(args: argparse.Namespace) -> None:
     with recording.recorder(args.profiler, args.out, args.device):
         session.measured(iterations)
     _log("measured")
-    _write(args.result, {"iterations": iterations, "proof": encode(proof)})
+    write_whole(Path(args.result), dumps({"iterations": iterations, "proof": encode(proof)}))
 
 
 def _wait_at(gate: str | None, interval_s: float = 0.002) -> None:
@@ -219,18 +220,11 @@ def _log(event: str) -> None:
     print(f"moeprof.worker: {time.monotonic() - _STARTED:.2f} s: {event}", file=sys.stderr, flush=True)
 
 
-def _write(path: str, value: dict[str, Any]) -> None:
-    """Whole or not at all: the parent waits for the file."""
-    partial = Path(path + ".partial")
-    partial.write_text(dumps(value), encoding="utf-8")
-    partial.replace(path)
-
-
 def program(args: argparse.Namespace) -> None:
     """A Python program under torch.profiler; its exit status is kept in ``--result``."""
     from moeprof import recording
 
-    _write(args.result, {"exit_code": recording.run_program(args.command, args.out)})
+    write_whole(Path(args.result), dumps({"exit_code": recording.run_program(args.command, args.out)}))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -179,6 +179,17 @@ class Workload:
                 )
             params[key] = _convert(key, text, type(params[key]))
         return params
+
+
+def pairs(words: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE words of a command line as overrides; raises UsageError for one without an equals sign."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--set {word!r} is not KEY=VALUE", "for example --set layers=8")
+        found[key] = value
+    return found
 
 
 def _convert(key: str, text: str, kind: type) -> Any:

@@ -17,7 +17,6 @@ from moeprof.capture.plan import Request
 from moeprof.capture.setup import Setup
 from moeprof.codec import encode
 from moeprof.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
-from moeprof.tools import Tool
 from moeprof.workload import Workload
 
 PROGRAM = "program"
@@ -72,8 +71,8 @@ def _environment(found: Setup) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         cpu=_cpu(),
         cpus=os.cpu_count() or 1,
-        nsys=found.tracer.version if isinstance(found.tracer, Tool) else None,
-        ncu=found.counter.version if found.counter else None,
+        nsys=found.nsys.version if found.nsys else None,
+        ncu=found.ncu.version if found.ncu else None,
         packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
         gpus_before=tools.gpus() if found.device == "cuda" else (),
     )

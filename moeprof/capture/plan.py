@@ -11,7 +11,7 @@ from typing import Any
 
 from moeprof import region
 from moeprof.errors import ToolError
-from moeprof.tools import Tool
+from moeprof.tools import Tool, export_command
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
@@ -127,8 +127,7 @@ def _nsys(tool: Tool, report: Path) -> tuple[str, ...]:
 
 def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
     """The SQLite export of a report."""
-    argv = (str(tool.path), "export", "--type", "sqlite", "--force-overwrite=true", "-o", str(export), str(report))
-    return Command(argv, export, request.timeout_s)
+    return Command(export_command(tool, report, export), export, request.timeout_s)
 
 
 def torch_trace(request: Request, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:

@@ -18,6 +18,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from moeprof.trace.kineto import GZIP_MAGIC, opened
+
 KEPT_TABLES = re.compile(
     r"^(CUPTI_ACTIVITY_KIND_\w+|NVTX_EVENTS|ENUM_\w+|CUDA_GRAPH_\w+|CUDA_GPU_MEMORY_\w+|GPU_METRICS|GENERIC_EVENTS?|PROFILER_OVERHEAD"
     r"|TARGET_INFO_(GPU|GPU_METRICS|CUDA_\w+|NVTX_CUDA_\w+|SESSION_START_TIME)|ANALYSIS_DETAILS|DIAGNOSTIC_EVENT"
@@ -62,7 +64,8 @@ def secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def leaks(path: Path, values: Iterable[str]) -> bool:
     """Whether any of ``values`` stands in the file's bytes (of a gzipped file: in its contents)."""
-    data = gzip.decompress(path.read_bytes()) if path.read_bytes()[:2] == b"\x1f\x8b" else path.read_bytes()
+    data = path.read_bytes()
+    data = gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
     return any(value.encode() in data for value in values)
 
 
@@ -155,8 +158,7 @@ def ncu_csv(source: Path, target: Path) -> None:
 
 def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
-    opener: Any = gzip.open if source.read_bytes()[:2] == b"\x1f\x8b" else open
-    with opener(source, "rt", encoding="utf-8") as file:
+    with opened(source) as file:
         document = json.load(file, parse_float=_Verbatim)
     kept: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
     kept["deviceProperties"] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,6 @@ from moeprof.capture.setup import Setup, setup
 from moeprof.capture.store import Store, choose
 from moeprof.errors import CaptureError, ExitCode, MoeprofError
 from moeprof.notes import note
-from moeprof.tools import Tool
 from moeprof.workload import Workload, load
 
 
@@ -100,15 +99,17 @@ def _run_workload(
     clean = Clean(request, store, progress, problems)
     proven = clean.run(targets)
     profile = Profile(request, store, progress, problems, clean.bytes_each)
-    jobs: list[Job] = []
-    if found.tracer is not None:
-        jobs += [
-            profile.trace_job(t, found.tracer if isinstance(found.tracer, Tool) else None) for t in proven.values()
-        ]
-    if found.counter is not None:
-        jobs += [profile.count_job(t, found.counter) for t in proven.values()]
+    jobs = _trace_jobs(found, profile, proven.values()) + _count_jobs(found, profile, proven.values())
     if jobs:
         profile.run(jobs)
+
+
+def _trace_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
+    return [profile.trace_job(target, found.nsys) for target in targets] if found.traces else []
+
+
+def _count_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
+    return [profile.count_job(target, found.ncu) for target in targets] if found.ncu is not None else []
 
 
 def _run_program(
@@ -127,15 +128,15 @@ def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]
     scratch = profile.store.scratch
     result = scratch / "program-trace.json"
     jobs = []
-    if isinstance(found.tracer, Tool):
-        command = plan.nsys_program(request, found.tracer, scratch / "program.nsys-rep")
-        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.tracer, command, None)
+    if found.nsys is not None:
+        command = plan.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
+        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, command, None)
         jobs.append(Job(PROGRAM, "nsys", command, None, result, keep_nsys))
-    elif found.tracer == "torch":
+    elif found.torch:
         command = plan.torch_program(request, result, scratch / "program-kineto.json")
         jobs.append(Job(PROGRAM, "torch", command, None, result, partial(profile.keep_kineto, PROGRAM, command, None)))
-    if found.counter is not None:
-        command = plan.ncu_program(request, found.counter, scratch / "program.csv")
+    if found.ncu is not None:
+        command = plan.ncu_program(request, found.ncu, scratch / "program.csv")
         jobs.append(Job(PROGRAM, "ncu", command, None, result, partial(profile.keep_counters, PROGRAM, command)))
     return jobs
 
@@ -168,10 +169,6 @@ def dry_run(request: Request) -> str:
     for record in store.manifest.variants:
         target = Target(request.workload, record.name, found.device, store.manifest.params)
         lines.append(str(plan.Command(plan.serve(target), None, request.timeout_s)))
-        if found.tracer is not None:
-            lines.append(
-                str(profile.trace_job(target, found.tracer if isinstance(found.tracer, Tool) else None).command)
-            )
-        if found.counter is not None:
-            lines.append(str(profile.count_job(target, found.counter).command))
+        jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
+        lines += [str(job.command) for job in jobs]
     return "\n".join(lines)

@@ -15,12 +15,19 @@ from moeprof.tools import Tool
 
 @dataclass(frozen=True)
 class Setup:
-    """What a request means on this machine. ``tracer``: nsys, "torch", or None; ``counter``: ncu or None."""
+    """What a request means on this machine: traces by ``nsys``, or by torch.profiler where ``torch``, or none; counters by
+    ``ncu`` or none."""
 
     device: str
-    tracer: Tool | str | None
-    counter: Tool | None
     notes: tuple[Note, ...]
+    nsys: Tool | None = None
+    torch: bool = False
+    ncu: Tool | None = None
+
+    @property
+    def traces(self) -> bool:
+        """Whether variants are traced at all."""
+        return self.torch or self.nsys is not None
 
 
 def setup(request: Request) -> Setup:
@@ -46,36 +53,37 @@ def setup(request: Request) -> Setup:
             "pip install 'moeprof[gpu]'; recorded captures need no torch: moeprof report --sample kv_transfer",
         )
     if wanted == ("none",):
-        return Setup(device, None, None, (note("timing-only"),))
+        return Setup(device, (note("timing-only"),))
     if device == "cpu":
         return _cpu_setup(request)
-    tracer, trace_notes = _tracer(request)
-    counter, count_notes = _counter(request)
-    return Setup(device, tracer, counter, trace_notes + count_notes)
+    nsys, torch, trace_notes = _tracer(request)
+    ncu, count_notes = _counter(request)
+    return Setup(device, trace_notes + count_notes, nsys, torch, ncu)
 
 
 def _cpu_setup(request: Request) -> Setup:
     for tool in ("nsys", "ncu"):
         if tool in (request.tools or ()):
             raise ToolError(f"{tool} needs a CUDA GPU, and this capture runs on the CPU", "give --tools torch or none")
-    return Setup("cpu", "torch", None, (note("no-gpu", what=request.workload or "the program"),))
+    return Setup("cpu", (note("no-gpu", what=request.workload or "the program"),), torch=True)
 
 
-def _tracer(request: Request) -> tuple[Tool | str | None, tuple[Note, ...]]:
+def _tracer(request: Request) -> tuple[Tool | None, bool, tuple[Note, ...]]:
+    """nsys if it traces, whether torch.profiler does, and what is to be said of it."""
     wanted = request.tools
     if wanted is not None and "torch" in wanted:
-        return "torch", ()
+        return None, True, ()
     if wanted is not None and "nsys" not in wanted:
-        return None, ()
+        return None, False, ()
     found = tools.find("nsys", request.nsys)
     if found is not None:
-        return found, ()
+        return found, False, ()
     if wanted is not None:
         raise ToolError(
             "nsys was asked for and is not here",
             "install Nsight Systems, give --nsys PATH, or drop --tools; see: moeprof doctor",
         )
-    return "torch", (note("no-nsys", why="not given, not on PATH, not in the usual folders"),)
+    return None, True, (note("no-nsys", why="not given, not on PATH, not in the usual folders"),)
 
 
 def _counter(request: Request) -> tuple[Tool | None, tuple[Note, ...]]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from moeprof import manifest
 from moeprof.codec import dumps
 from moeprof.errors import UsageError
+from moeprof.files import PARTIAL, write_whole
 from moeprof.manifest import Manifest, Part, VariantRecord
 from moeprof.notes import Note
 
 OUTPUT = Path("moeprof-out")
-PARTIAL = ".partial"
 LOGS, SCRATCH = "logs", "scratch"
 
 
@@ -99,16 +99,6 @@ class Store:
         if self.final.exists():
             shutil.rmtree(self.final)
         return self.folder.rename(self.final)
-
-
-def write_whole(target: Path, text: str) -> None:
-    """Write beside the target and rename."""
-    partial = target.with_name(target.name + PARTIAL)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

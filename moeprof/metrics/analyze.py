@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,10 +113,11 @@ def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = N
     ]
 
 
-def _calls_of(calls: pd.DataFrame, instance: object) -> pd.DataFrame:
-    r: object = instance
-    inside = (calls["start_ns"] >= r.start_ns) & (calls["end_ns"] <= r.end_ns) & (calls["pid"] == r.pid)  # type: ignore[attr-defined]
-    return calls[inside & (calls["tid"] == r.tid)] if r.style == "pushpop" else calls[inside]  # type: ignore[attr-defined]
+def _calls_of(calls: pd.DataFrame, instance: Any) -> pd.DataFrame:
+    """The calls inside one range instance (a row of ``projected``), of its thread or its process by its style."""
+    r = instance
+    inside = (calls["start_ns"] >= r.start_ns) & (calls["end_ns"] <= r.end_ns) & (calls["pid"] == r.pid)
+    return calls[inside & (calls["tid"] == r.tid)] if r.style == "pushpop" else calls[inside]
 
 
 def _tiled(cuts: list[Cut]) -> list[Cut]:
@@ -128,21 +130,9 @@ def kernels(view: DeviceView) -> list[Kernel]:
     rows = view.ops[view.ops["kind"].isin(["kernel", "comm"])]
     spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"], sort=True, observed=True)
     table = spent.agg(["size", "sum", "median", "min", "max"]).reset_index()
-    found = [
-        Kernel(str(r.name), int(r.size), int(r.sum), float(r.median), int(r.min), int(r.max), view.index)
-        for r in (_Row(*values) for values in table.itertuples(index=False, name=None))
-    ]
+    rows_of = table.itertuples(index=False, name=None)
+    found = [Kernel(str(n), int(c), int(t), float(m), int(a), int(b), view.index) for n, c, t, m, a, b in rows_of]
     return sorted(found, key=lambda k: (-k.total_ns, k.name))
-
-
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    size: int
-    sum: int
-    median: float
-    min: int
-    max: int
 
 
 def range_sums(trace: Trace) -> tuple[Range, ...]:

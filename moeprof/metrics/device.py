@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
-from moeprof.metrics.intervals import Times, Union, both, union
+from moeprof.metrics.intervals import EARLY, Times, Union, both, union
 from moeprof.trace import Trace
 
 # Owners of a nanosecond, by precedence. A CUDA graph that was traced as a whole is compute: nothing else can be known.
@@ -68,11 +68,7 @@ class DeviceView:
     def _of_call(self, column: str) -> Times:
         call = self.ops["call"].to_numpy()
         known = self.calls[column].to_numpy()
-        return (
-            np.where(call >= 0, known[call], np.iinfo(np.int64).min)
-            if len(known)
-            else np.full(len(call), np.iinfo(np.int64).min)
-        )
+        return np.where(call >= 0, known[call], EARLY) if len(known) else np.full(len(call), EARLY)
 
     @cached_property
     def in_graph(self) -> np.ndarray:
@@ -88,7 +84,7 @@ class DeviceView:
         """Latest end of any earlier operation of the same stream; the smallest integer where there is none."""
         reach = self.ops.groupby(["context", "stream"], sort=False)["end_ns"].cummax()
         shifted = reach.groupby([self.ops["context"], self.ops["stream"]], sort=False).shift()
-        return shifted.fillna(np.iinfo(np.int64).min).astype("int64").to_numpy() if len(self.ops) else reach.to_numpy()
+        return shifted.fillna(EARLY).astype("int64").to_numpy() if len(self.ops) else reach.to_numpy()
 
     def union_of(self, mask: np.ndarray) -> Union:
         """The union of the operations that ``mask`` selects."""

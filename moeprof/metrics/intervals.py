@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Times = npt.NDArray[np.int64]
 _NONE: Times = np.empty(0, dtype=np.int64)
+EARLY, LATE = np.iinfo(np.int64).min, np.iinfo(np.int64).max  # before and after every time; stand for "not known"
 
 
 @dataclass(frozen=True)
@@ -94,5 +95,5 @@ def newly_covered(starts: Times, ends: Times) -> tuple[Times, Times]:
     if not len(starts):
         return _NONE, _NONE
     reach = np.maximum.accumulate(ends)
-    before = np.concatenate([[np.iinfo(np.int64).min], reach[:-1]])
+    before = np.concatenate([[EARLY], reach[:-1]])
     return np.maximum(starts, before), np.maximum(ends, before)

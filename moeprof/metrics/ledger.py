@@ -7,7 +7,7 @@ import numpy as np
 from moeprof.errors import TraceError
 from moeprof.metrics.analysis import Idle, Ledger
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import Times, Union, union
+from moeprof.metrics.intervals import EMPTY, Times, union
 from moeprof.trace.classify import BLOCKING
 
 
@@ -37,10 +37,11 @@ def idle(view: DeviceView, start: int, end: int) -> Idle:
     For each idle gap the operation that ends it is looked up, and its launch call: while that call ran is launch time;
     before it, sync where its thread was inside a blocking call, host otherwise; after it had returned, the operation
     was submitted and waited: dependency. An operation with no known call was submitted before the recording: also
-    dependency; in a trace without any calls (CPU operators) all of it is the host's. What lies before the first and after the last operation of the window is the edge.
+    dependency; in a trace without any calls (CPU operators) all of it is the host's. What lies before the first and after
+    the last operation of the window is the edge.
     """
     first, last = _extent(view, start, end)
-    gaps = view.busy.gaps(first, last) if last > first else Union(*(np.empty(0, np.int64),) * 2)
+    gaps = view.busy.gaps(first, last) if last > first else EMPTY
     total = int((view.busy.gaps(start, end)).total_ns)
     ender = np.searchsorted(view.starts, gaps.ends, side="left")
     called, returned = (view.call_starts[ender], view.call_ends[ender]) if len(view.calls) else (gaps.ends, gaps.ends)

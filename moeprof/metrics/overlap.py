@@ -7,7 +7,7 @@ import pandas as pd
 
 from moeprof.metrics.analysis import Copies
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import intersection_ns, newly_covered, union
+from moeprof.metrics.intervals import EARLY, intersection_ns, newly_covered, union
 
 ENGINE_TURNAROUND_NS = 5_000  # a copy that starts this soon after one of its direction was waiting for the engine;
 # back-to-back copies on an H200 are 1.3 us apart
@@ -71,7 +71,7 @@ def _causes(view: DeviceView, rows: pd.DataFrame, end: int) -> np.ndarray:
         if len(compute.starts)
         else ends
     )
-    known = returned > np.iinfo(np.int64).min
+    known = returned > EARLY
     pageable = ((rows["src_memory"] == "pageable") | (rows["dst_memory"] == "pageable")).to_numpy()
     return np.select(
         [
@@ -97,5 +97,5 @@ def _shares_stream(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
 def _same_direction_ended(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
     """When the latest earlier copy of the same direction ended; very early where there is none."""
     of_direction = view.ops[(view.ops["kind"] == "copy") & (view.ops["direction"] == rows["direction"].iloc[0])]
-    reach = of_direction["end_ns"].cummax().shift(fill_value=np.iinfo(np.int64).min // 2)
+    reach = of_direction["end_ns"].cummax().shift(fill_value=EARLY // 2)
     return reach.loc[rows.index].to_numpy()

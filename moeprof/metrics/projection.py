@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from moeprof.metrics.intervals import EARLY, LATE
 from moeprof.trace import Trace
-
-LATE, EARLY = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 def projected(trace: Trace, device: int | None = None) -> pd.DataFrame:

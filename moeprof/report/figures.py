@@ -147,7 +147,7 @@ def launches(diff: Diff) -> go.Figure | None:
     return figure
 
 
-def times(study: Study, diff: Diff) -> go.Figure | None:
+def times(study: Study) -> go.Figure | None:
     """Every clean sample, round by round: the raw material of the verdict."""
     rows = [v for v in study.variants if v.record.rounds]
     if not rows:

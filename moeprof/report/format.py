@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moeprof import wording
 from moeprof.stats import Interval
 
 DASH = "–"
@@ -9,10 +10,7 @@ DASH = "–"
 
 def ms(ns: float | None) -> str:
     """12.34 ms, 1.234 ms, 0.123 ms."""
-    if ns is None:
-        return DASH
-    value = ns / 1e6
-    return f"{value:.3f} ms" if abs(value) < 10 else f"{value:.2f} ms"
+    return DASH if ns is None else wording.ms(ns)
 
 
 def us(ns: float | None) -> str:
@@ -24,7 +22,7 @@ def us(ns: float | None) -> str:
 
 def percent(ratio: float | None) -> str:
     """97.3 %."""
-    return DASH if ratio is None else f"{100 * ratio:.1f} %"
+    return DASH if ratio is None else wording.percent(ratio)
 
 
 def times(ratio: float | None) -> str:

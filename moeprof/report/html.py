@@ -19,7 +19,7 @@ from moeprof.report import figures, tables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters
 from moeprof.report.glossary import GLOSSARY
-from moeprof.report.timeline import is_heavy, timeline
+from moeprof.report.timeline import is_heavy, lanes_of, timeline
 from moeprof.resources import folder
 from moeprof.study import Study
 
@@ -55,7 +55,7 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
-        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _timeline(study), _times(study, diff),
+        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _timeline(study), _times(study),
         _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
@@ -95,7 +95,7 @@ def _overlap(diff: Diff) -> Section | None:
 
 
 def _link(diff: Diff, study: Study) -> Section | None:
-    ceiling = study.manifest.ceilings.get((study.manifest.limit or {}).get("ceiling", ""))
+    ceiling = study.manifest.link_ceiling_gb_per_s
     figure = figures.link(diff, ceiling)
     note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
     title = "Link throughput" + (" against its measured ceiling" if ceiling else "")
@@ -115,18 +115,18 @@ def _launches(diff: Diff) -> Section | None:
 
 
 def _timeline(study: Study, prefix: str = "") -> Section | None:
-    figure = timeline(study)
-    if figure is None:
+    lanes = lanes_of(study)
+    if not lanes:
         return None
     note = "Drag to zoom, double-click to reset. One traced iteration of median length of each variant, all from zero."
-    if is_heavy(study):
+    if is_heavy(lanes):
         note += " So many events are drawn as the exact share of busy time in each of 2,000 cells."
     name = f"timeline-{prefix[0].lower()}" if prefix else "timeline"
-    return _section(name, f"{prefix}One iteration of each variant", note, figure, tables.kernels(study))
+    return _section(name, f"{prefix}One iteration of each variant", note, timeline(lanes), tables.kernels(study))
 
 
-def _times(study: Study, diff: Diff) -> Section | None:
-    figure = figures.times(study, diff)
+def _times(study: Study) -> Section | None:
+    figure = figures.times(study)
     note = "No profiler attached. Rounds interleave the variants and rotate their order; the verdict resamples rounds."
     return None if figure is None else _section("times", "Every clean sample", note, figure, (tables.times(study),))
 

@@ -33,18 +33,26 @@ class Lane:
     families: tuple[tuple[str, str, pd.DataFrame], ...]  # name, colour, rows with start_ns and end_ns
 
 
-def timeline(study: Study) -> go.Figure | None:
-    """The figure; None where no variant was traced."""
+def lanes_of(study: Study) -> list[Lane]:
+    """The lanes of every variant that was traced, in order."""
     lanes: list[Lane] = []
     for variant in study.variants:
         window = representative(variant)
         if window is not None and variant.trace is not None:
             lanes += _lanes(variant, variant.trace, window)
-    if not lanes:
-        return None
+    return lanes
+
+
+def is_heavy(lanes: list[Lane]) -> bool:
+    """Whether so many bars are to be drawn that they are reduced to busy fractions."""
+    return sum(len(rows) for lane in lanes for _, _, rows in lane.families) > MAX_EVENTS
+
+
+def timeline(lanes: list[Lane]) -> go.Figure:
+    """The figure of at least one lane."""
     figure = go.Figure()
     seen: set[str] = set()
-    heavy = sum(len(rows) for lane in lanes for _, _, rows in lane.families) > MAX_EVENTS
+    heavy = is_heavy(lanes)
     for y, lane in enumerate(lanes):
         for name, colour, rows in lane.families:
             _add(figure, rows, y, name, colour, heavy, name not in seen)
@@ -67,12 +75,6 @@ def timeline(study: Study) -> go.Figure | None:
         showgrid=False,
     )
     return figure
-
-
-def is_heavy(study: Study) -> bool:
-    """Whether the timeline had to be reduced to busy fractions."""
-    found = [(v.trace, representative(v)) for v in study.variants]
-    return sum(len(_inside(t.ops, w)) for t, w in found if t is not None and w is not None) > MAX_EVENTS
 
 
 def _lanes(variant: VariantStudy, trace: Trace, window: Window) -> list[Lane]:

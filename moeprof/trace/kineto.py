@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from moeprof.notes import note
 from moeprof.trace import classify
 from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
+GZIP_MAGIC = b"\x1f\x8b"
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 CALL_CATEGORIES = ("cuda_runtime", "cuda_driver")
 FAR = 1 << 61  # ns, some 73 years: a time or number beyond it is damage
@@ -63,10 +63,16 @@ def read_kineto(path: Path) -> Trace:
     )
 
 
+def opened(path: Path) -> Any:
+    """The file as text, unpacked where it is gzipped."""
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    return gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8")
+
+
 def _load(path: Path) -> dict[str, Any]:
-    opener: Callable[..., Any] = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        with opened(path) as file:
             document = json.load(file, parse_float=str)
     except (ValueError, OSError, EOFError) as error:
         raise TraceError(f"{path} is not a whole JSON file: {error}", "record it again") from error

@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 
 from moeprof.errors import TraceError
-from moeprof.trace.kineto import read_kineto
+from moeprof.trace.kineto import GZIP_MAGIC, read_kineto
 from moeprof.trace.nsys import read_nsys
 from moeprof.trace.tables import Trace
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
-GZIP_MAGIC = b"\x1f\x8b"
 REPORT_HEADER = re.compile(rb"Profiler Report (\d{4})@(\d+)@(\d+)")  # .nsys-rep and .qdrep name their producer
 NCU_MAGIC = b"NVR\x00"
 
