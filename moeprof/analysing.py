@@ -3,37 +3,80 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from moeprof import manifest, tools
 from moeprof.errors import CaptureError
-from moeprof.findings import find
+from moeprof.findings import Rule, find
 from moeprof.metrics.analysis import Analysis
 from moeprof.metrics.analyze import analyze
-from moeprof.trace import read
+from moeprof.metrics.device import DeviceView, views
+from moeprof.metrics.focus import focus, named
+from moeprof.metrics.scene import Scene
+from moeprof.trace import Trace, read
+from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.reading import report_version
 
 
-def analyse(path: Path, range_name: str | None, device: int | None) -> dict[str, Analysis]:
-    """The analysis of one trace under the name of its file, or of each variant of a capture under the variant's name."""
+def analyse(
+    path: Path,
+    range_name: str | None = None,
+    device: int | None = None,
+    rules: tuple[Rule, ...] = (),
+    classes: Classes = COMMUNICATION,
+) -> dict[str, Analysis]:
+    """The analysis of one trace under the name of its file, or of each variant of a capture under the variant's name.
+
+    ``rules`` are a user's own, asked after the built-in ones; ``classes`` name the kernels that move data between GPUs.
+    """
+
+    def one(file: Path) -> Analysis:
+        with opened(file, classes) as trace:
+            return analysis_of(trace, range_name, device, rules)
+
     if not path.is_dir():
-        return {path.name: _one(path, range_name, device)}
+        return {path.name: one(path)}
     found = {}
     for record in manifest.read(path).variants:
         part = record.part("trace")
         if part is not None:
-            found[record.name] = _one(path / part.file, range_name, device)
+            found[record.name] = one(path / part.file)
     if not found:
         raise CaptureError(f"{path} holds no trace", "capture again with --tools nsys or torch")
     return found
 
 
-def _one(path: Path, range_name: str | None, device: int | None) -> Analysis:
+@contextmanager
+def opened(path: Path, classes: Classes = COMMUNICATION) -> Iterator[Trace]:
+    """The trace at ``path``; a raw report of nsys is exported for as long as it takes to read it."""
     with tempfile.TemporaryDirectory() as scratch:
-        trace = read(_readable(path, Path(scratch)))
-    analysis = analyze(trace, range_name, device)
-    return replace(analysis, findings=find(analysis))
+        yield replace(read(_readable(path, Path(scratch)), classes), path=path)
+
+
+def analysis_of(
+    trace: Trace, range_name: str | None = None, device: int | None = None, rules: tuple[Rule, ...] = ()
+) -> Analysis:
+    """All numbers of a trace, with the findings."""
+    prepared = views(trace, device)
+    analysis = analyze(trace, range_name, device, prepared)
+    return replace(analysis, findings=find(scenes(trace, prepared, analysis, range_name), rules))
+
+
+def scenes(
+    trace: Trace, prepared: tuple[DeviceView, ...], analysis: Analysis, range_name: str | None
+) -> tuple[Scene, ...]:
+    """What the rules judge on each device: the windows of the range that was asked for, or the part that repeats."""
+    if range_name is None:
+        return tuple(Scene(trace, view, focus(trace, view)) for view in prepared if len(view.ops))
+    spans = {v.index: [(w.start_ns, w.end_ns) for w in analysis.windows if w.device == v.index] for v in prepared}
+    return tuple(
+        Scene(trace, view, named(spans[view.index], f"{range_name} x {len(spans[view.index])}"))
+        for view in prepared
+        if spans[view.index]
+    )
 
 
 def _readable(path: Path, scratch: Path) -> Path:

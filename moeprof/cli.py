@@ -159,14 +159,28 @@ def split(text: str | None) -> tuple[str, ...] | None:
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
 @click.option("--device", type=int, help="Only this GPU.")
+@click.option("--rules", type=click.Path(path_type=Path), help="Your own rules: a .py file with a list RULES.")
+@click.option(
+    "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
+)
 @json_option
-def analyze(trace: Path, range_name: str | None, device: int | None, as_json: bool) -> None:
-    """Print the numbers of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), or a capture folder."""
-    from moeprof import analysing
+def analyze(
+    trace: Path,
+    range_name: str | None,
+    device: int | None,
+    rules: Path | None,
+    communication: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), or a capture folder."""
+    from moeprof import analysing, findings
     from moeprof.codec import encode
     from moeprof.report import text
+    from moeprof.trace import classify
 
-    analyses = analysing.analyse(trace, range_name, device)
+    own = findings.load(rules) if rules else ()
+    classes = classify.communication(communication) if communication else classify.COMMUNICATION
+    analyses = analysing.analyse(trace, range_name, device, own, classes)
     if as_json:
         documents = [encode(a) for a in analyses.values()]
         echo_json(

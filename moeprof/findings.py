@@ -1,78 +1,93 @@
-"""Rules that turn an analysis into claims with evidence. One function a rule; each stays silent unless it is sure.
+"""Rules that turn a trace into claims with evidence: one function a rule, silent unless it is sure.
 
-``gain_ns`` is an upper bound: what the whole window would gain if the exposed or idle time in question vanished.
+A rule takes a ``Scene`` (one device, the part of its time that repeats) and gives a ``Finding`` or None. ``gain_ns`` is an
+upper bound of what that part would gain if the cause vanished: it never exceeds its idle and exposed time together, for
+serialized and narrow kernels the time that they leave most of the GPU empty. Rules of a user's own come from a file
+(``load``). docs/findings.md describes each rule with its evidence and its cure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from moeprof.metrics.analysis import Analysis, Finding, Window
+from moeprof import rules_copy, rules_device, rules_host, rules_trust
+from moeprof.errors import UsageError
+from moeprof.metrics.analysis import Finding
+from moeprof.metrics.scene import Scene
 
-SHARE = 0.05  # of the window's span: a smaller cost is not worth a reader's time
+Rule = Callable[[Scene], Finding | None]
 
-Rule = Callable[[Window], Finding | None]
-
-
-def find(analysis: Analysis) -> tuple[Finding, ...]:
-    """Every finding of every window, the largest gain first."""
-    found = [finding for window in analysis.windows for rule in RULES if (finding := rule(window)) is not None]
-    return tuple(sorted(found, key=lambda f: (-f.gain_ns, f.id, f.where)))
-
-
-def pageable_copy(window: Window) -> Finding | None:
-    """Copies from or to pageable memory are staged by the driver and block the host."""
-    cost = _exposed(window, "pageable")
-    rows = [c for c in window.copies if c.memory == "pageable"]
-    evidence = {"copies": sum(c.count for c in rows), "bytes": sum(c.bytes for c in rows), "exposed_ns": cost}
-    claim = f"{evidence['copies']} copies use pageable host memory: {cost / 1e6:.3f} ms of them run with the GPU idle"
-    return _finding(
-        "pageable-copy", claim, cost, window, evidence, "pin the host buffer (pin_memory=True, cudaHostAlloc)"
-    )
-
-
-def same_stream_copy(window: Window) -> Finding | None:
-    """A copy in the stream of the kernels cannot run beside them."""
-    cost = _exposed(window, "same_stream")
-    bound = min(cost, window.compute_busy_ns)
-    evidence = {"exposed_ns": cost, "compute_busy_ns": window.compute_busy_ns}
-    claim = f"{cost / 1e6:.3f} ms of copies run in the stream of the kernels, so nothing runs beside them"
-    return _finding(
-        "same-stream-copy", claim, bound, window, evidence, "copy in a stream of its own, ordered by events"
-    )
+# In this order where two gains are equal: what spoils the evidence, then the special before the general.
+RULES: tuple[Rule, ...] = (
+    rules_trust.dropped_records,
+    rules_trust.profiler_overhead,
+    rules_copy.pageable_copy,
+    rules_host.allocator_in_loop,
+    rules_host.first_iteration,
+    rules_host.sync_api,
+    rules_copy.tiny_copies,
+    rules_device.legacy_default_stream,
+    rules_device.migration_stall,
+    rules_copy.copy_engine_contention,
+    rules_copy.same_stream_copy,
+    rules_copy.late_issue,
+    rules_device.serialized_streams,
+    rules_copy.link_bound,
+    rules_host.graph_opportunity,
+    rules_host.launch_bound,
+    rules_host.host_bound,
+    rules_device.low_concurrency,
+)
 
 
-def launch_bound(window: Window) -> Finding | None:
-    """The device waits while the host is still inside the launch of the next operation."""
-    cost, launches = window.idle.launch_ns, window.launch
-    evidence = {"launch_idle_ns": cost, "kernels": launches.kernels, "api_ns_median": launches.api_ns_median}
-    claim = f"the GPU waits {cost / 1e6:.3f} ms for launches that are still under way ({launches.kernels} kernels)"
-    return _finding(
-        "launch-bound", claim, cost, window, evidence, "capture the iteration in a CUDA graph, or fuse kernels"
-    )
+def find(scenes: Sequence[Scene], own: Sequence[Rule] = ()) -> tuple[Finding, ...]:
+    """Every finding of every scene, the largest gain first; ``own`` rules after the built-in ones."""
+    rules = (*RULES, *(_checked(rule) for rule in own))
+    found = [
+        (-finding.gain_ns, order, number, finding)
+        for number, scene in enumerate(scenes)
+        if len(scene.index)
+        for order, rule in enumerate(rules)
+        if (finding := rule(scene)) is not None
+    ]
+    return tuple(finding for *_, finding in sorted(found, key=lambda entry: entry[:3]))
 
 
-def sync_api(window: Window) -> Finding | None:
-    """The device waits because the host was inside a synchronising call when it should have launched more."""
-    cost = window.idle.sync_ns
-    evidence = {"sync_idle_ns": cost, "sync_calls": window.launch.sync_calls}
-    claim = f"the GPU idles {cost / 1e6:.3f} ms while the host returns from synchronising calls"
-    return _finding(
-        "sync-api", claim, cost, window, evidence, "remove the synchronise from the loop, or keep results on the GPU"
-    )
+def _checked(rule: Rule) -> Rule:
+    """A user's rule, whose mistakes are told in one line."""
+
+    def ask(scene: Scene) -> Finding | None:
+        name = getattr(rule, "__name__", "a rule")
+        try:
+            finding = rule(scene)
+        except Exception as error:  # a user's function may fail in any way; the answer is the same
+            raise UsageError(f"your rule {name} failed: {type(error).__name__}: {error}", "mend the rule") from error
+        if finding is not None and not isinstance(finding, Finding):
+            raise UsageError(
+                f"your rule {name} gave a {type(finding).__name__}", "give a Finding or None: docs/findings.md"
+            )
+        return finding
+
+    return ask
 
 
-RULES: tuple[Rule, ...] = (pageable_copy, same_stream_copy, launch_bound, sync_api)
+def load(path: Path) -> tuple[Rule, ...]:
+    """The rules of a user's file: its list ``RULES`` of functions from a Scene to a Finding or None.
 
-
-def _exposed(window: Window, cause: str) -> int:
-    return sum(copies.why_exposed.get(cause, 0) for copies in window.copies)
-
-
-def _finding(
-    id: str, claim: str, gain_ns: int, window: Window, evidence: Mapping[str, object], remedy: str
-) -> Finding | None:
-    if gain_ns < SHARE * window.span_ns or gain_ns <= 0:
-        return None
-    where = f"device {window.device}" + (f", {window.range} {window.instance}" if window.range else "")
-    return Finding(id, claim, gain_ns, where, dict(evidence), remedy)
+    Raises:
+        UsageError: there is no such file, it does not run, or it has no such list.
+    """
+    spec = importlib.util.spec_from_file_location("moeprof_own_rules", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise UsageError(f"there is no rules file {path}", "give a .py file with a list RULES")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's file may fail in any way; the answer is the same
+        raise UsageError(f"{path} does not run: {type(error).__name__}: {error}", "mend the file") from error
+    rules = getattr(module, "RULES", None)
+    if not isinstance(rules, (list, tuple)) or not all(callable(rule) for rule in rules):
+        raise UsageError(f"{path} has no list RULES of functions", "see docs/findings.md")
+    return tuple(rules)

@@ -335,7 +335,7 @@ def test_a_raw_report_is_exported_by_the_nsys_that_is_here(tmp_path: Path) -> No
     ran = moeprof("analyze", "mine.nsys-rep", "--json", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
-    assert found["source"]["path"] == "mine.sqlite" and found["windows"][0]["launch"]["kernels"] == 2
+    assert found["source"]["path"] == "mine.nsys-rep" and found["windows"][0]["launch"]["kernels"] == 2
     without = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path, PATH="/usr/bin:/bin")
     assert without.returncode == 1
     one_clear_line(without, "is a raw report of nsys 2025.3.1")

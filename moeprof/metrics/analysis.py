@@ -62,6 +62,32 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Exposed copies or idle gaps of one cause, with the evidence: the call, the stream, the longest one; and what to try."""
+
+    cause: str
+    what: str
+    stream: int
+    count: int
+    total_ns: int
+    longest_ns: int
+    longest_at_ns: int  # start of the operation: the copy itself, or the one that ended the gap
+    try_: str
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Operations of one class of communication inside a window; ``hidden`` is what runs under compute kernels."""
+
+    name: str
+    count: int
+    busy_ns: int  # |U(N_c)|
+    hidden_ns: int  # |N_c n K|
+    exposed_ns: int  # |N_c \\ K|
+    bytes: int | None  # of copies; kernels do not tell
+
+
+@dataclass(frozen=True)
 class CallCount:
     """Host calls of one name inside a window."""
 
@@ -110,6 +136,9 @@ class Window:
     copy_busy_ns: int
     copies: tuple[Copies, ...]
     launch: Launch
+    communication: tuple[Communication, ...] = ()
+    exposed_causes: tuple[Cause, ...] = ()
+    idle_causes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)

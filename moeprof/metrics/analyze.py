@@ -10,7 +10,9 @@ import pandas as pd
 
 from moeprof.errors import UsageError
 from moeprof.metrics.analysis import Analysis, Kernel, Range, Source, Window
+from moeprof.metrics.communication import communication
 from moeprof.metrics.device import DeviceView, views
+from moeprof.metrics.evidence import exposed_causes, idle_causes
 from moeprof.metrics.launch import LEAST_COVERAGE, launch
 from moeprof.metrics.ledger import idle, ledger
 from moeprof.metrics.overlap import copies
@@ -33,13 +35,20 @@ class Cut:
     instance: int | None = None
 
 
-def analyze(trace: Trace, range_name: str | None = None, device: int | None = None) -> Analysis:
+def analyze(
+    trace: Trace,
+    range_name: str | None = None,
+    device: int | None = None,
+    prepared: tuple[DeviceView, ...] | None = None,
+) -> Analysis:
     """One window a device for the whole trace, or one for each device and instance of the range ``range_name``.
+
+    ``prepared`` are the views of the trace, where the caller has them.
 
     Raises:
         UsageError: there is no range of that name, or no work on that device.
     """
-    found = views(trace, device)
+    found = views(trace, device) if prepared is None else prepared
     if device is not None and not len(found[0].ops):
         known = ", ".join(map(str, sorted(set(trace.ops["device"])))) or "none"
         raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
@@ -90,6 +99,9 @@ def window(view: DeviceView, cut: Cut) -> Window:
         copy_busy_ns=copy,
         copies=copies(view, cut.start, cut.end),
         launch=launch(view, view.starting(cut.start, cut.end), cut.calls),
+        communication=communication(view, cut.start, cut.end) if view.communicates else (),
+        exposed_causes=exposed_causes(view, cut.start, cut.end),
+        idle_causes=idle_causes(view, cut.start, cut.end),
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 
-from moeprof.metrics.intervals import EARLY, Times, Union, both, union
+from moeprof.metrics.intervals import EARLY, LATE, Times, Union, both, union
 from moeprof.trace import Trace
+from moeprof.trace.classify import BLOCKING, COMMUNICATION, PEER_COPY, Classes, communication_class
 
 # Owners of a nanosecond, by precedence. A CUDA graph that was traced as a whole is compute: nothing else can be known.
 COMPUTE, COMM, COPY, MIGRATION, MEMSET = ("kernel", "graph"), ("comm",), ("copy",), ("migration",), ("memset",)
@@ -24,6 +26,8 @@ class DeviceView:
     index: int
     ops: pd.DataFrame
     calls: pd.DataFrame
+    streams: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    classes: Classes = COMMUNICATION
 
     @cached_property
     def owners(self) -> tuple[Union, ...]:
@@ -65,6 +69,12 @@ class DeviceView:
         """End of that call."""
         return self._of_call("end_ns")
 
+    @cached_property
+    def thread_of_calls(self) -> np.ndarray:
+        """One number for each thread of the calls."""
+        pids, tids = self.calls["pid"].to_numpy(), self.calls["tid"].to_numpy()
+        return pd.factorize((pids << 32) ^ tids)[0]
+
     def _of_call(self, column: str) -> Times:
         call = self.ops["call"].to_numpy()
         known = self.calls[column].to_numpy()
@@ -86,6 +96,68 @@ class DeviceView:
         shifted = reach.groupby([self.ops["context"], self.ops["stream"]], sort=False).shift()
         return shifted.fillna(EARLY).astype("int64").to_numpy() if len(self.ops) else reach.to_numpy()
 
+    @cached_property
+    def is_copy(self) -> np.ndarray:
+        """Explicit copies."""
+        return (self.ops["kind"] == "copy").to_numpy()
+
+    @cached_property
+    def is_kernel(self) -> np.ndarray:
+        """Compute and communication kernels."""
+        return self.ops["kind"].isin(["kernel", "comm"]).to_numpy()
+
+    @cached_property
+    def communication(self) -> np.ndarray:
+        """The class of each operation that moves data between GPUs, as text; "" for the others."""
+        names, kinds = self.ops["name"].cat, self.ops["kind"]
+        labels = np.array(
+            [communication_class(str(n), self.classes) or "" for n in names.categories] + [""], dtype=object
+        )
+        of_kernels = np.where((kinds == "comm").to_numpy(), labels[names.codes.to_numpy()], "")
+        return np.where(self.is_copy & (self.direction == "P2P"), PEER_COPY, of_kernels)
+
+    @cached_property
+    def communicates(self) -> bool:
+        """Whether anything moves data between GPUs."""
+        return bool((self.communication != "").any())
+
+    @cached_property
+    def direction(self) -> np.ndarray:
+        """Direction of each copy, as text."""
+        return self.ops["direction"].astype(str).to_numpy()
+
+    @cached_property
+    def pageable(self) -> np.ndarray:
+        """Whether either side of a copy is pageable host memory."""
+        return ((self.ops["src_memory"] == "pageable") | (self.ops["dst_memory"] == "pageable")).to_numpy()
+
+    @cached_property
+    def queue(self) -> np.ndarray:
+        """One number for each stream (of a process and context) of the operations."""
+        return self.ops.groupby(["pid", "context", "stream"], sort=False).ngroup().to_numpy()
+
+    @cached_property
+    def stream_kind(self) -> np.ndarray:
+        """ "null", "blocking", "nonblocking" for each operation's stream, "" where the trace does not say."""
+        if not len(self.ops):
+            return np.empty(0, dtype=object)
+        first = np.unique(self.queue, return_index=True)[1]
+        rows = self.ops.iloc[first][["pid", "context", "stream"]].itertuples(index=False, name=None)
+        return np.array([self.streams.get(key, "") for key in rows], dtype=object)[self.queue]
+
+    @cached_property
+    def legacy_ordered(self) -> np.ndarray:
+        """Operations that the legacy default stream orders against the kernels: one side is in it, the other in a
+        stream that was made without cudaStreamNonBlocking."""
+        kind, kernels = self.stream_kind, set(self.stream_kind[self.is_kernel & ~self.in_graph])
+        on_null, on_blocking = kind == "null", kind == "blocking"
+        return ((on_null & ("blocking" in kernels)) | (on_blocking & ("null" in kernels))) & ~self.in_graph
+
+    @cached_property
+    def host_waited(self) -> np.ndarray:
+        """Operations that their thread waited for in a blocking call before it launched any kernel more."""
+        return host_waited(self)
+
     def union_of(self, mask: np.ndarray) -> Union:
         """The union of the operations that ``mask`` selects."""
         return union(self.starts[mask], self.ends[mask])
@@ -102,4 +174,28 @@ class DeviceView:
 def views(trace: Trace, device: int | None = None) -> tuple[DeviceView, ...]:
     """One view for each device that has operations (or for ``device`` alone), by index."""
     found = sorted(set(trace.ops["device"])) if device is None else [device]
-    return tuple(DeviceView(i, trace.ops[trace.ops["device"] == i].reset_index(drop=True), trace.calls) for i in found)
+    ops = [trace.ops if len(found) == 1 and device is None else trace.ops[trace.ops["device"] == i] for i in found]
+    return tuple(
+        DeviceView(i, mine.reset_index(drop=True), trace.calls, trace.streams, trace.classes)
+        for i, mine in zip(found, ops, strict=True)
+    )
+
+
+def host_waited(view: DeviceView) -> np.ndarray:
+    """For each operation whether, after its launch call, its thread blocked until it had ended before the next launch."""
+    call = view.ops["call"].to_numpy()
+    found = np.zeros(len(call), dtype=bool)
+    if not len(view.calls):
+        return found
+    kinds, starts, ends = view.calls["kind"], view.calls["start_ns"].to_numpy(), view.calls["end_ns"].to_numpy()
+    blocks, launches = kinds.isin(BLOCKING).to_numpy(), kinds.isin(["launch", "graph_launch"]).to_numpy()
+    found |= (call >= 0) & blocks[call]
+    of_call = view.thread_of_calls
+    for thread in np.unique(of_call[blocks]):
+        mine = np.flatnonzero((call >= 0) & (of_call[call] == thread))
+        waits, others = (np.flatnonzero(chosen & (of_call == thread)) for chosen in (blocks, launches))
+        place = np.searchsorted(starts[waits], view.call_ends[mine])
+        wait = np.append(waits, -1)[place]
+        launch = np.append(starts[others], LATE)[np.searchsorted(starts[others], view.call_ends[mine])]
+        found[mine] |= (wait >= 0) & (starts[wait] < launch) & (ends[wait] >= view.ends[mine])
+    return found

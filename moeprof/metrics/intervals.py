@@ -90,6 +90,20 @@ def intersection_ns(a: Union, b: Union) -> int:
     return int(a.covered(b.starts, b.ends).sum())
 
 
+def intersection(a: Union, b: Union) -> Union:
+    """A n B."""
+    low, high = np.searchsorted(b.ends, a.starts, side="right"), np.searchsorted(b.starts, a.ends, side="left")
+    count = np.maximum(high - low, 0)
+    of_a = np.repeat(np.arange(len(count)), count)
+    of_b = np.arange(len(of_a)) - np.repeat(np.cumsum(count) - count, count) + low[of_a]
+    return union(np.maximum(a.starts[of_a], b.starts[of_b]), np.minimum(a.ends[of_a], b.ends[of_b]))
+
+
+def minus(a: Union, b: Union) -> Union:
+    """A without B."""
+    return intersection(a, b.gaps(int(a.starts[0]), int(a.ends[-1]))) if len(a.starts) else a
+
+
 def newly_covered(starts: Times, ends: Times) -> tuple[Times, Times]:
     """For intervals sorted by start, the part of each that none before it covers; the parts tile the union exactly."""
     if not len(starts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from moeprof.errors import TraceError
@@ -40,21 +42,44 @@ def idle(view: DeviceView, start: int, end: int) -> Idle:
     dependency; in a trace without any calls (CPU operators) all of it is the host's. What lies before the first and after
     the last operation of the window is the edge.
     """
-    first, last = _extent(view, start, end)
-    gaps = view.busy.gaps(first, last) if last > first else EMPTY
-    total = int((view.busy.gaps(start, end)).total_ns)
-    ender = np.searchsorted(view.starts, gaps.ends, side="left")
-    called, returned = (view.call_starts[ender], view.call_ends[ender]) if len(view.calls) else (gaps.ends, gaps.ends)
-    before = np.clip(called, gaps.starts, gaps.ends)
-    after = np.clip(returned, gaps.starts, gaps.ends)
-    waiting = _blocked(view, ender, gaps.starts, before)
-    edge = total - gaps.total_ns
+    found = gaps(view, start, end)
+    total = int(view.busy.gaps(start, end).total_ns)
     return Idle(
-        launch_ns=int((after - before).sum()),
-        sync_ns=int(waiting.sum()),
-        host_ns=int((before - gaps.starts - waiting).sum()),
-        dependency_ns=int((gaps.ends - after).sum()),
-        edge_ns=edge,
+        launch_ns=int(found.launch.sum()),
+        sync_ns=int(found.sync.sum()),
+        host_ns=int(found.host.sum()),
+        dependency_ns=int(found.dependency.sum()),
+        edge_ns=total - int((found.ends - found.starts).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The idle gaps between the first and the last operation of a window, and whose time they are (all in ns).
+
+    ``ender`` is the row of the operation that ends a gap; launch + sync + host + dependency is its length.
+    """
+
+    starts: Times
+    ends: Times
+    ender: Times
+    launch: Times
+    sync: Times
+    host: Times
+    dependency: Times
+
+
+def gaps(view: DeviceView, start: int, end: int) -> Gaps:
+    """The gaps of a window (see ``idle``)."""
+    first, last = _extent(view, start, end)
+    found = view.busy.gaps(first, last) if last > first else EMPTY
+    ender = np.searchsorted(view.starts, found.ends, side="left")
+    called, returned = (view.call_starts[ender], view.call_ends[ender]) if len(view.calls) else (found.ends, found.ends)
+    before = np.clip(called, found.starts, found.ends)
+    after = np.clip(returned, found.starts, found.ends)
+    waiting = _blocked(view, ender, found.starts, before)
+    return Gaps(
+        found.starts, found.ends, ender, after - before, waiting, before - found.starts - waiting, found.ends - after
     )
 
 

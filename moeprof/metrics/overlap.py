@@ -7,7 +7,7 @@ import pandas as pd
 
 from moeprof.metrics.analysis import Copies
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import EARLY, intersection_ns, newly_covered, union
+from moeprof.metrics.intervals import EARLY, LATE, intersection_ns, newly_covered, union
 
 ENGINE_TURNAROUND_NS = 5_000  # a copy that starts this soon after one of its direction was waiting for the engine;
 # back-to-back copies on an H200 are 1.3 us apart
@@ -15,11 +15,27 @@ ENGINE_TURNAROUND_NS = 5_000  # a copy that starts this soon after one of its di
 
 def copies(view: DeviceView, start: int, end: int) -> tuple[Copies, ...]:
     """The window's copies, clipped to it, grouped by direction and the host side's memory kind."""
-    inside = view.overlapping(start, end) & (view.ops["kind"] == "copy").to_numpy()
-    rows = view.ops[inside]
-    memory = _host_memory(rows)
-    groups = rows.groupby([rows["direction"].astype(str), memory.astype(str)], sort=True)
-    return tuple(_group(view, start, end, str(d), str(m), group) for (d, m), group in groups)
+    return tuple(_group(view, rows, d, m) for (d, m), rows in _grouped(view, start, end))
+
+
+def exposures(view: DeviceView, start: int, end: int) -> pd.DataFrame:
+    """One row a copy of the window: op (its row in the view), direction, memory, exposed_ns and cause.
+
+    Where copies of one group run side by side a nanosecond belongs to the one that started first.
+    """
+    found = [rows.assign(direction=d, memory=m) for (d, m), rows in _grouped(view, start, end)]
+    columns = ["op", "direction", "memory", "exposed_ns", "cause"]
+    return pd.concat(found)[columns].reset_index(drop=True) if found else pd.DataFrame(columns=columns)
+
+
+def _grouped(view: DeviceView, start: int, end: int) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """For each direction and memory kind its copies: op, begin and finish inside the window, exposed_ns, cause."""
+    index = np.flatnonzero(view.overlapping(start, end) & view.is_copy)
+    if not len(index):
+        return []
+    memory = _host_memory(view.ops.iloc[index])
+    groups = pd.Series(index).groupby([view.direction[index], memory.astype(str).to_numpy()], sort=True)
+    return [((str(d), str(m)), _rows(view, rows.to_numpy(), start, end)) for (d, m), rows in groups]
 
 
 def _host_memory(rows: pd.DataFrame) -> pd.Series:
@@ -28,13 +44,21 @@ def _host_memory(rows: pd.DataFrame) -> pd.Series:
     return source.where(rows["direction"].isin(["H2D", "H2H"]), target)
 
 
-def _group(view: DeviceView, start: int, end: int, direction: str, memory: str, rows: pd.DataFrame) -> Copies:
-    begin = np.maximum(rows["start_ns"].to_numpy(), start)
-    finish = np.minimum(rows["end_ns"].to_numpy(), end)
+def _rows(view: DeviceView, index: np.ndarray, start: int, end: int) -> pd.DataFrame:
+    begin, finish = np.maximum(view.starts[index], start), np.minimum(view.ends[index], end)
+    left, right = newly_covered(begin, finish)
+    exposed = (right - left) - view.working.covered(left, right)
+    table = {"op": index, "begin": begin, "finish": finish, "exposed_ns": exposed, "cause": _causes(view, index, end)}
+    return pd.DataFrame(table)
+
+
+def _group(view: DeviceView, rows: pd.DataFrame, direction: str, memory: str) -> Copies:
+    begin, finish = rows["begin"].to_numpy(), rows["finish"].to_numpy()
     merged = union(begin, finish)
-    whole = (rows["end_ns"] - rows["start_ns"]).to_numpy()
+    index = rows["op"].to_numpy()
+    whole, size = view.ends[index] - view.starts[index], view.ops["bytes"].to_numpy()[index]
     share = np.divide(finish - begin, whole, out=np.ones(len(rows)), where=whole > 0)
-    moved = int(np.round(np.where(rows["bytes"] > 0, rows["bytes"], 0) * share).sum())
+    moved = int(np.round(np.where(size > 0, size, 0) * share).sum())
     overlapped = intersection_ns(merged, view.working)
     return Copies(
         direction=direction,
@@ -45,57 +69,59 @@ def _group(view: DeviceView, start: int, end: int, direction: str, memory: str, 
         overlapped_ns=overlapped,
         exposed_ns=merged.total_ns - overlapped,
         throughput_gb_per_s=moved / merged.total_ns if moved and merged.total_ns else None,
-        why_exposed=_why(view, rows, begin, finish, end),
+        why_exposed=_why(rows),
     )
 
 
-def _why(view: DeviceView, rows: pd.DataFrame, begin: np.ndarray, finish: np.ndarray, end: int) -> dict[str, int]:
+def _why(rows: pd.DataFrame) -> dict[str, int]:
     """Exposed nanoseconds by cause; the sum is exactly the group's exposed time."""
-    left, right = newly_covered(begin, finish)
-    exposed = (right - left) - view.working.covered(left, right)
-    causes = _causes(view, rows, end)
-    found = pd.Series(exposed).groupby(pd.Series(causes)).sum()
+    found = rows["exposed_ns"].groupby(rows["cause"]).sum()
     return {str(cause): int(ns) for cause, ns in found.sort_values(ascending=False).items() if ns > 0}
 
 
-def _causes(view: DeviceView, rows: pd.DataFrame, end: int) -> np.ndarray:
+def _causes(view: DeviceView, index: np.ndarray, end: int) -> np.ndarray:
     """The first cause that holds for each copy, in the order given here (docs/metrics.md says what each means)."""
-    index = rows.index.to_numpy()
-    starts, ends = view.starts[index], view.ends[index]
-    called, returned = view.call_starts[index], view.call_ends[index]
-    compute = view.owners[0]
+    starts, ends, called = view.starts[index], view.ends[index], view.call_starts[index]
+    compute, known = view.owners[0], view.call_ends[index] > EARLY
     last = np.searchsorted(compute.ends, starts, side="right") - 1
-    compute_ended = compute.ends[np.maximum(last, 0)] if len(compute.ends) else np.zeros(len(rows), dtype=np.int64)
-    later = (
-        compute.starts[np.minimum(np.searchsorted(compute.starts, ends), max(len(compute.starts) - 1, 0))]
-        if len(compute.starts)
-        else ends
-    )
-    known = returned > EARLY
-    pageable = ((rows["src_memory"] == "pageable") | (rows["dst_memory"] == "pageable")).to_numpy()
+    ended = compute.ends[np.maximum(last, 0)] if len(compute.ends) else np.zeros(len(index), dtype=np.int64)
+    later = _next_start(compute.starts, ends)
     return np.select(
         [
-            pageable,
-            _shares_stream(view, rows),
-            (later < ends) | (later >= end) | (len(compute.starts) == 0),
-            known & (_same_direction_ended(view, rows) + ENGINE_TURNAROUND_NS >= starts),
-            known & (last >= 0) & (called >= compute_ended),
+            view.pageable[index],
+            _shares_stream(view, index),
+            view.legacy_ordered[index],
+            (later < ends) | (later >= end),
+            view.host_waited[index],
+            known & (_same_direction_ended(view, index) + ENGINE_TURNAROUND_NS >= starts),
+            known & (last >= 0) & (called >= ended),
         ],
-        ["pageable", "same_stream", "nothing_to_overlap", "engine_busy", "issued_late"],
+        [
+            "pageable",
+            "same_stream",
+            "legacy_default_stream",
+            "nothing_to_overlap",
+            "sync_between",
+            "engine_busy",
+            "issued_late",
+        ],
         default="dependency",
     )
 
 
-def _shares_stream(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
+def _next_start(starts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The first of ``starts`` at or after each time; later than every time where there is none."""
+    return np.append(starts, LATE)[np.searchsorted(starts, times)]
+
+
+def _shares_stream(view: DeviceView, index: np.ndarray) -> np.ndarray:
     """Whether compute runs in the copy's stream; inside a CUDA graph a stream number means nothing."""
-    compute = view.ops[view.ops["kind"].isin(["kernel", "comm"]).to_numpy() & ~view.in_graph]
-    used = pd.MultiIndex.from_frame(compute[["context", "stream"]].drop_duplicates())
-    shared = pd.MultiIndex.from_frame(rows[["context", "stream"]]).isin(used)
-    return shared & ~view.in_graph[rows.index.to_numpy()]
+    used = np.unique(view.queue[view.is_kernel & ~view.in_graph])
+    return np.isin(view.queue[index], used) & ~view.in_graph[index]
 
 
-def _same_direction_ended(view: DeviceView, rows: pd.DataFrame) -> np.ndarray:
+def _same_direction_ended(view: DeviceView, index: np.ndarray) -> np.ndarray:
     """When the latest earlier copy of the same direction ended; very early where there is none."""
-    of_direction = view.ops[(view.ops["kind"] == "copy") & (view.ops["direction"] == rows["direction"].iloc[0])]
-    reach = of_direction["end_ns"].cummax().shift(fill_value=EARLY // 2)
-    return reach.loc[rows.index].to_numpy()
+    alike = np.flatnonzero(view.is_copy & (view.direction == view.direction[index[0]]))
+    reach = np.concatenate([[EARLY // 2], np.maximum.accumulate(view.ends[alike])[:-1]])
+    return reach[np.searchsorted(alike, index)]

@@ -16,6 +16,7 @@ MAX_KERNELS = 12
 CAUSES = {
     "pageable": "pageable memory", "same_stream": "in the stream of the kernels", "nothing_to_overlap": "no compute left to hide under",
     "engine_busy": "copy engine busy", "issued_late": "issued after the compute had ended", "dependency": "waits for an event",
+    "legacy_default_stream": "ordered by the legacy default stream", "sync_between": "the host waited for it first",
 }  # fmt: skip
 
 

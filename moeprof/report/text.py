@@ -28,10 +28,19 @@ def analysis_text(analysis: Analysis) -> str:
     if len(analysis.windows) > MAX_ROWS:
         parts.append(Text(f"... and {len(analysis.windows) - MAX_ROWS} more windows (--json has all)"))
     parts += [
-        _rich(t) for t in (_copies(analysis), _launches(analysis), _kernels(analysis), _ranges(analysis)) if t.rows
+        _rich(t)
+        for t in (
+            _copies(analysis),
+            _communication(analysis),
+            _causes(analysis),
+            _launches(analysis),
+            _kernels(analysis),
+            _ranges(analysis),
+        )
+        if t.rows
     ]
     parts += [
-        Text(f"finding {f.id}: {f.claim} (at most {fmt.ms(f.gain_ns)}). Try: {f.try_}")
+        Text.assemble((f"finding {f.id}", "bold"), f" ({f.where}): {f.claim}. Try: {f.try_}")
         for f in analysis.findings[:MAX_ROWS]
     ]
     parts += [Text(f"{n.severity}: {n.text}") for n in analysis.notes]
@@ -80,6 +89,45 @@ def _copies(analysis: Analysis) -> Table:
         ("window", "copies", "count", "bytes", "busy", "hidden", "exposed", "GB/s", "why exposed"),
         tuple(rows),
     )
+
+
+def _communication(analysis: Analysis) -> Table:
+    rows = [
+        (
+            _where(w.range, w.instance, w.device), c.name, fmt.number(c.count), fmt.size(c.bytes), fmt.ms(c.busy_ns),
+            fmt.percent(c.hidden_ns / c.busy_ns if c.busy_ns else None), fmt.ms(c.exposed_ns),
+        )
+        for w in analysis.windows[:MAX_ROWS] for c in w.communication
+    ]  # fmt: skip
+    return Table("Communication", ("window", "class", "count", "bytes", "busy", "hidden", "exposed"), tuple(rows))
+
+
+def _causes(analysis: Analysis) -> Table:
+    """The largest causes of exposed copies and of idle time."""
+    found = [
+        (c.total_ns, kind, label, _where(w.range, w.instance, w.device), c)
+        for w in analysis.windows[:MAX_ROWS]
+        for kind, causes, names in (("exposed copy", w.exposed_causes, tables.CAUSES), ("idle", w.idle_causes, {}))
+        for c in causes
+        for label in (names.get(c.cause, c.cause),)
+    ]
+    largest = sorted(found, key=lambda row: -row[0])[:MAX_ROWS]
+    rows = [
+        (
+            where,
+            kind,
+            label,
+            c.what,
+            str(c.stream),
+            fmt.number(c.count),
+            fmt.ms(c.total_ns),
+            fmt.us(c.longest_ns),
+            c.try_,
+        )
+        for _, kind, label, where, c in largest
+    ]
+    header = ("window", "time", "cause", "call", "stream", "count", "total", "longest", "try")
+    return Table("Why", header, tuple(rows))
 
 
 def _launches(analysis: Analysis) -> Table:

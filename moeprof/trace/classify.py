@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-# Kernels that move data between GPUs. NCCL and RCCL by prefix; the expert-parallel and symmetric-memory families by the
-# names their sources give (DeepEP `deep_ep::`, NVSHMEM `nvshmem`, pplx `all_to_all`, custom all-reduce of vLLM and
-# TensorRT-LLM `cross_device_reduce` / `allreduce`, PyTorch symmetric memory `multimem_` / `_symm_mem`).
-COMM_KERNEL = re.compile(
-    r"^(nccl|rccl|ncclDevKernel|ncclKernel)|deep_ep::|nvshmem|pplx|all_?to_?all|cross_device_reduce"
-    r"|(^|[^a-z])all_?reduce|(^|[^a-z])all_?gather|reduce_?scatter|multimem_|symm_?mem",
-    re.IGNORECASE,
+from moeprof.errors import UsageError
+
+# Kernels that move data between GPUs: (class, pattern), the first that matches. The names are those that the libraries'
+# sources give; a user's own table (``communication``) is asked before this one. Copies between GPUs are PEER_COPY.
+Classes = tuple[tuple[str, "re.Pattern[str]"], ...]
+COMMUNICATION: Classes = tuple(
+    (name, re.compile(pattern, re.IGNORECASE))
+    for name, pattern in (
+        ("DeepEP", r"deep_ep"),
+        ("NVSHMEM", r"nvshmem"),
+        ("NCCL", r"^(nccl|rccl|msccl)|mscclpp"),
+        ("symmetric memory", r"multimem_|symm_?mem|lamport"),
+        ("custom all-reduce", r"cross_device_reduce|(one|two)_?shot|(^|[^a-z])all_?reduce|vllm::.*allreduce"),
+        ("all-to-all", r"pplx|all_?to_?all|(^|[^a-z])a2a([^a-z]|$)"),
+        ("other collective", r"(^|[^a-z])all_?gather|reduce_?scatter"),
+    )
 )
+PEER_COPY = "peer copy"
 
 # CUDA's numbering of copies (CUpti_ActivityMemcpyKind); 11 to 13 are unified-memory migrations, as nsys exports them.
 DIRECTIONS = {1: "H2D", 2: "D2H", 3: "H2D", 4: "D2H", 5: "D2D", 6: "D2D", 7: "D2D", 8: "D2D", 9: "H2H", 10: "P2P"}
@@ -48,9 +60,30 @@ def relabel(texts: pd.Categorical, label: Callable[[str], str]) -> pd.Categorica
     return pd.Categorical.from_codes(codes[texts.codes] if len(texts) else [], categories=pd.Index(names, dtype=object))
 
 
-def kernel_kind(name: str) -> str:
+def communication_class(name: str, classes: Classes = COMMUNICATION) -> str | None:
+    """The class of a kernel that moves data between GPUs; None for any other."""
+    return next((label for label, pattern in classes if pattern.search(name)), None)
+
+
+def kernel_kind(name: str, classes: Classes = COMMUNICATION) -> str:
     """ "comm" for kernels that move data between GPUs, "kernel" for the others."""
-    return "comm" if COMM_KERNEL.search(name) else "kernel"
+    return "comm" if communication_class(name, classes) else "kernel"
+
+
+def communication(path: Path) -> Classes:
+    """A user's classes before the built-in ones: a TOML file with a table ``[communication]`` of name = "regex".
+
+    Raises:
+        UsageError: there is no such file, it is no TOML, or a pattern is no regular expression.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))["communication"]
+        own = tuple((str(name), re.compile(pattern, re.IGNORECASE)) for name, pattern in table.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, re.error) as error:
+        raise UsageError(
+            f"{path}: {error or 'cannot be read'}", 'give [communication] with lines: "name" = "regex"'
+        ) from error
+    return own + COMMUNICATION
 
 
 def call_name(name: str) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 from moeprof.errors import TraceError
 from moeprof.notes import note
 from moeprof.trace import classify
+from moeprof.trace.classify import Classes
 from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -33,7 +34,7 @@ _SIDES = {"HH": "H2H", "HD": "H2D", "DH": "D2H", "DD": "D2D", "PP": "P2P", "HA":
 Event = dict[str, Any]
 
 
-def read_kineto(path: Path) -> Trace:
+def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
     """The tables of the Kineto trace at ``path`` (JSON or gzipped JSON).
 
     Raises:
@@ -48,7 +49,9 @@ def read_kineto(path: Path) -> Trace:
     calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
     gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
     ops = (
-        _joined(_gpu_ops(gpu, zero), calls) if gpu else _cpu_ops([e for e in events if e.get("cat") == "cpu_op"], zero)
+        _joined(_gpu_ops(gpu, zero, classes), calls)
+        if gpu
+        else _cpu_ops([e for e in events if e.get("cat") == "cpu_op"], zero)
     )
     return Trace(
         path=path,
@@ -60,6 +63,7 @@ def read_kineto(path: Path) -> Trace:
         ranges=_ranges([e for e in events if e.get("cat") == "user_annotation"], zero),
         devices=_devices(document) if gpu else (Device(0, "CPU"),),
         notes=() if gpu else (note("cpu-operators"),),
+        classes=classes,
     )
 
 
@@ -135,7 +139,7 @@ def _whole(value: Any) -> int:
     return number if abs(number) < FAR else -1
 
 
-def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
+def _gpu_ops(events: list[Event], zero: int, classes: Classes) -> pd.DataFrame:
     copies = [_copy(e) if e["cat"] == "gpu_memcpy" else ("", "", "") for e in events]
     names = [
         direction or ("memset" if e["cat"] == "gpu_memset" else e["name"])
@@ -147,7 +151,7 @@ def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
         for i, axis in enumerate("xyz")
     }
     columns = {
-        **_times(events, zero), **shapes, "kind": [_kind(e) for e in events], "name": names,
+        **_times(events, zero), **shapes, "kind": [_kind(e, classes) for e in events], "name": names,
         "device": _argument(events, "device", default=0), "stream": _argument(events, "stream"),
         "context": _argument(events, "context"), "correlation": _argument(events, "correlation"),
         "bytes": _argument(events, "bytes"), "graph_node": [n if n > 0 else -1 for n in _argument(events, "graph node id")],
@@ -157,12 +161,12 @@ def _gpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
     return table(OPS, columns)
 
 
-def _kind(event: Event) -> str:
+def _kind(event: Event, classes: Classes) -> str:
     if event["cat"] == "gpu_memcpy":
         return "copy"
     if event["cat"] == "gpu_memset":
         return "memset"
-    return "comm" if classify.COMM_KERNEL.search(event["name"]) else "kernel"
+    return classify.kernel_kind(event["name"], classes)
 
 
 def _copy(event: Event) -> tuple[str, str, str]:

@@ -17,8 +17,9 @@ from pandas.api.types import union_categoricals
 from moeprof.errors import TraceError
 from moeprof.notes import Note, note
 from moeprof.trace import classify
+from moeprof.trace.classify import Classes
 from moeprof.trace.export import Export, Integers
-from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, one_text, table, time_order
+from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Device, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
 DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
@@ -40,11 +41,14 @@ _NVTX = {
     "start": -1, "end": NEVER, "eventType": 0, "globalTid": 0, "endGlobalTid": -1, "textId": -1, "domainId": 0,
     "int64Value": NEVER, "uint64Value": NEVER, "int32Value": NEVER, "uint32Value": NEVER,
 }  # fmt: skip
+_STREAM = {"processId": 0, "contextId": -1, "streamId": -1, "flag": -1}
+STREAMS = {1: "blocking", 2: "nonblocking", 3: "null"}  # CUpti_ActivityStreamFlag
+_OVERHEAD = {"start": -1, "end": -1, "globalTid": 0, "nameId": -1}
 
 Columns = dict[str, Any]  # column of OPS (and "process") -> int64 array or categorical
 
 
-def read_nsys(path: Path, fast: bool = True) -> Trace:
+def read_nsys(path: Path, fast: bool = True, classes: Classes = classify.COMMUNICATION) -> Trace:
     """The tables of the export at ``path``; ``fast`` lets Arrow's driver read it where it is installed.
 
     Raises:
@@ -52,7 +56,7 @@ def read_nsys(path: Path, fast: bool = True) -> Trace:
     """
     try:
         with Export(path, fast) as export:
-            return _Reader(export).trace()
+            return _Reader(export, classes).trace()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise TraceError(
             f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite"
@@ -62,8 +66,8 @@ def read_nsys(path: Path, fast: bool = True) -> Trace:
 class _Reader:
     """One open export, as tables."""
 
-    def __init__(self, export: Export) -> None:
-        self.export, self.tables = export, export.tables
+    def __init__(self, export: Export, classes: Classes) -> None:
+        self.export, self.tables, self.classes = export, export.tables, classes
         if not self.tables & {"StringIds", "CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS"}:
             raise TraceError(
                 f"{export.path} is SQLite but no nsys export (its tables: {', '.join(sorted(self.tables)[:5]) or 'none'})",
@@ -87,6 +91,26 @@ class _Reader:
             ranges=ranges,
             devices=self._devices(),
             notes=self._notes(ops, open_ranges),
+            streams=self._streams(),
+            overheads=self._overheads(),
+            classes=self.classes,
+        )
+
+    def _streams(self) -> dict[tuple[int, int, int], str]:
+        raw = self.export.integers("TARGET_INFO_CUDA_STREAM", _STREAM)
+        keys = zip(*(raw[name].tolist() for name in ("processId", "contextId", "streamId", "flag")), strict=True)
+        return {
+            (pid & TID_MASK, context, stream): STREAMS[flag] for pid, context, stream, flag in keys if flag in STREAMS
+        }
+
+    def _overheads(self) -> pd.DataFrame:
+        found = [
+            self.export.integers(name, _OVERHEAD) for name in ("PROFILER_OVERHEAD", "CUPTI_ACTIVITY_KIND_OVERHEAD")
+        ]
+        raw = {name: np.concatenate([part[name] for part in found]) for name in _OVERHEAD}
+        thread = {"pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK}
+        return table(
+            OVERHEADS, {"start_ns": raw["start"], "end_ns": raw["end"], "name": self._named(raw["nameId"])} | thread
         )
 
     def _named(self, ids: np.ndarray) -> pd.Categorical:
@@ -125,7 +149,7 @@ class _Reader:
             "dynamic_shared_bytes": "dynamicSharedMemory",
         }
         shape |= {f"{kind}_{axis}": f"{kind}{axis.upper()}" for kind in ("grid", "block") for axis in "xyz"}
-        kinds = {"name": names, "kind": classify.relabel(names, classify.kernel_kind)}
+        kinds = {"name": names, "kind": classify.relabel(names, lambda n: classify.kernel_kind(n, self.classes))}
         return _on_device(raw) | {new: raw[old] for new, old in shape.items()} | kinds
 
     def _copies(self) -> Columns:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from moeprof.errors import TraceError
+from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.kineto import GZIP_MAGIC, read_kineto
 from moeprof.trace.nsys import read_nsys
 from moeprof.trace.tables import Trace
@@ -15,8 +16,10 @@ REPORT_HEADER = re.compile(rb"Profiler Report (\d{4})@(\d+)@(\d+)")  # .nsys-rep
 NCU_MAGIC = b"NVR\x00"
 
 
-def read(path: Path) -> Trace:
+def read(path: Path, classes: Classes = COMMUNICATION) -> Trace:
     """The trace at ``path``: an nsys SQLite export, or a torch.profiler (Kineto) JSON, plain or gzipped.
+
+    ``classes`` name the kernels that move data between GPUs (``classify.communication`` reads a user's).
 
     Raises:
         TraceError: there is no such file, or it is something else; says what, and what to do.
@@ -30,9 +33,9 @@ def read(path: Path) -> Trace:
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(SQLITE_MAGIC):
-        return read_nsys(path)
+        return read_nsys(path, classes=classes)
     if head.startswith(GZIP_MAGIC) or head.lstrip()[:1] in (b"{", b"["):
-        return read_kineto(path)
+        return read_kineto(path, classes)
     raise _other(path, head)
 
 

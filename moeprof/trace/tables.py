@@ -6,6 +6,7 @@ known are -1, texts that are not known are "". A table always has all its column
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from moeprof.notes import Note
+from moeprof.trace.classify import COMMUNICATION, Classes
 
 # Work on the device, one row an operation.
 #   kind         "kernel" compute kernel, "comm" communication kernel, "copy" explicit copy, "migration" UVM migration,
@@ -46,6 +48,9 @@ RANGES: dict[str, str] = {
     "name": "category", "payload": "int64", "style": "category",
 }  # fmt: skip
 
+# Time that the profiler itself took on a thread.
+OVERHEADS: dict[str, str] = {"start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "name": "category"}
+
 # Hardware counters, long form, one row a kernel and metric (ncu).
 #   launch  ordinal of the kernel in its report; value in `unit`, base units
 COUNTERS: dict[str, str] = {
@@ -66,7 +71,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Trace:
-    """Tables of one trace. ``kind`` says which reader made it; ``producer`` "nsys 2025.3.1"; ``schema`` "3.20.3"."""
+    """Tables of one trace. ``kind`` says which reader made it; ``producer`` "nsys 2025.3.1"; ``schema`` "3.20.3".
+
+    ``streams`` maps (pid, context, stream) to "null" (the legacy default stream), "blocking" (made by cudaStreamCreate:
+    waits for the null stream) or "nonblocking", where the profiler recorded it.
+    """
 
     path: Path
     kind: Literal["nsys", "kineto"]
@@ -77,6 +86,9 @@ class Trace:
     ranges: pd.DataFrame
     devices: tuple[Device, ...] = ()
     notes: tuple[Note, ...] = field(default=())
+    streams: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    overheads: pd.DataFrame = field(default_factory=lambda: table(OVERHEADS, {}))
+    classes: Classes = COMMUNICATION
 
 
 def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:

@@ -1,0 +1,171 @@
+"""What a rule looks at: the judged part of one device's time, its gaps, its exposed copies, and "what if".
+
+``replay`` answers what-if questions with a queue model. In the order of their starts each operation begins when the one
+before it has ended and it is ready: ``end = max(end before + fixed, ready) + work``. ``work`` is the device time that no
+earlier operation covers; ``ready`` is the start of an operation that the host submitted late, which moves with the host;
+``fixed`` is a gap that the host did not cause. With nothing changed the model gives back the measured end to the nanosecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from moeprof.metrics.device import DeviceView
+from moeprof.metrics.focus import Focus, signatures
+from moeprof.metrics.host import Host
+from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered
+from moeprof.metrics.overlap import exposures
+from moeprof.trace import Device, Trace
+
+RECURS = 3  # a gap counts as often repeated when at least this many of its kind are half as long or longer
+LATENCY_NS = 3_000  # from a launch call's return to the kernel's start on an idle GPU, where the trace shows none
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One device, one focus. Arrays have one entry an operation that starts inside the focus, in order of start."""
+
+    trace: Trace
+    view: DeviceView
+    focus: Focus
+
+    @cached_property
+    def index(self) -> Times:
+        """Rows of the operations in ``view``."""
+        starts, pieces = self.view.starts, self.focus.pieces
+        return np.flatnonzero(pieces.contains(starts)) if len(pieces.starts) else np.empty(0, np.int64)
+
+    @cached_property
+    def starts(self) -> Times:
+        """Start of each operation."""
+        return self.view.starts[self.index]
+
+    @cached_property
+    def work(self) -> Times:
+        """Device time of each operation that no earlier one covers."""
+        left, right = newly_covered(self.starts, self.view.ends[self.index])
+        return np.maximum(right - left, 0)
+
+    @cached_property
+    def before(self) -> Times:
+        """When the device last ran dry before each operation: the latest end of those before it, or the piece's start."""
+        reach = np.maximum.accumulate(self.view.ends[self.index])
+        pieces = self.focus.pieces
+        opened = pieces.starts[np.searchsorted(pieces.starts, self.starts, side="right") - 1]
+        return np.maximum(np.concatenate([[EARLY], reach[:-1]]), opened)
+
+    @cached_property
+    def gaps(self) -> Times:
+        """Idle time that ends with each operation."""
+        return np.maximum(self.starts - self.before, 0)
+
+    @cached_property
+    def call(self) -> Times:
+        """Row of each operation's launch call, or -1."""
+        return self.view.ops["call"].to_numpy()[self.index]
+
+    @cached_property
+    def late(self) -> np.ndarray:
+        """Operations that the host had not submitted when the device ran dry."""
+        return (self.gaps > 0) & (self.call >= 0) & (self.view.call_ends[self.index] > self.before)
+
+    @cached_property
+    def once(self) -> Times:
+        """The part of each gap that does not recur: beyond twice the third longest gap before an operation of its kind."""
+        kind = signatures(self.view)[self.index]
+        order = np.lexsort((-self.gaps, kind))
+        first = np.concatenate([[True], kind[order][1:] != kind[order][:-1]]) if len(order) else np.empty(0, bool)
+        begins = np.flatnonzero(first)
+        sizes = np.diff(np.append(begins, len(order)))
+        third = np.where(sizes >= RECURS, self.gaps[order][np.minimum(begins + RECURS - 1, len(order) - 1)], 0)
+        cap = np.empty(len(order), dtype=np.int64)
+        cap[order] = np.repeat(2 * third, sizes)
+        return np.maximum(self.gaps - cap, 0) if self.focus.repeats else np.zeros(len(order), dtype=np.int64)
+
+    @cached_property
+    def span(self) -> int:
+        """Length of the focus without the gaps that do not recur, in ns; at least 1."""
+        return max(self.focus.pieces.total_ns - int(self.once.sum()), 1)
+
+    @cached_property
+    def idle_ns(self) -> int:
+        """Idle time of the focus."""
+        return int(self.gaps.sum())
+
+    @cached_property
+    def exposed(self) -> pd.DataFrame:
+        """The copies of the focus (``overlap.exposures``)."""
+        return exposures(self.view, self.focus.start_ns, self.focus.end_ns)
+
+    @cached_property
+    def device(self) -> Device | None:
+        """What the profiler recorded of the GPU."""
+        return next((d for d in self.trace.devices if d.index == self.view.index), None)
+
+    def owned(self, owner: Union) -> int:
+        """How much of a union lies in the focus, in ns."""
+        pieces = self.focus.pieces
+        return int(owner.covered(pieces.starts, pieces.ends).sum())
+
+    @property
+    def compute_ns(self) -> int:
+        """|K| of the focus."""
+        return self.owned(self.view.owners[0])
+
+    @cached_property
+    def host(self) -> Host:
+        """What the launching threads did."""
+        return Host(self.view, self.index, self.focus.start_ns, self.focus.end_ns)
+
+    def gain(self, host: Times | None = None, device: Times | None = None, waits: bool = True) -> int:
+        """What the focus gains, in ns, if each operation's host were ``host`` ns earlier and its work ``device`` ns less.
+
+        ``waits``: the host still waits where it did, so that it is never further ahead than since its last wait.
+        """
+        nothing = np.zeros(len(self.index), dtype=np.int64)
+        changes = tuple(nothing if x is None else x for x in (host, device))
+        blocks = self._blocks if waits else self._blocks[:1]
+        return int((self._ends(blocks, nothing, nothing) - self._ends(blocks, *changes)).sum())
+
+    @cached_property
+    def _blocks(self) -> Times:
+        """Where the host and the dry device began anew together: the first operation, and each after such a wait."""
+        fresh = self.late & (self.host.last_wait >= self.before)
+        return np.union1d([0], np.flatnonzero(fresh)).astype(np.int64)
+
+    def _ends(self, blocks: Times, host: Times, device: Times) -> Times:
+        """The end of each block of operations, were it to begin when it did."""
+        if not len(self.index):
+            return np.zeros(1, dtype=np.int64)
+        fixed = np.where(self.late, self.once, self.gaps) + self._seams
+        size = np.diff(np.append(blocks, len(self.index)))
+        ahead = host - np.repeat(host[blocks], size) * (len(blocks) > 1)
+        ready = np.where(self.late, self.starts, self._submitted) - ahead
+        work = self.work - device
+        reach = np.cumsum(fixed + work)
+        begun = np.concatenate([[0], reach])[blocks]
+        last = np.append(blocks[1:], len(self.index)) - 1
+        opened = np.maximum(self.before[blocks] - self._seams[blocks], self.focus.start_ns)
+        latest = np.maximum.reduceat(ready + work - reach, blocks) + reach[last]
+        return np.maximum(latest, opened + reach[last] - begun)
+
+    @cached_property
+    def _seams(self) -> Times:
+        """The time between the pieces of the focus, which passes whatever the host does."""
+        pieces = self.focus.pieces
+        piece = np.searchsorted(pieces.starts, self.starts, side="right") - 1
+        reach = np.concatenate([[EARLY], np.maximum.accumulate(self.view.ends[self.index])[:-1]])
+        new = np.concatenate([[False], piece[1:] != piece[:-1]])
+        return np.where(new, np.maximum(self.before - reach, 0), 0)
+
+    @cached_property
+    def _submitted(self) -> Times:
+        """The earliest start of the others: their launch call's return and a latency; very early where it is not known."""
+        returned = self.view.call_ends[self.index]
+        latency = (self.starts - returned)[self.late]
+        usual = int(np.median(np.maximum(latency, 0))) if len(latency) else LATENCY_NS
+        return np.minimum(np.where(returned > EARLY, returned, self.focus.start_ns - usual) + usual, self.starts)

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Trace the programs of faults.py with nsys and keep their exports, redacted and packed, with their clean times.
+
+usage: record_faults.py FOLDER [--nsys PATH] [--only NAME ...]
+
+Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), some of them also of the
+whole program and without NVTX, and FOLDER/times.json. Needs a GPU, nsys and torch. 80 runs take some eight minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faults
+
+from moeprof import tools
+from moeprof.capture import redact
+
+PROGRAM = Path(__file__).with_name("faults.py")
+WHOLE = ("far-ahead", "readback", "sync-api", "host-bound", "same-stream-copy", "first-iteration")
+TRACE = ("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node", "--force-overwrite=true")
+SCOPED = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
+
+
+def runs(only: list[str]) -> list[tuple[str, list[str]]]:
+    """(name of the recording, arguments of faults.py)."""
+    found = []
+    for name, program in faults.PROGRAMS.items():
+        for form in ("faulty", "mended") if program.expected else ("mended",):
+            found.append((f"{name}-{form}", [name, form]))
+    for name in WHOLE:
+        form = "faulty" if faults.PROGRAMS[name].expected else "mended"
+        found.append((f"{name}-{form}-whole", [name, form, "--whole"]))
+        found.append((f"{name}-{form}-whole-bare", [name, form, "--whole", "--bare"]))
+    return [(title, args) for title, args in found if not only or args[0] in only]
+
+
+def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
+    """The raw report of one run; None where nsys made none (its words go to stderr)."""
+    report = folder / f"{title}.nsys-rep"
+    scope = () if "--whole" in args else SCOPED
+    command = [str(nsys), "profile", *TRACE, *scope, "-o", str(report), sys.executable, str(PROGRAM), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not report.exists():
+        print(f"{title}: no report\n{done.stdout[-800:]}{done.stderr[-800:]}", file=sys.stderr)
+        return None
+    return report
+
+
+def kept(nsys: tools.Tool, report: Path, target: Path) -> int:
+    """Export, redact and pack one report; the packed size."""
+    export = tools.export_report(nsys, report, report.with_suffix(".sqlite"))
+    clean = report.with_suffix(".redacted")
+    redact.nsys_export(export, clean, os.environ)
+    packed = lzma.compress(clean.read_bytes(), preset=9)
+    target.write_bytes(packed)
+    return len(packed)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--nsys", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    args = parser.parse_args()
+    nsys = tools.find("nsys", args.nsys)
+    if nsys is None:
+        print("error: nsys was not found (--nsys PATH)", file=sys.stderr)
+        return 4
+    args.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(4) as pool:
+        waiting = {}
+        for title, arguments in runs(args.only):
+            report = trace(nsys.path, Path(scratch), title, arguments)
+            if report is not None:
+                waiting[title] = pool.submit(kept, nsys, report, args.folder / f"{title}.sqlite.xz")
+        for title, size in waiting.items():
+            print(f"{title}: {size.result()} bytes", flush=True)
+    timed = subprocess.run(
+        [sys.executable, str(PROGRAM), "--time", *args.only], capture_output=True, text=True, check=False
+    )
+    lines = [json.loads(line) for line in timed.stdout.splitlines()]
+    (args.folder / "times.json").write_text(
+        json.dumps({k: v for line in lines for k, v in line.items()}, indent=1) + "\n"
+    )
+    print(timed.stderr[-500:], file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
