@@ -23,7 +23,7 @@ def _narrow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     rows = scene.index[view.is_kernel[scene.index]]
     if device is None or not device.sm_count or not len(rows):
         return rows[:0], np.empty(0)
-    grid = view.ops[["grid_x", "grid_y", "grid_z"]].to_numpy()[rows]
+    grid = view.ops[["grid_x", "grid_y", "grid_z"]].to_numpy()[rows].astype(float)
     share = np.prod(np.maximum(grid, 1), axis=1) / device.sm_count
     lengths = view.ends[rows] - view.starts[rows]
     chosen = (share <= NARROW) & (lengths >= LONG_NS) & (grid[:, 0] > 0)

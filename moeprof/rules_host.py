@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from moeprof.metrics.analysis import Finding
@@ -17,8 +15,8 @@ from moeprof.trace.classify import BLOCKING
 LEAST_STARVED = 10  # gaps: fewer are no pattern
 UNLIKE_KERNELS = 4  # kinds of kernels from which a repeated chain is a step worth a graph, not one kernel in a loop
 ALIKE = 0.95  # of the operations must be the same one pass later
-LOADS = re.compile(r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)")
-SETS_UP = re.compile(r"^cuInit$|^cuDevicePrimaryCtxRetain$|^cuModuleGetLoadingMode$")
+LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"
+SETS_UP = r"^cuInit|^cuDevicePrimaryCtxRetain|^cuModuleGetLoadingMode"
 SLOW_FIRST, LEAST_FIRST_NS = (
     1.5,
     2_000_000,
@@ -35,7 +33,7 @@ def sync_api(scene: Scene) -> Finding | None:
     gain = max(scene.gain(host.in_waits(small), np.where(small, scene.work, 0), waits=False), drained)
     hidden = scene.exposed[scene.exposed["cause"] == "sync_between"]["exposed_ns"].sum()
     gain = min(gain, scene.idle_ns + int(scene.work[small].sum())) + min(int(hidden), scene.compute_ns)
-    blocking = host.of_kind(*BLOCKING)
+    blocking = scene.view.calls_of(*BLOCKING)
     names = call_names(scene, blocking)
     return finding(
         "sync-api", scene, gain,
@@ -48,7 +46,7 @@ def sync_api(scene: Scene) -> Finding | None:
 def allocator_in_loop(scene: Scene) -> Finding | None:
     """cudaMalloc and cudaFree block the host, cudaFree until the device is idle."""
     host = scene.host
-    chosen = host.of_kind("alloc")
+    chosen = scene.view.calls_of("alloc")
     inside = np.isin(np.arange(len(scene.index)), np.flatnonzero(_segments_with(scene, chosen)))
     gain = max(scene.gain(host.in_calls(chosen)), _attributed(scene, inside))
     names = call_names(scene, chosen)
@@ -87,9 +85,7 @@ def first_iteration(scene: Scene) -> Finding | None:
 
 def _loaded_late(scene: Scene) -> Finding | None:
     """Without ranges: code is loaded inside a loop that was traced without the program's own set-up."""
-    names = scene.view.calls["name"]
-    asked = {str(n) for n in names.cat.categories}
-    loads = names.isin([n for n in asked if LOADS.search(n)]).to_numpy()
+    loads = scene.view.calls_named(LOADS)
     if not scene.focus.repeats or not loads.any() or not _scoped(scene):
         return None
     inside = _segments_with(scene, loads, from_the_beginning=True)
@@ -109,10 +105,8 @@ def _loaded_late(scene: Scene) -> Finding | None:
 
 def _scoped(scene: Scene) -> bool:
     """Whether the recording began after the program's own set-up: at a cudaProfilerStart, or with no set-up call in it."""
-    calls = scene.view.calls
-    names = calls["name"].astype(str)
-    begun = calls["start_ns"][names.str.contains("ProfilerStart")]
-    return int(begun.min()) < scene.view.starts[0] if len(begun) else not names.str.contains(SETS_UP).any()
+    begun = scene.view.calls["start_ns"].to_numpy()[scene.view.calls_named("ProfilerStart")]
+    return bool(begun.min() < scene.view.starts[0]) if len(begun) else not scene.view.calls_named(SETS_UP).any()
 
 
 def _launch_path(scene: Scene) -> int:

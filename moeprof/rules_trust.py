@@ -57,10 +57,9 @@ def _lost(scene: Scene) -> tuple[np.ndarray, int]:
 
 def _capturing(scene: Scene) -> np.ndarray:
     """Calls that lie between cudaStreamBeginCapture and cudaStreamEndCapture of their process."""
-    calls = scene.view.calls
-    names, found = calls["name"].astype(str), np.zeros(len(calls), dtype=bool)
-    begins = np.flatnonzero(names.str.contains("StreamBeginCapture").to_numpy())
-    ends = np.flatnonzero(names.str.contains("StreamEndCapture").to_numpy())
+    found = np.zeros(len(scene.view.calls), dtype=bool)
+    begins = np.flatnonzero(scene.view.calls_named("StreamBeginCapture"))
+    ends = np.flatnonzero(scene.view.calls_named("StreamEndCapture"))
     for begin in begins:
         after = ends[ends > begin]
         found[begin : after[0] if len(after) else len(found)] = True

@@ -3,8 +3,10 @@
 
 usage: compare_with_nsys.py TRACE.sqlite [TRACE.sqlite ...] [--nsys PATH]
 
-Reports compared: cuda_gpu_kern_sum, cuda_gpu_mem_time_sum, cuda_gpu_mem_size_sum, cuda_kern_exec_trace,
-nvtx_gpu_proj_sum. Prints one line a report and the first differences; exits 0 if all numbers are equal, 1 if not.
+Reports compared: cuda_gpu_kern_sum, cuda_gpu_mem_time_sum, cuda_gpu_mem_size_sum, cuda_api_sum, cuda_kern_exec_sum,
+cuda_kern_exec_trace, nvtx_gpu_proj_sum, nvtx_gpu_proj_trace, nvtx_pushpop_sum, nvtx_startend_sum. Prints one line a report
+and the first differences; exits 0 if all numbers are equal, 1 if not. Projections are compared as far as nsys makes them:
+it leaves out replays of graphs that were traced whole, and start/end ranges that end on another thread.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from moeprof import tools
 from moeprof.errors import MoeprofError, ToolError
-from moeprof.metrics.analyze import range_sums
 from moeprof.metrics.launch import executions
+from moeprof.metrics.projection import projected
 from moeprof.trace import Trace, read
 
 Rows = Counter[tuple[str | int, ...]]
@@ -131,17 +134,97 @@ def proj_sum(rows: list[dict[str, str]]) -> Rows:
 
 
 def our_proj_sum(trace: Trace) -> Rows:
-    """The same from our tables; nsys lists only ranges with work."""
-    found = [r for r in range_sums(trace) if r.gpu_ops]
-    return Counter((f"{r.domain}:{r.name}", r.instances, r.gpu_span_ns or 0, r.host_ns, r.gpu_ops) for r in found)
+    """The same from our tables."""
+    found = _projected(trace)
+    found = found.assign(proj=found["last_ns"] - found["first_ns"], host=found["end_ns"] - found["start_ns"])
+    sums = found.groupby("label").agg(n=("proj", "size"), proj=("proj", "sum"), host=("host", "sum"), ops=("gpu_ops", "sum"))
+    return Counter((str(name), *map(int, row)) for name, *row in sums.itertuples(name=None))
+
+
+def _projected(trace: Trace) -> pd.DataFrame:
+    """Our projections as far as nsys makes them: of instances with work, without replays of graphs that were traced whole,
+    and without start/end ranges that end on another thread."""
+    ours = projected(replace(trace, ops=trace.ops[trace.ops["kind"] != "graph"].reset_index(drop=True)))
+    ours = ours[(ours["gpu_ops"] > 0) & (ours["end_tid"] == ours["tid"])]
+    return ours.assign(label=ours["domain"].astype(str) + ":" + ours["name"].astype(str))
+
+
+def api_sum(rows: list[dict[str, str]]) -> Rows:
+    """call, count, total, twice the median, min, max."""
+    return Counter((cell(r, "Name"), *_times(r, "Num Calls")) for r in rows)
+
+
+def our_api_sum(trace: Trace) -> Rows:
+    """The same from our tables."""
+    return _sums(trace.calls, trace.calls["name"].astype(str))
+
+
+def exec_sum(rows: list[dict[str, str]]) -> Rows:
+    """process, thread, device, count, queued count, then twice the median, min and max of T, A, Q and K."""
+    keys = ("PID", "TID", "DevId", "Count", "QCount")
+    parts = [(f"{part}Med", f"{part}Min", f"{part}Max") for part in "TAQK"]
+    return Counter(
+        tuple(whole(cell(r, k)) for k in keys)
+        + tuple(v for part in parts for v in (_twice(cell(r, part[0])), whole(cell(r, part[1])), whole(cell(r, part[2]))))
+        for r in rows
+    )
+
+
+def _twice(text: str) -> int:
+    return round(2 * float(text.replace(",", ""))) if text.strip() else -1
+
+
+def our_exec_sum(trace: Trace) -> Rows:
+    """The same from our tables."""
+    found = executions(trace)
+    found["queued"] = found["queue_ns"].where(found["queue_ns"] >= 0)
+    rows = []
+    for (pid, tid, device, _, _), part in found.groupby(["pid", "tid", "device", "api", "name"]):
+        numbers = [part[c].dropna() for c in ("total_ns", "api_ns", "queued", "kernel_ns")]
+        shown = [(round(2 * n.median()), int(n.min()), int(n.max())) if len(n) else (-1, -1, -1) for n in numbers]
+        rows.append((int(pid), int(tid), int(device), len(part), len(numbers[2]), *(v for n in shown for v in n)))
+    return Counter(rows)
+
+
+def proj_trace(rows: list[dict[str, str]]) -> Rows:
+    """range, projected start and duration, host start and duration, process, thread, GPU operations."""
+    names = ("Projected Start", "Projected Duration", "Orig Start", "Orig Duration", "PID", "TID", "NumGPUOps")
+    return Counter((cell(r, "Name"), *(whole(cell(r, n)) for n in names)) for r in rows)
+
+
+def our_proj_trace(trace: Trace) -> Rows:
+    """The same from our tables."""
+    found = _projected(trace)
+    parts = (found["first_ns"], found["last_ns"] - found["first_ns"], found["start_ns"], found["end_ns"] - found["start_ns"])
+    return Counter(zip(found["label"], *(p.tolist() for p in parts), found["pid"].tolist(), found["tid"].tolist(), found["gpu_ops"].tolist(), strict=True))
+
+
+def range_sum(rows: list[dict[str, str]]) -> Rows:
+    """range, instances, total, twice the median, min, max."""
+    return Counter((cell(r, "Range"), *_times(r, "Instances")) for r in rows)
+
+
+def our_range_sum(style: str) -> Callable[[Trace], Rows]:
+    """The same from our tables, for push/pop or start/end ranges."""
+
+    def ours(trace: Trace) -> Rows:
+        found = trace.ranges[trace.ranges["style"] == style]
+        return _sums(found, found["domain"].astype(str) + ":" + found["name"].astype(str))
+
+    return ours
 
 
 REPORTS: dict[str, tuple[Callable[[list[dict[str, str]]], Rows], Callable[[Trace], Rows]]] = {
     "cuda_gpu_kern_sum": (kern_sum, our_kern_sum),
     "cuda_gpu_mem_time_sum": (mem_time, our_mem_time),
     "cuda_gpu_mem_size_sum": (mem_size, our_mem_size),
+    "cuda_api_sum": (api_sum, our_api_sum),
+    "cuda_kern_exec_sum": (exec_sum, our_exec_sum),
     "cuda_kern_exec_trace": (kern_exec, our_kern_exec),
     "nvtx_gpu_proj_sum": (proj_sum, our_proj_sum),
+    "nvtx_gpu_proj_trace": (proj_trace, our_proj_trace),
+    "nvtx_pushpop_sum": (range_sum, our_range_sum("pushpop")),
+    "nvtx_startend_sum": (range_sum, our_range_sum("startend")),
 }
 
 
@@ -178,7 +261,10 @@ def compare(nsys: Path, path: Path) -> bool:
     """Print one line a report; whether all are equal."""
     trace, equal = read(path), True
     for name, rows in stats(nsys, path).items():
-        theirs, ours = REPORTS[name][0](rows), REPORTS[name][1](trace)
+        try:
+            theirs, ours = REPORTS[name][0](rows), REPORTS[name][1](trace)
+        except StopIteration:
+            raise ToolError(f"{name} has other columns: {', '.join(rows[0])}", "take the names of this nsys") from None
         same = theirs == ours
         equal &= same
         print(f"{'EQUAL' if same else 'DIFFERENT':<10} {name:<24} {sum(theirs.values()):>6} rows  {path}")

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def narrow() -> Step:
 
 def cudart() -> Any:
     """The CUDA runtime that torch has loaded."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
         path = next(line.split()[-1] for line in maps if "libcudart" in line)
     return ctypes.CDLL(path)
 

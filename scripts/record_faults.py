@@ -40,6 +40,7 @@ def runs(only: list[str]) -> list[tuple[str, list[str]]]:
         form = "faulty" if faults.PROGRAMS[name].expected else "mended"
         found.append((f"{name}-{form}-whole", [name, form, "--whole"]))
         found.append((f"{name}-{form}-whole-bare", [name, form, "--whole", "--bare"]))
+    found.append(("first-iteration-faulty-bare", ["first-iteration", "faulty", "--bare"]))
     return [(title, args) for title, args in found if not only or args[0] in only]
 
 
@@ -89,7 +90,7 @@ def main() -> int:
         [sys.executable, str(PROGRAM), "--time", *args.only], capture_output=True, text=True, check=False
     )
     lines = [json.loads(line) for line in timed.stdout.splitlines()]
-    (args.folder / "times.json").write_text(
+    (args.folder / f"times{args.only[0] if args.only else ''}.json").write_text(
         json.dumps({k: v for line in lines for k, v in line.items()}, indent=1) + "\n"
     )
     print(timed.stderr[-500:], file=sys.stderr)

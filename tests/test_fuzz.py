@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tracemaking import make_export
 
+from moeprof.analysing import analysis_of
 from moeprof.errors import MoeprofError
-from moeprof.findings import find
-from moeprof.metrics.analyze import analyze, iterations
+from moeprof.metrics.analyze import iterations
 from moeprof.trace import read
 from moeprof.trace.ncu import read_counters
 
@@ -36,7 +36,7 @@ def survives(path: Path) -> bool:
         warnings.simplefilter("error")
         try:
             trace = read(path)
-            find(analyze(trace))
+            analysis_of(trace)
             iterations(trace)
         except MoeprofError as error:
             assert error.message and "\n" not in error.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,10 +70,20 @@ class DeviceView:
         """End of that call."""
         return self._of_call("end_ns")
 
+    def calls_of(self, *kinds: str) -> np.ndarray:
+        """A mask over the trace's calls: those of these kinds."""
+        return self.calls["kind"].isin(kinds).to_numpy()
+
+    def calls_named(self, pattern: str) -> np.ndarray:
+        """A mask over the trace's calls: those whose names hold ``pattern`` (a regular expression)."""
+        names = self.calls["name"].cat
+        hits = np.array([re.search(pattern, str(name)) is not None for name in names.categories] + [False], dtype=bool)
+        return np.asarray(hits[names.codes.to_numpy()])
+
     @cached_property
     def thread_of_calls(self) -> np.ndarray:
         """One number for each thread of the calls."""
-        pids, tids = self.calls["pid"].to_numpy(), self.calls["tid"].to_numpy()
+        pids, tids = (self.calls[c].to_numpy().astype(np.int64) for c in ("pid", "tid"))
         return pd.factorize((pids << 32) ^ tids)[0]
 
     def _of_call(self, column: str) -> Times:
@@ -113,18 +124,18 @@ class DeviceView:
         labels = np.array(
             [communication_class(str(n), self.classes) or "" for n in names.categories] + [""], dtype=object
         )
-        of_kernels = np.where((kinds == "comm").to_numpy(), labels[names.codes.to_numpy()], "")
+        of_kernels = np.where((kinds == "comm").to_numpy(), labels[names.codes.to_numpy()], "").astype(object)
         return np.where(self.is_copy & (self.direction == "P2P"), PEER_COPY, of_kernels)
 
     @cached_property
     def communicates(self) -> bool:
         """Whether anything moves data between GPUs."""
-        return bool((self.communication != "").any())
+        return bool((self.ops["kind"] == "comm").any() or (self.ops["direction"] == "P2P").any())
 
     @cached_property
     def direction(self) -> np.ndarray:
         """Direction of each copy, as text."""
-        return self.ops["direction"].astype(str).to_numpy()
+        return texts(self.ops["direction"])
 
     @cached_property
     def pageable(self) -> np.ndarray:
@@ -169,6 +180,11 @@ class DeviceView:
     def starting(self, start: int, end: int) -> np.ndarray:
         """Which operations start inside [start, end)."""
         return (self.starts >= start) & (self.starts < end)
+
+
+def texts(column: pd.Series) -> np.ndarray:
+    """A categorical column as an array of its texts."""
+    return np.asarray(column.cat.categories.to_numpy(dtype=object)[column.cat.codes.to_numpy()])
 
 
 def views(trace: Trace, device: int | None = None) -> tuple[DeviceView, ...]:

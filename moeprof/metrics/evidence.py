@@ -6,7 +6,6 @@ The rows of a cause add up to its nanoseconds in ``why_exposed`` and in ``idle``
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from moeprof.metrics.analysis import Cause
 from moeprof.metrics.device import DeviceView
@@ -31,8 +30,20 @@ TRY_IDLE = {
     "host": "take host work off the loop, or prepare it while the GPU works",
     "dependency": "let streams wait only for what they read",
 }
-LATENCY = "latency"
 MOST = 0.5  # of a gap's host time inside allocations: they are named
+
+# What stands beside a cause, as one number: a form, and the number of a call's name (or of a direction's, and of a call's).
+CALL, LATENCY, EVENT, SUBMITTED, OUTSIDE, UNKNOWN, COPY = range(7)
+FORMS = {
+    CALL: "{call}",
+    LATENCY: "latency of {call}",
+    EVENT: "a stream's wait for an event before {call}",
+    SUBMITTED: "submitted by {call}",
+    OUTSIDE: "outside CUDA",
+    UNKNOWN: "no launch call known",
+    COPY: "{direction} by {call}",
+}
+NAMES = 1 << 20  # more names of calls or directions than any trace has
 
 
 def exposed_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
@@ -40,11 +51,10 @@ def exposed_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
     rows = exposures(view, start, end)
     rows = rows[rows["exposed_ns"] > 0]
     ops = rows["op"].to_numpy(dtype=np.int64)
-    what = _call_names(view, view.ops["call"].to_numpy()[ops])
-    labels = rows["direction"].astype(str).to_numpy(dtype=object) + " by " + what
-    return _grouped(
-        view, rows["cause"].to_numpy(dtype=object), labels, ops, rows["exposed_ns"].to_numpy(np.int64), TRY_COPY
-    )
+    direction = view.ops["direction"].cat.codes.to_numpy().astype(np.int64)[ops]
+    what = (COPY * NAMES + direction) * NAMES + _call_codes(view, view.ops["call"].to_numpy()[ops])
+    causes, codes = np.unique(rows["cause"].to_numpy(dtype=object).astype(str), return_inverse=True)
+    return _grouped(view, list(causes), codes, what, ops, rows["exposed_ns"].to_numpy(np.int64), TRY_COPY)
 
 
 def idle_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
@@ -52,53 +62,52 @@ def idle_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
     found = gaps(view, start, end)
     parts = {"launch": found.launch, "sync": found.sync, "host": found.host, "dependency": found.dependency}
     kept = {cause: np.flatnonzero(ns > 0) for cause, ns in parts.items()}
-    what = [_what(view, found, cause, rows) for cause, rows in kept.items()]
-    causes = np.repeat(np.array(list(kept), dtype=object), [len(rows) for rows in kept.values()])
+    what = np.concatenate([_what(view, found, cause, rows) for cause, rows in kept.items()])
+    codes = np.repeat(np.arange(len(kept)), [len(rows) for rows in kept.values()])
     ns = np.concatenate([parts[cause][rows] for cause, rows in kept.items()])
     ops = np.concatenate([found.ender[rows] for rows in kept.values()]).astype(np.int64)
-    return _grouped(view, causes, np.concatenate(what), ops, ns, TRY_IDLE)
+    return _grouped(view, list(kept), codes, what, ops, ns, TRY_IDLE)
 
 
-def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> np.ndarray:
+def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> Times:
     """For each gap what the host was in: the launch call, the blocking call, an allocation, or nothing of CUDA."""
     ender = found.ender[rows]
     call = view.ops["call"].to_numpy()[ender]
     if cause == "launch":
-        return _call_names(view, call)
+        return _form(CALL, _call_codes(view, call))
     if cause == "dependency":
         return _waited_for(view, found, rows)
     if cause == "sync":
-        return _call_names(view, _last_before(view, ender, BLOCKING))
-    allocation = _last_before(view, ender, ("alloc",))
+        return _form(CALL, _call_codes(view, _last_before(view, ender, view.calls_of(*BLOCKING))))
+    allocation = _last_before(view, ender, view.calls_of("alloc"))
     starts, ends = (np.append(view.calls[c].to_numpy(), EARLY) for c in ("start_ns", "end_ns"))
     begun = np.maximum(starts[allocation], found.starts[rows])
     until = np.minimum(ends[allocation], np.minimum(view.call_starts[ender], found.ends[rows]))
     inside = (allocation >= 0) & (until - begun > MOST * found.host[rows])
-    return np.where(inside, _call_names(view, allocation), np.where(call >= 0, "outside CUDA", "no launch call known"))
+    elsewhere = _form(np.where(call >= 0, OUTSIDE, UNKNOWN), np.zeros(len(rows), dtype=np.int64))
+    return np.where(inside, _form(CALL, _call_codes(view, allocation)), elsewhere)
 
 
-def _waited_for(view: DeviceView, found: Gaps, rows: Times) -> np.ndarray:
+def _waited_for(view: DeviceView, found: Gaps, rows: Times) -> Times:
     """For each gap after the launch call had returned: the latency of that call, or an event that the stream waits for."""
     ender = found.ender[rows]
     call = view.ops["call"].to_numpy()[ender]
-    names = _call_names(view, call)
     late = (call >= 0) & (view.call_ends[ender] > found.starts[rows])
-    before = _call_names(view, _last_before(view, ender, None))
-    waits = np.array(["WaitEvent" in str(name) for name in before], dtype=bool)
-    return np.select(
-        [late, waits], [LATENCY + " of " + names, before + " before " + names], default="submitted by " + names
-    ).astype(object)
+    before = _last_before(view, ender, np.ones(len(view.calls), dtype=bool))
+    waits = np.append(view.calls_named("WaitEvent"), False)[before]
+    return _form(np.select([late, waits], [LATENCY, EVENT], default=SUBMITTED), _call_codes(view, call))
 
 
-def _last_before(view: DeviceView, ops: Times, kinds: tuple[str, ...] | None) -> Times:
-    """The row of the last call of these kinds (of any, with None) that the operation's thread began before its launch call;
-    -1 without one."""
+def _form(form: int | np.ndarray, code: Times) -> Times:
+    return np.asarray(form, dtype=np.int64) * NAMES * NAMES + code
+
+
+def _last_before(view: DeviceView, ops: Times, chosen: np.ndarray) -> Times:
+    """The row of the last chosen call that the operation's thread began before its launch call; -1 without one."""
     found = np.full(len(ops), -1)
     if not len(view.calls):
         return found
-    call, thread = view.ops["call"].to_numpy()[ops], view.thread_of_calls
-    chosen = np.ones(len(thread), dtype=bool) if kinds is None else view.calls["kind"].isin(kinds).to_numpy()
-    starts = view.calls["start_ns"].to_numpy()
+    call, thread, starts = view.ops["call"].to_numpy()[ops], view.thread_of_calls, view.calls["start_ns"].to_numpy()
     for number in np.unique(thread[chosen]):
         rows = np.flatnonzero(chosen & (thread == number))
         mine = (call >= 0) & (thread[call] == number)
@@ -106,39 +115,41 @@ def _last_before(view: DeviceView, ops: Times, kinds: tuple[str, ...] | None) ->
     return found
 
 
-def _call_names(view: DeviceView, calls: Times) -> np.ndarray:
-    names = np.append(view.calls["name"].cat.categories.to_numpy(dtype=object), "a call that was not recorded")
-    codes = np.append(view.calls["name"].cat.codes.to_numpy(), -1)
-    return np.asarray(names[np.where(calls >= 0, codes[calls], -1)], dtype=object)
+def _call_codes(view: DeviceView, calls: Times) -> Times:
+    """The number of each call's name; the last number where the call is not known."""
+    codes = np.append(view.calls["name"].cat.codes.to_numpy().astype(np.int64), NAMES - 1)
+    return np.asarray(codes[np.where(calls >= 0, calls, -1)])
+
+
+def _text(view: DeviceView, what: int) -> str:
+    names, directions = view.calls["name"].cat.categories, view.ops["direction"].cat.categories
+    form, direction, call = what // NAMES // NAMES, what // NAMES % NAMES, what % NAMES
+    name = "a call that was not recorded" if call == NAMES - 1 else str(names[call]) if call < len(names) else ""
+    return FORMS[form].format(call=name, direction=directions[direction] if direction < len(directions) else "")
 
 
 def _grouped(
-    view: DeviceView, causes: np.ndarray, what: np.ndarray, ops: Times, ns: Times, try_: dict[str, str]
+    view: DeviceView, causes: list[str], codes: Times, what: Times, ops: Times, ns: Times, try_: dict[str, str]
 ) -> tuple[Cause, ...]:
+    """One row for each cause, evidence and stream."""
     if not len(ops):
         return ()
-    table = pd.DataFrame(
-        {"cause": causes, "what": what, "stream": view.ops["stream"].to_numpy()[ops], "ns": ns, "op": ops}
-    )
-    groups = table.groupby(["cause", "what", "stream"], sort=False)
-    sums = groups["ns"].agg(["size", "sum", "max"])
-    longest = table.loc[groups["ns"].idxmax()].set_index(["cause", "what", "stream"])["op"]
-    rows = [
-        Cause(
-            str(c),
-            str(w),
-            int(s),
-            int(n),
-            int(total),
-            int(most),
-            int(view.starts[longest[c, w, s]]),
-            _try(str(c), str(w), try_),
-        )
-        for (c, w, s), n, total, most in sums.itertuples(name=None)
-    ]
+    evidence, of = np.unique(what, return_inverse=True)
+    streams, on = np.unique(view.ops["stream"].to_numpy()[ops], return_inverse=True)
+    key, group = np.unique((codes * len(evidence) + of) * len(streams) + on, return_inverse=True)
+    order = np.lexsort((-ns, group))
+    first = np.searchsorted(group[order], np.arange(len(key)))
+    total = np.add.reduceat(ns[order], first)
+    sizes = np.diff(np.append(first, len(order)))
+    rows = []
+    for number, k in enumerate(key):
+        cause, seen, stream = causes[k // len(streams) // len(evidence)], evidence[k // len(streams) % len(evidence)], streams[k % len(streams)]
+        longest = order[first[number]]
+        cure = try_["launch"] if seen // NAMES // NAMES == LATENCY else try_[cause]  # latency counts as dependency
+        rows.append(
+            Cause(
+                cause, _text(view, int(seen)), int(stream), int(sizes[number]), int(total[number]), int(ns[longest]),
+                int(view.starts[ops[longest]]), cure,
+            )
+        )  # fmt: skip
     return tuple(sorted(rows, key=lambda r: (-r.total_ns, r.cause, r.what, r.stream)))
-
-
-def _try(cause: str, what: str, table: dict[str, str]) -> str:
-    """Latency after a launch call is counted as dependency, but its cure is the launch's."""
-    return table["launch"] if what.startswith(LATENCY) and "launch" in table else table[cause]

@@ -78,16 +78,12 @@ class Host:
         begin[order] = before[np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
         return np.where(self.thread >= 0, begin, finish), finish
 
-    def of_kind(self, *kinds: str) -> Chosen:
-        """A mask over the trace's calls."""
-        return self.view.calls["kind"].isin(kinds).to_numpy()
-
     @cached_property
     def last_wait(self) -> Times:
         """For each operation the end of the last blocking call in its segment; very early where there is none."""
         begin, finish = self.segments
         found = np.full(len(self.index), EARLY)
-        blocking = self.of_kind(*BLOCKING)
+        blocking = self.view.calls_of(*BLOCKING)
         for thread, rows in self.calls.items():
             waits, mine = rows[blocking[rows]], self.thread == thread
             place = np.searchsorted(self._starts[waits], finish[mine], side="left") - 1
@@ -121,7 +117,7 @@ class Host:
         """The thread's intervals [begin, until) without allocations and long stays elsewhere."""
         mine = self.thread == thread
         rows = self.calls[thread]
-        allocations = self._union(rows[self.of_kind("alloc")[rows]])
+        allocations = self._union(rows[self.view.calls_of("alloc")[rows]])
         return minus(union(begin[mine], until[mine]), both(allocations, self.stays(thread)))
 
     def _union(self, rows: Times) -> Union:

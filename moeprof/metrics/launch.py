@@ -69,7 +69,8 @@ def _counts(calls: pd.DataFrame) -> tuple[CallCount, ...]:
 
 def executions(trace: Trace) -> pd.DataFrame:
     """One row a joined kernel, as ``nsys stats cuda_kern_exec_trace`` has them: api_start_ns, api_ns (A), queue_ns (Q,
-    -1 where the kernel started before its call returned), kernel_start_ns, kernel_ns (K), total_ns (T), device, name."""
+    -1 where the kernel started before its call returned), kernel_start_ns, kernel_ns (K), total_ns (T), device, name, pid,
+    tid, api (the call's name)."""
     ops = trace.ops[trace.ops["kind"].isin(["kernel", "comm"]) & (trace.ops["call"] >= 0)]
     call = trace.calls.iloc[ops["call"]]
     begin, returned = call["start_ns"].to_numpy(), call["end_ns"].to_numpy()
@@ -84,5 +85,8 @@ def executions(trace: Trace) -> pd.DataFrame:
             "total_ns": np.maximum(returned, end) - begin,
             "device": ops["device"].to_numpy(),
             "name": ops["name"].astype(str).to_numpy(),
+            "pid": call["pid"].to_numpy(),
+            "tid": call["tid"].to_numpy(),
+            "api": call["name"].astype(str).to_numpy(),
         }
     )

@@ -50,6 +50,7 @@ CALL_KINDS = (
 )
 BLOCKING = ("sync", "copy_sync")
 _VERSION = re.compile(r"(_v\d+)?(_ptsz|_ptds)?$")
+_SHORT_VERSION = re.compile(r"_v\d{4}$")  # what nsys takes off: cudaLaunchKernel_v7000, but not cudaGraphLaunch_v10000
 
 
 def relabel(texts: pd.Categorical, label: Callable[[str], str]) -> pd.Categorical:
@@ -87,10 +88,11 @@ def communication(path: Path) -> Classes:
 
 
 def call_name(name: str) -> str:
-    """``cudaLaunchKernel_v7000`` -> ``cudaLaunchKernel``, as nsys prints it."""
-    return _VERSION.sub("", name)
+    """``cudaLaunchKernel_v7000`` -> ``cudaLaunchKernel``, as nsys prints it; ``cudaGraphLaunch_v10000`` stays, as there."""
+    return _SHORT_VERSION.sub("", name)
 
 
 def call_kind(name: str) -> str:
     """The kind of a host call by its name."""
-    return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "other")
+    plain = _VERSION.sub("", name)
+    return next((kind for kind, pattern in CALL_KINDS if pattern.search(plain)), "other")

@@ -1,12 +1,17 @@
 """Columns of an SQLite export as numpy arrays: through Arrow's ADBC driver where it is installed, through sqlite3 where not.
 
-ADBC reads a million rows of five columns in a fifth of a second, sqlite3 in one; the arrays are the same.
+ADBC reads a million rows of five columns in a fifth of a second, sqlite3 in one; the arrays are the same. Arrow reads large
+tables in pieces, some at a time, each with a connection of its own, so that no table is in memory twice.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.errors import TraceError
+
+PIECE = 250_000  # rows
+MOST_PIECES = 10_000  # beyond it row ids are not what they seem
+MOST_AT_ONCE = 8
+MOST_INT32 = np.iinfo(np.int32).max
 
 Integers = dict[str, npt.NDArray[np.int64]]
 
@@ -32,15 +42,13 @@ class Export:
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             self.db.close()
             raise
-        self.arrow = _arrow(self.uri) if fast else None
+        self.fast = fast and _installed()
 
     def __enter__(self) -> Export:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.db.close()
-        if self.arrow is not None:
-            self.arrow.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a small query."""
@@ -50,8 +58,10 @@ class Export:
         """The names of a table's columns."""
         return {row[1] for row in self.rows(f'PRAGMA table_info("{table}")')}
 
-    def integers(self, table: str, wanted: Mapping[str, int]) -> Integers:
+    def integers(self, table: str, wanted: Mapping[str, int], small: Collection[str] = ()) -> Integers:
         """Columns of whole numbers, name -> default: what is NULL, a missing column and a missing table take the default.
+
+        Columns in ``small`` are int32; a value there that does not fit (damage) is -1.
 
         Raises:
             TraceError: a column holds something else; names the table.
@@ -61,23 +71,38 @@ class Export:
         there = self.columns(table)
         names = [name for name in wanted if name in there]
         picked = ", ".join(f'COALESCE("{name}", {wanted[name]})' for name in names) or "1"
-        arrays = self._arrays(table, f'SELECT {picked} FROM "{table}"', max(len(names), 1))
+        arrays = self._arrays(table, f'SELECT {picked} FROM "{table}"', [name in small for name in names] or [False])
         found = dict(zip(names, arrays, strict=False))
         return {
-            name: found.get(name, np.full(len(arrays[0]), default, dtype=np.int64)) for name, default in wanted.items()
+            name: found.get(name, np.full(len(arrays[0]), default, dtype=np.int32 if name in small else np.int64))
+            for name, default in wanted.items()
         }
 
-    def _arrays(self, table: str, query: str, width: int) -> list[npt.NDArray[np.int64]]:
-        found = None if self.arrow is None else _fetched(self.arrow, query)
+    def _arrays(self, table: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int64]]:
+        found = self._fetched(table, query, narrow) if self.fast else None
         if found is not None:
             return found
         try:
-            block = np.array(self.rows(query), dtype=np.int64).reshape(-1, width)
+            block = np.array(self.rows(query), dtype=np.int64).reshape(-1, len(narrow))
         except (ValueError, TypeError, OverflowError) as error:
             raise TraceError(
                 f"{self.path}: table {table} does not read as whole numbers: {error}", "export it again"
             ) from error
-        return [np.ascontiguousarray(block[:, index]) for index in range(width)]
+        return [_sized(np.ascontiguousarray(block[:, i]), small) for i, small in enumerate(narrow)]
+
+    def _fetched(self, table: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int64]] | None:
+        """The query's columns through Arrow; None where the driver fails: sqlite3 then says what is wrong."""
+        try:
+            last = self.rows(f'SELECT MAX(rowid) FROM "{table}"')[0][0] or 0
+            first = self.rows(f'SELECT MIN(rowid) FROM "{table}"')[0][0] or 0
+            if last - first < PIECE or last - first > MOST_PIECES * PIECE:
+                return _piece(self.uri, query, narrow)
+            limits = [f"{query} WHERE rowid BETWEEN {at} AND {at + PIECE - 1}" for at in range(first, last + 1, PIECE)]
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_AT_ONCE)) as pool:
+                pieces = list(pool.map(lambda part: _piece(self.uri, part, narrow), limits))
+        except Exception:  # kinds of errors differ from driver to driver, and every one of them has the same answer
+            return None
+        return [np.concatenate([piece.pop(0) for piece in pieces]) for _ in narrow]
 
 
 def _text(data: bytes) -> str:
@@ -85,22 +110,29 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def _fetched(arrow: Any, query: str) -> list[npt.NDArray[np.int64]] | None:
-    """The query's columns through Arrow; None where the driver fails: sqlite3 then says what is wrong."""
-    try:
-        with arrow.cursor() as cursor:
-            cursor.execute(query)
-            columns = cursor.fetch_arrow_table().columns
-        return [c.to_numpy().astype(np.int64, casting="safe") if len(c) else np.empty(0, np.int64) for c in columns]
-    except Exception:  # kinds of errors differ from driver to driver, and every one of them has the same answer
-        return None
+def _piece(uri: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int64]]:
+    """The columns of one query, through a connection of its own."""
+    with closing(_arrow(uri)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(query)
+        columns = cursor.fetch_arrow_table().columns
+        whole = [c.to_numpy().astype(np.int64, casting="safe") if len(c) else np.empty(0, np.int64) for c in columns]
+    return [_sized(column, small) for column, small in zip(whole, narrow, strict=True)]
+
+
+def _sized(column: npt.NDArray[np.int64], small: bool) -> Any:
+    """The column as int32 where it is a small one; what does not fit becomes -1."""
+    if not small:
+        return column
+    fits = np.abs(column) <= MOST_INT32
+    return column.astype(np.int32) if fits.all() else np.where(fits, column, -1).astype(np.int32)
+
+
+def _installed() -> bool:
+    """Whether Arrow's driver and pyarrow are here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("adbc_driver_sqlite", "pyarrow"))
 
 
 def _arrow(uri: str) -> Any:
-    """An ADBC connection; None where the driver or pyarrow is not installed."""
-    try:
-        import adbc_driver_sqlite.dbapi as driver
-        import pyarrow  # noqa: F401
-    except ImportError:
-        return None
+    import adbc_driver_sqlite.dbapi as driver
+
     return driver.connect(uri)

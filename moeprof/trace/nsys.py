@@ -45,6 +45,12 @@ _STREAM = {"processId": 0, "contextId": -1, "streamId": -1, "flag": -1}
 STREAMS = {1: "blocking", 2: "nonblocking", 3: "null"}  # CUpti_ActivityStreamFlag
 _OVERHEAD = {"start": -1, "end": -1, "globalTid": 0, "nameId": -1}
 
+_SMALL = {
+    "deviceId", "contextId", "streamId", "gridX", "gridY", "gridZ", "blockX", "blockY", "blockZ", "registersPerThread",
+    "staticSharedMemory", "dynamicSharedMemory", "demangledName", "shortName", "nameId", "copyKind", "srcKind", "dstKind",
+    "eventType", "textId", "domainId",
+}  # fmt: skip
+
 Columns = dict[str, Any]  # column of OPS (and "process") -> int64 array or categorical
 
 
@@ -120,12 +126,12 @@ class _Reader:
 
     def _calls(self) -> tuple[pd.DataFrame, np.ndarray]:
         """The calls, and the process of each (with the bits of machine and VM)."""
-        raw = self.export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", _CALL)
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_RUNTIME", _CALL, _SMALL)
         order = time_order(raw["start"], raw["end"])
         raw = raw if order is None else {name: column[order] for name, column in raw.items()}
         names = classify.relabel(self._named(raw["nameId"]), classify.call_name)
         data = {
-            "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK,
+            "start_ns": raw["start"], "end_ns": raw["end"], "pid": _pid(raw["globalTid"]), "tid": (raw["globalTid"] & TID_MASK).astype(np.int32),
             "name": names, "correlation": raw["correlationId"], "kind": classify.relabel(names, classify.call_kind),
         }  # fmt: skip
         return table(CALLS, data), raw["globalTid"] // PROCESS
@@ -141,7 +147,7 @@ class _Reader:
         return table(OPS, columns | {"call": _joined(keys[: len(processes)], keys[len(processes) :])})
 
     def _kernels(self) -> Columns:
-        raw = self.export.integers("CUPTI_ACTIVITY_KIND_KERNEL", _KERNEL)
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_KERNEL", _KERNEL, _SMALL)
         names = self._named(np.where(raw["demangledName"] >= 0, raw["demangledName"], raw["shortName"]))
         shape = {
             "registers": "registersPerThread",
@@ -153,7 +159,7 @@ class _Reader:
         return _on_device(raw) | {new: raw[old] for new, old in shape.items()} | kinds
 
     def _copies(self) -> Columns:
-        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMCPY", _COPY)
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMCPY", _COPY, _SMALL)
 
         def label(ids: np.ndarray, texts: dict[int, str]) -> pd.Categorical:
             codes, unique = pd.factorize(ids)
@@ -172,7 +178,7 @@ class _Reader:
         }
 
     def _memsets(self) -> Columns:
-        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMSET", _MEMSET)
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_MEMSET", _MEMSET, _SMALL)
         count = len(raw["start"])
         return _on_device(raw) | {
             "kind": one_text("memset", count),
@@ -181,12 +187,12 @@ class _Reader:
         }
 
     def _graphs(self) -> Columns:
-        raw = self.export.integers("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", _ON_DEVICE)
+        raw = self.export.integers("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", _ON_DEVICE, _SMALL)
         count = len(raw["start"])
         return _on_device(raw) | {"kind": one_text("graph", count), "name": one_text("CUDA graph replay", count)}
 
     def _ranges(self) -> tuple[pd.DataFrame, int]:
-        raw = self.export.integers("NVTX_EVENTS", _NVTX)
+        raw = self.export.integers("NVTX_EVENTS", _NVTX, _SMALL)
         texts = self._texts(raw["textId"])
         domains = self._domains(raw, texts)
         chosen = np.isin(raw["eventType"], (PUSH_POP, START_END))
@@ -278,7 +284,7 @@ class _Reader:
 
 
 def _pid(global_id: np.ndarray) -> np.ndarray:
-    return (global_id // PROCESS) & TID_MASK
+    return ((global_id // PROCESS) & TID_MASK).astype(np.int32)
 
 
 def _on_device(raw: Integers) -> Columns:

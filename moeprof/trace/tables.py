@@ -17,6 +17,8 @@ import pandas as pd
 from moeprof.notes import Note
 from moeprof.trace.classify import COMMUNICATION, Classes
 
+MOST_INT32 = np.iinfo(np.int32).max
+
 # Work on the device, one row an operation.
 #   kind         "kernel" compute kernel, "comm" communication kernel, "copy" explicit copy, "migration" UVM migration,
 #                "memset", "graph" a CUDA graph replay that was traced as a whole (its kernels are not known)
@@ -27,29 +29,29 @@ from moeprof.trace.classify import COMMUNICATION, Classes
 #   graph_node   node id where a CUDA graph launched it, else -1
 #   grid, block  launch shape; registers per thread; shared memory in bytes
 OPS: dict[str, str] = {
-    "start_ns": "int64", "end_ns": "int64", "device": "int64", "stream": "int64", "kind": "category", "name": "category",
-    "pid": "int64", "context": "int64", "correlation": "int64", "call": "int64", "bytes": "int64", "direction": "category",
+    "start_ns": "int64", "end_ns": "int64", "device": "int32", "stream": "int32", "kind": "category", "name": "category",
+    "pid": "int32", "context": "int32", "correlation": "int64", "call": "int64", "bytes": "int64", "direction": "category",
     "src_memory": "category", "dst_memory": "category", "graph_node": "int64",
-    "grid_x": "int64", "grid_y": "int64", "grid_z": "int64", "block_x": "int64", "block_y": "int64", "block_z": "int64",
-    "registers": "int64", "static_shared_bytes": "int64", "dynamic_shared_bytes": "int64",
+    "grid_x": "int32", "grid_y": "int32", "grid_z": "int32", "block_x": "int32", "block_y": "int32", "block_z": "int32",
+    "registers": "int32", "static_shared_bytes": "int32", "dynamic_shared_bytes": "int32",
 }  # fmt: skip
 
 # Host calls into the CUDA runtime and driver, one row a call.
 #   kind  "launch" (a kernel), "graph_launch", "copy", "memset", "sync" (blocks the host), "event", "alloc", "other"
 CALLS: dict[str, str] = {
-    "start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "name": "category", "correlation": "int64",
+    "start_ns": "int64", "end_ns": "int64", "pid": "int32", "tid": "int32", "name": "category", "correlation": "int64",
     "kind": "category",
 }  # fmt: skip
 
 # NVTX (or profiler) ranges, one row an instance that was closed inside the trace.
 #   tid, end_tid  the threads that opened and closed it; style "pushpop" or "startend"; payload: its number, or -1
 RANGES: dict[str, str] = {
-    "start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "end_tid": "int64", "domain": "category",
+    "start_ns": "int64", "end_ns": "int64", "pid": "int32", "tid": "int32", "end_tid": "int32", "domain": "category",
     "name": "category", "payload": "int64", "style": "category",
 }  # fmt: skip
 
 # Time that the profiler itself took on a thread.
-OVERHEADS: dict[str, str] = {"start_ns": "int64", "end_ns": "int64", "pid": "int64", "tid": "int64", "name": "category"}
+OVERHEADS: dict[str, str] = {"start_ns": "int64", "end_ns": "int64", "pid": "int32", "tid": "int32", "name": "category"}
 
 # Hardware counters, long form, one row a kernel and metric (ncu).
 #   launch  ordinal of the kernel in its report; value in `unit`, base units
@@ -111,7 +113,12 @@ def _column(values: Any, dtype: str, length: int) -> Any:
         return values
     if dtype == "category":
         return one_text("", length) if values is None else pd.Categorical(np.asarray(values, dtype=object))
-    return np.full(length, -1, dtype=dtype) if values is None else np.asarray(values, dtype=dtype)
+    if values is None:
+        return np.full(length, -1, dtype=dtype)
+    array = np.asarray(values)
+    if dtype == "int32" and array.dtype != np.int32 and len(array):  # what does not fit is not known
+        array = np.where(np.abs(array.astype(np.int64)) <= MOST_INT32, array, -1)
+    return array.astype(dtype, copy=False)
 
 
 def one_text(text: str, length: int) -> pd.Categorical:
