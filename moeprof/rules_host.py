@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from moeprof.metrics.analysis import Finding
-from moeprof.metrics.focus import LEAST_PASSES, signatures
+from moeprof.metrics.focus import LEAST_PASSES
 from moeprof.metrics.host import Chosen
-from moeprof.metrics.intervals import EARLY, Times
+from moeprof.metrics.intervals import EARLY
 from moeprof.metrics.scene import Scene
 from moeprof.rules import TINY_BYTES, call_names, example, finding
 from moeprof.trace.classify import BLOCKING
 
-LEAST_STARVED = 10  # gaps: fewer are no pattern
-UNLIKE_KERNELS = 4  # kinds of kernels from which a repeated chain is a step worth a graph, not one kernel in a loop
-ALIKE = 0.95  # of the operations must be the same one pass later
 LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"
 SETS_UP = r"^cuInit|^cuDevicePrimaryCtxRetain|^cuModuleGetLoadingMode"
 SLOW_FIRST, LEAST_FIRST_NS = (
@@ -109,13 +106,6 @@ def _scoped(scene: Scene) -> bool:
     return bool(begun.min() < scene.view.starts[0]) if len(begun) else not scene.view.calls_named(SETS_UP).any()
 
 
-def _launch_path(scene: Scene) -> int:
-    """What free launches of the kernels outside graphs would gain; 0 where too few gaps speak for it."""
-    kernels = scene.view.is_kernel[scene.index] & ~scene.view.in_graph[scene.index]
-    starved = kernels & scene.late & (scene.host.last_wait == EARLY)
-    return scene.gain(scene.host.in_launches(kernels)) if starved.sum() >= LEAST_STARVED else 0
-
-
 def launch_bound(scene: Scene) -> Finding | None:
     """Kernels end before the host has launched the next one."""
     kernels = scene.view.is_kernel[scene.index]
@@ -124,7 +114,7 @@ def launch_bound(scene: Scene) -> Finding | None:
     if not len(lengths) or not len(calls):
         return None
     return finding(
-        "launch-bound", scene, _launch_path(scene) * (1 if _chain(scene) is None else 0.99),
+        "launch-bound", scene, scene.launch_gain * (1 if scene.chain is None else 0.99),
         f"{len(lengths)} kernels of {np.median(lengths) / 1e3:.1f} us wait for launches of {np.median(calls) / 1e3:.1f} us: up to {{ms}}",
         "capture the work in a CUDA graph, fuse kernels, or give each launch more work",
         share=SHARE_OF_LAUNCHING, kernels=len(lengths), kernel_ns_median=float(np.median(lengths)), launch_ns_median=float(np.median(calls)),
@@ -134,38 +124,16 @@ def launch_bound(scene: Scene) -> Finding | None:
 
 def graph_opportunity(scene: Scene) -> Finding | None:
     """The same chain of kernels is launched one by one in each pass, slower than the GPU runs it."""
-    chain = _chain(scene)
+    chain = scene.chain
     if chain is None:
         return None
     length, kinds = chain
     return finding(
-        "graph-opportunity", scene, _launch_path(scene),
+        "graph-opportunity", scene, scene.launch_gain,
         f"the same {length} launches ({kinds} kinds of kernels) are made again in each pass, slower than the GPU runs them: up to {{ms}}",
         "capture one pass in a CUDA graph (torch.cuda.graph, torch.compile with mode='reduce-overhead') and replay it",
         share=SHARE_OF_LAUNCHING, launches_per_pass=length, kinds=kinds, example=example(scene, scene.index[scene.late]),
     )  # fmt: skip
-
-
-def _chain(scene: Scene) -> tuple[int, int] | None:
-    """(launches, kinds of kernels) of a pass, where passes repeat exactly and hold several kinds; else None."""
-    single = ~scene.view.in_graph[scene.index]
-    kinds = signatures(scene.view)[scene.index][single]
-    period = _period(kinds)
-    if period is None or (kinds[period:] == kinds[:-period]).mean() < ALIKE:
-        return None
-    unlike = len(np.unique(kinds[:period]))
-    return (period, unlike) if unlike >= UNLIKE_KERNELS else None
-
-
-def _period(kinds: Times) -> int | None:
-    """The distance at which the sequence repeats: the commonest distance between operations of its rarest frequent kind."""
-    if len(kinds) < 2 * LEAST_PASSES:
-        return None
-    count = np.bincount(kinds)
-    rare = np.flatnonzero(count == count[count >= LEAST_PASSES].min())[0] if (count >= LEAST_PASSES).any() else None
-    if rare is None:
-        return None
-    return int(np.bincount(np.diff(np.flatnonzero(kinds == rare))).argmax())
 
 
 def host_bound(scene: Scene) -> Finding | None:
@@ -200,6 +168,6 @@ def _attributed(scene: Scene, chosen: np.ndarray) -> int:
     elsewhere = np.zeros(len(mine), dtype=np.int64)
     for thread in scene.host.calls:
         of_thread = mine & (scene.host.thread == thread)
-        stays = scene.host.stays(thread)
+        stays = scene.host.stays[thread]
         elsewhere[of_thread] = stays.covered(scene.before[of_thread], scene.starts[of_thread])
     return int(np.maximum(scene.gaps - scene.once - elsewhere, 0)[mine].sum())

@@ -137,7 +137,9 @@ def our_proj_sum(trace: Trace) -> Rows:
     """The same from our tables."""
     found = _projected(trace)
     found = found.assign(proj=found["last_ns"] - found["first_ns"], host=found["end_ns"] - found["start_ns"])
-    sums = found.groupby("label").agg(n=("proj", "size"), proj=("proj", "sum"), host=("host", "sum"), ops=("gpu_ops", "sum"))
+    sums = found.groupby("label").agg(
+        n=("proj", "size"), proj=("proj", "sum"), host=("host", "sum"), ops=("gpu_ops", "sum")
+    )
     return Counter((str(name), *map(int, row)) for name, *row in sums.itertuples(name=None))
 
 
@@ -165,7 +167,9 @@ def exec_sum(rows: list[dict[str, str]]) -> Rows:
     parts = [(f"{part}Med", f"{part}Min", f"{part}Max") for part in "TAQK"]
     return Counter(
         tuple(whole(cell(r, k)) for k in keys)
-        + tuple(v for part in parts for v in (_twice(cell(r, part[0])), whole(cell(r, part[1])), whole(cell(r, part[2]))))
+        + tuple(
+            v for part in parts for v in (_twice(cell(r, part[0])), whole(cell(r, part[1])), whole(cell(r, part[2])))
+        )
         for r in rows
     )
 
@@ -195,8 +199,22 @@ def proj_trace(rows: list[dict[str, str]]) -> Rows:
 def our_proj_trace(trace: Trace) -> Rows:
     """The same from our tables."""
     found = _projected(trace)
-    parts = (found["first_ns"], found["last_ns"] - found["first_ns"], found["start_ns"], found["end_ns"] - found["start_ns"])
-    return Counter(zip(found["label"], *(p.tolist() for p in parts), found["pid"].tolist(), found["tid"].tolist(), found["gpu_ops"].tolist(), strict=True))
+    parts = (
+        found["first_ns"],
+        found["last_ns"] - found["first_ns"],
+        found["start_ns"],
+        found["end_ns"] - found["start_ns"],
+    )
+    return Counter(
+        zip(
+            found["label"],
+            *(p.tolist() for p in parts),
+            found["pid"].tolist(),
+            found["tid"].tolist(),
+            found["gpu_ops"].tolist(),
+            strict=True,
+        )
+    )
 
 
 def range_sum(rows: list[dict[str, str]]) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -33,7 +33,7 @@ class DeviceView:
     @cached_property
     def owners(self) -> tuple[Union, ...]:
         """The unions of K, N, C, M and S."""
-        return tuple(self.union_of(self.ops["kind"].isin(kinds).to_numpy()) for kinds in PRECEDENCE)
+        return tuple(self.union_of(one_of(self.ops["kind"], kinds)) for kinds in PRECEDENCE)
 
     @cached_property
     def reaches(self) -> tuple[Union, ...]:
@@ -72,7 +72,7 @@ class DeviceView:
 
     def calls_of(self, *kinds: str) -> np.ndarray:
         """A mask over the trace's calls: those of these kinds."""
-        return self.calls["kind"].isin(kinds).to_numpy()
+        return one_of(self.calls["kind"], kinds)
 
     def calls_named(self, pattern: str) -> np.ndarray:
         """A mask over the trace's calls: those whose names hold ``pattern`` (a regular expression)."""
@@ -115,7 +115,7 @@ class DeviceView:
     @cached_property
     def is_kernel(self) -> np.ndarray:
         """Compute and communication kernels."""
-        return self.ops["kind"].isin(["kernel", "comm"]).to_numpy()
+        return one_of(self.ops["kind"], ("kernel", "comm"))
 
     @cached_property
     def communication(self) -> np.ndarray:
@@ -165,6 +165,26 @@ class DeviceView:
         return ((on_null & ("blocking" in kernels)) | (on_blocking & ("null" in kernels))) & ~self.in_graph
 
     @cached_property
+    def signatures(self) -> Times:
+        """One small integer for each kind of operation: its name, launch shape, and the power of two of its bytes."""
+        ops = self.ops
+        size = np.frexp(np.maximum(ops["bytes"].to_numpy(), 0).astype(float))[1]
+        keys = [
+            ops["kind"].cat.codes,
+            ops["name"].cat.codes,
+            size,
+            ops["grid_x"],
+            ops["grid_y"],
+            ops["grid_z"],
+            ops["block_x"],
+        ]
+        mixed = np.zeros(len(ops), dtype=np.uint64)
+        for key in keys:
+            mixed = (mixed ^ np.asarray(key).astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+        return pd.factorize(mixed)[0].astype(np.int64) if len(ops) else np.empty(0, np.int64)
+
+    @cached_property
     def host_waited(self) -> np.ndarray:
         """Operations that their thread waited for in a blocking call before it launched any kernel more."""
         return host_waited(self)
@@ -180,6 +200,12 @@ class DeviceView:
     def starting(self, start: int, end: int) -> np.ndarray:
         """Which operations start inside [start, end)."""
         return (self.starts >= start) & (self.starts < end)
+
+
+def one_of(column: pd.Series, wanted: Collection[str]) -> np.ndarray:
+    """A mask: where a categorical column has one of the ``wanted`` texts."""
+    hits = np.array([*column.cat.categories.isin(list(wanted)), False], dtype=bool)
+    return np.asarray(hits[column.cat.codes.to_numpy()])
 
 
 def texts(column: pd.Series) -> np.ndarray:
@@ -203,8 +229,8 @@ def host_waited(view: DeviceView) -> np.ndarray:
     found = np.zeros(len(call), dtype=bool)
     if not len(view.calls):
         return found
-    kinds, starts, ends = view.calls["kind"], view.calls["start_ns"].to_numpy(), view.calls["end_ns"].to_numpy()
-    blocks, launches = kinds.isin(BLOCKING).to_numpy(), kinds.isin(["launch", "graph_launch"]).to_numpy()
+    starts, ends = view.calls["start_ns"].to_numpy(), view.calls["end_ns"].to_numpy()
+    blocks, launches = view.calls_of(*BLOCKING), view.calls_of("launch", "graph_launch")
     found |= (call >= 0) & blocks[call]
     of_call = view.thread_of_calls
     for thread in np.unique(of_call[blocks]):

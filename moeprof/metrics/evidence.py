@@ -6,6 +6,7 @@ The rows of a cause add up to its nanoseconds in ``why_exposed`` and in ``idle``
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from moeprof.metrics.analysis import Cause
 from moeprof.metrics.device import DeviceView
@@ -134,22 +135,28 @@ def _grouped(
     """One row for each cause, evidence and stream."""
     if not len(ops):
         return ()
-    evidence, of = np.unique(what, return_inverse=True)
-    streams, on = np.unique(view.ops["stream"].to_numpy()[ops], return_inverse=True)
-    key, group = np.unique((codes * len(evidence) + of) * len(streams) + on, return_inverse=True)
-    order = np.lexsort((-ns, group))
-    first = np.searchsorted(group[order], np.arange(len(key)))
-    total = np.add.reduceat(ns[order], first)
-    sizes = np.diff(np.append(first, len(order)))
+    of, evidence = pd.factorize(what)
+    on, streams = pd.factorize(view.ops["stream"].to_numpy()[ops])
+    group, key = pd.factorize((codes * len(evidence) + of) * len(streams) + on)
+    sizes = np.bincount(group)
+    total, most = np.zeros(len(key), dtype=np.int64), np.zeros(len(key), dtype=np.int64)
+    np.add.at(total, group, ns)
+    np.maximum.at(most, group, ns)
+    hits = np.flatnonzero(ns == most[group])[::-1]
+    longest = np.empty(len(key), dtype=np.int64)
+    longest[group[hits]] = hits  # the first of the longest stays
     rows = []
     for number, k in enumerate(key):
-        cause, seen, stream = causes[k // len(streams) // len(evidence)], evidence[k // len(streams) % len(evidence)], streams[k % len(streams)]
-        longest = order[first[number]]
+        cause, seen, stream = (
+            causes[k // len(streams) // len(evidence)],
+            evidence[k // len(streams) % len(evidence)],
+            streams[k % len(streams)],
+        )
         cure = try_["launch"] if seen // NAMES // NAMES == LATENCY else try_[cause]  # latency counts as dependency
         rows.append(
             Cause(
-                cause, _text(view, int(seen)), int(stream), int(sizes[number]), int(total[number]), int(ns[longest]),
-                int(view.starts[ops[longest]]), cure,
+                cause, _text(view, int(seen)), int(stream), int(sizes[number]), int(total[number]), int(most[number]),
+                int(view.starts[ops[longest[number]]]), cure,
             )
         )  # fmt: skip
     return tuple(sorted(rows, key=lambda r: (-r.total_ns, r.cause, r.what, r.stream)))

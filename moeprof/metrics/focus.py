@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import EMPTY, Times, Union, union
+from moeprof.metrics.intervals import EMPTY, Union, union
 from moeprof.metrics.projection import projected
 from moeprof.trace import Trace
 
@@ -93,7 +92,7 @@ def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
 
 def _recurring(view: DeviceView) -> tuple[int, int]:
     """First and last operation of the loop that the trace ends with: what recurs in its second half, traced back."""
-    kind = signatures(view)
+    kind = view.signatures
     count = len(kind)
     if count < 2 * LEAST_PASSES:
         return 0, -1
@@ -107,23 +106,3 @@ def _recurring(view: DeviceView) -> tuple[int, int]:
     reach = int(np.flatnonzero(allowed)[-1]) + 1
     inside = np.flatnonzero(loops[last - reach + 1 : last + 1])
     return last - reach + 1 + int(inside[0]), last
-
-
-def signatures(view: DeviceView) -> Times:
-    """One small integer for each kind of operation: its name, launch shape, and the power of two of its bytes."""
-    ops = view.ops
-    size = np.frexp(np.maximum(ops["bytes"].to_numpy(), 0).astype(float))[1]
-    keys = [
-        ops["kind"].cat.codes,
-        ops["name"].cat.codes,
-        size,
-        ops["grid_x"],
-        ops["grid_y"],
-        ops["grid_z"],
-        ops["block_x"],
-    ]
-    mixed = np.zeros(len(ops), dtype=np.uint64)
-    for key in keys:
-        mixed = (mixed ^ np.asarray(key).astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return pd.factorize(mixed)[0].astype(np.int64) if len(ops) else np.empty(0, np.int64)

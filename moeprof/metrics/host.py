@@ -111,23 +111,26 @@ class Host:
 
     def elsewhere(self) -> Times:
         """The same for long stays outside CUDA."""
-        return self._until_start(self.stays)
+        return self._until_start(lambda thread: self.stays[thread])
 
     def _spent(self, thread: int, begin: Times, until: Times) -> Union:
         """The thread's intervals [begin, until) without allocations and long stays elsewhere."""
         mine = self.thread == thread
-        rows = self.calls[thread]
-        allocations = self._union(rows[self.view.calls_of("alloc")[rows]])
-        return minus(union(begin[mine], until[mine]), both(allocations, self.stays(thread)))
+        return minus(union(begin[mine], until[mine]), self._apart[thread])
+
+    @cached_property
+    def _apart(self) -> dict[int, Union]:
+        """For each thread its allocations and long stays elsewhere."""
+        chosen = self.view.calls_of("alloc")
+        return {t: both(self._union(rows[chosen[rows]]), self.stays[t]) for t, rows in self.calls.items()}
 
     def _union(self, rows: Times) -> Union:
         return union(self._starts[rows], self._ends[rows])
 
-    def stays(self, thread: int) -> Union:
-        covered = self._union(self.calls[thread])
-        left, right = covered.ends[:-1], covered.starts[1:]
-        long = right - left >= SHORT_STAY_NS
-        return Union(left[long], right[long]) if long.any() else EMPTY
+    @cached_property
+    def stays(self) -> dict[int, Union]:
+        """For each thread its long stays outside CUDA calls."""
+        return {thread: _stays(self._union(rows)) for thread, rows in self.calls.items()}
 
     def _until_start(self, of_thread: Callable[[int], Union]) -> Times:
         found = np.zeros(len(self.index), dtype=np.int64)
@@ -136,3 +139,9 @@ class Host:
             mine = self.thread == thread
             found[mine] = of_thread(thread).covered(np.full(int(mine.sum()), self.start), until[mine])
         return found
+
+
+def _stays(covered: Union) -> Union:
+    left, right = covered.ends[:-1], covered.starts[1:]
+    long = right - left >= SHORT_STAY_NS
+    return Union(left[long], right[long]) if long.any() else EMPTY

@@ -15,12 +15,15 @@ import numpy as np
 import pandas as pd
 
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.focus import Focus, signatures
+from moeprof.metrics.focus import LEAST_PASSES, Focus
 from moeprof.metrics.host import Host
 from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered
 from moeprof.metrics.overlap import exposures
 from moeprof.trace import Device, Trace
 
+LEAST_STARVED = 10  # gaps: fewer are no pattern
+UNLIKE_KERNELS = 4  # kinds of kernels from which a repeated chain is a step worth a graph, not one kernel in a loop
+ALIKE = 0.95  # of the operations must be the same one pass later
 RECURS = 3  # a gap counts as often repeated when at least this many of its kind are half as long or longer
 LATENCY_NS = 3_000  # from a launch call's return to the kernel's start on an idle GPU, where the trace shows none
 
@@ -76,7 +79,7 @@ class Scene:
     @cached_property
     def once(self) -> Times:
         """The part of each gap that does not recur: beyond twice the third longest gap before an operation of its kind."""
-        kind = signatures(self.view)[self.index]
+        kind = self.view.signatures[self.index]
         order = np.lexsort((-self.gaps, kind))
         first = np.concatenate([[True], kind[order][1:] != kind[order][:-1]]) if len(order) else np.empty(0, bool)
         begins = np.flatnonzero(first)
@@ -120,6 +123,23 @@ class Scene:
     def host(self) -> Host:
         """What the launching threads did."""
         return Host(self.view, self.index, self.focus.start_ns, self.focus.end_ns)
+
+    @cached_property
+    def launch_gain(self) -> int:
+        """What free launches of the kernels outside graphs would gain, in ns; 0 where too few gaps speak for it."""
+        kernels = self.view.is_kernel[self.index] & ~self.view.in_graph[self.index]
+        starved = kernels & self.late & (self.host.last_wait == EARLY)
+        return self.gain(self.host.in_launches(kernels)) if starved.sum() >= LEAST_STARVED else 0
+
+    @cached_property
+    def chain(self) -> tuple[int, int] | None:
+        """(launches, kinds of kernels) of a pass, where passes repeat exactly and hold several kinds; else None."""
+        kinds = self.view.signatures[self.index][~self.view.in_graph[self.index]]
+        period = _period(kinds)
+        if period is None or (kinds[period:] == kinds[:-period]).mean() < ALIKE:
+            return None
+        unlike = len(np.unique(kinds[:period]))
+        return (period, unlike) if unlike >= UNLIKE_KERNELS else None
 
     def gain(self, host: Times | None = None, device: Times | None = None, waits: bool = True) -> int:
         """What the focus gains, in ns, if each operation's host were ``host`` ns earlier and its work ``device`` ns less.
@@ -169,3 +189,15 @@ class Scene:
         latency = (self.starts - returned)[self.late]
         usual = int(np.median(np.maximum(latency, 0))) if len(latency) else LATENCY_NS
         return np.minimum(np.where(returned > EARLY, returned, self.focus.start_ns - usual) + usual, self.starts)
+
+
+def _period(kinds: Times) -> int | None:
+    """The distance at which the sequence repeats: the commonest distance between operations of its rarest frequent kind."""
+    if len(kinds) < 2 * LEAST_PASSES:
+        return None
+    count = np.bincount(kinds)
+    frequent = count[count >= LEAST_PASSES]
+    if not len(frequent):
+        return None
+    rare = np.flatnonzero(count == frequent.min())[0]
+    return int(np.bincount(np.diff(np.flatnonzero(kinds == rare))).argmax())
