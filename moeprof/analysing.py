@@ -57,10 +57,14 @@ def opened(path: Path, classes: Classes = COMMUNICATION) -> Iterator[Trace]:
 
 
 def analysis_of(
-    trace: Trace, range_name: str | None = None, device: int | None = None, rules: tuple[Rule, ...] = ()
+    trace: Trace,
+    range_name: str | None = None,
+    device: int | None = None,
+    rules: tuple[Rule, ...] = (),
+    prepared: tuple[DeviceView, ...] | None = None,
 ) -> Analysis:
-    """All numbers of a trace, with the findings."""
-    prepared = views(trace, device)
+    """All numbers of a trace, with the findings; ``prepared`` are its views, where the caller has them."""
+    prepared = views(trace, device) if prepared is None else prepared
     analysis = analyze(trace, range_name, device, prepared)
     return replace(analysis, findings=find(scenes(trace, prepared, analysis, range_name), rules))
 

@@ -197,7 +197,10 @@ def analyze(
 
 @cli.command()
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures A B.")
+@click.option(
+    "--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures or traces A B."
+)
+@click.option("--range", "range_name", help="With two traces: the NVTX range whose instances are compared.")
 @click.option("--sample", help="Use the recorded capture of that name, which ships with moeprof.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 @output_option
@@ -207,8 +210,14 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
     """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
     from moeprof import reporting
 
-    studies = load_studies(captures, sample)
-    written = reporting.write(studies, contrast, options["output"], options["force"])
+    if captures and not any(path.is_dir() for path in captures):
+        if len(captures) != 2 or not contrast:
+            raise UsageError("a trace alone has no report", "contrast two: report --diff A B; or see moeprof analyze")
+        pair = (captures[0], captures[1])
+        written = reporting.write_traces(pair, options["range_name"], options["output"], options["force"])
+    else:
+        studies = load_studies(captures, sample)
+        written = reporting.write(studies, contrast, options["output"], options["force"])
     if options["as_json"]:
         echo_json({"schema_version": 1, "page": str(written.page), "diff": written.data})
     else:

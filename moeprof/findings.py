@@ -12,33 +12,33 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moeprof import rules_copy, rules_device, rules_host, rules_trust
 from moeprof.errors import UsageError
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.scene import Scene
+from moeprof.rules import copies, device, host, trust
 
 Rule = Callable[[Scene], Finding | None]
 
 # In this order where two gains are equal: what spoils the evidence, then the special before the general.
 RULES: tuple[Rule, ...] = (
-    rules_trust.dropped_records,
-    rules_trust.profiler_overhead,
-    rules_copy.pageable_copy,
-    rules_host.allocator_in_loop,
-    rules_host.first_iteration,
-    rules_host.sync_api,
-    rules_copy.tiny_copies,
-    rules_device.legacy_default_stream,
-    rules_device.migration_stall,
-    rules_copy.copy_engine_contention,
-    rules_copy.same_stream_copy,
-    rules_copy.late_issue,
-    rules_device.serialized_streams,
-    rules_copy.link_bound,
-    rules_host.graph_opportunity,
-    rules_host.launch_bound,
-    rules_host.host_bound,
-    rules_device.low_concurrency,
+    trust.dropped_records,
+    trust.profiler_overhead,
+    copies.pageable_copy,
+    host.allocator_in_loop,
+    host.first_iteration,
+    host.sync_api,
+    copies.tiny_copies,
+    device.legacy_default_stream,
+    device.migration_stall,
+    copies.copy_engine_contention,
+    copies.same_stream_copy,
+    copies.late_issue,
+    device.serialized_streams,
+    copies.link_bound,
+    host.graph_opportunity,
+    host.launch_bound,
+    host.host_bound,
+    device.low_concurrency,
 )
 
 

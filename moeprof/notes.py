@@ -53,6 +53,10 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
     # trace
+    "one-run": (
+        "info",
+        "one traced run of each: this explains a difference, it does not prove one (moeprof capture times in rounds)",
+    ),
     "graph-level": (
         "warning",
         "{replays} CUDA graph replays were traced whole: they count as busy time; kernels and copies inside them, "

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import diff
+from moeprof.analysing import analysis_of, opened
 from moeprof.capture.store import OUTPUT
 from moeprof.codec import encode
+from moeprof.contrast import Side
+from moeprof.contrast import contrast as contrast_traces
 from moeprof.errors import UsageError
 from moeprof.files import PARTIAL, write_whole
-from moeprof.report import html, text
+from moeprof.metrics.device import views
+from moeprof.report import html, text, traces
 from moeprof.study import Study
 
 
@@ -53,3 +57,29 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
 def _default(studies: tuple[Study, ...], contrast: bool) -> Path:
     stem = "-vs-".join(s.folder.name.removesuffix(PARTIAL) for s in studies)
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
+
+
+def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path | None, force: bool) -> Written:
+    """Contrast two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
+
+    Raises:
+        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
+    """
+    page = output or OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html"
+    if page.exists() and output is not None and not force:
+        raise UsageError(f"{page} exists", "choose another -o, or add --force")
+    found = contrast_traces(_side(paths[0]), _side(paths[1]), range_name)
+    body, shown = traces.render(found), traces.text(found)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, body)
+    return Written(page, shown, encode(found))
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def _side(path: Path) -> Side:
+    with opened(path) as trace:
+        prepared = views(trace)
+        return Side(path.name, trace, prepared, analysis_of(trace, prepared=prepared))

@@ -4,7 +4,8 @@
 usage: benchmark_analysis.py [TRACE.sqlite] [--kernels N ...]
 
 Copies of the trace (default: the sample's) are appended to it, shifted in time and in correlation and graph-node ids, until it
-has about N kernels. Each size runs in a process of its own; the first line of a size is Arrow's driver, the second sqlite3.
+has about N kernels. Each size runs in a process of its own; the first line of a size is Arrow's driver, the second sqlite3
+(up to a million kernels). "command" is all of `moeprof analyze --json` with Arrow's driver, from start to exit.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ REPORTS = "cuda_gpu_kern_sum,cuda_gpu_mem_time_sum,cuda_api_sum,cuda_kern_exec_s
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from moeprof.metrics.analyze import analyze
+from moeprof.analysing import analysis_of
 from moeprof.trace.nsys import read_nsys
 start = time.perf_counter()
 trace = read_nsys(Path(sys.argv[1]), fast=sys.argv[2] == "fast")
 read = time.perf_counter()
-analyze(trace)
+analysis_of(trace)
 print(json.dumps([read - start, time.perf_counter() - read, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
 """
 
@@ -85,6 +86,14 @@ def measure(path: Path, how: str) -> tuple[float, float, float]:
     return read, analyse, memory
 
 
+def command_seconds(path: Path) -> float:
+    """Seconds of the whole command."""
+    start = time.perf_counter()
+    argv = [sys.executable, "-P", "-m", "moeprof", "analyze", path, "--json"]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
 def nsys_seconds(path: Path) -> float | None:
     """Seconds that `nsys stats` takes for the reports that hold the same numbers; None without nsys."""
     found = tools.find("nsys")
@@ -103,24 +112,24 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("trace", nargs="?", type=Path, default=SAMPLE)
-    parser.add_argument("--kernels", nargs="+", type=int, default=[100_000, 1_000_000])
+    parser.add_argument("--kernels", nargs="+", type=int, default=[100_000, 900_000, 9_000_000])
     args = parser.parse_args()
     try:
         own = count(args.trace)[0]
         print(
-            f"{'kernels':>10} {'API calls':>10} {'how':>8} {'read s':>8} {'analyse s':>10} {'peak GB':>8} {'nsys stats s':>13}"
+            f"{'kernels':>10} {'API calls':>10} {'how':>8} {'read s':>8} {'analyse s':>10} {'command s':>10} {'peak GB':>8} {'nsys stats s':>13}"
         )
         with tempfile.TemporaryDirectory() as folder:
             for wanted in args.kernels:
                 path = Path(folder) / "grown.sqlite"
                 grow(args.trace, path, max(1, round(wanted / own)))
                 kernels, calls = count(path)
-                theirs = nsys_seconds(path)
-                for how in ("fast", "sqlite3"):
+                whole, theirs = command_seconds(path), nsys_seconds(path)
+                for how in ("fast", "sqlite3") if kernels <= 1_100_000 else ("fast",):
                     read, analyse, memory = measure(path, how)
                     beside = "-" if theirs is None else f"{theirs:.1f}"
                     print(
-                        f"{kernels:>10} {calls:>10} {how:>8} {read:>8.2f} {analyse:>10.2f} {memory:>8.2f} {beside:>13}",
+                        f"{kernels:>10} {calls:>10} {how:>8} {read:>8.2f} {analyse:>10.2f} {whole:>10.2f} {memory:>8.2f} {beside:>13}",
                         flush=True,
                     )
     except (MoeprofError, sqlite3.Error, subprocess.CalledProcessError) as error:

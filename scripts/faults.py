@@ -127,7 +127,7 @@ def legacy_copy(mended: bool) -> Step:
 
 def sync_api(mended: bool) -> Step:
     """A synchronise after every small product."""
-    work = gemm(2048)
+    work = gemm(3072)
 
     def step() -> None:
         for _ in range(40):
@@ -140,7 +140,7 @@ def sync_api(mended: bool) -> Step:
 
 def sync_item(mended: bool) -> Step:
     """The host reads a number back after every product and so waits for it."""
-    work, total = gemm(2048), torch.zeros((), device=DEVICE)
+    work, total = gemm(3072), torch.zeros((), device=DEVICE)
 
     def step() -> None:
         for _ in range(20):
@@ -155,7 +155,7 @@ def sync_item(mended: bool) -> Step:
 def sync_copy(mended: bool) -> Step:
     """A blocking copy of pinned memory each step."""
     host, there = torch.empty(MIB // 128, pin_memory=True), torch.empty(MIB // 128, device=DEVICE)
-    work = gemm(2048)
+    work = gemm(3072)
 
     def step() -> None:
         for _ in range(8):
@@ -233,7 +233,7 @@ def graph_opportunity(mended: bool) -> Step:
 def tiny_copies(mended: bool) -> Step:
     """Hundreds of copies of 4 KiB where one would do."""
     host, there = torch.empty(400, 1024, pin_memory=True), torch.empty(400, 1024, device=DEVICE)
-    work = gemm(2048)
+    work = gemm(4096)
 
     def step() -> None:
         if mended:
@@ -241,7 +241,7 @@ def tiny_copies(mended: bool) -> Step:
         else:
             for a, b in zip(there, host, strict=True):
                 a.copy_(b, non_blocking=True)
-        for _ in range(40):
+        for _ in range(8):
             work()
 
     return step

@@ -52,7 +52,7 @@ def analyze(
     if device is not None and not len(found[0].ops):
         known = ", ".join(map(str, sorted(set(trace.ops["device"])))) or "none"
         raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
-    cuts = [(v, cut) for v in found for cut in (_whole(v) if range_name is None else _instances(trace, v, range_name))]
+    cuts = [(v, cut) for v in found for cut in (whole(v) if range_name is None else _instances(trace, v, range_name))]
     if range_name is not None and not cuts:
         raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace))
     return _assembled(trace, found, cuts)
@@ -105,7 +105,7 @@ def window(view: DeviceView, cut: Cut) -> Window:
     )
 
 
-def _whole(view: DeviceView) -> list[Cut]:
+def whole(view: DeviceView) -> list[Cut]:
     """From the first operation's start to the last one's end; the calls of the processes that used the device."""
     if not len(view.ops):
         return []

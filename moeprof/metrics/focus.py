@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from moeprof.metrics.device import DeviceView
 from moeprof.metrics.intervals import EMPTY, Union, union
@@ -63,31 +64,36 @@ def named(windows: list[tuple[int, int]], label: str) -> Focus:
     return Focus(union(starts, ends), label, spans, len(windows) >= LEAST_PASSES)
 
 
-def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
+def loops(trace: Trace, view: DeviceView) -> pd.DataFrame:
+    """Ranges by (domain, name) with work on this device: n instances, ops launched in them, first_ns and last_ns of that
+    work, begin_ns and finish_ns on the host; share: of the launches from first_ns to last_ns, those that they hold; of_all:
+    of all launches."""
     found = projected(trace, view.index)
     found = found[found["gpu_ops"] > 0]
-    if not len(found):
-        return None
-    groups = found.groupby(["domain", "name"], observed=True, sort=False)
-    table = groups.agg(
-        n=("gpu_ops", "size"),
-        ops=("gpu_ops", "sum"),
-        begin=("start_ns", "min"),
-        last=("last_ns", "max"),
-        first=("first_ns", "min"),
-    )
-    table = table[table["n"] >= LEAST_PASSES]
+    table = found.groupby(["domain", "name"], observed=True, sort=True).agg(
+        n=("gpu_ops", "size"), ops=("gpu_ops", "sum"), first_ns=("first_ns", "min"), last_ns=("last_ns", "max"),
+        begin_ns=("start_ns", "min"), finish_ns=("end_ns", "max"),
+    )  # fmt: skip
     launches = np.sort(view.starts[np.unique(view.ops["call"].to_numpy(), return_index=True)[1]])
-    meanwhile = np.searchsorted(launches, table["last"]) - np.searchsorted(launches, table["first"])
-    table = table[table["ops"].to_numpy() >= MAJORITY * meanwhile]
+    meanwhile = np.searchsorted(launches, table["last_ns"]) - np.searchsorted(launches, table["first_ns"])
+    return table.assign(share=table["ops"] / np.maximum(meanwhile, 1), of_all=table["ops"] / max(len(launches), 1))
+
+
+def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
+    table = loops(trace, view)
+    table = table[(table["n"] >= LEAST_PASSES) & (table["share"] >= MAJORITY)]
     if not len(table):
         return None
     most = table["ops"].max()  # the outermost of nested ranges holds as many launches as those inside it, or more
-    best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin"], kind="stable").index[0]
-    mine = groups.get_group(best).sort_values("first_ns", kind="stable")
-    begin, end = int(mine["first_ns"].min()), int(mine["last_ns"].max())
+    best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin_ns"], kind="stable").iloc[0]
+    domain, name = best.name
+    found = projected(trace, view.index)
+    mine = found[(found["gpu_ops"] > 0) & (found["name"] == name) & (found["domain"] == domain)].sort_values(
+        "first_ns", kind="stable"
+    )
     spans = tuple((int(a), int(b)) for a, b in mine[["start_ns", "last_ns"]].itertuples(index=False))
-    return Focus(union(np.array([begin]), np.array([end])), f"{best[1]} x {len(mine)}", spans, True)
+    pieces = union(np.array([int(best["first_ns"])]), np.array([int(best["last_ns"])]))
+    return Focus(pieces, f"{name} x {len(mine)}", spans, True)
 
 
 def _recurring(view: DeviceView) -> tuple[int, int]:

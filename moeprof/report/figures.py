@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,6 +14,16 @@ from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
 from moeprof.rows import Row
 from moeprof.study import Study
 
+
+class Step(Protocol):
+    """What a step of a waterfall shows."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def delta_ns(self) -> int: ...
+
+
 BAR_HEIGHT = 44  # pixels a horizontal bar
 
 
@@ -21,21 +32,26 @@ def waterfall(diff: Diff) -> go.Figure | None:
     before, after = diff.row(diff.baseline), diff.row(diff.optimized)
     if not diff.waterfall or before is None or after is None or before.traced_ns is None or after.traced_ns is None:
         return None
-    level, bases = before.traced_ns, []
-    for bar in diff.waterfall:
+    return steps((before.name, before.traced_ns), diff.waterfall, (after.name, after.traced_ns), "ms an iteration")
+
+
+def steps(before: tuple[str, int], bars: Sequence[Step], after: tuple[str, int], axis: str) -> go.Figure:
+    """A walk from one total to the other, a bar a step; ``before`` and ``after`` are (name, ns)."""
+    level, bases = before[1], []
+    for bar in bars:
         bases.append(min(level, level + bar.delta_ns))
         level += bar.delta_ns
-    labels = [before.name, *(b.label for b in diff.waterfall), after.name]
-    heights = [before.traced_ns, *(abs(b.delta_ns) for b in diff.waterfall), after.traced_ns]
-    colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in diff.waterfall), TOTAL]
-    texts = [fmt.ms(before.traced_ns), *(fmt.signed_ms(b.delta_ns) for b in diff.waterfall), fmt.ms(after.traced_ns)]
+    labels = [before[0], *(b.label for b in bars), after[0]]
+    heights = [before[1], *(abs(b.delta_ns) for b in bars), after[1]]
+    colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in bars), TOTAL]
+    texts = [fmt.ms(before[1]), *(fmt.signed_ms(b.delta_ns) for b in bars), fmt.ms(after[1])]
     figure = go.Figure(
         go.Bar(
             x=labels, y=_ms(heights), base=_ms([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
             hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
         )
     )  # fmt: skip
-    figure.update_layout(yaxis_title="ms an iteration", bargap=0.35, height=340, margin={"t": 28, "b": 40})
+    figure.update_layout(yaxis_title=axis, bargap=0.35, height=340, margin={"t": 28, "b": 40})
     return figure
 
 

@@ -71,7 +71,7 @@ def _waterfall(diff: Diff) -> Section | None:
     )
     title = f"Where the time went: {fmt.signed_ms(saved)} an iteration, most of it {biggest.label} ({fmt.signed_ms(biggest.delta_ns)})"
     note = "The traced iteration of median length of each; the steps sum exactly. Traced times carry the profiler's overhead."
-    return _section("waterfall", title, note, figure, (tables.waterfall(diff),))
+    return section("waterfall", title, note, figure, (tables.waterfall(diff),))
 
 
 def _ledgers(diff: Diff) -> Section | None:
@@ -80,7 +80,7 @@ def _ledgers(diff: Diff) -> Section | None:
     return (
         None
         if figure is None
-        else _section("ledger", "The time ledger of each variant", note, figure, (tables.ledger(diff),))
+        else section("ledger", "The time ledger of each variant", note, figure, (tables.ledger(diff),))
     )
 
 
@@ -90,7 +90,7 @@ def _overlap(diff: Diff) -> Section | None:
     return (
         None
         if figure is None
-        else _section("overlap", figures.title_of_overlap(diff.rows), note, figure, (tables.copies(diff),))
+        else section("overlap", figures.title_of_overlap(diff.rows), note, figure, (tables.copies(diff),))
     )
 
 
@@ -99,7 +99,7 @@ def _link(diff: Diff, study: Study) -> Section | None:
     figure = figures.link(diff, ceiling)
     note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
     title = "Link throughput" + (" against its measured ceiling" if ceiling else "")
-    return None if figure is None else _section("link", title, note, figure, (tables.link(diff, ceiling),))
+    return None if figure is None else section("link", title, note, figure, (tables.link(diff, ceiling),))
 
 
 def _launches(diff: Diff) -> Section | None:
@@ -108,7 +108,7 @@ def _launches(diff: Diff) -> Section | None:
     return (
         None
         if figure is None
-        else _section(
+        else section(
             "launch", "What launching costs the host", note, figure, (tables.launches(diff), tables.calls(diff))
         )
     )
@@ -122,22 +122,22 @@ def _timeline(study: Study, prefix: str = "") -> Section | None:
     if is_heavy(lanes):
         note += " So many events are drawn as the exact share of busy time in each of 2,000 cells."
     name = f"timeline-{prefix[0].lower()}" if prefix else "timeline"
-    return _section(name, f"{prefix}One iteration of each variant", note, timeline(lanes), tables.kernels(study))
+    return section(name, f"{prefix}One iteration of each variant", note, timeline(lanes), tables.kernels(study))
 
 
 def _times(study: Study) -> Section | None:
     figure = figures.times(study)
     note = "No profiler attached. Rounds interleave the variants and rotate their order; the verdict resamples rounds."
-    return None if figure is None else _section("times", "Every clean sample", note, figure, (tables.times(study),))
+    return None if figure is None else section("times", "Every clean sample", note, figure, (tables.times(study),))
 
 
 def _counters(study: Study) -> Section | None:
     found = counters(study)
     note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
-    return _section("counters", "Hardware counters of the kernels", note, None, found) if found else None
+    return section("counters", "Hardware counters of the kernels", note, None, found) if found else None
 
 
-def _section(id: str, title: str, note: str, figure: go.Figure | None, found: tuple[tables.Table, ...]) -> Section:
+def section(id: str, title: str, note: str, figure: go.Figure | None, found: tuple[tables.Table, ...]) -> Section:
     return Section(id, title, note, None if figure is None else _json(figure), tuple(t for t in found if t.rows))
 
 
@@ -149,16 +149,10 @@ def _json(figure: go.Figure) -> Markup:
 
 
 def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> str:
-    templates = folder("reports") / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     optimized = diff.row(diff.optimized)
-    return environment.get_template("report.html.j2").render(
+    return filled(
+        "report.html.j2",
+        title=diff.title,
         diff=diff,
         word=optimized.verdict.word if optimized and optimized.verdict else "",
         variants=tables.variants(diff),
@@ -168,6 +162,21 @@ def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> st
             (s.folder.name, tables.environment(s), tables.commands(s), shlex.join(s.manifest.argv)) for s in studies
         ],
         summary=studies[-1].manifest,
+    )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A page from a template, with the style, the script and plotly inside."""
+    templates = folder("reports") / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        **values,
         glossary=GLOSSARY,
         version=moeprof.__version__,
         css=_file(templates, "style.css"),

@@ -24,11 +24,11 @@ def analysis_text(analysis: Analysis) -> str:
     """Ledger, copies, launches, kernels, ranges, findings and notes of one trace."""
     source = analysis.source
     head = f"{source.path}: {source.producer or source.kind}" + (f", schema {source.schema}" if source.schema else "")
-    parts: list[RenderableType] = [Text(head, style="bold"), _rich(tables.windows(analysis.windows[:MAX_ROWS]))]
+    parts: list[RenderableType] = [Text(head, style="bold"), rich_table(tables.windows(analysis.windows[:MAX_ROWS]))]
     if len(analysis.windows) > MAX_ROWS:
         parts.append(Text(f"... and {len(analysis.windows) - MAX_ROWS} more windows (--json has all)"))
     parts += [
-        _rich(t)
+        rich_table(t)
         for t in (
             _copies(analysis),
             _communication(analysis),
@@ -44,7 +44,7 @@ def analysis_text(analysis: Analysis) -> str:
         for f in analysis.findings[:MAX_ROWS]
     ]
     parts += [Text(f"{n.severity}: {n.text}") for n in analysis.notes]
-    return _string(Group(*parts))
+    return rendered(Group(*parts))
 
 
 def diff_text(diff: Diff) -> str:
@@ -56,19 +56,19 @@ def diff_text(diff: Diff) -> str:
     else:
         parts.append(Text(diff.sentence))
     shown = [_without_proof(tables.variants(diff))] + ([tables.waterfall(diff)] if diff.waterfall else [])
-    parts += [_rich(t) for t in shown]
+    parts += [rich_table(t) for t in shown]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
-    return _string(Group(*parts))
+    return rendered(Group(*parts))
 
 
 def study_text(diff: Diff) -> str:
     """One capture without the contrast."""
-    parts: list[RenderableType] = [_rich(_without_proof(tables.variants(diff)))]
+    parts: list[RenderableType] = [rich_table(_without_proof(tables.variants(diff)))]
     if any(r.ledger for r in diff.rows):
-        parts.append(_rich(tables.ledger(diff)))
+        parts.append(rich_table(tables.ledger(diff)))
     parts += [Text(f"- {reason}") for reason in diff.reasons]
-    return _string(Group(*parts))
+    return rendered(Group(*parts))
 
 
 def _without_proof(table: Table) -> Table:
@@ -179,7 +179,8 @@ def _ranges(analysis: Analysis) -> Table:
     return Table("NVTX ranges", ("range", "instances", "host time", "GPU projection", "launch calls"), tuple(rows))
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """A table for the terminal."""
     shown = RichTable(
         title=table.caption, title_justify="left", title_style="italic", header_style="bold", box=None, pad_edge=False
     )
@@ -190,7 +191,7 @@ def _rich(table: Table) -> RichTable:
     return shown
 
 
-def _string(renderable: RenderableType) -> str:
+def rendered(renderable: RenderableType) -> str:
     """Text as wide as the terminal, or WIDTH columns without colour where stdout is none."""
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(

@@ -7,8 +7,8 @@ import numpy as np
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.intervals import intersection_ns, union
 from moeprof.metrics.scene import Scene
-from moeprof.rules import example, finding
-from moeprof.rules_copy import MOST_EXPOSED, busy, copies_of, queued_behind
+from moeprof.rules.common import example, finding
+from moeprof.rules.copies import MOST_EXPOSED, busy, copies_of, queued_behind
 
 NARROW = 0.25  # of the SMs: a kernel of so few blocks leaves most of the GPU empty
 LONG_NS = 20_000  # a shorter kernel is a matter of launches

@@ -8,7 +8,7 @@ import pandas as pd
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.intervals import Union, intersection, minus, union
 from moeprof.metrics.scene import Scene
-from moeprof.rules import TINY_BYTES, example, finding
+from moeprof.rules.common import TINY_BYTES, example, finding
 
 MOST_EXPOSED = 0.5  # of the copies' time must be exposed, or the first copies of a healthy pipeline would count
 LEAST_TINY = 20  # copies

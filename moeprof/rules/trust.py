@@ -9,7 +9,7 @@ import numpy as np
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.intervals import EARLY, union
 from moeprof.metrics.scene import Scene
-from moeprof.rules import example, finding
+from moeprof.rules.common import example, finding
 
 LEAST_LOST = 3  # launch calls
 LOST_SHARE = 0.02  # of the launch calls

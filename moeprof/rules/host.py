@@ -9,7 +9,7 @@ from moeprof.metrics.focus import LEAST_PASSES
 from moeprof.metrics.host import Chosen
 from moeprof.metrics.intervals import EARLY
 from moeprof.metrics.scene import Scene
-from moeprof.rules import TINY_BYTES, call_names, example, finding
+from moeprof.rules.common import TINY_BYTES, call_names, example, finding
 from moeprof.trace.classify import BLOCKING
 
 LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"
