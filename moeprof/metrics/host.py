@@ -24,12 +24,16 @@ Chosen = np.ndarray
 
 @dataclass(frozen=True)
 class Host:
-    """The threads that launched the operations ``index`` of ``view``; the focus is [start, end)."""
+    """The threads that launched the operations ``index`` of ``view``; the focus is [start, end).
+
+    ``overhead`` is the profiler's own time: it is nobody's stay.
+    """
 
     view: DeviceView
     index: Times
     focus_start: int
     focus_end: int
+    overhead: Union = EMPTY
 
     @cached_property
     def call(self) -> Times:
@@ -130,7 +134,7 @@ class Host:
     @cached_property
     def stays(self) -> dict[int, Union]:
         """For each thread its long stays outside CUDA calls."""
-        return {thread: _stays(self._union(rows)) for thread, rows in self.calls.items()}
+        return {thread: minus(_stays(self._union(rows)), self.overhead) for thread, rows in self.calls.items()}
 
     def _until_start(self, of_thread: Callable[[int], Union]) -> Times:
         found = np.zeros(len(self.index), dtype=np.int64)

@@ -17,7 +17,7 @@ import pandas as pd
 from moeprof.metrics.device import DeviceView
 from moeprof.metrics.focus import LEAST_PASSES, Focus
 from moeprof.metrics.host import Host
-from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered
+from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered, union
 from moeprof.metrics.overlap import exposures
 from moeprof.trace import Device, Trace
 
@@ -25,6 +25,7 @@ LEAST_STARVED = 10  # gaps: fewer are no pattern
 UNLIKE_KERNELS = 4  # kinds of kernels from which a repeated chain is a step worth a graph, not one kernel in a loop
 ALIKE = 0.95  # of the operations must be the same one pass later
 RECURS = 3  # a gap counts as often repeated when at least this many of its kind are half as long or longer
+NOT_OVERHEAD = "Command Buffer Full"  # CUPTI lists it as overhead, but it is the program that waits
 LATENCY_NS = 3_000  # from a launch call's return to the kernel's start on an idle GPU, where the trace shows none
 
 
@@ -120,9 +121,16 @@ class Scene:
         return self.owned(self.view.owners[0])
 
     @cached_property
+    def overhead(self) -> Union:
+        """When the profiler itself was at work, on any thread."""
+        rows = self.trace.overheads
+        rows = rows[~rows["name"].astype(str).str.contains(NOT_OVERHEAD, regex=False)]
+        return union(rows["start_ns"].to_numpy(), rows["end_ns"].to_numpy())
+
+    @cached_property
     def host(self) -> Host:
         """What the launching threads did."""
-        return Host(self.view, self.index, self.focus.start_ns, self.focus.end_ns)
+        return Host(self.view, self.index, self.focus.start_ns, self.focus.end_ns, self.overhead)
 
     @cached_property
     def launch_gain(self) -> int:

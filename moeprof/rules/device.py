@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moeprof.metrics.analysis import Finding
-from moeprof.metrics.intervals import intersection_ns, union
+from moeprof.metrics.intervals import union
 from moeprof.metrics.scene import Scene
 from moeprof.rules.common import example, finding
 from moeprof.rules.copies import MOST_EXPOSED, busy, copies_of, queued_behind
@@ -14,6 +14,7 @@ NARROW = 0.25  # of the SMs: a kernel of so few blocks leaves most of the GPU em
 LONG_NS = 20_000  # a shorter kernel is a matter of launches
 NARROW_SHARE = 0.3  # of the judged time must be narrow kernels
 SIDE_BY_SIDE = 1.2  # average number of narrow kernels at a time from which they count as concurrent
+STALLED = 0.1  # of a kernel's time under which pages migrate: it is stalled, for it overlaps its own page faults
 SHARE_OF_STREAM = 0.1  # of the narrow time from which a stream counts
 
 
@@ -93,14 +94,19 @@ def low_concurrency(scene: Scene) -> Finding | None:
 
 
 def migration_stall(scene: Scene) -> Finding | None:
-    """Pages of managed memory migrate while kernels that touch them stall."""
-    pages = scene.view.owners[3]
+    """Pages of managed memory migrate on demand: kernels that touch them stall, and the device waits between pages."""
+    view, pages = scene.view, scene.view.owners[3]
     moved = scene.owned(pages)
-    stalled = intersection_ns(pages, scene.view.owners[0])
-    kind = (scene.view.ops["kind"] == "migration").to_numpy()[scene.index]
+    kind = (view.ops["kind"] == "migration").to_numpy()[scene.index]
+    kernels = scene.index[view.is_kernel[scene.index]]
+    lengths = view.ends[kernels] - view.starts[kernels]
+    under = pages.covered(view.starts[kernels], view.ends[kernels])
+    stalled = int(lengths[under > STALLED * lengths].sum())
+    waiting = int((scene.gaps - scene.once)[kind].sum())
     return finding(
-        "migration-stall", scene, moved,
-        f"{int(kind.sum())} migrations of managed memory take {{ms}}, {stalled / 1e6:.2f} ms of them under kernels that stall",
+        "migration-stall", scene, min(moved + waiting + stalled, scene.span),
+        f"{int(kind.sum())} migrations of managed memory take {moved / 1e6:.2f} ms, the GPU waits {waiting / 1e6:.2f} ms between them"
+        f" and kernels stall under them ({stalled / 1e6:.2f} ms): up to {{ms}}",
         "copy explicitly from pinned memory, or prefetch (cudaMemPrefetchAsync) before the kernel",
-        migrations=int(kind.sum()), under_kernels_ns=stalled, example=example(scene, scene.index[kind]),
+        migrations=int(kind.sum()), stalled_kernels_ns=stalled, example=example(scene, scene.index[kind]),
     )  # fmt: skip

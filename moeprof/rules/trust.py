@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from moeprof.metrics.analysis import Finding
-from moeprof.metrics.intervals import EARLY, union
+from moeprof.metrics.intervals import EARLY
 from moeprof.metrics.scene import Scene
 from moeprof.rules.common import example, finding
 
 LEAST_LOST = 3  # launch calls
 LOST_SHARE = 0.02  # of the launch calls
-APPLICATION = re.compile("Command Buffer Full")  # CUPTI lists it as overhead, but it is the program that waits
 
 
 def dropped_records(scene: Scene) -> Finding | None:
@@ -68,11 +65,8 @@ def _capturing(scene: Scene) -> np.ndarray:
 
 def profiler_overhead(scene: Scene) -> Finding | None:
     """The GPU waits while the profiler works on a launching thread."""
-    rows = scene.trace.overheads
-    rows = rows[~rows["name"].astype(str).str.contains(APPLICATION)]
-    own = union(rows["start_ns"].to_numpy(), rows["end_ns"].to_numpy())
-    cost = int(own.covered(scene.before, scene.starts).sum())
-    names = rows["name"].astype(str).value_counts()
+    cost = int(scene.overhead.covered(scene.before, scene.starts).sum())
+    names = scene.trace.overheads["name"].astype(str).value_counts()
     return finding(
         "profiler-overhead", scene, min(cost, scene.idle_ns),
         "the GPU is idle {ms} while the profiler is at work: this time is not the program's",

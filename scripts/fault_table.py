@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""The table of planted faults: first finding, gain claimed, gain measured when the fault is mended.
+
+usage: fault_table.py FOLDER
+
+FOLDER is what record_faults.py wrote. Claimed is the first finding's upper bound from the faulty trace; measured are the
+differences faulty - mended, traced (the judged part of each trace) and clean (without a profiler), in ms a step.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from moeprof.findings import find
+from moeprof.metrics.analysis import Finding
+from moeprof.metrics.device import views
+from moeprof.metrics.focus import focus
+from moeprof.metrics.scene import Scene
+from moeprof.trace import read
+
+STEPS = 10
+
+
+def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
+    """The findings of a packed trace, and ms a step from the host's first step to the GPU's last work."""
+    path = scratch / packed.stem
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    trace = read(path)
+    scenes = [Scene(trace, view, focus(trace, view)) for view in views(trace)]
+    spans = scenes[0].focus.spans
+    length = (spans[-1][1] - spans[0][0]) if spans else scenes[0].focus.pieces.total_ns
+    return find(scenes), length / STEPS / 1e6
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    """One row a fault."""
+    found, clean = [], json.loads((folder / "times.json").read_text())["times"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for faulty in sorted(folder.glob("*-faulty.sqlite.xz")):
+            name = faulty.name.removesuffix("-faulty.sqlite.xz")
+            findings, before = judged(faulty, Path(scratch))
+            others, after = judged(folder / f"{name}-mended.sqlite.xz", Path(scratch))
+            times = clean.get(name, {})
+            found.append(
+                {
+                    "fault": name,
+                    "first finding": findings[0].id if findings else "none",
+                    "claimed": findings[0].gain_ns / STEPS / 1e6 if findings else 0.0,
+                    "measured, traced": before - after,
+                    "measured, clean": times.get("faulty", 0.0) - times.get("mended", 0.0),
+                    "mended": ", ".join(f.id for f in others) or "silent",
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def main() -> int:
+    """The command."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    table = rows(Path(sys.argv[1]))
+    print("| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns))
+    for row in table.itertuples(index=False):
+        print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
