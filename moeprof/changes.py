@@ -60,7 +60,7 @@ class Count:
 def amount(before: pd.DataFrame, after: pd.DataFrame) -> float:
     """How many times the work of A was done in B: the ratio of the counts of the kernels that both ran, by their time."""
     one, other = _by_name(before), _by_name(after)
-    both = one.join(other, how="inner", lsuffix="_a", rsuffix="_b")
+    both = one.add_suffix("_a").join(other.add_suffix("_b"), how="inner")
     if not len(both):
         return 1.0
     ratios = (both["count_b"] / both["count_a"]).to_numpy()

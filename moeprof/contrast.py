@@ -162,7 +162,7 @@ def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: 
 def _common(one: Trace, a: DeviceView, other: Trace, b: DeviceView) -> str | None:
     """The range that both have and that holds most of the launches around it in both; of several the one with most work."""
     first, second = loops(one, a), loops(other, b)
-    both = first.join(second, how="inner", lsuffix="_a", rsuffix="_b")
+    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     both = both[
         (both[["share_a", "share_b"]].min(axis=1) >= MAJORITY) & (both[["of_all_a", "of_all_b"]].min(axis=1) >= COVERS)
     ]

@@ -123,7 +123,7 @@ def test_launches_inside_a_stream_capture_are_not_dropped() -> None:
 
 def test_profiler_overhead_comes_first(tmp_path: Path) -> None:
     overhead = (
-        "INSERT INTO PROFILER_OVERHEAD (start, end, globalTid, nameId) SELECT k.end, k.end + 200000, r.globalTid, r.nameId FROM "
+        "INSERT INTO PROFILER_OVERHEAD (start, end, globalTid, nameId, returnValue) SELECT k.end, k.end + 450000, r.globalTid, r.nameId, 0 FROM "
         "CUPTI_ACTIVITY_KIND_KERNEL k JOIN CUPTI_ACTIVITY_KIND_RUNTIME r ON r.correlationId = k.correlationId"
     )
     assert found(changed("host-bound-faulty", tmp_path, overhead))[0] == "profiler-overhead"

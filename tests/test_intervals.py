@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.metrics.intervals import both, intersection_ns, newly_covered, union
+from moeprof.metrics.intervals import both, intersection, intersection_ns, minus, newly_covered, union
 
 intervals = st.lists(st.tuples(st.integers(0, 40), st.integers(-2, 10)).map(lambda p: (p[0], p[0] + p[1])), max_size=8)
 
@@ -36,6 +36,8 @@ def test_intersection_and_union_of_unions(one: list[tuple[int, int]], other: lis
     a, b = union(*arrays(one)), union(*arrays(other))
     assert intersection_ns(a, b) == intersection_ns(b, a) == len(nanoseconds(one) & nanoseconds(other))
     assert of(both(a, b)) == nanoseconds(one) | nanoseconds(other)
+    assert of(intersection(a, b)) == nanoseconds(one) & nanoseconds(other)
+    assert of(minus(a, b)) == nanoseconds(one) - nanoseconds(other)
 
 
 @given(intervals, st.integers(0, 50), st.integers(0, 50))

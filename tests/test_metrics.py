@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import recordings
 from hypothesis import given, settings
 from tracetables import trace, traces
 
@@ -13,8 +14,10 @@ from moeprof.errors import UsageError
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.analyze import analyze, iterations
 from moeprof.metrics.device import PRECEDENCE
+from moeprof.metrics.projection import projected
 from moeprof.trace import Trace, read
-from moeprof.trace.classify import BLOCKING
+from moeprof.trace.classify import BLOCKING, communication_class
+from moeprof.trace.classify import communication as own_classes
 
 # from an independent event sweep over public traces, ms: span, idle, K, N, C, exposed C, exposed N, joined, kernels, Q count
 GOLDEN = {
@@ -253,3 +256,51 @@ def test_absent_is_none_never_zero_or_nan() -> None:
     assert launch.api_ns_median is None and launch.queue_ns_median is None
     copies = analyze(trace([{"start_ns": 0, "end_ns": 5, "kind": "copy", "direction": "H2H"}])).windows[0].copies
     assert copies[0].throughput_gb_per_s is None or not math.isnan(copies[0].throughput_gb_per_s)
+
+
+def test_start_end_ranges_hold_the_calls_of_all_threads() -> None:
+    found = projected(recordings.trace("startend"))
+    whole, again = (found[found["name"] == name] for name in ("whole", "again"))
+    assert list(whole["gpu_ops"]) == [7] * 5 and list(again["gpu_ops"]) == [2] * 5, (
+        "3 of the main thread and 4 of the other"
+    )
+    assert (whole["end_tid"] != whole["tid"]).all()
+    assert int((whole["last_ns"] - whole["first_ns"]).sum()) == 9_451_387
+    assert int((again["end_ns"] - again["start_ns"]).sum()) == 1_125_881, "what nsys stats nvtx_startend_sum says"
+
+
+def test_peer_copies_are_communication() -> None:
+    (window,) = analyze(recordings.trace("peer")).windows
+    (peer,) = window.communication
+    (copies,) = window.copies
+    assert (peer.name, peer.count, peer.busy_ns) == ("peer copy", copies.count, copies.busy_ns)
+    assert peer.hidden_ns == copies.overlapped_ns and peer.hidden_ns + peer.exposed_ns == peer.busy_ns
+    assert window.ledger.exposed_comm_ns == 0, "copies are C in the ledger, whatever they carry"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<(unsigned long)4096>)", "NCCL"),
+        ("void deep_ep::intranode::dispatch<8>(int)", "DeepEP"),
+        ("nvshmemi_transfer_rma_nbi", "NVSHMEM"),
+        ("void vllm::cross_device_reduce_1stage<float, 2>(T1)", "custom all-reduce"),
+        ("multimem_all_reduce_kernel", "symmetric memory"),
+        ("void at::native::reduce_kernel<512>(int)", None),
+        ("nvjet_sm90_tst_256x128", None),
+    ],
+)
+def test_classes_of_communication(name: str, expected: str | None) -> None:
+    assert communication_class(name) == expected
+
+
+def test_a_user_adds_a_class(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[communication]\n"my exchange" = "nvjet"\n')
+    whole = read(recordings.path("far-ahead-mended"), own_classes(file))
+    (window,) = analyze(whole).windows
+    assert [c.name for c in window.communication] == ["my exchange"] and window.ledger.compute_ns == 0
+    assert window.ledger.exposed_comm_ns == window.communication[0].exposed_ns > 0
+    file.write_text("[communication]\nx = '('\n")
+    with pytest.raises(UsageError, match=r"own\.toml"):
+        own_classes(file)

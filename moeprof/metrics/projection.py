@@ -9,8 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from moeprof.metrics.intervals import EARLY, LATE
+from moeprof.errors import TraceError
+from moeprof.metrics.intervals import EARLY, LATE, Times
 from moeprof.trace import Trace
+
+DEEPEST = 64  # calls inside calls on one thread
 
 
 def projected(trace: Trace, device: int | None = None) -> pd.DataFrame:
@@ -24,11 +27,10 @@ def projected(trace: Trace, device: int | None = None) -> pd.DataFrame:
         ranges[column] = blank
     if not len(trace.calls) and len(trace.ops):
         return _by_time(ranges, trace, device)
-    for style, keys in (("pushpop", ["pid", "tid"]), ("startend", ["pid"])):
-        of_style = ranges[ranges["style"] == style]
-        for key, mine in of_style.groupby(keys, sort=False):
+    for keys, style in ((["pid", "tid"], "pushpop"), (["pid"], "startend")):
+        for key, mine in ranges[ranges["style"] == style].groupby(keys, sort=False):
             calls = launched
-            for name, value in zip(keys, key if isinstance(key, tuple) else (key,), strict=True):
+            for name, value in zip(keys, key, strict=True):
                 calls = calls[calls[name] == value]
             ranges.loc[mine.index, ["gpu_ops", "first_ns", "last_ns"]] = _reduced(mine, calls)
     return ranges
@@ -45,17 +47,43 @@ def _launched(trace: Trace, device: int | None) -> pd.DataFrame:
 
 
 def _reduced(ranges: pd.DataFrame, calls: pd.DataFrame) -> np.ndarray:
-    """[count, first, last] of the calls inside each range: a slice by start, then those that also ended inside."""
-    starts, ends = calls["start_ns"].to_numpy(), calls["end_ns"].to_numpy()
-    first, last = calls["first_ns"].to_numpy(), calls["last_ns"].to_numpy()
+    """[count, first, last] of the calls inside each range, thread by thread."""
     begin, finish = ranges["start_ns"].to_numpy(), ranges["end_ns"].to_numpy()
-    low, high = np.searchsorted(starts, begin, side="left"), np.searchsorted(starts, finish, side="right")
-    rows = np.empty((len(ranges), 3), dtype=np.int64)
-    for row, (a, b, until) in enumerate(zip(low, high, finish, strict=True)):
-        whole = ends[a:b] <= until
-        count = int(whole.sum())
-        rows[row] = (count, first[a:b][whole].min(), last[a:b][whole].max()) if count else (0, LATE, EARLY)
-    return rows
+    found = np.tile(np.array([0, LATE, EARLY], dtype=np.int64), (len(ranges), 1))
+    for _, mine in calls.groupby("tid", sort=False):
+        starts, ends, first, last = (mine[c].to_numpy() for c in ("start_ns", "end_ns", "first_ns", "last_ns"))
+        for layer in _layers(ends):  # calls of one layer follow one another, so that those inside a range are a slice
+            low = np.searchsorted(starts[layer], begin, side="left")
+            high = np.maximum(np.searchsorted(ends[layer], finish, side="right"), low)
+            found[:, 0] += high - low
+            found[:, 1] = np.minimum(found[:, 1], _slices(np.minimum, first[layer], low, high, LATE))
+            found[:, 2] = np.maximum(found[:, 2], _slices(np.maximum, last[layer], low, high, EARLY))
+    return found
+
+
+def _layers(ends: Times) -> list[np.ndarray]:
+    """Rows (sorted by start) in layers in which ends rise too: one, where no call lies inside another.
+
+    Raises:
+        TraceError: calls lie inside one another deeper than any program nests them.
+    """
+    layers: list[np.ndarray] = []
+    left = np.arange(len(ends))
+    while len(left):
+        if len(layers) == DEEPEST:
+            raise TraceError(f"launch calls lie inside one another more than {DEEPEST} deep", "record it again")
+        reach = np.maximum.accumulate(ends[left])
+        rising = ends[left] >= reach
+        layers.append(left[rising])
+        left = left[~rising]
+    return layers
+
+
+def _slices(reduce: np.ufunc, values: Times, low: Times, high: Times, blank: int) -> Times:
+    """``reduce`` over each slice [low, high) of ``values``; ``blank`` where it is empty."""
+    padded = np.append(values, blank)
+    bounds = np.stack([low, high], axis=1).ravel()
+    return np.where(high > low, reduce.reduceat(padded, bounds)[::2], blank)
 
 
 def _by_time(ranges: pd.DataFrame, trace: Trace, device: int | None) -> pd.DataFrame:
@@ -64,6 +92,6 @@ def _by_time(ranges: pd.DataFrame, trace: Trace, device: int | None) -> pd.DataF
     starts, ends = ops["start_ns"].to_numpy(), ops["end_ns"].to_numpy()
     low = np.searchsorted(starts, ranges["start_ns"], side="left")
     high = np.searchsorted(starts, ranges["end_ns"], side="right")
-    spans = [(b - a, starts[a], ends[a:b].max()) if b > a else (0, LATE, EARLY) for a, b in zip(low, high, strict=True)]
-    ranges[["gpu_ops", "first_ns", "last_ns"]] = np.array(spans, dtype=np.int64).reshape(-1, 3)
-    return ranges
+    high = np.maximum(high, low)
+    first, last = _slices(np.minimum, starts, low, high, LATE), _slices(np.maximum, ends, low, high, EARLY)
+    return ranges.assign(gpu_ops=high - low, first_ns=first, last_ns=last)
