@@ -5,8 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from moeprof import manifest, tools
 from moeprof.errors import CaptureError
@@ -16,7 +19,7 @@ from moeprof.metrics.analyze import analyze
 from moeprof.metrics.device import DeviceView, views
 from moeprof.metrics.focus import focus, named
 from moeprof.metrics.scene import Scene
-from moeprof.trace import Trace, read
+from moeprof.trace import Trace, ncu, ncurep, read
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.reading import report_version
 
@@ -47,6 +50,37 @@ def analyse(
     if not found:
         raise CaptureError(f"{path} holds no trace", "capture again with --tools nsys or torch")
     return found
+
+
+def counters(path: Path) -> Counters | None:
+    """Hardware counters and ncu's rules, where ``path`` is a CSV or raw report of Nsight Compute; None for anything else."""
+    if not path.is_file():
+        return None
+    if ncurep.is_report(path):
+        return Counters(path.name, ncurep.read_report(path), ncurep.read_rules(path))
+    return Counters(path.name, ncu.read_counters(path), ncu.read_rules(path)) if ncu.is_counters(path) else None
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What ncu counted: the COUNTERS table, and what its rules said."""
+
+    path: str
+    table: pd.DataFrame
+    rules: list[dict[str, Any]]
+
+    def encoded(self) -> dict[str, Any]:
+        """As JSON: kernels in launch order with their metrics in base units."""
+        launches = [
+            {
+                "launch": int(launch), "kernel": str(rows["kernel"].iloc[0]), "device": int(rows["device"].iloc[0]),
+                "stream": int(rows["stream"].iloc[0]), "grid": str(rows["grid"].iloc[0]), "block": str(rows["block"].iloc[0]),
+                "metrics": {str(m): {"value": float(v), "unit": str(u)} for m, v, u in zip(rows["metric"], rows["value"], rows["unit"], strict=True)},
+            }
+            for launch, rows in self.table.groupby("launch", sort=True)
+        ]  # fmt: skip
+        source = {"path": self.path, "kind": "ncu", "producer": None, "schema": None}
+        return {"schema_version": 1, "source": source, "launches": launches, "rules": self.rules}
 
 
 @contextmanager

@@ -172,12 +172,19 @@ def analyze(
     communication: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), or a capture folder."""
+    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep."""
     from moeprof import analysing, findings
     from moeprof.codec import encode
     from moeprof.report import text
     from moeprof.trace import classify
 
+    counted = analysing.counters(trace)
+    if counted is not None:
+        if as_json:
+            echo_json(counted.encoded())
+        else:
+            click.echo(text.counters_text(counted.path, counted.table, counted.rules))
+        return
     own = findings.load(rules) if rules else ()
     classes = classify.communication(communication) if communication else classify.COMMUNICATION
     analyses = analysing.analyse(trace, range_name, device, own, classes)

@@ -101,7 +101,19 @@ def nsys_seconds(path: Path) -> float | None:
         return None
     start = time.perf_counter()
     subprocess.run(
-        [found.path, "stats", "--report", REPORTS, "--format", "csv", "--output", path.with_suffix(""), path],
+        [
+            found.path,
+            "stats",
+            "--report",
+            REPORTS,
+            "--format",
+            "csv",
+            "--force-overwrite",
+            "true",
+            "--output",
+            path.with_suffix(""),
+            path,
+        ],
         capture_output=True,
         check=True,
     )

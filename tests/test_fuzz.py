@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import sqlite3
 import warnings
@@ -11,15 +12,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+import recordings
 from tracemaking import make_export
 
 from moeprof.analysing import analysis_of
-from moeprof.errors import MoeprofError
+from moeprof.errors import MoeprofError, TraceError
 from moeprof.metrics.analyze import iterations
 from moeprof.trace import read
 from moeprof.trace.ncu import read_counters
 
-ROUNDS = 60
+ROUNDS = int(os.environ.get("MOEPROF_FUZZ_ROUNDS", "60"))  # more for a campaign
 HOSTILE = (-1, 0, -(2**63), 2**63 - 1, 2**62, None, "'; DROP TABLE StringIds; --", "<script>", 1e300, float("inf"))
 TABLES = (
     "CUPTI_ACTIVITY_KIND_KERNEL",
@@ -77,6 +79,79 @@ def test_hostile_values_in_every_column(tmp_path: Path) -> None:
                 )
             db.commit()
         survives(path)
+
+
+REAL = (
+    "sync-item-faulty",
+    "late-issue-faulty",
+    "migration-stall-faulty",
+    "legacy-default-stream-faulty",
+    "peer",
+    "startend",
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_flipped_bytes_of_real_exports(tmp_path: Path, name: str) -> None:
+    rng, path = random.Random(name), tmp_path / "t.sqlite"
+    data = recordings.path(name).read_bytes()
+    for _ in range(ROUNDS // 6):
+        path.write_bytes(flipped(data, rng))
+        survives(path)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_hostile_values_in_real_exports(tmp_path: Path, name: str) -> None:
+    rng, path = random.Random(name), tmp_path / "t.sqlite"
+    for _ in range(ROUNDS // 6):
+        path.write_bytes(recordings.path(name).read_bytes())
+        spoil(path, rng)
+        survives(path)
+
+
+def spoil(path: Path, rng: random.Random) -> None:
+    """A hostile value in every seventh row of a column of some table."""
+    with closing(sqlite3.connect(path)) as db:
+        there = [
+            r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'ENUM%'")
+        ]
+        table = rng.choice(there)
+        column = rng.choice([row[1] for row in db.execute(f"PRAGMA table_info({table})")])
+        with suppress(sqlite3.IntegrityError):
+            db.execute(
+                f'UPDATE {table} SET "{column}" = ? WHERE rowid % 7 = ?', (rng.choice(HOSTILE), rng.randrange(7))
+            )
+        db.commit()
+
+
+def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.json.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(b'{"traceEvents": [')
+        for _ in range(200):
+            file.write(b" " * (1 << 20))
+    with pytest.raises(TraceError, match="unpacks to more than 100 times its size"):
+        read(path)
+
+
+def test_a_locked_export_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    make_export(path, 3)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TraceError, match="locked") as caught:
+            read(path)
+    assert caught.value.hint == "wait for the program that writes it"
+
+
+def test_ranges_that_cross_and_run_backwards(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    make_export(path, 5)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE NVTX_EVENTS SET start = end + 5000, end = start - 5000 WHERE rowid % 2 = 0")
+        db.execute("UPDATE NVTX_EVENTS SET end = end + 60000 WHERE rowid % 2 = 1 AND end IS NOT NULL")
+        db.commit()
+    assert survives(path)
 
 
 def test_flipped_bytes_of_kineto(traces: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
 
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
@@ -20,6 +23,13 @@ SHOWN_COUNTERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "lts__t_sector_hit_rate.pct": ("L2 hit %", fmt.number),
     "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", fmt.number),
     "launch__registers_per_thread": ("registers", lambda v: fmt.number(v, 0)),
+    # the names of the details page
+    "Duration": ("time under ncu", fmt.us),
+    "DRAM Throughput": ("DRAM % of peak", fmt.number),
+    "Compute (SM) Throughput": ("SM % of peak", fmt.number),
+    "L2 Hit Rate": ("L2 hit %", fmt.number),
+    "Achieved Occupancy": ("occupancy %", fmt.number),
+    "Registers Per Thread": ("registers", lambda v: fmt.number(v, 0)),
 }  # fmt: skip
 
 
@@ -30,16 +40,31 @@ def counters(study: Study) -> tuple[Table, ...]:
         frame = variant.counters
         if frame is None or not len(frame) or set(COUNTERS) - set(frame.columns):
             continue
-        wide = frame.pivot_table(
-            index=["launch", "kernel"], columns="metric", values="value", aggfunc="first", observed=True
-        )
-        shown = [m for m in SHOWN_COUNTERS if m in wide.columns]
-        rows = [
-            (fmt.short_kernel(str(kernel)), *(SHOWN_COUNTERS[m][1](row[m]) for m in shown))
-            for (_, kernel), row in wide.sort_index().iterrows()
-        ]
-        header = ("kernel", *(SHOWN_COUNTERS[m][0] for m in shown))
-        found.append(
-            Table(f"{variant.record.name}: the first {len(rows)} kernels of one iteration", header, tuple(rows))
-        )
+        counted = frame["launch"].nunique()
+        found.append(launches(frame, f"{variant.record.name}: the first {counted} kernels of one iteration"))
     return tuple(found)
+
+
+def launches(frame: pd.DataFrame, caption: str) -> Table:
+    """One row a kernel of a COUNTERS table, with the metrics that are known here."""
+    wide = frame.pivot_table(
+        index=["launch", "kernel"], columns="metric", values="value", aggfunc="first", observed=True
+    )
+    shown = [m for m in SHOWN_COUNTERS if m in wide.columns]
+    rows = [
+        (fmt.short_kernel(str(kernel)), *(SHOWN_COUNTERS[m][1](row[m]) for m in shown))
+        for (_, kernel), row in wide.sort_index().iterrows()
+    ]
+    return Table(caption, ("kernel", *(SHOWN_COUNTERS[m][0] for m in shown)), tuple(rows))
+
+
+def rules(found: list[dict[str, Any]]) -> Table:
+    """ncu's rules with an estimated speed-up, the largest first; each rule once a kernel name."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for rule in sorted((r for r in found if r["speedup_percent"]), key=lambda r: -r["speedup_percent"]):
+        best.setdefault((rule["kernel"], rule["rule"]), rule)
+    rows = [
+        (fmt.short_kernel(r["kernel"]), r["rule"], f"{r['speedup_percent']:.0f} %", r["description"])
+        for r in best.values()
+    ]
+    return Table("What ncu's rules estimate", ("kernel", "rule", "speed-up", "why"), tuple(rows), plain=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
+import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from moeprof.diff import Diff
 from moeprof.metrics.analysis import Analysis
+from moeprof.report import counters, tables
 from moeprof.report import format as fmt
-from moeprof.report import tables
 from moeprof.report.tables import Table
 
 WIDTH = 160  # of text that is not for a terminal
@@ -44,6 +46,17 @@ def analysis_text(analysis: Analysis) -> str:
         for f in analysis.findings[:MAX_ROWS]
     ]
     parts += [Text(f"{n.severity}: {n.text}") for n in analysis.notes]
+    return rendered(Group(*parts))
+
+
+def counters_text(path: str, frame: pd.DataFrame, found: list[dict[str, Any]]) -> str:
+    """Hardware counters of each kernel, and what ncu's rules estimate."""
+    parts: list[RenderableType] = [
+        Text(f"{path}: Nsight Compute (it serialises kernels: its times are not a timeline's)", style="bold")
+    ]
+    parts += [
+        rich_table(t) for t in (counters.launches(frame, "Kernels in launch order"), counters.rules(found)) if t.rows
+    ]
     return rendered(Group(*parts))
 
 

@@ -24,6 +24,11 @@ from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
+PIECE, LEAST_UNPACKED, UNPACKED_RATIO = (
+    1 << 24,
+    1 << 26,
+    100,
+)  # characters; real traces unpack to 10 to 30 times their size
 CALL_CATEGORIES = ("cuda_runtime", "cuda_driver")
 FAR = 1 << 61  # ns, some 73 years: a time or number beyond it is damage
 COPY_OPERATORS = ("aten::copy_",)
@@ -77,7 +82,7 @@ def opened(path: Path) -> Any:
 def _load(path: Path) -> dict[str, Any]:
     try:
         with opened(path) as file:
-            document = json.load(file, parse_float=str)
+            document = json.loads(_bounded(path, file), parse_float=str)
     except (ValueError, OSError, EOFError) as error:
         raise TraceError(f"{path} is not a whole JSON file: {error}", "record it again") from error
     if isinstance(document, list):
@@ -85,6 +90,20 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("traceEvents"), list):
         raise TraceError(f"{path} is JSON but has no list traceEvents", "give a trace that torch.profiler exported")
     return document
+
+
+def _bounded(path: Path, file: Any) -> str:
+    """The whole text, unless it unpacks to far more than any trace does (a gzip bomb)."""
+    most = max(LEAST_UNPACKED, UNPACKED_RATIO * path.stat().st_size)
+    parts, size = [], 0
+    while part := file.read(PIECE):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise TraceError(
+                f"{path} unpacks to more than {UNPACKED_RATIO} times its size: it is no trace", "record it again"
+            )
+    return "".join(parts)
 
 
 def _ns(value: str | int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,13 +24,41 @@ def read_counters(path: Path) -> pd.DataFrame:
     """
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         lines = [line for line in file if not line.startswith("==") and line.strip()]
-    rows = list(csv.reader(lines))
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as error:
+        raise TraceError(f"{path} is a damaged CSV: {error}", "run ncu again with --csv") from error
     if len(rows) < 2 or not set(_IDENTITY) <= set(rows[0]):
         said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise TraceError(
             f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv"
         )
     return _details(rows) if "Metric Name" in rows[0] else _raw(rows)
+
+
+def is_counters(path: Path) -> bool:
+    """Whether the file looks like a CSV of ncu: its header begins with "ID", after lines of the tool's own."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = (line.strip() for _, line in zip(range(200), file, strict=False))
+        first = next((line for line in lines if line and not line.startswith("==")), "")
+    return first.startswith('"ID",')
+
+
+def read_rules(path: Path) -> list[dict[str, Any]]:
+    """What ncu's rules said, from a details page, one entry a rule and kernel; a raw page holds none."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        lines = [line for line in file if not line.startswith("==") and line.strip()]
+    try:
+        rows = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise TraceError(f"{path} is a damaged CSV: {error}", "run ncu again with --csv") from error
+    return [
+        {
+            "launch": int(row["ID"]), "kernel": row["Kernel Name"], "rule": row["Rule Name"], "type": row.get("Rule Type") or "",
+            "description": row.get("Rule Description") or "", "speedup_percent": _number(row.get("Estimated Speedup") or ""),
+        }
+        for row in rows if row.get("Rule Name") and str(row.get("ID")).isdigit()
+    ]  # fmt: skip
 
 
 def _raw(rows: list[list[str]]) -> pd.DataFrame:

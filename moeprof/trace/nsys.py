@@ -64,9 +64,12 @@ def read_nsys(path: Path, fast: bool = True, classes: Classes = classify.COMMUNI
         with Export(path, fast) as export:
             return _Reader(export, classes).trace()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise TraceError(
-            f"{path} cannot be read as SQLite: {error}", "export it again: nsys export --type sqlite"
-        ) from error
+        cure = (
+            "wait for the program that writes it"
+            if "locked" in str(error)
+            else "export it again: nsys export --type sqlite"
+        )
+        raise TraceError(f"{path} cannot be read as SQLite: {error}", cure) from error
 
 
 class _Reader:
