@@ -189,12 +189,12 @@ def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
         raise UsageError(
             f"{trace.path} has no range {name!r} with GPU work on device {view.index}", "see moeprof analyze"
         )
-    best = table.sort_values("ops").iloc[-1]
-    start, end = int(best["first_ns"]), int(best["last_ns"])
-    of_host = mine[((mine["start_ns"] >= best["begin_ns"]) & (mine["end_ns"] <= best["finish_ns"])).to_numpy()]
-    if best["share"] >= MAJORITY:
+    best = table.sort_values("ops").iloc[-1:]
+    start, end, begin, finish = (int(best[c].iloc[0]) for c in ("first_ns", "last_ns", "begin_ns", "finish_ns"))
+    of_host = mine[((mine["start_ns"] >= begin) & (mine["end_ns"] <= finish)).to_numpy()]
+    if best["share"].iloc[0] >= MAJORITY:
         inside = view.starting(start, end)
-        return Part(ledger(view, start, end), idle(view, start, end), view.ops[inside], of_host, int(best["n"]))
+        return Part(ledger(view, start, end), idle(view, start, end), view.ops[inside], of_host, int(best["n"].iloc[0]))
     return _instances(trace, view, name, of_host)
 
 

@@ -85,14 +85,14 @@ def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
     if not len(table):
         return None
     most = table["ops"].max()  # the outermost of nested ranges holds as many launches as those inside it, or more
-    best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin_ns"], kind="stable").iloc[0]
-    domain, name = best.name
+    best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin_ns"], kind="stable").iloc[:1]
+    domain, name = best.index[0]
     found = projected(trace, view.index)
     mine = found[(found["gpu_ops"] > 0) & (found["name"] == name) & (found["domain"] == domain)].sort_values(
         "first_ns", kind="stable"
     )
     spans = tuple((int(a), int(b)) for a, b in mine[["start_ns", "last_ns"]].itertuples(index=False))
-    pieces = union(np.array([int(best["first_ns"])]), np.array([int(best["last_ns"])]))
+    pieces = union(best["first_ns"].to_numpy(), best["last_ns"].to_numpy())
     return Focus(pieces, f"{name} x {len(mine)}", spans, True)
 
 

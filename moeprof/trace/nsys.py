@@ -69,7 +69,7 @@ def read_nsys(path: Path, fast: bool = True, classes: Classes = classify.COMMUNI
             if "locked" in str(error)
             else "export it again: nsys export --type sqlite"
         )
-        raise TraceError(f"{path} cannot be read as SQLite: {error}", cure) from error
+        raise TraceError(f"{path} cannot be read as SQLite: {' '.join(str(error).split())[:160]}", cure) from error
 
 
 class _Reader:
