@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from moeprof import manifest, tools
-from moeprof.errors import CaptureError
+from moeprof.errors import CaptureError, ToolError
 from moeprof.findings import Rule, find
 from moeprof.metrics.analysis import Analysis
 from moeprof.metrics.analyze import analyze
@@ -118,7 +118,25 @@ def scenes(
 
 
 def _readable(path: Path, scratch: Path) -> Path:
-    """The path itself; of a raw nsys report its export, by the nsys that is here (without one ``read`` says what to do)."""
+    """The path itself; of a raw nsys report its export, by the nsys that is here (without one ``read`` says what to do).
+
+    Raises:
+        ToolError: that nsys fails; where it is older than the report, both versions are named.
+    """
     version = report_version(path)
     nsys = tools.find("nsys") if version else None
-    return path if nsys is None else tools.export_report(nsys, path, scratch / f"{path.stem}.sqlite")
+    if nsys is None or version is None:
+        return path
+    try:
+        return tools.export_report(nsys, path, scratch / f"{path.stem}.sqlite")
+    except ToolError as error:
+        if _numbers(nsys.version or "") >= _numbers(version):
+            raise
+        raise ToolError(
+            f"{path} was written by nsys {version}; the nsys here is {nsys.version}, too old to export it",
+            "give nsys of that version or newer with MOEPROF_NSYS, or the export of one",
+        ) from error
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

@@ -343,3 +343,7 @@ def test_a_raw_report_is_exported_by_the_nsys_that_is_here(tmp_path: Path) -> No
     broken = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path)
     assert broken.returncode == 4
     one_clear_line(broken, "nsys 2025.3.1.0 could not export mine.nsys-rep")
+    raw.write_text("NVIDIA Tegra Profiler Report 2026@2@1@9 damaged")
+    newer = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path)
+    assert newer.returncode == 4
+    one_clear_line(newer, "was written by nsys 2026.2.1; the nsys here is 2025.3.1.0, too old to export it")
