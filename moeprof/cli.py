@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError
+from moeprof.errors import ExitCode, MoeprofError, UsageError
 
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
-    from moeprof.study import Study
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -223,7 +222,7 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         pair = (captures[0], captures[1])
         written = reporting.write_traces(pair, options["range_name"], options["output"], options["force"])
     else:
-        studies = load_studies(captures, sample)
+        studies = reporting.load(captures, sample)
         written = reporting.write(studies, contrast, options["output"], options["force"])
     if options["as_json"]:
         echo_json({"schema_version": 1, "page": str(written.page), "diff": written.data})
@@ -232,30 +231,6 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         click.echo(f"Wrote {written.page}")
     if open_page:
         click.launch(written.page.resolve().as_uri())
-
-
-def load_studies(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
-    """The captures to show: those named, the sample, or the newest."""
-    from moeprof import resources, study
-    from moeprof.capture.store import OUTPUT, newest
-
-    if sample is not None:
-        folder = resources.folder("reports") / "samples" / sample
-        if not folder.is_dir():
-            known = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir()))
-            raise UsageError(f"there is no sample {sample!r}", f"known: {known}")
-        return (study.load(folder),)
-    if len(captures) > 2:
-        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
-    if not captures:
-        found = newest(OUTPUT)
-        if found is None:
-            raise CaptureError(
-                "there is no capture in ./moeprof-out",
-                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
-            )
-        captures = (found,)
-    return tuple(study.load(folder) for folder in captures)
 
 
 def echo_json(value: Any) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof import diff
+from moeprof import diff, resources, study
 from moeprof.analysing import analysis_of, opened
-from moeprof.capture.store import OUTPUT
+from moeprof.capture.store import OUTPUT, newest
 from moeprof.codec import encode
 from moeprof.contrast import Side
 from moeprof.contrast import contrast as contrast_traces
-from moeprof.errors import UsageError
+from moeprof.errors import CaptureError, UsageError
 from moeprof.files import PARTIAL, write_whole
 from moeprof.metrics.device import views
 from moeprof.report import html, text, traces
@@ -26,6 +26,27 @@ class Written:
     page: Path
     text: str
     data: Any
+
+
+def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
+    """The captures to show: those named, the sample, or the newest."""
+    if sample is not None:
+        folder = resources.folder("reports") / "samples" / sample
+        if not folder.is_dir():
+            known = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir()))
+            raise UsageError(f"there is no sample {sample!r}", f"known: {known}")
+        return (study.load(folder),)
+    if len(captures) > 2:
+        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
+    if not captures:
+        found = newest(OUTPUT)
+        if found is None:
+            raise CaptureError(
+                "there is no capture in ./moeprof-out",
+                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
+            )
+        captures = (found,)
+    return tuple(study.load(folder) for folder in captures)
 
 
 def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force: bool) -> Written:

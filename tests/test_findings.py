@@ -117,8 +117,19 @@ def test_dropped_records_come_first(tmp_path: Path, name: str) -> None:
     assert found(damaged)[0] == "dropped-records"
 
 
-def test_launches_inside_a_stream_capture_are_not_dropped() -> None:
-    assert "dropped-records" not in found(trace("graph-replays-mended"))
+def test_launches_inside_a_stream_capture_are_not_dropped(tmp_path: Path) -> None:
+    delete = "DELETE FROM CUPTI_ACTIVITY_KIND_KERNEL WHERE rowid % 3 = 1"
+    names = "INSERT INTO StringIds VALUES (999001, 'cudaStreamBeginCapture_v10000'), (999002, 'cudaStreamEndCapture_v10000')"
+    span = (
+        "INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME SELECT {at}, {at}, eventClass, globalTid, 999000 + {n}, 999000 + {n}, "
+        "returnValue, callchainId FROM CUPTI_ACTIVITY_KIND_RUNTIME LIMIT 1"
+    )
+    first, last = (
+        "(SELECT MIN(start) - 9 FROM CUPTI_ACTIVITY_KIND_RUNTIME)",
+        "(SELECT MAX(end) FROM CUPTI_ACTIVITY_KIND_RUNTIME)",
+    )
+    capture = [span.format(at=first, n=1), span.format(at=last, n=2)]
+    assert "dropped-records" not in found(changed("host-bound-faulty", tmp_path, delete, names, *capture))
 
 
 def test_profiler_overhead_comes_first(tmp_path: Path) -> None:
@@ -136,6 +147,14 @@ def test_a_whole_trace_is_judged_where_it_repeats() -> None:
         whole.ops["end_ns"].max() - whole.ops["start_ns"].min()
     )
     assert focus(trace("sync-api-faulty-whole"), scene(trace("sync-api-faulty-whole")).view).label == "step x 10"
+
+
+def test_a_repeated_range_that_holds_little_is_no_loop() -> None:
+    whole = trace("far-ahead-mended")
+    calls = whole.calls.iloc[whole.ops["call"].iloc[[10, 200, 390]]]
+    few = whole.ranges.iloc[:3].assign(start_ns=calls["start_ns"].to_numpy(), end_ns=calls["end_ns"].to_numpy())
+    assert scene(replace(whole, ranges=few)).focus.label == "the part that repeats"
+    assert scene(whole).focus.label == "step x 10"
 
 
 @pytest.mark.parametrize("name", FAULTY + HEALTHY)
@@ -158,6 +177,11 @@ def test_causes_sum_to_idle_and_exposed_time(name: str) -> None:
     assert told == totals and all(
         c.try_ and c.what and c.longest_ns <= c.total_ns for c in window.idle_causes + window.exposed_causes
     )
+
+
+def test_narrow_communication_is_no_low_concurrency(traces: Path) -> None:
+    for name in ("hta_diff_control", "hta_diff_test", "vllm_decode_graph", "h100_qwen"):
+        assert "low-concurrency" not in found(read(traces / "kineto" / f"{name}.json.gz"))
 
 
 def test_ranges_can_be_judged_alone() -> None:

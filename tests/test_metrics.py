@@ -74,6 +74,9 @@ def test_a_replay_traced_whole_is_busy_and_said_to_be(traces: Path) -> None:
     whole = analyze(read(traces / "h200" / "streams_graph_whole.sqlite"))
     node = analyze(read(traces / "h200" / "streams_graph_node.sqlite"))
     assert [n.id for n in whole.notes] == ["graph-level"] and whole.notes[0].evidence["replays"] == 5
+    assert whole.windows[0].graph_busy_ns > 0 == node.windows[0].graph_busy_ns, (
+        "the replays are busy time of their own class"
+    )
     assert whole.windows[0].launch.graph_launches == node.windows[0].launch.graph_launches == 5
     assert (
         abs(whole.windows[0].compute_busy_ns - node.windows[0].compute_busy_ns) < 0.02 * node.windows[0].compute_busy_ns

@@ -136,6 +136,7 @@ class Window:
     copy_busy_ns: int
     copies: tuple[Copies, ...]
     launch: Launch
+    graph_busy_ns: int = 0  # of compute_busy_ns: CUDA graph replays that were traced whole
     communication: tuple[Communication, ...] = ()
     exposed_causes: tuple[Cause, ...] = ()
     idle_causes: tuple[Cause, ...] = ()

@@ -99,6 +99,7 @@ def window(view: DeviceView, cut: Cut) -> Window:
         copy_busy_ns=copy,
         copies=copies(view, cut.start, cut.end),
         launch=launch(view, view.starting(cut.start, cut.end), cut.calls),
+        graph_busy_ns=view.graphs.clip(cut.start, cut.end).total_ns,
         communication=communication(view, cut.start, cut.end) if view.communicates else (),
         exposed_causes=exposed_causes(view, cut.start, cut.end),
         idle_causes=idle_causes(view, cut.start, cut.end),

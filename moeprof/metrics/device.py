@@ -51,6 +51,11 @@ class DeviceView:
         return self.reaches[1]
 
     @cached_property
+    def graphs(self) -> Union:
+        """Replays of CUDA graphs that were traced whole."""
+        return self.union_of(one_of(self.ops["kind"], ("graph",)))
+
+    @cached_property
     def starts(self) -> Times:
         """Start of each operation."""
         return self.ops["start_ns"].to_numpy()

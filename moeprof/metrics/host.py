@@ -100,12 +100,10 @@ class Host:
         """How long each operation's thread had been inside the ``chosen`` calls, from the focus's begin to its start."""
         return self._until_start(lambda thread: self._union(self.calls[thread][chosen[self.calls[thread]]]))
 
-    def in_waits(self, waited: Chosen) -> Times:
-        """The same for waits and what leads to them: from the launch before to the end of the wait, and all of the
-        launching of the operations ``waited`` (read back because of the wait)."""
-        begin, finish = self.segments
-        until = np.where(waited, finish, self.last_wait)
-        return self._until_start(lambda thread: self._spent(thread, begin, until))
+    def in_waits(self) -> Times:
+        """The same for waits and what leads to them: from the launch before to the end of the wait."""
+        begin, _ = self.segments
+        return self._until_start(lambda thread: self._spent(thread, begin, self.last_wait))
 
     def in_launches(self, launched: Chosen) -> Times:
         """The same for the launching of the operations ``launched``: their segments, where nothing waits in them."""

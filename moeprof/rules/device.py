@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moeprof.metrics.analysis import Finding
+from moeprof.metrics.device import one_of
 from moeprof.metrics.intervals import union
 from moeprof.metrics.scene import Scene
 from moeprof.rules.common import example, finding
@@ -21,7 +22,7 @@ SHARE_OF_STREAM = 0.1  # of the narrow time from which a stream counts
 def _narrow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the narrow kernels that run one after another, and their share of the SMs; empty where they do not matter."""
     view, device = scene.view, scene.device
-    rows = scene.index[view.is_kernel[scene.index]]
+    rows = scene.index[one_of(view.ops["kind"], ("kernel",))[scene.index]]  # communication needs few blocks by nature
     if device is None or not device.sm_count or not len(rows):
         return rows[:0], np.empty(0)
     grid = view.ops[["grid_x", "grid_y", "grid_z"]].to_numpy()[rows].astype(float)

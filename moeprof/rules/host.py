@@ -27,7 +27,7 @@ def sync_api(scene: Scene) -> Finding | None:
     waited = view.host_waited[scene.index]
     small = waited & (view.ops["bytes"].to_numpy()[scene.index] < TINY_BYTES) & view.is_copy[scene.index]
     drained = _attributed(scene, host.last_wait > EARLY)
-    gain = max(scene.gain(host.in_waits(small), np.where(small, scene.work, 0), waits=False), drained)
+    gain = max(scene.gain(host.in_waits(), np.where(small, scene.work, 0), waits=False), drained)
     hidden = scene.exposed[scene.exposed["cause"] == "sync_between"]["exposed_ns"].sum()
     gain = min(gain, scene.idle_ns + int(scene.work[small].sum())) + min(int(hidden), scene.compute_ns)
     blocking = scene.view.calls_of(*BLOCKING)

@@ -16,13 +16,12 @@ from pandas.api.types import union_categoricals
 
 from moeprof.errors import TraceError
 from moeprof.notes import Note, note
-from moeprof.trace import classify
+from moeprof.trace import classify, nsysabout
 from moeprof.trace.classify import Classes
 from moeprof.trace.export import Export, Integers
-from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Device, Trace, one_text, table, time_order
+from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
-DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
 PROCESS, TID_MASK = 1 << 24, 0xFFFFFF
 NEVER = np.iinfo(
     np.int64
@@ -41,8 +40,6 @@ _NVTX = {
     "start": -1, "end": NEVER, "eventType": 0, "globalTid": 0, "endGlobalTid": -1, "textId": -1, "domainId": 0,
     "int64Value": NEVER, "uint64Value": NEVER, "int32Value": NEVER, "uint32Value": NEVER,
 }  # fmt: skip
-_STREAM = {"processId": 0, "contextId": -1, "streamId": -1, "flag": -1}
-STREAMS = {1: "blocking", 2: "nonblocking", 3: "null"}  # CUpti_ActivityStreamFlag
 _OVERHEAD = {"start": -1, "end": -1, "globalTid": 0, "nameId": -1}
 
 _SMALL = {
@@ -93,24 +90,17 @@ class _Reader:
         return Trace(
             path=self.export.path,
             kind="nsys",
-            producer=self._producer(),
-            schema=self._schema(),
+            producer=nsysabout.producer(self.export),
+            schema=nsysabout.schema(self.export),
             ops=ops,
             calls=calls,
             ranges=ranges,
-            devices=self._devices(),
+            devices=nsysabout.devices(self.export),
             notes=self._notes(ops, open_ranges),
-            streams=self._streams(),
+            streams=nsysabout.streams(self.export),
             overheads=self._overheads(),
             classes=self.classes,
         )
-
-    def _streams(self) -> dict[tuple[int, int, int], str]:
-        raw = self.export.integers("TARGET_INFO_CUDA_STREAM", _STREAM)
-        keys = zip(*(raw[name].tolist() for name in ("processId", "contextId", "streamId", "flag")), strict=True)
-        return {
-            (pid & TID_MASK, context, stream): STREAMS[flag] for pid, context, stream, flag in keys if flag in STREAMS
-        }
 
     def _overheads(self) -> pd.DataFrame:
         found = [
@@ -239,35 +229,6 @@ class _Reader:
         labels = [names.get((int(processes[i]), int(ids[i])), "") for i in first]
         return classify.relabel(pd.Categorical.from_codes(codes, range(len(unique))), lambda code: labels[int(code)])
 
-    def _devices(self) -> tuple[Device, ...]:
-        if "TARGET_INFO_GPU" not in self.tables:
-            return ()
-        there = self.export.columns("TARGET_INFO_GPU")
-        picked = [c if c in there else "NULL" for c in ("id", "name", "memoryBandwidth", "smCount")]
-        return tuple(
-            Device(*row) for row in self.export.rows(f"SELECT {', '.join(picked)} FROM TARGET_INFO_GPU ORDER BY 1")
-        )
-
-    def _meta(self, *keys: str) -> str | None:
-        for name in ("META_DATA_EXPORT", "EXPORT_META_DATA", "META_DATA_CAPTURE"):
-            if name in self.tables:
-                found = dict(self.export.rows(f"SELECT name, value FROM {name}"))
-                for key in keys:
-                    if found.get(key):
-                        return str(found[key])
-        return None
-
-    def _producer(self) -> str | None:
-        version = self._meta("EXPORT_PRODUCT_VERSION", "EXPORTER_VERSION", "EXPORT_TOOL_VERSION", "PRODUCT_VERSION")
-        return f"nsys {version}" if version else None
-
-    def _schema(self) -> str | None:
-        version = self._meta("EXPORT_SCHEMA_VERSION")
-        if version:
-            return version
-        parts = [self._meta(f"EXPORT_SCHEMA_VERSION_{part}") for part in ("MAJOR", "MINOR", "MICRO")]
-        return ".".join(p for p in parts if p) or None
-
     def _notes(self, ops: pd.DataFrame, open_ranges: int) -> tuple[Note, ...]:
         notes = []
         replays = int((ops["kind"] == "graph").sum())
@@ -277,13 +238,7 @@ class _Reader:
             notes.append(note("open-ranges", count=open_ranges))
         if not len(ops):
             notes.append(note("no-gpu-work"))
-        return tuple(notes + [note("diagnostic", text=text) for text in self._diagnostics()])
-
-    def _diagnostics(self) -> list[str]:
-        if "DIAGNOSTIC_EVENT" not in self.tables:
-            return []
-        query = "SELECT DISTINCT text FROM DIAGNOSTIC_EVENT WHERE severity IN (2, 3) ORDER BY text"
-        return [" ".join(row[0].split())[:DIAGNOSTIC_LENGTH] for row in self.export.rows(query) if row[0]]
+        return tuple(notes + [note("diagnostic", text=text) for text in nsysabout.diagnostics(self.export)])
 
 
 def _pid(global_id: np.ndarray) -> np.ndarray:
