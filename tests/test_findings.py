@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import recordings
 from click.testing import CliRunner
@@ -182,6 +184,50 @@ def test_causes_sum_to_idle_and_exposed_time(name: str) -> None:
 def test_narrow_communication_is_no_low_concurrency(traces: Path) -> None:
     for name in ("hta_diff_control", "hta_diff_test", "vllm_decode_graph", "h100_qwen"):
         assert "low-concurrency" not in found(read(traces / "kineto" / f"{name}.json.gz"))
+
+
+def with_waits(whole: Trace, ends: np.ndarray) -> Trace:
+    """The trace with a blocking call after each launch call, to ``ends`` or to just before the thread's next call."""
+    calls = whole.calls
+    launches = calls.iloc[whole.ops["call"]]
+    following = calls["start_ns"].to_numpy()[np.minimum(whole.ops["call"].to_numpy() + 1, len(calls) - 1)]
+    begin = launches["end_ns"].to_numpy() + 1
+    waits = launches.assign(start_ns=begin, end_ns=np.maximum(begin, np.minimum(ends, following - 1)), correlation=-1)
+    kinds = calls["kind"].cat.categories.union(["sync"])
+    calls = calls.assign(kind=calls["kind"].cat.set_categories(kinds))
+    waits = waits.assign(kind=pd.Categorical(["sync"] * len(waits), categories=kinds))
+    both = pd.concat([calls, waits], ignore_index=True)
+    order = np.lexsort((both["end_ns"], both["start_ns"]))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return replace(
+        whole, calls=both.iloc[order].reset_index(drop=True), ops=whole.ops.assign(call=place[whole.ops["call"]])
+    )
+
+
+def test_a_busy_host_is_named_before_the_wait_in_front_of_it() -> None:
+    whole = trace("host-bound-faulty")
+    assert found(with_waits(whole, whole.ops["end_ns"].to_numpy() + 5_000))[0] == "host-bound"
+
+
+def test_tiny_copies_one_after_another_are_named_though_the_host_waits_for_each() -> None:
+    whole = trace("tiny-copies-faulty")
+    waiting = with_waits(whole, whole.ops["end_ns"].to_numpy() + 500)
+    assert scene(waiting).view.host_waited.mean() > 0.5
+    assert found(waiting)[0] == "tiny-copies"
+
+
+def test_a_copy_that_blocks_the_host_is_a_wait_first() -> None:
+    assert found(trace("blocking-copy"))[0] == "sync-api"
+
+
+def test_a_first_pass_that_is_a_little_slower_is_nothing() -> None:
+    whole = trace("graph-replays-mended")
+    first = whole.ranges["start_ns"].idxmin()
+    for early, expected in ((1_200_000, ()), (9_000_000, ("first-iteration",))):
+        starts = whole.ranges["start_ns"].copy()
+        starts[first] -= early
+        assert found(replace(whole, ranges=whole.ranges.assign(start_ns=starts))) == expected
 
 
 def test_ranges_can_be_judged_alone() -> None:

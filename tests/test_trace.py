@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import recordings
 from tracemaking import PERIOD_NS, PID, make_export
 
 from moeprof.errors import TraceError
 from moeprof.metrics.analyze import analyze, iterations
-from moeprof.trace import read
+from moeprof.trace import export, read
 from moeprof.trace.kineto import _ns
 from moeprof.trace.ncu import base_unit, read_counters
 from moeprof.trace.nsys import read_nsys
-from moeprof.trace.tables import CALLS, OPS, RANGES
+from moeprof.trace.tables import CALLS, OPS, RANGES, table
 
 
 def test_a_made_export(tmp_path: Path) -> None:
@@ -225,3 +226,19 @@ def test_a_truncated_export_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "t.sqlite").write_bytes(data[: len(data) // 2])
     with pytest.raises(TraceError, match="cannot be read as SQLite"):
         read(tmp_path / "t.sqlite")
+
+
+def test_pieces_of_a_table_are_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adbc_driver_sqlite", reason="Arrow's driver is not installed")
+    path = recordings.path("sync-item-faulty")
+    whole = read_nsys(path, fast=False)
+    for piece in (7, 600, 601):
+        monkeypatch.setattr(export, "PIECE", piece)
+        pieces = read_nsys(path)
+        for name in ("ops", "calls", "ranges"):
+            pd.testing.assert_frame_equal(getattr(pieces, name), getattr(whole, name))
+
+
+def test_a_number_that_does_not_fit_is_not_known() -> None:
+    found = table(OPS, {"start_ns": [1, 2], "end_ns": [3, 4], "stream": [2**40, 5], "bytes": [2**40, 1]})
+    assert list(found["stream"]) == [-1, 5] and list(found["bytes"]) == [2**40, 1]

@@ -20,6 +20,9 @@ from moeprof.trace.classify import BLOCKING
 SHORT_STAY_NS = 50_000  # between two CUDA calls: a shorter stay is the framework launching, a longer one is other work
 
 Chosen = np.ndarray
+HostTime = tuple[
+    Times, Times
+]  # ns by each operation's start, and by the end of the last wait in its segment (0 without one)
 
 
 @dataclass(frozen=True)
@@ -96,22 +99,22 @@ class Host:
             found[mine] = np.where(inside, np.minimum(self._ends[last], finish[mine]), EARLY)
         return found
 
-    def in_calls(self, chosen: Chosen) -> Times:
+    def in_calls(self, chosen: Chosen) -> HostTime:
         """How long each operation's thread had been inside the ``chosen`` calls, from the focus's begin to its start."""
         return self._until_start(lambda thread: self._union(self.calls[thread][chosen[self.calls[thread]]]))
 
-    def in_waits(self) -> Times:
+    def in_waits(self) -> HostTime:
         """The same for waits and what leads to them: from the launch before to the end of the wait."""
         begin, _ = self.segments
         return self._until_start(lambda thread: self._spent(thread, begin, self.last_wait))
 
-    def in_launches(self, launched: Chosen) -> Times:
-        """The same for the launching of the operations ``launched``: their segments, where nothing waits in them."""
+    def in_launches(self, launched: Chosen) -> HostTime:
+        """The same for the launching of the operations ``launched``: all of their segments."""
         begin, finish = self.segments
-        until = np.where(launched & (self.last_wait == EARLY), finish, EARLY)
+        until = np.where(launched, finish, EARLY)
         return self._until_start(lambda thread: self._spent(thread, begin, until))
 
-    def elsewhere(self) -> Times:
+    def elsewhere(self) -> HostTime:
         """The same for long stays outside CUDA."""
         return self._until_start(lambda thread: self.stays[thread])
 
@@ -134,13 +137,15 @@ class Host:
         """For each thread its long stays outside CUDA calls."""
         return {thread: minus(_stays(self._union(rows)), self.overhead) for thread, rows in self.calls.items()}
 
-    def _until_start(self, of_thread: Callable[[int], Union]) -> Times:
-        found = np.zeros(len(self.index), dtype=np.int64)
+    def _until_start(self, of_thread: Callable[[int], Union]) -> HostTime:
+        by_start, by_wait = np.zeros((2, len(self.index)), dtype=np.int64)
         until = np.minimum(self.view.call_ends[self.index], self.view.starts[self.index])
         for thread in self.calls:
             mine = self.thread == thread
-            found[mine] = of_thread(thread).covered(np.full(int(mine.sum()), self.start), until[mine])
-        return found
+            spent, begun = of_thread(thread), np.full(int(mine.sum()), self.start)
+            by_start[mine] = spent.covered(begun, until[mine])
+            by_wait[mine] = spent.covered(begun, self.last_wait[mine])
+        return by_start, by_wait
 
 
 def _stays(covered: Union) -> Union:

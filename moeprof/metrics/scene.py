@@ -16,11 +16,13 @@ import pandas as pd
 
 from moeprof.metrics.device import DeviceView
 from moeprof.metrics.focus import LEAST_PASSES, Focus
-from moeprof.metrics.host import Host
+from moeprof.metrics.host import Host, HostTime
 from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered, union
 from moeprof.metrics.overlap import exposures
 from moeprof.trace import Device, Trace
 
+TINY_BYTES = 64 * 1024  # a copy below it costs its overhead, not its bytes: 64 KiB take 1.2 us at 55 GB/s
+CROWD = 4  # tiny copies one after another from which their number is the cause, whether the host waits for each or not
 LEAST_STARVED = 10  # gaps: fewer are no pattern
 UNLIKE_KERNELS = 4  # kinds of kernels from which a repeated chain is a step worth a graph, not one kernel in a loop
 ALIKE = 0.95  # of the operations must be the same one pass later
@@ -133,10 +135,20 @@ class Scene:
         return Host(self.view, self.index, self.focus.start_ns, self.focus.end_ns, self.overhead)
 
     @cached_property
+    def tiny(self) -> np.ndarray:
+        """Copies below ``TINY_BYTES`` whose cost is their number: the host does not wait for them, or they follow one another."""
+        size = self.view.ops["bytes"].to_numpy()[self.index]
+        small = self.view.is_copy[self.index] & (size >= 0) & (size < TINY_BYTES) & ~self.view.in_graph[self.index]
+        run = np.cumsum(~small)  # constant over copies that follow one another
+        crowd = np.bincount(run[small], minlength=int(run[-1]) + 1 if len(run) else 1)[run] >= CROWD
+        return small & (crowd | ~self.view.host_waited[self.index])
+
+    @cached_property
     def launch_gain(self) -> int:
         """What free launches of the kernels outside graphs would gain, in ns; 0 where too few gaps speak for it."""
         kernels = self.view.is_kernel[self.index] & ~self.view.in_graph[self.index]
-        starved = kernels & self.late & (self.host.last_wait == EARLY)
+        kernels &= self.host.last_wait == EARLY  # after a wait the launch is the wait's cost
+        starved = kernels & self.late
         return self.gain(self.host.in_launches(kernels)) if starved.sum() >= LEAST_STARVED else 0
 
     @cached_property
@@ -149,15 +161,18 @@ class Scene:
         unlike = len(np.unique(kinds[:period]))
         return (period, unlike) if unlike >= UNLIKE_KERNELS else None
 
-    def gain(self, host: Times | None = None, device: Times | None = None, waits: bool = True) -> int:
+    def gain(self, host: HostTime | None = None, device: Times | None = None, waits: bool = True) -> int:
         """What the focus gains, in ns, if each operation's host were ``host`` ns earlier and its work ``device`` ns less.
 
         ``waits``: the host still waits where it did, so that it is never further ahead than since its last wait.
         """
         nothing = np.zeros(len(self.index), dtype=np.int64)
-        changes = tuple(nothing if x is None else x for x in (host, device))
+        by_start, by_wait = (nothing, nothing) if host is None else host
         blocks = self._blocks if waits else self._blocks[:1]
-        return int((self._ends(blocks, nothing, nothing) - self._ends(blocks, *changes)).sum())
+        begun = np.concatenate([[0], by_wait[blocks[1:]]])
+        ahead = by_start - np.repeat(begun, np.diff(np.append(blocks, len(self.index))))
+        changed = self._ends(blocks, ahead, nothing if device is None else device)
+        return int((self._ends(blocks, nothing, nothing) - changed).sum())
 
     @cached_property
     def _blocks(self) -> Times:
@@ -165,13 +180,11 @@ class Scene:
         fresh = self.late & (self.host.last_wait >= self.before)
         return np.union1d([0], np.flatnonzero(fresh)).astype(np.int64)
 
-    def _ends(self, blocks: Times, host: Times, device: Times) -> Times:
-        """The end of each block of operations, were it to begin when it did."""
+    def _ends(self, blocks: Times, ahead: Times, device: Times) -> Times:
+        """The end of each block of operations, were it to begin when it did, with hosts ``ahead`` of their time."""
         if not len(self.index):
             return np.zeros(1, dtype=np.int64)
         fixed = np.where(self.late, self.once, self.gaps) + self._seams
-        size = np.diff(np.append(blocks, len(self.index)))
-        ahead = host - np.repeat(host[blocks], size) * (len(blocks) > 1)
         ready = np.where(self.late, self.starts, self._submitted) - ahead
         work = self.work - device
         reach = np.cumsum(fixed + work)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.intervals import Union, intersection, minus, union
-from moeprof.metrics.scene import Scene
-from moeprof.rules.common import TINY_BYTES, example, finding
+from moeprof.metrics.scene import TINY_BYTES, Scene
+from moeprof.rules.common import example, finding
 
 MOST_EXPOSED = 0.5  # of the copies' time must be exposed, or the first copies of a healthy pipeline would count
 LEAST_TINY = 20  # copies
@@ -52,14 +52,12 @@ def pageable_copy(scene: Scene) -> Finding | None:
 
 def tiny_copies(scene: Scene) -> Finding | None:
     """Many small copies cost their launches and their set-up, not their bytes."""
-    ops = scene.view.ops.iloc[scene.index]
-    size = ops["bytes"].to_numpy()
-    tiny = (ops["kind"] == "copy").to_numpy() & (size >= 0) & (size < TINY_BYTES)
-    tiny &= ~(scene.view.host_waited | scene.view.in_graph)[scene.index]
+    tiny, size = scene.tiny, scene.view.ops["bytes"].to_numpy()[scene.index]
     if tiny.sum() < LEAST_TINY:
         return None
     exposed = scene.work - scene.view.working.covered(scene.starts, scene.starts + scene.work)
-    gain = scene.gain(scene.host.in_launches(tiny), np.where(tiny, np.minimum(exposed, scene.work), 0))
+    waits = not scene.view.host_waited[scene.index][tiny].any()  # packed into one copy, they are waited for once
+    gain = scene.gain(scene.host.in_launches(tiny), np.where(tiny, np.minimum(exposed, scene.work), 0), waits)
     return finding(
         "tiny-copies", scene, gain,
         f"{int(tiny.sum())} copies of {int(np.median(size[tiny]))} bytes (median) cost up to {{ms}} in launches and set-up",
@@ -71,6 +69,7 @@ def tiny_copies(scene: Scene) -> Finding | None:
 def same_stream_copy(scene: Scene) -> Finding | None:
     """A copy in the stream of the kernels cannot run beside them."""
     copies = copies_of(scene, "same_stream")
+    copies = copies[~scene.view.host_waited[_rows(copies)]]  # those the host waits for are sync-api's
     exposed = int(copies["exposed_ns"].sum())
     return finding(
         "same-stream-copy", scene, min(exposed, scene.compute_ns),

@@ -13,13 +13,14 @@ from moeprof.rules.copies import MOST_EXPOSED, busy, copies_of, queued_behind
 
 NARROW = 0.25  # of the SMs: a kernel of so few blocks leaves most of the GPU empty
 LONG_NS = 20_000  # a shorter kernel is a matter of launches
+HALF, SHORT_NS = 0.5, 5_000  # for kernels of several streams, two of which would fit beside each other
 NARROW_SHARE = 0.3  # of the judged time must be narrow kernels
 SIDE_BY_SIDE = 1.2  # average number of narrow kernels at a time from which they count as concurrent
 STALLED = 0.1  # of a kernel's time under which pages migrate: it is stalled, for it overlaps its own page faults
 SHARE_OF_STREAM = 0.1  # of the narrow time from which a stream counts
 
 
-def _narrow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def _narrow(scene: Scene, widest: float = NARROW, shortest: int = LONG_NS) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the narrow kernels that run one after another, and their share of the SMs; empty where they do not matter."""
     view, device = scene.view, scene.device
     rows = scene.index[one_of(view.ops["kind"], ("kernel",))[scene.index]]  # communication needs few blocks by nature
@@ -28,7 +29,7 @@ def _narrow(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     grid = view.ops[["grid_x", "grid_y", "grid_z"]].to_numpy()[rows].astype(float)
     share = np.prod(np.maximum(grid, 1), axis=1) / device.sm_count
     lengths = view.ends[rows] - view.starts[rows]
-    chosen = (share <= NARROW) & (lengths >= LONG_NS) & (grid[:, 0] > 0)
+    chosen = (share <= widest) & (lengths >= shortest) & (grid[:, 0] > 0)
     rows, share, lengths = rows[chosen], share[chosen], lengths[chosen]
     covered = union(view.starts[rows], view.ends[rows]).total_ns
     if covered < NARROW_SHARE * scene.span or lengths.sum() > SIDE_BY_SIDE * covered:
@@ -47,7 +48,7 @@ def legacy_default_stream(scene: Scene) -> Finding | None:
     """Streams made without cudaStreamNonBlocking wait for the legacy default stream, and it for them."""
     copies = scene.exposed[scene.exposed["cause"] == "legacy_default_stream"]
     exposed = min(int(copies["exposed_ns"].sum()), scene.compute_ns)
-    rows, _ = _narrow(scene)
+    rows, _ = _narrow(scene, HALF, SHORT_NS)
     kinds = set(scene.view.stream_kind[scene.index])
     streams = _per_stream(scene, rows)
     ordered = streams.sum() - streams.max() if len(streams) > 1 and {"null", "blocking"} <= kinds else 0
@@ -62,7 +63,7 @@ def legacy_default_stream(scene: Scene) -> Finding | None:
 
 def serialized_streams(scene: Scene) -> Finding | None:
     """Several streams whose work could share the GPU run strictly in turn."""
-    rows, _ = _narrow(scene)
+    rows, _ = _narrow(scene, HALF, SHORT_NS)
     streams = _per_stream(scene, rows)
     legacy = {"null", "blocking"} <= set(scene.view.stream_kind[scene.index])
     gain = streams.sum() - streams.max() if len(streams) > 1 and not legacy else 0

@@ -8,8 +8,8 @@ from moeprof.metrics.analysis import Finding
 from moeprof.metrics.focus import LEAST_PASSES
 from moeprof.metrics.host import Chosen
 from moeprof.metrics.intervals import EARLY
-from moeprof.metrics.scene import Scene
-from moeprof.rules.common import TINY_BYTES, call_names, example, finding
+from moeprof.metrics.scene import TINY_BYTES, Scene
+from moeprof.rules.common import call_names, example, finding
 from moeprof.trace.classify import BLOCKING
 
 LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"
@@ -24,18 +24,20 @@ SHARE_OF_LAUNCHING = 0.10  # of the judged time: below it the profiler's own cos
 def sync_api(scene: Scene) -> Finding | None:
     """The device runs dry because the host waited when it should have launched more."""
     host, view = scene.host, scene.view
-    waited = view.host_waited[scene.index]
+    waited = view.host_waited[scene.index] & ~scene.tiny
     small = waited & (view.ops["bytes"].to_numpy()[scene.index] < TINY_BYTES) & view.is_copy[scene.index]
-    drained = _attributed(scene, host.last_wait > EARLY)
+    drained = _attributed(scene, (host.last_wait > EARLY) & ~scene.tiny)
     gain = max(scene.gain(host.in_waits(), np.where(small, scene.work, 0), waits=False), drained)
-    hidden = scene.exposed[scene.exposed["cause"] == "sync_between"]["exposed_ns"].sum()
+    copies = scene.exposed[view.host_waited[scene.exposed["op"].to_numpy(dtype=np.int64)]]
+    large = view.ops["bytes"].to_numpy()[copies["op"].to_numpy(dtype=np.int64)] >= TINY_BYTES
+    hidden = copies[copies["cause"].isin(["sync_between", "same_stream"]) & large]["exposed_ns"].sum()
     gain = min(gain, scene.idle_ns + int(scene.work[small].sum())) + min(int(hidden), scene.compute_ns)
     blocking = scene.view.calls_of(*BLOCKING)
     names = call_names(scene, blocking)
     return finding(
         "sync-api", scene, gain,
         f"the host waits for the GPU ({', '.join(f'{n} x {c}' for n, c in names.items())}) before it launches more: up to {{ms}}",
-        "take the wait out of the loop: keep the value on the GPU, read it back later, order streams by events",
+        "take the wait out of the loop: keep the value on the GPU, read it back later, copy asynchronously, order streams by events",
         calls=names, copies_waited_for=int(waited.sum()), example=example(scene, scene.index[host.last_wait > EARLY]),
     )  # fmt: skip
 
@@ -62,7 +64,8 @@ def first_iteration(scene: Scene) -> Finding | None:
     spans = scene.focus.spans
     if len(spans) < LEAST_PASSES:
         return _loaded_late(scene)
-    lengths = np.array([end - start for start, end in spans])
+    starts, ends = (np.array([span[i] for span in spans]) for i in (0, 1))
+    lengths = ends - np.maximum(starts, np.concatenate([starts[:1], np.maximum.accumulate(ends)[:-1]]))  # no queueing
     usual = int(np.median(lengths[1:]))
     start, end = spans[0]
     idle = scene.view.busy.gaps(start, end).total_ns
