@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import recordings
 from cdp import CHROMIUM, Browser
 
 from moeprof import diff, resources, study
@@ -260,3 +261,19 @@ def test_without_webgl_the_timeline_is_drawn_all_the_same(page: Path) -> None:
         assert browser.evaluate("document.body.innerText.includes('WebGL is not supported')") is False
         assert browser.evaluate("document.querySelectorAll('#figure-timeline .scatterlayer .trace').length") > 5
         assert browser.requests() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_of_two_traces_in_a_browser(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
+    page = tmp_path / "two.html"
+    pair = [str(recordings.path(f"graph-opportunity-{form}")) for form in ("faulty", "mended")]
+    ran = run("report", "--diff", *pair, "-o", str(page), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    browser.events.clear()
+    browser.open(page, width=width, dark=dark)
+    drawn = "[...document.querySelectorAll('.figure')].map(f => f.querySelectorAll('.main-svg').length > 0)"
+    assert browser.evaluate(drawn) == [True]
+    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert "graph-opportunity" in browser.evaluate("document.querySelector('#findings').innerText")
+    assert browser.requests() == [] and browser.complaints() == []

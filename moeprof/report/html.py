@@ -19,6 +19,7 @@ from moeprof.report import figures, tables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters
 from moeprof.report.glossary import GLOSSARY
+from moeprof.report.judged import findings
 from moeprof.report.timeline import is_heavy, lanes_of, timeline
 from moeprof.resources import folder
 from moeprof.study import Study
@@ -55,8 +56,8 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
-        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _timeline(study), _times(study),
-        _counters(study),
+        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
+        _times(study), _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
 
@@ -112,6 +113,12 @@ def _launches(diff: Diff) -> Section | None:
             "launch", "What launching costs the host", note, figure, (tables.launches(diff), tables.calls(diff))
         )
     )
+
+
+def _findings(study: Study) -> Section | None:
+    found = findings(study)
+    note = "Each trace judged alone. A gain is an upper bound over all traced passes; gains overlap and must not be added (docs/findings.md)."
+    return section("findings", "What the rules find", note, None, (found,)) if found.rows else None
 
 
 def _timeline(study: Study, prefix: str = "") -> Section | None:

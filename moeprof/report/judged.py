@@ -1,0 +1,30 @@
+"""Study -> the findings of each variant's trace, as a table."""
+
+from __future__ import annotations
+
+from moeprof.findings import find
+from moeprof.metrics.analysis import Finding
+from moeprof.metrics.device import views
+from moeprof.metrics.focus import focus
+from moeprof.metrics.scene import Scene
+from moeprof.report import format as fmt
+from moeprof.report.tables import Table
+from moeprof.study import Study
+from moeprof.trace import Trace
+
+
+def findings(study: Study) -> Table:
+    """What the rules say of each variant, the largest gain of a variant first; variants without a finding have a line too."""
+    rows = []
+    for variant in study.variants:
+        if variant.trace is not None:
+            found = _of(variant.trace)
+            rows += [(variant.record.name, f.id, fmt.ms(f.gain_ns), f.claim, f.try_) for f in found]
+            rows += [] if found else [(variant.record.name, "none", fmt.DASH, "no rule finds a cause", fmt.DASH)]
+    return Table(
+        "Findings", ("variant", "finding", "gain at most, all passes", "claim", "try"), tuple(rows), plain=True
+    )
+
+
+def _of(trace: Trace) -> tuple[Finding, ...]:
+    return find([Scene(trace, view, focus(trace, view)) for view in views(trace) if len(view.ops)])
