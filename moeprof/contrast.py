@@ -194,7 +194,9 @@ def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
     of_host = mine[((mine["start_ns"] >= begin) & (mine["end_ns"] <= finish)).to_numpy()]
     if best["share"].iloc[0] >= MAJORITY:
         inside = view.starting(start, end)
-        return Part(ledger(view, start, end), idle(view, start, end), view.ops[inside], of_host, int(best["n"].iloc[0]))
+        return Part(
+            ledger(view, start, end), idle(view, start, end), view.ops.iloc[inside], of_host, int(best["n"].iloc[0])
+        )
     return _instances(trace, view, name, of_host)
 
 
@@ -202,7 +204,7 @@ def _instances(trace: Trace, view: DeviceView, name: str, calls: pd.DataFrame) -
     windows = analyze(trace, name, view.index, (view,)).windows
     inside = np.zeros(len(view.ops), dtype=bool)
     for w in windows:
-        inside |= view.starting(w.start_ns, w.end_ns)
+        inside[view.starting(w.start_ns, w.end_ns)] = True
     owners, waits = Ledger(**_sums([w.ledger for w in windows])), Idle(**_sums([w.idle for w in windows]))
     return Part(owners, waits, view.ops[inside], calls, len(windows))
 

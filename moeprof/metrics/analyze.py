@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,16 +120,13 @@ def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = N
     mine = mine if domain is None else mine[mine["domain"] == domain]
     numbered = mine["payload"].is_unique and (mine["payload"] >= 0).all()
     return [
-        Cut(int(r.first_ns), int(r.last_ns), _calls_of(trace.calls, r), name, int(r.payload) if numbered else number)
+        Cut(
+            int(r.first_ns), int(r.last_ns),
+            view.host.within(int(r.start_ns), int(r.end_ns), int(r.pid), int(r.tid) if r.style == "pushpop" else None),
+            name, int(r.payload) if numbered else number,
+        )
         for number, r in enumerate(mine.itertuples())
-    ]
-
-
-def _calls_of(calls: pd.DataFrame, instance: Any) -> pd.DataFrame:
-    """The calls inside one range instance (a row of ``projected``), of its thread or its process by its style."""
-    r = instance
-    inside = (calls["start_ns"] >= r.start_ns) & (calls["end_ns"] <= r.end_ns) & (calls["pid"] == r.pid)
-    return calls[inside & (calls["tid"] == r.tid)] if r.style == "pushpop" else calls[inside]
+    ]  # fmt: skip
 
 
 def _tiled(cuts: list[Cut]) -> list[Cut]:

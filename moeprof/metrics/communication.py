@@ -6,7 +6,7 @@ import numpy as np
 
 from moeprof.metrics.analysis import Communication
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import intersection_ns, union
+from moeprof.metrics.intervals import Times, intersection_ns, union
 
 
 def communication(view: DeviceView, start: int, end: int) -> tuple[Communication, ...]:
@@ -14,7 +14,8 @@ def communication(view: DeviceView, start: int, end: int) -> tuple[Communication
 
     Hidden is |N_c n K|. Classes may run side by side, so that their times do not add up to the ledger's.
     """
-    inside = view.overlapping(start, end) & (view.communication != "")
+    inside = view.overlapping(start, end)
+    inside = inside[view.communication[inside] != ""]
     return tuple(
         sorted(
             (_one(view, start, end, name, inside) for name in np.unique(view.communication[inside])),
@@ -23,8 +24,8 @@ def communication(view: DeviceView, start: int, end: int) -> tuple[Communication
     )
 
 
-def _one(view: DeviceView, start: int, end: int, name: str, inside: np.ndarray) -> Communication:
-    rows = np.flatnonzero(inside & (view.communication == name))
+def _one(view: DeviceView, start: int, end: int, name: str, inside: Times) -> Communication:
+    rows = inside[view.communication[inside] == name]
     merged = union(np.maximum(view.starts[rows], start), np.minimum(view.ends[rows], end))
     hidden = intersection_ns(merged, view.owners[0])
     size = view.ops["bytes"].to_numpy()[rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
+from moeprof.metrics.hostcalls import HostCalls
 from moeprof.metrics.intervals import EARLY, LATE, Times, Union, both, union
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING, COMMUNICATION, PEER_COPY, Classes, communication_class
@@ -75,25 +75,31 @@ class DeviceView:
         """End of that call."""
         return self._of_call("end_ns")
 
+    @cached_property
+    def host(self) -> HostCalls:
+        """The host calls, prepared."""
+        return HostCalls(self.calls)
+
     def calls_of(self, *kinds: str) -> np.ndarray:
         """A mask over the trace's calls: those of these kinds."""
-        return one_of(self.calls["kind"], kinds)
+        return self.host.of(*kinds)
 
     def calls_named(self, pattern: str) -> np.ndarray:
         """A mask over the trace's calls: those whose names hold ``pattern`` (a regular expression)."""
-        names = self.calls["name"].cat
-        hits = np.array([re.search(pattern, str(name)) is not None for name in names.categories] + [False], dtype=bool)
-        return np.asarray(hits[names.codes.to_numpy()])
+        return self.host.named(pattern)
 
     @cached_property
-    def thread_of_calls(self) -> np.ndarray:
+    def waits_for_event(self) -> np.ndarray:
+        """A mask over the trace's calls: those that make a stream wait for an event."""
+        return self.calls_named("WaitEvent")
+
+    @property
+    def thread_of_calls(self) -> Times:
         """One number for each thread of the calls."""
-        pids, tids = (self.calls[c].to_numpy().astype(np.int64) for c in ("pid", "tid"))
-        return pd.factorize((pids << 32) ^ tids)[0]
+        return self.host.thread
 
     def _of_call(self, column: str) -> Times:
-        call = self.ops["call"].to_numpy()
-        known = self.calls[column].to_numpy()
+        call, known = self.call, self.calls[column].to_numpy()
         return np.where(call >= 0, known[call], EARLY) if len(known) else np.full(len(call), EARLY)
 
     @cached_property
@@ -198,13 +204,40 @@ class DeviceView:
         """The union of the operations that ``mask`` selects."""
         return union(self.starts[mask], self.ends[mask])
 
-    def overlapping(self, start: int, end: int) -> np.ndarray:
-        """Which operations run inside [start, end)."""
-        return (self.starts < end) & (self.ends > start)
+    @cached_property
+    def call(self) -> Times:
+        """Row of each operation's launch call, or -1."""
+        return self.ops["call"].to_numpy()
 
-    def starting(self, start: int, end: int) -> np.ndarray:
-        """Which operations start inside [start, end)."""
-        return (self.starts >= start) & (self.starts < end)
+    @cached_property
+    def kernel_queues(self) -> Times:
+        """The streams that hold kernels which no CUDA graph launched."""
+        return np.unique(self.queue[self.is_kernel & ~self.in_graph])
+
+    @cached_property
+    def copies_by_direction(self) -> dict[str, tuple[Times, Times]]:
+        """For each direction the rows of its copies, and the latest end of those before each; very early for the first."""
+        rows = np.flatnonzero(self.is_copy)
+        found = {}
+        for direction in np.unique(self.direction[rows].astype(str)):
+            alike = rows[self.direction[rows] == direction]
+            reach = np.concatenate([[EARLY // 2], np.maximum.accumulate(self.ends[alike])[:-1]])
+            found[str(direction)] = (alike, reach)
+        return found
+
+    @cached_property
+    def _reach(self) -> Times:
+        return np.maximum.accumulate(self.ends) if len(self.ends) else self.ends
+
+    def overlapping(self, start: int, end: int) -> Times:
+        """Rows of the operations that run inside [start, end)."""
+        low, high = np.searchsorted(self._reach, start, side="right"), np.searchsorted(self.starts, end, side="left")
+        rows = np.arange(low, high)
+        return rows[self.ends[rows] > start]
+
+    def starting(self, start: int, end: int) -> Times:
+        """Rows of the operations that start inside [start, end)."""
+        return np.arange(*np.searchsorted(self.starts, [start, end], side="left"))
 
 
 def one_of(column: pd.Series, wanted: Collection[str]) -> np.ndarray:

@@ -53,7 +53,7 @@ def exposed_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
     rows = rows[rows["exposed_ns"] > 0]
     ops = rows["op"].to_numpy(dtype=np.int64)
     direction = view.ops["direction"].cat.codes.to_numpy().astype(np.int64)[ops]
-    what = (COPY * NAMES + direction) * NAMES + _call_codes(view, view.ops["call"].to_numpy()[ops])
+    what = (COPY * NAMES + direction) * NAMES + _call_codes(view, view.call[ops])
     causes, codes = np.unique(rows["cause"].to_numpy(dtype=object).astype(str), return_inverse=True)
     return _grouped(view, list(causes), codes, what, ops, rows["exposed_ns"].to_numpy(np.int64), TRY_COPY)
 
@@ -73,17 +73,17 @@ def idle_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
 def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> Times:
     """For each gap what the host was in: the launch call, the blocking call, an allocation, or nothing of CUDA."""
     ender = found.ender[rows]
-    call = view.ops["call"].to_numpy()[ender]
+    call = view.call[ender]
     if cause == "launch":
         return _form(CALL, _call_codes(view, call))
     if cause == "dependency":
         return _waited_for(view, found, rows)
     if cause == "sync":
-        return _form(CALL, _call_codes(view, _last_before(view, ender, view.calls_of(*BLOCKING))))
-    allocation = _last_before(view, ender, view.calls_of("alloc"))
-    starts, ends = (np.append(view.calls[c].to_numpy(), EARLY) for c in ("start_ns", "end_ns"))
-    begun = np.maximum(starts[allocation], found.starts[rows])
-    until = np.minimum(ends[allocation], np.minimum(view.call_starts[ender], found.ends[rows]))
+        return _form(CALL, _call_codes(view, view.host.last_before(call, *BLOCKING)))
+    allocation = view.host.last_before(call, "alloc")
+    starts, ends = (_at(times, allocation) for times in (view.host.starts, view.host.ends))
+    begun = np.maximum(starts, found.starts[rows])
+    until = np.minimum(ends, np.minimum(view.call_starts[ender], found.ends[rows]))
     inside = (allocation >= 0) & (until - begun > MOST * found.host[rows])
     elsewhere = _form(np.where(call >= 0, OUTSIDE, UNKNOWN), np.zeros(len(rows), dtype=np.int64))
     return np.where(inside, _form(CALL, _call_codes(view, allocation)), elsewhere)
@@ -92,10 +92,10 @@ def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> Times:
 def _waited_for(view: DeviceView, found: Gaps, rows: Times) -> Times:
     """For each gap after the launch call had returned: the latency of that call, or an event that the stream waits for."""
     ender = found.ender[rows]
-    call = view.ops["call"].to_numpy()[ender]
+    call = view.call[ender]
     late = (call >= 0) & (view.call_ends[ender] > found.starts[rows])
-    before = _last_before(view, ender, np.ones(len(view.calls), dtype=bool))
-    waits = np.append(view.calls_named("WaitEvent"), False)[before]
+    before = view.host.last_before(call)
+    waits = (before >= 0) & view.waits_for_event[np.maximum(before, 0)] if len(view.calls) else before >= 0
     return _form(np.select([late, waits], [LATENCY, EVENT], default=SUBMITTED), _call_codes(view, call))
 
 
@@ -103,23 +103,14 @@ def _form(form: int | np.ndarray, code: Times) -> Times:
     return np.asarray(form, dtype=np.int64) * NAMES * NAMES + code
 
 
-def _last_before(view: DeviceView, ops: Times, chosen: np.ndarray) -> Times:
-    """The row of the last chosen call that the operation's thread began before its launch call; -1 without one."""
-    found = np.full(len(ops), -1)
-    if not len(view.calls):
-        return found
-    call, thread, starts = view.ops["call"].to_numpy()[ops], view.thread_of_calls, view.calls["start_ns"].to_numpy()
-    for number in np.unique(thread[chosen]):
-        rows = np.flatnonzero(chosen & (thread == number))
-        mine = (call >= 0) & (thread[call] == number)
-        found[mine] = np.append(rows, -1)[np.searchsorted(starts[rows], starts[call[mine]]) - 1]
-    return found
-
-
 def _call_codes(view: DeviceView, calls: Times) -> Times:
     """The number of each call's name; the last number where the call is not known."""
-    codes = np.append(view.calls["name"].cat.codes.to_numpy().astype(np.int64), NAMES - 1)
-    return np.asarray(codes[np.where(calls >= 0, calls, -1)])
+    return np.where(calls >= 0, _at(view.host.names, calls), NAMES - 1)
+
+
+def _at(values: Times, rows: Times) -> Times:
+    """``values`` at ``rows``; very early where a row is -1."""
+    return np.where(rows >= 0, values[np.maximum(rows, 0)], EARLY) if len(values) else np.full(len(rows), EARLY)
 
 
 def _text(view: DeviceView, what: int) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from moeprof.metrics.analysis import CallCount, Launch
-from moeprof.metrics.device import DeviceView
+from moeprof.metrics.device import DeviceView, one_of
+from moeprof.metrics.intervals import Times
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING
 
@@ -15,23 +16,21 @@ LEAST_COVERAGE = (
 )
 
 
-def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
-    """Numbers of the kernels that ``inside`` selects (a mask over the view's operations) and of the host's ``calls``.
+def launch(view: DeviceView, inside: Times, calls: pd.DataFrame) -> Launch:
+    """Numbers of the kernels among the operations ``inside`` (rows of the view) and of the host's ``calls``.
 
     Kernels of a CUDA graph are counted apart: their launch call is the graph's, shared by all of them.
     """
-    kernels = inside & view.ops["kind"].isin(["kernel", "comm"]).to_numpy()
-    in_graph = kernels & view.in_graph
-    joined = kernels & (view.ops["call"] >= 0).to_numpy()
-    alone = joined & ~in_graph
-    api = (view.call_ends - view.call_starts)[alone]
-    queue = (view.starts - view.call_ends)[alone]
-    empty = (view.previous_end <= view.call_starts)[alone]
+    kernels = inside[view.is_kernel[inside]]
+    in_graph, joined = view.in_graph[kernels], view.call[kernels] >= 0
+    alone = kernels[joined & ~in_graph]
+    api, queue = view.call_ends[alone] - view.call_starts[alone], view.starts[alone] - view.call_ends[alone]
+    empty = view.previous_end[alone] <= view.call_starts[alone]
     latency = queue[(queue > 0) & empty]
-    if joined.sum() < LEAST_COVERAGE * kernels.sum():
+    if joined.sum() < LEAST_COVERAGE * len(kernels):
         api, queue, latency = api[:0], queue[:0], latency[:0]
     return Launch(
-        kernels=int(kernels.sum()),
+        kernels=len(kernels),
         joined=int(joined.sum()),
         api_ns_median=_median(api),
         api_ns_total=int(api.sum()),
@@ -39,9 +38,9 @@ def launch(view: DeviceView, inside: np.ndarray, calls: pd.DataFrame) -> Launch:
         queue_count=int((queue > 0).sum()),
         latency_ns_median=_median(latency),
         latency_count=len(latency),
-        graph_launches=int((calls["kind"] == "graph_launch").sum()),
+        graph_launches=int(one_of(calls["kind"], ("graph_launch",)).sum()),
         kernels_in_graphs=int(in_graph.sum()),
-        sync_calls=int(calls["kind"].isin(BLOCKING).sum()),
+        sync_calls=int(one_of(calls["kind"], BLOCKING).sum()),
         calls=_counts(calls),
     )
 

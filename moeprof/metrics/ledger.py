@@ -9,8 +9,7 @@ import numpy as np
 from moeprof.errors import TraceError
 from moeprof.metrics.analysis import Idle, Ledger
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import EMPTY, Times, union
-from moeprof.trace.classify import BLOCKING
+from moeprof.metrics.intervals import EMPTY, Times
 
 
 def ledger(view: DeviceView, start: int, end: int) -> Ledger:
@@ -92,14 +91,10 @@ def _extent(view: DeviceView, start: int, end: int) -> tuple[int, int]:
 def _blocked(view: DeviceView, ender: Times, starts: Times, ends: Times) -> Times:
     """For each gap [start, end) how long the thread that ends it was inside blocking calls."""
     found = np.zeros(len(starts), dtype=np.int64)
-    calls = view.calls
-    call = view.ops["call"].to_numpy()[ender] if len(ender) else ender
-    blocking = calls[calls["kind"].isin(BLOCKING)]
-    if not len(blocking) or not len(call):
-        return found
-    threads = calls[["pid", "tid"]].to_numpy()[call]
-    for (pid, tid), mine in blocking.groupby(["pid", "tid"], sort=False):
-        of_thread = (threads[:, 0] == pid) & (threads[:, 1] == tid) & (call >= 0)
-        waits = union(mine["start_ns"].to_numpy(), mine["end_ns"].to_numpy())
-        found[of_thread] = waits.covered(starts[of_thread], ends[of_thread])
+    call = view.call[ender] if len(view.calls) else np.full(len(ender), -1)
+    thread = np.where(call >= 0, view.host.thread[call], -1) if len(view.calls) else call
+    for number in np.unique(thread):
+        waits, mine = view.host.waits.get(int(number)), thread == number
+        if waits is not None:
+            found[mine] = waits.covered(starts[mine], ends[mine])
     return found

@@ -30,7 +30,8 @@ def exposures(view: DeviceView, start: int, end: int) -> pd.DataFrame:
 
 def _grouped(view: DeviceView, start: int, end: int) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     """For each direction and memory kind its copies: op, begin and finish inside the window, exposed_ns, cause."""
-    index = np.flatnonzero(view.overlapping(start, end) & view.is_copy)
+    index = view.overlapping(start, end)
+    index = index[view.is_copy[index]]
     if not len(index):
         return []
     memory = _host_memory(view.ops.iloc[index])
@@ -116,12 +117,10 @@ def _next_start(starts: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def _shares_stream(view: DeviceView, index: np.ndarray) -> np.ndarray:
     """Whether compute runs in the copy's stream; inside a CUDA graph a stream number means nothing."""
-    used = np.unique(view.queue[view.is_kernel & ~view.in_graph])
-    return np.isin(view.queue[index], used) & ~view.in_graph[index]
+    return np.isin(view.queue[index], view.kernel_queues) & ~view.in_graph[index]
 
 
 def _same_direction_ended(view: DeviceView, index: np.ndarray) -> np.ndarray:
     """When the latest earlier copy of the same direction ended; very early where there is none."""
-    alike = np.flatnonzero(view.is_copy & (view.direction == view.direction[index[0]]))
-    reach = np.concatenate([[EARLY // 2], np.maximum.accumulate(view.ends[alike])[:-1]])
+    alike, reach = view.copies_by_direction[str(view.direction[index[0]])]
     return reach[np.searchsorted(alike, index)]

@@ -24,6 +24,9 @@ SHARE_OF_LAUNCHING = 0.10  # of the judged time: below it the profiler's own cos
 def sync_api(scene: Scene) -> Finding | None:
     """The device runs dry because the host waited when it should have launched more."""
     host, view = scene.host, scene.view
+    names = call_names(scene, scene.view.calls_of(*BLOCKING))
+    if not names:
+        return None
     waited = view.host_waited[scene.index] & ~scene.tiny
     small = waited & (view.ops["bytes"].to_numpy()[scene.index] < TINY_BYTES) & view.is_copy[scene.index]
     drained = _attributed(scene, (host.last_wait > EARLY) & ~scene.tiny)
@@ -32,8 +35,6 @@ def sync_api(scene: Scene) -> Finding | None:
     large = view.ops["bytes"].to_numpy()[copies["op"].to_numpy(dtype=np.int64)] >= TINY_BYTES
     hidden = copies[copies["cause"].isin(["sync_between", "same_stream"]) & large]["exposed_ns"].sum()
     gain = min(gain, scene.idle_ns + int(scene.work[small].sum())) + min(int(hidden), scene.compute_ns)
-    blocking = scene.view.calls_of(*BLOCKING)
-    names = call_names(scene, blocking)
     return finding(
         "sync-api", scene, gain,
         f"the host waits for the GPU ({', '.join(f'{n} x {c}' for n, c in names.items())}) before it launches more: up to {{ms}}",
@@ -46,11 +47,11 @@ def allocator_in_loop(scene: Scene) -> Finding | None:
     """cudaMalloc and cudaFree block the host, cudaFree until the device is idle."""
     host = scene.host
     chosen = scene.view.calls_of("alloc")
-    inside = np.isin(np.arange(len(scene.index)), np.flatnonzero(_segments_with(scene, chosen)))
-    gain = max(scene.gain(host.in_calls(chosen)), _attributed(scene, inside))
     names = call_names(scene, chosen)
     if sum(names.values()) < LEAST_PASSES:
         return None
+    inside = _segments_with(scene, chosen)
+    gain = max(scene.gain(host.in_calls(chosen)), _attributed(scene, inside))
     return finding(
         "allocator-in-loop", scene, min(gain, scene.idle_ns),
         f"memory is allocated and freed in the loop ({', '.join(f'{n} x {c}' for n, c in names.items())}): up to {{ms}}",
