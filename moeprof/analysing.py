@@ -17,8 +17,8 @@ from moeprof.findings import Rule, find
 from moeprof.metrics.analysis import Analysis
 from moeprof.metrics.analyze import analyze
 from moeprof.metrics.device import DeviceView, views
-from moeprof.metrics.focus import focus, named
-from moeprof.metrics.scene import Scene
+from moeprof.metrics.focus import named
+from moeprof.metrics.scene import Scene, judged
 from moeprof.trace import Trace, ncu, ncurep, read
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.reading import report_version
@@ -108,7 +108,7 @@ def scenes(
 ) -> tuple[Scene, ...]:
     """What the rules judge on each device: the windows of the range that was asked for, or the part that repeats."""
     if range_name is None:
-        return tuple(Scene(trace, view, focus(trace, view)) for view in prepared if len(view.ops))
+        return judged(trace, prepared)
     spans = {v.index: [(w.start_ns, w.end_ns) for w in analysis.windows if w.device == v.index] for v in prepared}
     return tuple(
         Scene(trace, view, named(spans[view.index], f"{range_name} x {len(spans[view.index])}"))

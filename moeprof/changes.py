@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from moeprof.metrics.device import KERNELS, one_of
+from moeprof.metrics.scene import TINY_BYTES
 from moeprof.trace.classify import BLOCKING
 from moeprof.wording import ms
 
-TINY_BYTES = 64 * 1024
 CHANGED = 0.05  # of a kernel's time or count a unit, from which it counts as changed
 AS_OFTEN = 0.15  # of its count a unit, by which a kernel's replacement may differ: units are estimated
 TELL = 0.02  # of a unit's time: a smaller change is not told
@@ -71,7 +72,7 @@ def amount(before: pd.DataFrame, after: pd.DataFrame) -> float:
 
 
 def _by_name(ops: pd.DataFrame) -> pd.DataFrame:
-    kernels = ops[ops["kind"].isin(["kernel", "comm"])]
+    kernels = ops[one_of(ops["kind"], KERNELS)]
     spent = (kernels["end_ns"] - kernels["start_ns"]).groupby(kernels["name"].astype(str)).agg(["size", "sum"])
     return spent.set_axis(["count", "ns"], axis=1)
 
@@ -114,7 +115,7 @@ def _replaced(before: pd.DataFrame, after: pd.DataFrame, left: pd.DataFrame, rig
 
 
 def _of(ops: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
-    return ops[ops["name"].astype(str).isin(names).to_numpy() & ops["kind"].isin(["kernel", "comm"]).to_numpy()]
+    return ops[ops["name"].astype(str).isin(names).to_numpy() & one_of(ops["kind"], KERNELS)]
 
 
 def _shape(ops: pd.DataFrame, names: pd.Index) -> dict[str, object]:
@@ -147,7 +148,7 @@ def _counted(part: Sided) -> dict[str, float]:
     copies = ops[ops["kind"] == "copy"]
     tiny = copies[(copies["bytes"] >= 0) & (copies["bytes"] < TINY_BYTES)]
     return {
-        "kernels": float(ops["kind"].isin(["kernel", "comm"]).sum()),
+        "kernels": float(one_of(ops["kind"], KERNELS).sum()),
         "graph launches": float((kinds == "graph_launch").sum()),
         "waits of the host": float(kinds.isin(BLOCKING).sum()),
         "copies": float(len(copies)),

@@ -19,16 +19,12 @@ from moeprof.metrics.analyze import analyze
 from moeprof.metrics.device import DeviceView
 from moeprof.metrics.focus import MAJORITY, loops
 from moeprof.metrics.ledger import idle, ledger
+from moeprof.metrics.projection import projected
+from moeprof.metrics.waterfall import Bar, bars, parts
 from moeprof.notes import Note, note
 from moeprof.trace import Trace
 
 COVERS = 0.25  # of all launches that a range must hold to stand for the trace's work
-
-CATEGORIES = {
-    "compute_ns": "compute", "exposed_comm_ns": "exposed communication", "exposed_copy_ns": "exposed copy",
-    "exposed_migration_ns": "exposed migration", "exposed_memset_ns": "exposed memset", "launch_ns": "idle: launch",
-    "sync_ns": "idle: sync", "host_ns": "idle: host", "dependency_ns": "idle: dependency", "edge_ns": "idle: edge",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,16 +38,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of the waterfall of a unit; delta_ns = after_ns - before_ns."""
-
-    label: str
-    before_ns: int
-    after_ns: int
-    delta_ns: int
-
-
-@dataclass(frozen=True)
 class DeviceContrast:
     """One device: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels."""
 
@@ -61,7 +47,7 @@ class DeviceContrast:
     units_after: float
     before_ns: int
     after_ns: int
-    waterfall: tuple[Step, ...]
+    waterfall: tuple[Bar, ...]
     kernels: tuple[changes.Kernel, ...]
     counts: tuple[changes.Count, ...]
     words: tuple[str, ...]
@@ -132,12 +118,6 @@ class Part:
     calls: pd.DataFrame
     instances: int | None = None
 
-    @property
-    def values(self) -> dict[str, int]:
-        """Nanoseconds by category, idle by its cause; they sum to the part's length."""
-        parts = {f.name: getattr(self.ledger, f.name) for f in fields(Ledger) if f.name != "idle_ns"}
-        return parts | {f.name: getattr(self.idle, f.name) for f in fields(Idle)}
-
 
 def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: str | None) -> DeviceContrast:
     name = range_name or _common(one, a, other, b)
@@ -146,22 +126,19 @@ def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: 
         unit, units = str(name), (float(before.instances), float(after.instances))
     else:
         unit, units = "the work of the first trace", (1.0, changes.amount(before.ops, after.ops))
-    first, second = (shared_out(part.values, n) for part, n in ((before, units[0]), (after, units[1])))
-    steps = tuple(
-        Step(label, first[key], second[key], second[key] - first[key])
-        for key, label in CATEGORIES.items()
-        if first[key] or second[key]
+    first, second = (
+        shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
     )
     kernels, counts = changes.kernels(before.ops, after.ops, units), changes.counts(before, after, units)
     return DeviceContrast(
-        a.index, unit, *units, sum(first.values()), sum(second.values()), steps, kernels, counts,
+        a.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second), kernels, counts,
         changes.words(unit, sum(first.values()), sum(second.values()), first, second, counts, kernels),
     )  # fmt: skip
 
 
 def _common(one: Trace, a: DeviceView, other: Trace, b: DeviceView) -> str | None:
     """The range that both have and that holds most of the launches around it in both; of several the one with most work."""
-    first, second = loops(one, a), loops(other, b)
+    first, second = loops(projected(one, a.index), a), loops(projected(other, b.index), b)
     both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     both = both[
         (both[["share_a", "share_b"]].min(axis=1) >= MAJORITY) & (both[["of_all_a", "of_all_b"]].min(axis=1) >= COVERS)
@@ -183,7 +160,7 @@ def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
     if name is None:
         start, end = int(view.starts[0]), int(view.ends.max())
         return Part(ledger(view, start, end), idle(view, start, end), view.ops, mine)
-    table = loops(trace, view)
+    table = loops(projected(trace, view.index), view)
     table = table[[str(n) == name for _, n in table.index]]
     if not len(table):
         raise UsageError(
@@ -209,8 +186,8 @@ def _instances(trace: Trace, view: DeviceView, name: str, calls: pd.DataFrame) -
     return Part(owners, waits, view.ops[inside], calls, len(windows))
 
 
-def _sums(parts: Sequence[Ledger] | Sequence[Idle]) -> dict[str, int]:
-    return {f.name: sum(getattr(p, f.name) for p in parts) for f in fields(parts[0])}
+def _sums(found: Sequence[Ledger] | Sequence[Idle]) -> dict[str, int]:
+    return {f.name: sum(getattr(x, f.name) for x in found) for f in fields(found[0])}
 
 
 def shared_out(values: Mapping[str, int], units: float) -> dict[str, int]:

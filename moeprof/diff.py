@@ -12,6 +12,7 @@ from moeprof import stats, wording
 from moeprof.errors import CaptureError
 from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Window
+from moeprof.metrics.waterfall import Bar, bars, parts
 from moeprof.notes import Note, note
 from moeprof.rows import Limit, Row, make_row, pipeline_limit, representative
 from moeprof.study import Study, VariantStudy
@@ -19,16 +20,6 @@ from moeprof.study import Study, VariantStudy
 SLOWED_BY_PROFILER = 1.1
 CLOCK_FELL = 0.97  # the lowest SM clock seen after a round against the highest
 SPREAD_TO_NOTE = 0.10  # torch.utils.benchmark warns at the same spread
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One step of the waterfall; delta_ns = after_ns - before_ns."""
-
-    label: str
-    before_ns: int
-    after_ns: int
-    delta_ns: int
 
 
 @dataclass(frozen=True)
@@ -117,23 +108,12 @@ def _completed(found: Diff, baseline: VariantStudy | None, optimized: VariantStu
 
 def waterfall(before: Window, after: Window) -> tuple[Bar, ...]:
     """The steps from one window's span to the other's, in the ledger's order, idle by its cause; the sum is exact."""
-    pairs = []
-    for label, key in (
-        ("compute", "compute_ns"),
-        ("exposed communication", "exposed_comm_ns"),
-        ("exposed copy", "exposed_copy_ns"),
-        ("exposed migration", "exposed_migration_ns"),
-        ("exposed memset", "exposed_memset_ns"),
-    ):
-        pairs.append((label, getattr(before.ledger, key), getattr(after.ledger, key)))
-    for cause in ("launch", "sync", "host", "dependency", "edge"):
-        pairs.append((f"idle: {cause}", getattr(before.idle, f"{cause}_ns"), getattr(after.idle, f"{cause}_ns")))
-    bars = tuple(Bar(label, a, b, b - a) for label, a, b in pairs if a or b)
-    if before.span_ns + sum(b.delta_ns for b in bars) != after.span_ns:
+    found = bars(parts(before.ledger, before.idle), parts(after.ledger, after.idle))
+    if before.span_ns + sum(b.delta_ns for b in found) != after.span_ns:
         raise CaptureError(
-            f"the waterfall does not sum: {before.span_ns} to {after.span_ns} ns by {bars}", "report this as a bug"
+            f"the waterfall does not sum: {before.span_ns} to {after.span_ns} ns by {found}", "report this as a bug"
         )
-    return bars
+    return found
 
 
 def unlike(before: Manifest, after: Manifest) -> tuple[Note, ...]:

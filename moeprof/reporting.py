@@ -57,9 +57,7 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     """
     if len(studies) == 2 and not contrast:
         raise UsageError("two captures were named", "add --diff to contrast them")
-    page = output or _default(studies, contrast)
-    if page.exists() and output is not None and not force:
-        raise UsageError(f"{page} exists", "choose another -o, or add --force")
+    page = _page(output, _default(studies, contrast), force)
     if len(studies) == 2:
         result = diff.contrast_captures(*studies)
         body = html.render_pair(*studies, result)
@@ -70,6 +68,17 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     else:
         result = diff.contrast(studies[0])
         body, shown = html.render_single(studies[0]), text.study_text(result)
+    return _written(page, body, shown, result)
+
+
+def _page(output: Path | None, default: Path, force: bool) -> Path:
+    """Where the page goes: what the user named is not overwritten without ``force``."""
+    if output is not None and output.exists() and not force:
+        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    return output or default
+
+
+def _written(page: Path, body: str, shown: str, result: Any) -> Written:
     page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(page, body)
     return Written(page, shown, encode(result))
@@ -86,14 +95,9 @@ def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path 
     Raises:
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
     """
-    page = output or OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html"
-    if page.exists() and output is not None and not force:
-        raise UsageError(f"{page} exists", "choose another -o, or add --force")
+    page = _page(output, OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html", force)
     found = contrast_traces(_side(paths[0]), _side(paths[1]), range_name)
-    body, shown = traces.render(found), traces.text(found)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, body)
-    return Written(page, shown, encode(found))
+    return _written(page, traces.render(found), traces.text(found), found)
 
 
 def _stem(path: Path) -> str:

@@ -20,8 +20,7 @@ import pandas as pd
 from moeprof.findings import find
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.device import views
-from moeprof.metrics.focus import focus
-from moeprof.metrics.scene import Scene
+from moeprof.metrics.scene import judged as scenes_of
 from moeprof.trace import read
 
 STEPS = 10
@@ -32,7 +31,7 @@ def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
     path = scratch / packed.stem
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     trace = read(path)
-    scenes = [Scene(trace, view, focus(trace, view)) for view in views(trace)]
+    scenes = scenes_of(trace, views(trace))
     spans = scenes[0].focus.spans
     length = (spans[-1][1] - spans[0][0]) if spans else scenes[0].focus.pieces.total_ns
     return find(scenes), length / STEPS / 1e6

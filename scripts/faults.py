@@ -510,15 +510,14 @@ def run(program: Program, mended: bool, steps: int, whole: bool, bare: bool) -> 
 
 def timed(program: Program, steps: int) -> dict[str, float]:
     """Milliseconds a step of both forms, in turn, the median of five rounds; a cold program counts its first step."""
-    forms, found = {"faulty": False, "mended": True}, {}
+    forms = {"faulty": False, "mended": True}
     if not program.warm:
         return {name: _round(program.build(mended), steps) for name, mended in forms.items()}
     built = {name: program.build(mended) for name, mended in forms.items()}
     for step in built.values():
         _round(step, 3)
     rounds = [{name: _round(step, steps) for name, step in built.items()} for _ in range(5)]
-    found = {name: statistics.median(r[name] for r in rounds) for name in forms}
-    return found
+    return {name: statistics.median(r[name] for r in rounds) for name in forms}
 
 
 def _round(step: Step, steps: int) -> float:

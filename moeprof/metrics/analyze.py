@@ -136,7 +136,7 @@ def _tiled(cuts: list[Cut]) -> list[Cut]:
 
 def kernels(view: DeviceView) -> list[Kernel]:
     """Kernels by name, the most time first, as ``nsys stats cuda_gpu_kern_sum`` groups them."""
-    rows = view.ops[view.ops["kind"].isin(["kernel", "comm"])]
+    rows = view.ops[view.is_kernel]
     spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"], sort=True, observed=True)
     table = spent.agg(["size", "sum", "median", "min", "max"]).reset_index()
     rows_of = table.itertuples(index=False, name=None)
@@ -171,7 +171,7 @@ def range_sums(trace: Trace) -> tuple[Range, ...]:
 def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
     notes = []
     for view in found:
-        rows = view.ops[view.ops["kind"].isin(["kernel", "comm"])]
+        rows = view.ops[view.is_kernel]
         joined = int((rows["call"] >= 0).sum())
         if len(view.calls) and joined < LAUNCH_COVERAGE * len(rows):
             notes.append(note("unjoined", device=view.index, joined=joined, total=len(rows)))

@@ -10,13 +10,14 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
-from moeprof.metrics.hostcalls import HostCalls
+from moeprof.metrics.hostcalls import HostCalls, at
 from moeprof.metrics.intervals import EARLY, LATE, Times, Union, both, union
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING, COMMUNICATION, PEER_COPY, Classes, communication_class
 
 # Owners of a nanosecond, by precedence. A CUDA graph that was traced as a whole is compute: nothing else can be known.
 COMPUTE, COMM, COPY, MIGRATION, MEMSET = ("kernel", "graph"), ("comm",), ("copy",), ("migration",), ("memset",)
+KERNELS = ("kernel", "comm")  # of compute and of communication
 PRECEDENCE = (COMPUTE, COMM, COPY, MIGRATION, MEMSET)
 
 
@@ -68,44 +69,22 @@ class DeviceView:
     @cached_property
     def call_starts(self) -> Times:
         """Start of the call that launched each operation; the smallest integer where it is not known."""
-        return self._of_call("start_ns")
+        return at(self.host.starts, self.call)
 
     @cached_property
     def call_ends(self) -> Times:
         """End of that call."""
-        return self._of_call("end_ns")
+        return at(self.host.ends, self.call)
 
     @cached_property
     def host(self) -> HostCalls:
         """The host calls, prepared."""
         return HostCalls(self.calls)
 
-    def calls_of(self, *kinds: str) -> np.ndarray:
-        """A mask over the trace's calls: those of these kinds."""
-        return self.host.of(*kinds)
-
-    def calls_named(self, pattern: str) -> np.ndarray:
-        """A mask over the trace's calls: those whose names hold ``pattern`` (a regular expression)."""
-        return self.host.named(pattern)
-
-    @cached_property
-    def waits_for_event(self) -> np.ndarray:
-        """A mask over the trace's calls: those that make a stream wait for an event."""
-        return self.calls_named("WaitEvent")
-
-    @property
-    def thread_of_calls(self) -> Times:
-        """One number for each thread of the calls."""
-        return self.host.thread
-
-    def _of_call(self, column: str) -> Times:
-        call, known = self.call, self.calls[column].to_numpy()
-        return np.where(call >= 0, known[call], EARLY) if len(known) else np.full(len(call), EARLY)
-
     @cached_property
     def in_graph(self) -> np.ndarray:
         """Which operations a CUDA graph launched: by their node, or (Kineto names no node) by their launch call."""
-        call = self.ops["call"].to_numpy()
+        call = self.call
         by_node = (self.ops["graph_node"] >= 0).to_numpy()
         if not len(self.calls):
             return by_node
@@ -126,7 +105,7 @@ class DeviceView:
     @cached_property
     def is_kernel(self) -> np.ndarray:
         """Compute and communication kernels."""
-        return one_of(self.ops["kind"], ("kernel", "comm"))
+        return one_of(self.ops["kind"], KERNELS)
 
     @cached_property
     def communication(self) -> np.ndarray:
@@ -263,14 +242,14 @@ def views(trace: Trace, device: int | None = None) -> tuple[DeviceView, ...]:
 
 def host_waited(view: DeviceView) -> np.ndarray:
     """For each operation whether, after its launch call, its thread blocked until it had ended before the next launch."""
-    call = view.ops["call"].to_numpy()
+    call = view.call
     found = np.zeros(len(call), dtype=bool)
     if not len(view.calls):
         return found
-    starts, ends = view.calls["start_ns"].to_numpy(), view.calls["end_ns"].to_numpy()
-    blocks, launches = view.calls_of(*BLOCKING), view.calls_of("launch", "graph_launch")
+    starts, ends = view.host.starts, view.host.ends
+    blocks, launches = view.host.of(*BLOCKING), view.host.of("launch", "graph_launch")
     found |= (call >= 0) & blocks[call]
-    of_call = view.thread_of_calls
+    of_call = view.host.thread
     for thread in np.unique(of_call[blocks]):
         mine = np.flatnonzero((call >= 0) & (of_call[call] == thread))
         waits, others = (np.flatnonzero(chosen & (of_call == thread)) for chosen in (blocks, launches))

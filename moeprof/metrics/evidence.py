@@ -10,7 +10,8 @@ import pandas as pd
 
 from moeprof.metrics.analysis import Cause
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.intervals import EARLY, Times
+from moeprof.metrics.hostcalls import at
+from moeprof.metrics.intervals import Times
 from moeprof.metrics.ledger import Gaps, gaps
 from moeprof.metrics.overlap import exposures
 from moeprof.trace.classify import BLOCKING
@@ -81,7 +82,7 @@ def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> Times:
     if cause == "sync":
         return _form(CALL, _call_codes(view, view.host.last_before(call, *BLOCKING)))
     allocation = view.host.last_before(call, "alloc")
-    starts, ends = (_at(times, allocation) for times in (view.host.starts, view.host.ends))
+    starts, ends = (at(times, allocation) for times in (view.host.starts, view.host.ends))
     begun = np.maximum(starts, found.starts[rows])
     until = np.minimum(ends, np.minimum(view.call_starts[ender], found.ends[rows]))
     inside = (allocation >= 0) & (until - begun > MOST * found.host[rows])
@@ -95,7 +96,7 @@ def _waited_for(view: DeviceView, found: Gaps, rows: Times) -> Times:
     call = view.call[ender]
     late = (call >= 0) & (view.call_ends[ender] > found.starts[rows])
     before = view.host.last_before(call)
-    waits = (before >= 0) & view.waits_for_event[np.maximum(before, 0)] if len(view.calls) else before >= 0
+    waits = (before >= 0) & view.host.waits_for_event[np.maximum(before, 0)] if len(view.calls) else before >= 0
     return _form(np.select([late, waits], [LATENCY, EVENT], default=SUBMITTED), _call_codes(view, call))
 
 
@@ -105,12 +106,7 @@ def _form(form: int | np.ndarray, code: Times) -> Times:
 
 def _call_codes(view: DeviceView, calls: Times) -> Times:
     """The number of each call's name; the last number where the call is not known."""
-    return np.where(calls >= 0, _at(view.host.names, calls), NAMES - 1)
-
-
-def _at(values: Times, rows: Times) -> Times:
-    """``values`` at ``rows``; very early where a row is -1."""
-    return np.where(rows >= 0, values[np.maximum(rows, 0)], EARLY) if len(values) else np.full(len(rows), EARLY)
+    return np.where(calls >= 0, at(view.host.names, calls), NAMES - 1)
 
 
 def _text(view: DeviceView, what: int) -> str:

@@ -64,30 +64,29 @@ def named(windows: list[tuple[int, int]], label: str) -> Focus:
     return Focus(union(starts, ends), label, spans, len(windows) >= LEAST_PASSES)
 
 
-def loops(trace: Trace, view: DeviceView) -> pd.DataFrame:
-    """Ranges by (domain, name) with work on this device: n instances, ops launched in them, first_ns and last_ns of that
+def loops(found: pd.DataFrame, view: DeviceView) -> pd.DataFrame:
+    """Ranges (``projected`` on this device) by domain and name, those with work: n instances, ops launched in them, first_ns and last_ns of that
     work, begin_ns and finish_ns on the host; share: of the launches from first_ns to last_ns, those that they hold; of_all:
     of all launches."""
-    found = projected(trace, view.index)
     found = found[found["gpu_ops"] > 0]
     table = found.groupby(["domain", "name"], observed=True, sort=True).agg(
         n=("gpu_ops", "size"), ops=("gpu_ops", "sum"), first_ns=("first_ns", "min"), last_ns=("last_ns", "max"),
         begin_ns=("start_ns", "min"), finish_ns=("end_ns", "max"),
     )  # fmt: skip
-    launches = np.sort(view.starts[np.unique(view.ops["call"].to_numpy(), return_index=True)[1]])
+    launches = np.sort(view.starts[np.unique(view.call, return_index=True)[1]])
     meanwhile = np.searchsorted(launches, table["last_ns"]) - np.searchsorted(launches, table["first_ns"])
     return table.assign(share=table["ops"] / np.maximum(meanwhile, 1), of_all=table["ops"] / max(len(launches), 1))
 
 
 def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
-    table = loops(trace, view)
+    found = projected(trace, view.index)
+    table = loops(found, view)
     table = table[(table["n"] >= LEAST_PASSES) & (table["share"] >= MAJORITY)]
     if not len(table):
         return None
     most = table["ops"].max()  # the outermost of nested ranges holds as many launches as those inside it, or more
     best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin_ns"], kind="stable").iloc[:1]
     domain, name = best.index[0]
-    found = projected(trace, view.index)
     mine = found[(found["gpu_ops"] > 0) & (found["name"] == name) & (found["domain"] == domain)].sort_values(
         "first_ns", kind="stable"
     )

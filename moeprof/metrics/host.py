@@ -20,9 +20,8 @@ from moeprof.trace.classify import BLOCKING
 SHORT_STAY_NS = 50_000  # between two CUDA calls: a shorter stay is the framework launching, a longer one is other work
 
 Chosen = np.ndarray
-HostTime = tuple[
-    Times, Times
-]  # ns by each operation's start, and by the end of the last wait in its segment (0 without one)
+# ns by each operation's start, and by the end of the last wait in its segment (0 without one)
+HostTime = tuple[Times, Times]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Host:
     @cached_property
     def call(self) -> Times:
         """Row of each operation's launch call, or -1."""
-        return self.view.ops["call"].to_numpy()[self.index]
+        return self.view.call[self.index]
 
     @cached_property
     def start(self) -> int:
@@ -53,24 +52,16 @@ class Host:
     @cached_property
     def thread(self) -> Times:
         """The launching thread of each operation, or -1."""
-        of_call = self.view.thread_of_calls
+        of_call = self.view.host.thread
         return np.where(self.call >= 0, of_call[self.call], -1) if len(of_call) else np.full(len(self.call), -1)
 
     @cached_property
     def calls(self) -> dict[int, Times]:
         """For each launching thread the rows of its calls that touch the focus."""
-        starts, ends = self._starts, self._ends
+        starts, ends = self.view.host.starts, self.view.host.ends
         near = np.flatnonzero((ends > self.start) & (starts < self.focus_end))
-        of_call = self.view.thread_of_calls[near]
+        of_call = self.view.host.thread[near]
         return {int(t): near[of_call == t] for t in np.unique(self.thread[self.thread >= 0])}
-
-    @cached_property
-    def _starts(self) -> Times:
-        return self.view.calls["start_ns"].to_numpy()
-
-    @cached_property
-    def _ends(self) -> Times:
-        return self.view.calls["end_ns"].to_numpy()
 
     @cached_property
     def segments(self) -> tuple[Times, Times]:
@@ -90,13 +81,13 @@ class Host:
         """For each operation the end of the last blocking call in its segment; very early where there is none."""
         begin, finish = self.segments
         found = np.full(len(self.index), EARLY)
-        blocking = self.view.calls_of(*BLOCKING)
+        blocking = self.view.host.of(*BLOCKING)
         for thread, rows in self.calls.items():
             waits, mine = rows[blocking[rows]], self.thread == thread
-            place = np.searchsorted(self._starts[waits], finish[mine], side="left") - 1
+            place = np.searchsorted(self.view.host.starts[waits], finish[mine], side="left") - 1
             last = np.append(waits, -1)[place]
-            inside = (place >= 0) & (last >= 0) & (self._starts[last] >= begin[mine])
-            found[mine] = np.where(inside, np.minimum(self._ends[last], finish[mine]), EARLY)
+            inside = (place >= 0) & (last >= 0) & (self.view.host.starts[last] >= begin[mine])
+            found[mine] = np.where(inside, np.minimum(self.view.host.ends[last], finish[mine]), EARLY)
         return found
 
     def in_calls(self, chosen: Chosen) -> HostTime:
@@ -126,11 +117,11 @@ class Host:
     @cached_property
     def _apart(self) -> dict[int, Union]:
         """For each thread its allocations and long stays elsewhere."""
-        chosen = self.view.calls_of("alloc")
+        chosen = self.view.host.of("alloc")
         return {t: both(self._union(rows[chosen[rows]]), self.stays[t]) for t, rows in self.calls.items()}
 
     def _union(self, rows: Times) -> Union:
-        return union(self._starts[rows], self._ends[rows])
+        return union(self.view.host.starts[rows], self.view.host.ends[rows])
 
     @cached_property
     def stays(self) -> dict[int, Union]:

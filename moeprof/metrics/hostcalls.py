@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from moeprof.metrics.intervals import Times, Union, union
+from moeprof.metrics.intervals import EARLY, Times, Union, union
 from moeprof.trace.classify import BLOCKING
 
 
@@ -67,6 +67,11 @@ class HostCalls:
         return self._rows[kinds]
 
     @cached_property
+    def waits_for_event(self) -> np.ndarray:
+        """A mask: the calls that make a stream wait for an event."""
+        return self.named("WaitEvent")
+
+    @cached_property
     def waits(self) -> dict[int, Union]:
         """For each thread the union of its blocking calls."""
         return {thread: union(self.starts[rows], self.ends[rows]) for thread, rows in self.rows(*BLOCKING).items()}
@@ -88,3 +93,8 @@ class HostCalls:
         part = self.table.iloc[low:high]
         inside = (self.ends[low:high] <= end) & (part["pid"].to_numpy() == pid)
         return part[inside if tid is None else inside & (part["tid"].to_numpy() == tid)]
+
+
+def at(values: Times, rows: Times) -> Times:
+    """``values`` at ``rows``; very early where a row is -1."""
+    return np.where(rows >= 0, values[np.maximum(rows, 0)], EARLY) if len(values) else np.full(len(rows), EARLY)

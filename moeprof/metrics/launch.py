@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from moeprof.metrics.analysis import CallCount, Launch
-from moeprof.metrics.device import DeviceView, one_of
+from moeprof.metrics.device import KERNELS, DeviceView, one_of
 from moeprof.metrics.intervals import Times
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING
@@ -70,7 +70,7 @@ def executions(trace: Trace) -> pd.DataFrame:
     """One row a joined kernel, as ``nsys stats cuda_kern_exec_trace`` has them: api_start_ns, api_ns (A), queue_ns (Q,
     -1 where the kernel started before its call returned), kernel_start_ns, kernel_ns (K), total_ns (T), device, name, pid,
     tid, api (the call's name)."""
-    ops = trace.ops[trace.ops["kind"].isin(["kernel", "comm"]) & (trace.ops["call"] >= 0)]
+    ops = trace.ops[one_of(trace.ops["kind"], KERNELS) & (trace.ops["call"] >= 0)]
     call = trace.calls.iloc[ops["call"]]
     begin, returned = call["start_ns"].to_numpy(), call["end_ns"].to_numpy()
     start, end = ops["start_ns"].to_numpy(), ops["end_ns"].to_numpy()

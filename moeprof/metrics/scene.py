@@ -8,6 +8,7 @@ earlier operation covers; ``ready`` is the start of an operation that the host s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from moeprof.metrics.device import DeviceView
-from moeprof.metrics.focus import LEAST_PASSES, Focus
+from moeprof.metrics.focus import LEAST_PASSES, Focus, focus
 from moeprof.metrics.host import Host, HostTime
 from moeprof.metrics.intervals import EARLY, Times, Union, newly_covered, union
 from moeprof.metrics.overlap import exposures
@@ -57,12 +58,16 @@ class Scene:
         return np.maximum(right - left, 0)
 
     @cached_property
+    def _reach(self) -> Times:
+        """The latest end of the operations before each; very early for the first."""
+        return np.concatenate([[EARLY], np.maximum.accumulate(self.view.ends[self.index])[:-1]])
+
+    @cached_property
     def before(self) -> Times:
         """When the device last ran dry before each operation: the latest end of those before it, or the piece's start."""
-        reach = np.maximum.accumulate(self.view.ends[self.index])
         pieces = self.focus.pieces
         opened = pieces.starts[np.searchsorted(pieces.starts, self.starts, side="right") - 1]
-        return np.maximum(np.concatenate([[EARLY], reach[:-1]]), opened)
+        return np.maximum(self._reach, opened)
 
     @cached_property
     def gaps(self) -> Times:
@@ -72,7 +77,7 @@ class Scene:
     @cached_property
     def call(self) -> Times:
         """Row of each operation's launch call, or -1."""
-        return self.view.ops["call"].to_numpy()[self.index]
+        return self.view.call[self.index]
 
     @cached_property
     def late(self) -> np.ndarray:
@@ -199,9 +204,8 @@ class Scene:
         """The time between the pieces of the focus, which passes whatever the host does."""
         pieces = self.focus.pieces
         piece = np.searchsorted(pieces.starts, self.starts, side="right") - 1
-        reach = np.concatenate([[EARLY], np.maximum.accumulate(self.view.ends[self.index])[:-1]])
         new = np.concatenate([[False], piece[1:] != piece[:-1]])
-        return np.where(new, np.maximum(self.before - reach, 0), 0)
+        return np.where(new, np.maximum(self.before - self._reach, 0), 0)
 
     @cached_property
     def _submitted(self) -> Times:
@@ -210,6 +214,11 @@ class Scene:
         latency = (self.starts - returned)[self.late]
         usual = int(np.median(np.maximum(latency, 0))) if len(latency) else LATENCY_NS
         return np.minimum(np.where(returned > EARLY, returned, self.focus.start_ns - usual) + usual, self.starts)
+
+
+def judged(trace: Trace, prepared: Sequence[DeviceView]) -> tuple[Scene, ...]:
+    """A scene for each device with work: the part that repeats."""
+    return tuple(Scene(trace, view, focus(trace, view)) for view in prepared if len(view.ops))
 
 
 def _period(kinds: Times) -> int | None:

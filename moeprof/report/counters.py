@@ -23,14 +23,16 @@ SHOWN_COUNTERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "lts__t_sector_hit_rate.pct": ("L2 hit %", fmt.number),
     "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", fmt.number),
     "launch__registers_per_thread": ("registers", lambda v: fmt.number(v, 0)),
-    # the names of the details page
-    "Duration": ("time under ncu", fmt.us),
-    "DRAM Throughput": ("DRAM % of peak", fmt.number),
-    "Compute (SM) Throughput": ("SM % of peak", fmt.number),
-    "L2 Hit Rate": ("L2 hit %", fmt.number),
-    "Achieved Occupancy": ("occupancy %", fmt.number),
-    "Registers Per Thread": ("registers", lambda v: fmt.number(v, 0)),
 }  # fmt: skip
+DETAILS = {  # the details page's names of the same
+    "Duration": "gpu__time_duration.sum",
+    "DRAM Throughput": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "Compute (SM) Throughput": "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+    "L2 Hit Rate": "lts__t_sector_hit_rate.pct",
+    "Achieved Occupancy": "sm__warps_active.avg.pct_of_peak_sustained_active",
+    "Registers Per Thread": "launch__registers_per_thread",
+}
+SHOWN_COUNTERS |= {detail: SHOWN_COUNTERS[metric] for detail, metric in DETAILS.items()}
 
 
 def counters(study: Study) -> tuple[Table, ...]:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from moeprof.diff import Diff
+from moeprof.metrics.waterfall import Bar
 from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
 from moeprof.rows import Row
 from moeprof.study import Study
-
-
-class Step(Protocol):
-    """What a step of a waterfall shows."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def delta_ns(self) -> int: ...
-
 
 BAR_HEIGHT = 44  # pixels a horizontal bar
 
@@ -35,7 +26,7 @@ def waterfall(diff: Diff) -> go.Figure | None:
     return steps((before.name, before.traced_ns), diff.waterfall, (after.name, after.traced_ns), "ms an iteration")
 
 
-def steps(before: tuple[str, int], bars: Sequence[Step], after: tuple[str, int], axis: str) -> go.Figure:
+def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], axis: str) -> go.Figure:
     """A walk from one total to the other, a bar a step; ``before`` and ``after`` are (name, ns)."""
     level, bases = before[1], []
     for bar in bars:

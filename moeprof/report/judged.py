@@ -5,8 +5,7 @@ from __future__ import annotations
 from moeprof.findings import find
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.device import views
-from moeprof.metrics.focus import focus
-from moeprof.metrics.scene import Scene
+from moeprof.metrics.scene import judged
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.study import Study
@@ -27,4 +26,4 @@ def findings(study: Study) -> Table:
 
 
 def _of(trace: Trace) -> tuple[Finding, ...]:
-    return find([Scene(trace, view, focus(trace, view)) for view in views(trace) if len(view.ops)])
+    return find(judged(trace, views(trace)))

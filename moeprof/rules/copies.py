@@ -7,12 +7,12 @@ import pandas as pd
 
 from moeprof.metrics.analysis import Finding
 from moeprof.metrics.intervals import Union, intersection, minus, union
+from moeprof.metrics.overlap import ENGINE_TURNAROUND_NS
 from moeprof.metrics.scene import TINY_BYTES, Scene
 from moeprof.rules.common import example, finding
 
 MOST_EXPOSED = 0.5  # of the copies' time must be exposed, or the first copies of a healthy pipeline would count
 LEAST_TINY = 20  # copies
-ENGINE_NS = 5_000  # from one copy's end to the start of the next in the engine
 
 
 def copies_of(scene: Scene, *causes: str, tiny: bool = False) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def pageable_copy(scene: Scene) -> Finding | None:
     if not len(copies):
         return None
     calls = np.zeros(len(scene.view.calls), dtype=bool)
-    launched = scene.view.ops["call"].to_numpy()[_rows(copies)]
+    launched = scene.view.call[_rows(copies)]
     calls[launched[launched >= 0]] = True
     exposed = int(copies["exposed_ns"].sum())
     gain = exposed + min(scene.gain(scene.host.in_calls(calls), waits=False), scene.idle_ns)
@@ -104,7 +104,9 @@ def queued_behind(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         alike = np.flatnonzero(view.is_copy & (view.direction == direction))
         alike = alike[np.isin(alike, mine)]
         ahead, behind = alike[:-1], alike[1:]
-        waits = (view.queue[ahead] != view.queue[behind]) & (view.ends[ahead] + ENGINE_NS >= view.starts[behind])
+        waits = (view.queue[ahead] != view.queue[behind]) & (
+            view.ends[ahead] + ENGINE_TURNAROUND_NS >= view.starts[behind]
+        )
         waits &= (view.call_ends[behind] < view.ends[ahead]) & (size[behind] < size[ahead])
         found.append(np.stack([ahead[waits], behind[waits]]))
     ahead, behind = np.concatenate(found, axis=1)

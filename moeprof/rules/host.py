@@ -24,7 +24,7 @@ SHARE_OF_LAUNCHING = 0.10  # of the judged time: below it the profiler's own cos
 def sync_api(scene: Scene) -> Finding | None:
     """The device runs dry because the host waited when it should have launched more."""
     host, view = scene.host, scene.view
-    names = call_names(scene, scene.view.calls_of(*BLOCKING))
+    names = call_names(scene, scene.view.host.of(*BLOCKING))
     if not names:
         return None
     waited = view.host_waited[scene.index] & ~scene.tiny
@@ -46,7 +46,7 @@ def sync_api(scene: Scene) -> Finding | None:
 def allocator_in_loop(scene: Scene) -> Finding | None:
     """cudaMalloc and cudaFree block the host, cudaFree until the device is idle."""
     host = scene.host
-    chosen = scene.view.calls_of("alloc")
+    chosen = scene.view.host.of("alloc")
     names = call_names(scene, chosen)
     if sum(names.values()) < LEAST_PASSES:
         return None
@@ -86,7 +86,7 @@ def first_iteration(scene: Scene) -> Finding | None:
 
 def _loaded_late(scene: Scene) -> Finding | None:
     """Without ranges: code is loaded inside a loop that was traced without the program's own set-up."""
-    loads = scene.view.calls_named(LOADS)
+    loads = scene.view.host.named(LOADS)
     if not scene.focus.repeats or not loads.any() or not _scoped(scene):
         return None
     inside = _segments_with(scene, loads, from_the_beginning=True)
@@ -106,8 +106,8 @@ def _loaded_late(scene: Scene) -> Finding | None:
 
 def _scoped(scene: Scene) -> bool:
     """Whether the recording began after the program's own set-up: at a cudaProfilerStart, or with no set-up call in it."""
-    begun = scene.view.calls["start_ns"].to_numpy()[scene.view.calls_named("ProfilerStart")]
-    return bool(begun.min() < scene.view.starts[0]) if len(begun) else not scene.view.calls_named(SETS_UP).any()
+    begun = scene.view.host.starts[scene.view.host.named("ProfilerStart")]
+    return bool(begun.min() < scene.view.starts[0]) if len(begun) else not scene.view.host.named(SETS_UP).any()
 
 
 def launch_bound(scene: Scene) -> Finding | None:
@@ -157,7 +157,7 @@ def host_bound(scene: Scene) -> Finding | None:
 def _segments_with(scene: Scene, chosen: Chosen, from_the_beginning: bool = False) -> np.ndarray:
     """Operations in whose segments one of the chosen calls lies."""
     begin, finish = scene.host.segments
-    starts, thread = scene.view.calls["start_ns"].to_numpy(), scene.view.thread_of_calls
+    starts, thread = scene.view.host.starts, scene.view.host.thread
     found = np.zeros(len(scene.index), dtype=bool)
     for number in scene.host.calls:
         mine, times = scene.host.thread == number, starts[chosen & (thread == number)]

@@ -55,8 +55,8 @@ def _lost(scene: Scene) -> tuple[np.ndarray, int]:
 def _capturing(scene: Scene) -> np.ndarray:
     """Calls that lie between cudaStreamBeginCapture and cudaStreamEndCapture of their process."""
     found = np.zeros(len(scene.view.calls), dtype=bool)
-    begins = np.flatnonzero(scene.view.calls_named("StreamBeginCapture"))
-    ends = np.flatnonzero(scene.view.calls_named("StreamEndCapture"))
+    begins = np.flatnonzero(scene.view.host.named("StreamBeginCapture"))
+    ends = np.flatnonzero(scene.view.host.named("StreamEndCapture"))
     for begin in begins:
         after = ends[ends > begin]
         found[begin : after[0] if len(after) else len(found)] = True

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moeprof.errors import TraceError
+from moeprof.trace.tables import small
 
 PIECE = 250_000  # rows
 MOST_PIECES = 10_000  # beyond it row ids are not what they seem
 MOST_AT_ONCE = 8
-MOST_INT32 = np.iinfo(np.int32).max
 
 Integers = dict[str, npt.NDArray[np.int64]]
 
@@ -58,10 +58,10 @@ class Export:
         """The names of a table's columns."""
         return {row[1] for row in self.rows(f'PRAGMA table_info("{table}")')}
 
-    def integers(self, table: str, wanted: Mapping[str, int], small: Collection[str] = ()) -> Integers:
+    def integers(self, table: str, wanted: Mapping[str, int], narrow: Collection[str] = ()) -> Integers:
         """Columns of whole numbers, name -> default: what is NULL, a missing column and a missing table take the default.
 
-        Columns in ``small`` are int32; a value there that does not fit (damage) is -1.
+        Columns in ``narrow`` are int32; a value there that does not fit (damage) is -1.
 
         Raises:
             TraceError: a column holds something else; names the table.
@@ -71,10 +71,10 @@ class Export:
         there = self.columns(table)
         names = [name for name in wanted if name in there]
         picked = ", ".join(f'COALESCE("{name}", {wanted[name]})' for name in names) or "1"
-        arrays = self._arrays(table, f'SELECT {picked} FROM "{table}"', [name in small for name in names] or [False])
+        arrays = self._arrays(table, f'SELECT {picked} FROM "{table}"', [name in narrow for name in names] or [False])
         found = dict(zip(names, arrays, strict=False))
         return {
-            name: found.get(name, np.full(len(arrays[0]), default, dtype=np.int32 if name in small else np.int64))
+            name: found.get(name, np.full(len(arrays[0]), default, dtype=np.int32 if name in narrow else np.int64))
             for name, default in wanted.items()
         }
 
@@ -88,7 +88,8 @@ class Export:
             raise TraceError(
                 f"{self.path}: table {table} does not read as whole numbers: {error}", "export it again"
             ) from error
-        return [_sized(np.ascontiguousarray(block[:, i]), small) for i, small in enumerate(narrow)]
+        columns = [np.ascontiguousarray(block[:, i]) for i in range(len(narrow))]
+        return [small(column) if tight else column for column, tight in zip(columns, narrow, strict=True)]
 
     def _fetched(self, table: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int64]] | None:
         """The query's columns through Arrow; None where the driver fails: sqlite3 then says what is wrong."""
@@ -116,15 +117,7 @@ def _piece(uri: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int6
         cursor.execute(query)
         columns = cursor.fetch_arrow_table().columns
         whole = [c.to_numpy().astype(np.int64, casting="safe") if len(c) else np.empty(0, np.int64) for c in columns]
-    return [_sized(column, small) for column, small in zip(whole, narrow, strict=True)]
-
-
-def _sized(column: npt.NDArray[np.int64], small: bool) -> Any:
-    """The column as int32 where it is a small one; what does not fit becomes -1."""
-    if not small:
-        return column
-    fits = np.abs(column) <= MOST_INT32
-    return column.astype(np.int32) if fits.all() else np.where(fits, column, -1).astype(np.int32)
+    return [small(column) if tight else column for column, tight in zip(whole, narrow, strict=True)]
 
 
 def _installed() -> bool:

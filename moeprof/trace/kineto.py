@@ -24,11 +24,8 @@ from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
-PIECE, LEAST_UNPACKED, UNPACKED_RATIO = (
-    1 << 24,
-    1 << 26,
-    100,
-)  # characters; real traces unpack to 10 to 30 times their size
+PIECE, LEAST_UNPACKED = 1 << 24, 1 << 26  # characters
+UNPACKED_RATIO = 100  # real traces unpack to 10 to 30 times their size
 CALL_CATEGORIES = ("cuda_runtime", "cuda_driver")
 FAR = 1 << 61  # ns, some 73 years: a time or number beyond it is damage
 COPY_OPERATORS = ("aten::copy_",)

@@ -22,18 +22,23 @@ def read_counters(path: Path) -> pd.DataFrame:
     Raises:
         TraceError: the file holds no ncu table, for example only the tool's error messages.
     """
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        lines = [line for line in file if not line.startswith("==") and line.strip()]
-    try:
-        rows = list(csv.reader(lines))
-    except csv.Error as error:
-        raise TraceError(f"{path} is a damaged CSV: {error}", "run ncu again with --csv") from error
+    rows = _records(path)
     if len(rows) < 2 or not set(_IDENTITY) <= set(rows[0]):
         said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise TraceError(
             f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv"
         )
     return _details(rows) if "Metric Name" in rows[0] else _raw(rows)
+
+
+def _records(path: Path) -> list[list[str]]:
+    """The lines of the table, header first; the tool's own lines begin with ==."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        lines = [line for line in file if not line.startswith("==") and line.strip()]
+    try:
+        return list(csv.reader(lines))
+    except csv.Error as error:
+        raise TraceError(f"{path} is a damaged CSV: {error}", "run ncu again with --csv") from error
 
 
 def is_counters(path: Path) -> bool:
@@ -46,12 +51,8 @@ def is_counters(path: Path) -> bool:
 
 def read_rules(path: Path) -> list[dict[str, Any]]:
     """What ncu's rules said, from a details page, one entry a rule and kernel; a raw page holds none."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        lines = [line for line in file if not line.startswith("==") and line.strip()]
-    try:
-        rows = list(csv.DictReader(lines))
-    except csv.Error as error:
-        raise TraceError(f"{path} is a damaged CSV: {error}", "run ncu again with --csv") from error
+    header, *body = _records(path) or [[]]
+    rows = (dict(zip(header, row, strict=False)) for row in body)
     return [
         {
             "launch": int(row["ID"]), "kernel": row["Kernel Name"], "rule": row["Rule Name"], "type": row.get("Rule Type") or "",

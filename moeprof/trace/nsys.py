@@ -19,13 +19,12 @@ from moeprof.notes import Note, note
 from moeprof.trace import classify, nsysabout
 from moeprof.trace.classify import Classes
 from moeprof.trace.export import Export, Integers
+from moeprof.trace.nsysabout import TID_MASK
 from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
-PROCESS, TID_MASK = 1 << 24, 0xFFFFFF
-NEVER = np.iinfo(
-    np.int64
-).min  # stands for NULL where -1 may be a value  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
+PROCESS = 1 << 24  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
+NEVER = np.iinfo(np.int64).min  # stands for NULL where -1 may be a value
 
 _KERNEL = {
     "start": -1, "end": -1, "deviceId": 0, "contextId": -1, "streamId": -1, "correlationId": -1, "globalPid": 0,

@@ -9,7 +9,7 @@ from moeprof.trace.tables import Device
 
 DIAGNOSTIC_LENGTH = 240  # characters of a diagnostic text that are kept; severity 2 is a warning, 3 an error
 STREAMS = {1: "blocking", 2: "nonblocking", 3: "null"}  # CUpti_ActivityStreamFlag
-TID_MASK = 0xFFFFFF
+TID_MASK = 0xFFFFFF  # a thread or process id takes 24 bits
 _STREAM = {"processId": 0, "contextId": -1, "streamId": -1, "flag": -1}
 _META = ("META_DATA_EXPORT", "EXPORT_META_DATA", "META_DATA_CAPTURE")
 

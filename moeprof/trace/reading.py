@@ -8,12 +8,12 @@ from pathlib import Path
 from moeprof.errors import TraceError
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.kineto import GZIP_MAGIC, read_kineto
+from moeprof.trace.ncurep import NCU_MAGIC
 from moeprof.trace.nsys import read_nsys
 from moeprof.trace.tables import Trace
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 REPORT_HEADER = re.compile(rb"Profiler Report (\d{4})@(\d+)@(\d+)")  # .nsys-rep and .qdrep name their producer
-NCU_MAGIC = b"NVR\x00"
 
 
 def read(path: Path, classes: Classes = COMMUNICATION) -> Trace:

@@ -116,9 +116,16 @@ def _column(values: Any, dtype: str, length: int) -> Any:
     if values is None:
         return np.full(length, -1, dtype=dtype)
     array = np.asarray(values)
-    if dtype == "int32" and array.dtype != np.int32 and len(array):  # what does not fit is not known
-        array = np.where(np.abs(array.astype(np.int64)) <= MOST_INT32, array, -1)
-    return array.astype(dtype, copy=False)
+    return small(array) if dtype == "int32" else array.astype(dtype, copy=False)
+
+
+def small(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers as int32; one that does not fit (damage) is not known: -1."""
+    if numbers.dtype == np.int32 or not len(numbers):
+        return numbers.astype(np.int32, copy=False)
+    whole = numbers.astype(np.int64, copy=False)
+    fits = (whole <= MOST_INT32) & (whole >= -MOST_INT32)
+    return (whole if fits.all() else np.where(fits, whole, -1)).astype(np.int32)
 
 
 def one_text(text: str, length: int) -> pd.Categorical:
