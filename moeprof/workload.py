@@ -61,6 +61,8 @@ class Step:
         poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
         flops: useful floating-point operations of one iteration.
         bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
+        facts: figures of the work itself that stand beside the time (a dropped share, a load), name with its unit -> number,
+            or a list of numbers to be drawn as bars; read once, after the proof.
     """
 
     run: Callable[[], None]
@@ -68,6 +70,7 @@ class Step:
     poison: Callable[[], None]
     flops: int
     bytes_moved: int
+    facts: Callable[[], dict[str, Any]] = dict
 
 
 def always(machine: Machine) -> str | None:
@@ -108,10 +111,14 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s)."""
+    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s).
+
+    ``yardstick`` names a further ceiling in TFLOP/s: what the field's own library reaches on the bare work, if there is one.
+    """
 
     flops_ceiling: str
     bytes_ceiling: str
+    yardstick: str = ""
     kind: str = "roofline"
 
 
@@ -140,6 +147,7 @@ class Workload:
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
+        counted: how many kernels of an iteration Nsight Compute counts, unless the user says how many.
     """
 
     name: str
@@ -154,6 +162,7 @@ class Workload:
     resolve: Callable[[Params, Machine], dict[str, Any]] = unchanged
     ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
     shows: str = ""
+    counted: int = 3
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""

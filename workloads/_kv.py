@@ -177,11 +177,3 @@ def hold_back(device: str, milliseconds: int = 20) -> None:
 
     if device == "cuda":
         torch.cuda._sleep(milliseconds * 2_000_000)  # cycles, at about 2 GHz
-
-
-def synchronise(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.synchronize(index)

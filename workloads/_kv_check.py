@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isnan
-from statistics import median
-from time import perf_counter_ns
 from typing import Any
 
 from moeprof.errors import UsageError
 from moeprof.workload import Machine, Params, Proof, Step
 from moeprof.workloads import _kv as kv
+from moeprof.workloads._timing import seconds, synchronise
 
 CALIBRATION_STEPS = 3
-SAMPLES = 5
 SUSTAINED_S = 0.3  # an H200 reaches its clock under load within 0.15 s
 TOLERANCE = 1e-2  # relative Frobenius norm a layer; bf16 operands and a bf16 intermediate give about 4e-3
 ELEMENT_TOLERANCE = 0.1  # largest single error over the layer's rms; an unrelated value is off by about 1.4
@@ -26,7 +23,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     step.poison()
     kv.hold_back(device)
     step.run()
-    kv.synchronise(device)
+    synchronise(device)
     received, errors, wrong = step.output(), [], []
     for layer in range(params["layers"]):
         expected = kv.functional_stage(x.to(exact), up[layer].to(exact), down[layer].to(exact))
@@ -38,40 +35,6 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     reason = f"layers {wrong[:8]} of {len(errors)} differ from the reference" if wrong else ""
     worst = None if any(map(isnan, errors)) else max(errors)
     return Proof(not wrong, f"{len(errors)} of {params['layers']} layers, every element", worst, TOLERANCE, reason)
-
-
-def _seconds(action: Callable[[], None], device: str, repeats: int, graph: bool, warm_s: float = 0.0) -> float:
-    """Median time of one ``action`` among ``repeats`` in a row, in seconds, after ``warm_s`` seconds of them.
-
-    With ``graph`` the row is one CUDA graph: the time of the device alone, also where the host is slower than the stage.
-    """
-    row = _captured(action, repeats) if graph else lambda: _repeat(action, repeats)
-    times: list[float] = []
-    while len(times) <= SAMPLES or sum(times) * repeats < warm_s:
-        kv.synchronise(device)
-        start = perf_counter_ns()
-        row()
-        kv.synchronise(device)
-        times.append((perf_counter_ns() - start) / repeats / 1e9)
-    return median(times[-SAMPLES:])
-
-
-def _repeat(action: Callable[[], None], repeats: int) -> None:
-    for _ in range(repeats):
-        action()
-
-
-def _captured(action: Callable[[], None], repeats: int) -> Callable[[], object]:
-    import torch
-
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        action()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side):
-        _repeat(action, repeats)
-    return graph.replay
 
 
 def resolve(params: Params, machine: Machine) -> dict[str, Any]:
@@ -116,12 +79,12 @@ def _stage_seconds(params: Params, device: str) -> float:
         for layer in layers:
             kv.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, out)
 
-    return _seconds(all_layers, device, repeats=4, graph=device == "cuda", warm_s=SUSTAINED_S) / len(layers)
+    return seconds(all_layers, device, repeats=4, graph=device == "cuda", warm_s=SUSTAINED_S) / len(layers)
 
 
 def _link_seconds(params: Params, device: str, target: Any, staged: Any) -> float:
     on_one_device = device == "cuda" and params["link"] != "peer"  # a copy to a peer also involves the peer's stream
-    return _seconds(lambda: kv.send(target, staged), device, repeats=8, graph=on_one_device)
+    return seconds(lambda: kv.send(target, staged), device, repeats=8, graph=on_one_device)
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Time every step of the router beside its yardsticks and beside other libraries, interleaved in one process.
+
+usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,...] [--json FILE]
+
+Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
+T; topk: the capacity), and reading memory once. Peers run where they import: transformers' experts (grouped_mm), Liger's fused
+MoE, triton_kernels' ragged matmul. Each entry is checked against the reference before it is timed. Quote the fractions: they
+come from the same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from moeprof.errors import MoeprofError
+from moeprof.workload import load, pairs
+from moeprof.workloads import _moe as moe
+from moeprof.workloads import _moe_check as check
+from moeprof.workloads import _moe_routing as routing
+from moeprof.workloads import router
+from moeprof.workloads._ceilings import gemm_tflop_per_s, read_gb_per_s
+
+ROUND_MS = 40
+Run = Callable[[], object]
+
+
+def bmm(params: dict[str, Any], rows: int) -> Run:
+    """Both GEMMs of all experts at ``rows`` rows each."""
+    experts, hidden, inner = params["experts"], params["hidden"], params["inner"]
+
+    def made(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=moe.dtype(params), device="cuda").normal_()
+
+    x, mid, wide, out = (made(experts, rows, size) for size in (hidden, inner, 2 * inner, hidden))
+    w13, w2 = made(experts, 2 * inner, hidden).mul_(hidden**-0.5), made(experts, hidden, inner).mul_(inner**-0.5)
+
+    def run() -> None:
+        torch.bmm(x, w13.transpose(1, 2), out=wide)
+        torch.bmm(mid, w2.transpose(1, 2), out=out)
+
+    return run
+
+
+def transformers_experts(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+    """Qwen3's MoE block of transformers with its grouped_mm experts."""
+    from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
+
+    config = Qwen3MoeConfig(
+        hidden_size=params["hidden"], moe_intermediate_size=params["inner"], num_experts=params["experts"],
+        num_experts_per_tok=params["topk"], norm_topk_prob=params["renormalise"],
+    )  # fmt: skip
+    config._experts_implementation = "grouped_mm"
+    with torch.device("meta"):
+        block = Qwen3MoeSparseMoeBlock(config)
+    block.experts.gate_up_proj = torch.nn.Parameter(it.w13, requires_grad=False)
+    block.experts.down_proj = torch.nn.Parameter(it.w2, requires_grad=False)
+    block.gate.weight = torch.nn.Parameter(it.router, requires_grad=False)
+    last: list[Any] = [None]
+
+    def run() -> None:
+        with torch.no_grad():
+            found = block(it.x.unsqueeze(0))
+        last[0] = (found[0] if isinstance(found, tuple) else found).view(it.x.shape)
+
+    return run, lambda: last[0]
+
+
+def liger(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+    """Liger's fused MoE behind torch's routing."""
+    from liger_kernel.ops.fused_moe import LigerFusedMoEFunction
+
+    last: list[Any] = [None]
+
+    def run() -> None:
+        with torch.no_grad():
+            chosen, weights = routing.route(moe.logits(it), it.bias, params)
+            last[0] = LigerFusedMoEFunction.apply(it.x, it.w13, it.w2, chosen.int(), weights.to(it.x.dtype))
+
+    return run, lambda: last[0]
+
+
+def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+    """triton_kernels' top-k, ragged matmuls with its own SwiGLU, and reduction; its SwiGLU adds 1 to the up half."""
+    from triton_kernels.matmul import FusedActivation, PrecisionConfig, matmul
+    from triton_kernels.reduce import reduce
+    from triton_kernels.specialize import FnSpecs
+    from triton_kernels.swiglu import swiglu_fn
+    from triton_kernels.tensor import make_ragged_tensor_metadata
+    from triton_kernels.topk import topk
+
+    act = FusedActivation(FnSpecs("swiglu", swiglu_fn, ("alpha", "limit"), reduction_n=2), (1.0, float("inf")))
+    config, count = PrecisionConfig(), params["topk"]
+    w13, w2 = it.w13.transpose(1, 2), it.w2.transpose(1, 2)
+
+    def run() -> None:
+        active = topk(moe.logits(it), count, apply_softmax=True)
+        order = active.mask_metadata.col_sorted_indx
+        ragged = make_ragged_tensor_metadata(active.mask_metadata.col_sum, order.shape[0])
+        hidden = matmul(
+            it.x,
+            w13,
+            None,
+            a_ragged_metadata=ragged,
+            gather_indx=order // count,
+            precision_config=config,
+            fused_activation=act,
+        )
+        result = matmul(
+            hidden,
+            w2,
+            None,
+            a_ragged_metadata=ragged,
+            scatter_indx=order,
+            gammas=active.vals.flatten()[order],
+            precision_config=config,
+        )
+        reduce(result.view(-1, count, result.shape[-1]), dim=1)
+
+    return run, lambda: None
+
+
+PEERS = {"transformers": transformers_experts, "liger": liger, "triton_kernels": triton_kernels}
+
+
+def gemms_alone(params: dict[str, Any], it: moe.Layer) -> Run:
+    """torch's grouped_mm for both GEMMs on sorted rows, nothing else."""
+    load_ = torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+    ends = load_.cumsum(0).int()
+    rows = torch.empty(int(ends[-1]), params["hidden"], dtype=it.x.dtype, device="cuda").normal_()
+    mid = torch.empty(len(rows), params["inner"], dtype=it.x.dtype, device="cuda").normal_()
+    w13, w2 = it.w13.transpose(1, 2), it.w2.transpose(1, 2)
+
+    def run() -> None:
+        torch.nn.functional.grouped_mm(rows, w13, offs=ends)
+        torch.nn.functional.grouped_mm(mid, w2, offs=ends)
+
+    return run
+
+
+def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
+    """Everything to be timed that works here, proven; what does not work is said on stderr."""
+    workload, it = router.WORKLOAD, moe.layer(params, "cuda")
+    found: dict[str, Run] = {}
+    kept: list[Any] = [it]
+
+    def wanted(name: str) -> bool:
+        return only is None or name in only
+
+    def attempt(name: str, make: Callable[[], Run]) -> None:
+        if not wanted(name):
+            return
+        try:
+            run = make()
+            run()
+            torch.cuda.synchronize()
+            found[name] = run
+        except Exception as error:
+            print(
+                f"  {name}: left out: {type(error).__name__}: {str(error).strip().splitlines()[:1]}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def proven(build: Any) -> Run:
+        step = build(params, "cuda")
+        proof = check.prove(params, "cuda", step)
+        if not proof.ok:
+            raise RuntimeError(f"wrong: {proof.reason}")
+        kept.append(step)
+        return step.run
+
+    def compared(make: Any) -> Run:
+        run, output = make(params, it)
+        run()
+        chosen, weights = check._routed(params, it, None)
+        if (result := output()) is not None:
+            expected = check.reference(it, chosen, weights, torch.float32)
+            error = float((result.float() - expected).norm() / expected.norm())
+            if not error < 2e-2:
+                raise RuntimeError(f"wrong by {error:.1e}")
+        return run
+
+    for variant in workload.variants:
+        attempt(variant.name, lambda variant=variant: proven(variant.build))
+    attempt("topk eager", lambda: proven(router.build_eager))
+    rows = -(-params["tokens"] * params["topk"] // params["experts"])
+    attempt("bound", lambda: bmm(params, rows))
+    attempt("bmm of dense", lambda: bmm(params, params["tokens"]))
+    attempt("bmm of topk", lambda: bmm(params, routing.capacity(params)))
+    attempt("grouped_mm alone", lambda: gemms_alone(params, it))
+    for name, peer in PEERS.items():
+        attempt(name, lambda peer=peer: compared(peer))
+    return found
+
+
+def timed(run: Run, count: int) -> float:
+    """Median milliseconds of ``count`` runs back to back, after one untimed."""
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 2)]
+    for mark in marks:
+        mark.record()
+        run()
+    torch.cuda.synchronize()
+    return median([a.elapsed_time(b) for a, b in pairwise(marks[1:])] or [marks[0].elapsed_time(marks[1])])
+
+
+def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each entry, round by round, the order rotated."""
+    counts = {name: max(2, min(200, round(ROUND_MS / timed(run, 2)))) for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for turn in range(rounds):
+        at = turn % len(names)
+        for name in names[at:] + names[:at]:
+            times[name].append(timed(runs[name], counts[name]))
+    return times
+
+
+def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -> list[dict[str, Any]]:
+    """One row an entry: milliseconds, TFLOP/s on useful FLOPs, GB/s of declared bytes, and its fraction of its yardstick."""
+    it_bytes = moe.bytes_moved(params, moe.layer(params, "cuda"))
+    useful = 6 * params["tokens"] * params["topk"] * params["hidden"] * params["inner"]
+    yardsticks = {
+        "dense": "bmm of dense",
+        "topk": "bmm of topk",
+        "topk eager": "bmm of topk",
+        "vectorized": "topk eager",
+    }
+    rows = []
+    for name, samples in times.items():
+        against = yardsticks.get(name, "bound")
+        ratio = median([b / a for a, b in zip(samples, times[against], strict=True)]) if against in times else None
+        ms = median(samples)
+        gb_per_s = it_bytes / ms / 1e6
+        rows.append({"entry": name, "ms": ms, "tflop_per_s": useful / ms / 1e9, "gb_per_s": gb_per_s, "of_read": gb_per_s / read, "against": against, "fraction": ratio})  # fmt: skip
+    return rows
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="+", metavar="PRESET[:KEY=VALUE,...]")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", help="names, comma-separated")
+    parser.add_argument("--json", help="write the rows here too")
+    args = parser.parse_args()
+    only = set(args.only.split(",")) if args.only else None
+    workload, found = load("router"), {}
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; gemm {gemm_tflop_per_s(torch.bfloat16, 'cuda'):.0f} TFLOP/s",
+        flush=True,
+    )
+    for case in args.cases:
+        preset, _, words = case.partition(":")
+        try:
+            params = workload.params(preset, pairs(words.split(",") if words else []))
+            print(f"\n{case}", flush=True)
+            rows = report(params, measure(entries(params, only), args.rounds), read)
+        except MoeprofError as error:
+            print(f"error: {error.message} ({error.hint})", file=sys.stderr)
+            return int(error.exit_code)
+        for row in rows:
+            share = "" if row["fraction"] is None else f"{row['fraction']:6.3f} of {row['against']}"
+            print(f"  {row['entry']:18s} {row['ms']:8.4f} ms {row['tflop_per_s']:7.1f} TFLOP/s {row['gb_per_s']:7.0f} GB/s {row['of_read']:6.3f} of read  {share}", flush=True)  # fmt: skip
+        found[case] = rows
+        torch.cuda.empty_cache()
+    if args.json:
+        with Path(args.json).open("w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

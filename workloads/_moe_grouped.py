@@ -1,0 +1,47 @@
+"""The router's grouped step on a GPU: torch sorts and multiplies, Triton does the rest in one kernel each."""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from moeprof.workload import Params
+from moeprof.workloads import _moe as moe
+from moeprof.workloads import _moe_kernels
+from moeprof.workloads._moe_faults import Fault
+from moeprof.workloads._moe_fused import Choice, combine
+from moeprof.workloads._timing import captured
+
+
+def build(params: Params, fault: Fault) -> moe.MoeStep:
+    """Route, stable sort, gather, grouped_mm, SwiGLU, grouped_mm, combine, in one CUDA graph."""
+    it = fault.layer(moe.layer(params, "cuda"))
+    choice = Choice(fault.params(params), it)
+    total, hidden, inner = choice.ids.numel(), params["hidden"], params["inner"]
+    shape = {"dtype": it.x.dtype, "device": "cuda"}
+    rows, swished = torch.zeros(total, hidden, **shape), torch.zeros(total, inner, **shape)
+    kind = torch.uint8 if params["experts"] <= 256 else torch.int32  # one pass of the radix sort instead of four
+    experts = torch.arange(params["experts"], device="cuda").to(kind)
+    positions = torch.zeros(params["tokens"], params["topk"], dtype=torch.int32, device="cuda")
+    numbers = torch.arange(total, dtype=torch.int32, device="cuda")
+    wide, broad = (min(2048, triton.next_power_of_2(size)) for size in (hidden, inner))
+
+    def run() -> None:
+        choice.run()
+        ordered, order = torch.sort(choice.ids.view(-1).to(kind), stable=True)
+        ends = torch.searchsorted(ordered, experts, right=True, out_int32=True)
+        positions.view(-1).scatter_(0, order, numbers)
+        _moe_kernels.gather[(total, triton.cdiv(hidden, wide))](it.x, order, rows, H=hidden, K=params["topk"], BH=wide)
+        gate_up = torch.nn.functional.grouped_mm(rows, it.w13.transpose(1, 2), offs=ends)
+        _moe_kernels.swiglu[(total, triton.cdiv(inner, broad))](gate_up, swished, INNER=inner, BI=broad)
+        results = torch.nn.functional.grouped_mm(swished, it.w2.transpose(1, 2), offs=ends)
+        if fault == Fault():
+            combine(results, positions, choice.weights, it.out)
+        else:
+            weights = fault.weights(choice.ids, choice.weights)
+            it.out.copy_(fault.combine(results[positions.long()], weights))
+
+    replay = captured(run)
+    return moe.step(
+        params, it, replay, lambda: choice.ids, (choice.weights, choice.ids, rows, swished, positions), exact_combine=True
+    )  # fmt: skip
