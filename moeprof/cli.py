@@ -77,7 +77,9 @@ def doctor(as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | No
 )
 @click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
 @click.option(
-    "--ncu-kernels", type=click.IntRange(min=1), default=3, show_default=True, help="Kernels to count with ncu."
+    "--ncu-kernels",
+    type=click.IntRange(min=1),
+    help="Kernels to count with ncu; default: as the workload says, else 3.",
 )
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
 @click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")

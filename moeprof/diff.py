@@ -14,6 +14,7 @@ from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.waterfall import Bar, bars, parts
 from moeprof.notes import Note, note
+from moeprof.roofline import Roof, roof
 from moeprof.rows import Limit, Row, make_row, pipeline_limit, representative
 from moeprof.study import Study, VariantStudy
 
@@ -32,6 +33,7 @@ class Diff:
     rows: tuple[Row, ...]
     waterfall: tuple[Bar, ...] = ()
     limit: Limit | None = None
+    roof: Roof | None = None
     ceilings: dict[str, float] = field(default_factory=dict)
     sentence: str = ""
     reasons: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ def contrast(study: Study) -> Diff:
         optimized=optimized if optimized != manifest.baseline else None,
         rows=rows,
         limit=pipeline_limit(study),
+        roof=roof(manifest, None if baseline is None else baseline.record),
         ceilings=manifest.ceilings,
         notes=_notes(study, rows),
     )

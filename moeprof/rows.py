@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moeprof import stats
 from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Copies, Idle, Launch, Ledger, Window
+from moeprof.roofline import Work, roof, work
 from moeprof.stats import Interval, Verdict
 from moeprof.study import Study, VariantStudy
 
@@ -52,6 +53,8 @@ class Row:
     launch: Launch | None = None
     calls: int | None = None
     call_ns: int | None = None
+    work: Work | None = None  # against a roofline
+    facts: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
 
 
 def representative(variant: VariantStudy | None) -> Window | None:
@@ -88,12 +91,17 @@ def make_row(variant: VariantStudy, study: Study, rival: VariantStudy | None = N
         proof_ok=None if record.proof is None else record.proof.ok,
         time_ns=time,
         samples=len(record.times_ns),
+        facts=record.facts,
         verdict=None if rival is None else stats.verdict(times(rival), times(variant), paired),
     )
     if limit is not None and time is not None and baseline is not None:
         serial = None if baseline is variant else stats.typical(times(baseline))
         efficiency = _efficiency(serial, time.value, limit.ideal_ns)
         row = replace(row, limit_ratio=_fraction(limit.ideal_ns / time.value), efficiency=efficiency)
+    top = roof(study.manifest, record)
+    if top is not None and time is not None:
+        achieved = work(variant, top, time.value, representative(variant))
+        row = replace(row, limit_ratio=_fraction(top.ideal_ns / time.value), work=achieved)
     return _traced(row, representative(variant), representative(baseline), study.manifest, record.bytes_moved)
 
 

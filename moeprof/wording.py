@@ -26,6 +26,11 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.1f} %"
 
 
+def rate(value: float) -> str:
+    """A throughput with three digits or one decimal: 0.0481, 3.21, 554.2."""
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def sentence(diff: Diff) -> str:
     """The verdict in one sentence."""
     row, base = diff.row(diff.optimized), diff.row(diff.baseline)
@@ -63,7 +68,15 @@ def reasons(diff: Diff) -> tuple[str, ...]:
 def _why(row: Row, diff: Diff) -> str:
     parts = [
         part
-        for part in (_gained(row), _hidden(row), _starved(row), _bound(row, diff), _slowed(row, diff), _graph(row))
+        for part in (
+            _gained(row),
+            _achieved(row),
+            _hidden(row),
+            _starved(row),
+            _bound(row, diff),
+            _slowed(row, diff),
+            _graph(row),
+        )
         if part
     ]
     return f"{row.name}: {'; '.join(parts)}." if parts else ""
@@ -78,6 +91,18 @@ def _gained(row: Row) -> str:
     return f"its overlap efficiency is {row.efficiency:.3f} (1 is all that overlapping could gain)"
 
 
+def _achieved(row: Row) -> str:
+    """What it reaches of its roofline and of the yardstick."""
+    if row.work is None:
+        return ""
+    parts = [f"{percent(row.limit_ratio)} of the limit"] if row.limit_ratio is not None else []
+    if row.work.yardstick_ratio is not None:
+        parts.append(f"{percent(row.work.yardstick_ratio)} of the yardstick")
+    return f"it reaches {rate(row.work.tflop_per_s)} TFLOP/s on useful FLOPs" + (
+        f" ({', '.join(parts)})" if parts else ""
+    )
+
+
 def _hidden(row: Row) -> str:
     busy = sum(c.busy_ns for c in row.copies)
     if not busy or row.hidden_ratio is None:
@@ -90,7 +115,7 @@ def _hidden(row: Row) -> str:
 
 def _starved(row: Row) -> str:
     """The device waits for the host: say for what, and what the host was doing."""
-    if row.ledger is None or row.idle is None or row.launch is None or not row.traced_ns:
+    if row.ledger is None or row.idle is None or row.launch is None or not row.traced_ns or not row.calls:
         return ""
     waits = row.idle.launch_ns + row.idle.host_ns + row.idle.sync_ns
     if waits < STARVED * row.traced_ns:

@@ -125,7 +125,7 @@ class Server:
 
     {"do": "prepare", "params": {}} -> {"params": resolved, "ceilings": {}}
     {"do": "build", "params": {}}   -> {"flops": int, "bytes_moved": int}
-    {"do": "prove"}                 -> {"proof": {}}
+    {"do": "prove"}                 -> {"proof": {}, "facts": {}}
     {"do": "round", "seconds": s}   -> {"times_ns": []}
     """
 
@@ -156,7 +156,8 @@ class Server:
         return {"flops": self.session.step.flops, "bytes_moved": self.session.step.bytes_moved}
 
     def _prove(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"proof": encode(self._built().prove())}
+        session = self._built()
+        return {"proof": encode(session.prove()), "facts": session.step.facts()}
 
     def _round(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"times_ns": self._built().round(float(request["seconds"]))}

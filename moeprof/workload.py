@@ -18,6 +18,7 @@ from typing import Any
 from moeprof.errors import MoeprofError, UsageError
 
 GROUP = "moeprof.workloads"
+DEFAULT_COUNTED = 3  # kernels of an iteration that Nsight Compute counts
 
 Params = Mapping[str, Any]
 
@@ -61,8 +62,8 @@ class Step:
         poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
         flops: useful floating-point operations of one iteration.
         bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
-        facts: figures of the work itself that stand beside the time (a dropped share, a load), name with its unit -> number,
-            or a list of numbers to be drawn as bars; read once, after the proof.
+        facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number, or a list of
+            numbers to be drawn as bars; read once, after the proof.
     """
 
     run: Callable[[], None]
@@ -111,10 +112,8 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s).
-
-    ``yardstick`` names a further ceiling in TFLOP/s: what the field's own library reaches on the bare work, if there is one.
-    """
+    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s); ``yardstick`` names a
+    further one in TFLOP/s, what a library reaches on the bare work."""
 
     flops_ceiling: str
     bytes_ceiling: str
@@ -162,7 +161,7 @@ class Workload:
     resolve: Callable[[Params, Machine], dict[str, Any]] = unchanged
     ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
     shows: str = ""
-    counted: int = 3
+    counted: int = DEFAULT_COUNTED
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""

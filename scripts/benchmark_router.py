@@ -256,8 +256,9 @@ def main() -> int:
     args = parser.parse_args()
     only = set(args.only.split(",")) if args.only else None
     workload, found = load("router"), {}
+    read = read_gb_per_s("cuda")  # first of all: a process that has mapped much memory may read more slowly
     print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; gemm {gemm_tflop_per_s(torch.bfloat16, 'cuda'):.0f} TFLOP/s",
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; gemm {gemm_tflop_per_s(torch.bfloat16, 'cuda'):.0f} TFLOP/s, read {read:.0f} GB/s",
         flush=True,
     )
     for case in args.cases:

@@ -107,6 +107,9 @@ def swiglu(gate_up: Any) -> Any:
     return torch.nn.functional.silu(gate) * up
 
 
+UNPADDED: Mapping[str, Callable[[], float]] = {"rows computed / rows kept": lambda: 1.0}
+
+
 def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
     """``action`` compiled without a graph break, or an error; as it is on a CPU, whose compiler may be missing."""
     import torch

@@ -170,7 +170,7 @@ def _way(kind: str, block: tuple[int, int, int], warps: int, stages: int, per_sm
 THIN = (
     ((128, 128), 4, 3, 0), ((64, 256), 4, 3, 0), ((128, 64), 4, 5, 0), ((64, 128), 4, 4, 2), ((128, 128), 8, 4, 1), ((64, 64), 4, 3, 0),
 )  # fmt: skip
-WIDE = (((256, 64), 8, 4, 1), ((256, 64), 8, 3, 0), ((128, 64), 4, 3, 0), ((64, 64), 4, 3, 0))
+WIDE = (((256, 64), 8, 3, 1), ((256, 64), 8, 4, 0), ((128, 64), 4, 3, 0), ((64, 64), 4, 3, 0))
 
 
 def ways(params: Params, columns: int, depth: int) -> list[Way]:
@@ -178,13 +178,15 @@ def ways(params: Params, columns: int, depth: int) -> list[Way]:
     rows = params["tokens"] * params["topk"] / params["experts"]
     if rows <= 48 or params["tokens"] <= DECODE_TOKENS:
         bm = 16 if rows <= 16 else 32
-        found = [_way("triton", (bm, *block), *more, group=4) for block, *more in THIN]
+        found = [_way("triton", (bm, *block), warps, stages, per_sm, group=4) for block, warps, stages, per_sm in THIN]
     else:
         bm = 128 if rows > 96 else 64
-        found = [_way("triton", (bm, 256, 64), 8, 3, 1, flatten=True)]
-        found += [_way("triton", (bm, *block), *more) for block, *more in WIDE]
+        found = [
+            _way("triton", (bm, *block), warps, stages, per_sm, flatten=per_sm > 0)
+            for block, warps, stages, per_sm in WIDE
+        ]
         if bm == 128 and torch.cuda.get_device_capability() == (9, 0):
-            found = [_way("hopper", (bm, 256, 64), 4, 4, 1, 16, lag=1), *found[:1]]
+            found = [_way("hopper", (bm, 256, 64), 4, 4, 1, group=16, lag=1), *found[:1]]
     return [way for way in found if columns % way["bn"] == 0 and depth % way["bk"] == 0]
 
 
@@ -202,7 +204,7 @@ def tuned(params: Params, experts: Experts) -> tuple[Way, Way]:
         ("down", experts.down, hidden, inner),
     ):
         choices = ways(params, columns, depth)
-        found.append(fastest([name, *key], choices, lambda way, make=make: seconds(make(way), "cuda", 10, graph=True)))  # type: ignore[misc]
+        found.append(fastest([name, *key], choices, lambda way, make=make: seconds(make(way), "cuda", 10, graph=True)))
     return found[0], found[1]
 
 

@@ -43,5 +43,6 @@ def build(params: Params, fault: Fault) -> moe.MoeStep:
 
     replay = captured(run)
     return moe.step(
-        params, it, replay, lambda: choice.ids, (choice.weights, choice.ids, rows, swished, positions), exact_combine=True
+        params, it, replay, lambda: choice.ids, (choice.weights, choice.ids, rows, swished, positions), exact_combine=True,
+        figures=moe.UNPADDED,
     )  # fmt: skip

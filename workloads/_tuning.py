@@ -30,7 +30,8 @@ def fastest(
     known = _read(path)
     if known in ways:
         return dict(known)
-    times, reason = [], "there is none"
+    times: list[tuple[float, int, dict[str, Any]]] = []
+    reason = "there is none"
     for way in ways:
         try:
             times.append((seconds(way), len(times), way))

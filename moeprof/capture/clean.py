@@ -86,11 +86,14 @@ class Clean:
         for name in list(servers):
             try:
                 built = servers[name].ask({"do": "build", "params": params})
-                proof = decode(Proof, servers[name].ask({"do": "prove"})["proof"])
+                proven = servers[name].ask({"do": "prove"})
+                proof = decode(Proof, proven["proof"])
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            self.store.record(name, proof=proof, flops=built["flops"], bytes_moved=built["bytes_moved"])
+            self.store.record(
+                name, proof=proof, flops=built["flops"], bytes_moved=built["bytes_moved"], facts=proven["facts"]
+            )
             if proof.ok:
                 self.progress.step(f"{name} proven: {proof.checked}")
             else:

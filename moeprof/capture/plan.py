@@ -12,6 +12,7 @@ from typing import Any
 from moeprof import region
 from moeprof.errors import ToolError
 from moeprof.tools import Tool, export_command
+from moeprof.workload import DEFAULT_COUNTED
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
@@ -50,7 +51,7 @@ class Request:
     tools: tuple[str, ...] | None = None
     rounds: int = 8
     iterations: int = 8
-    ncu_kernels: int = 3
+    ncu_kernels: int | None = None  # None: as many as the workload says
     nsys: Path | None = None
     ncu: Path | None = None
     timeout_s: int = 300
@@ -168,6 +169,6 @@ def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
 def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
     return (
         str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels), "--metrics", ",".join(METRICS),
+        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join(METRICS),
         "--log-file", str(out),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.manifest import Part
 from moeprof.notes import Note, note
 from moeprof.tools import Tool
+from moeprof.workload import DEFAULT_COUNTED
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
 MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
@@ -190,7 +191,7 @@ class Profile:
         kept = self.store.partial(f"{name}/counters.csv")
         redact.ncu_csv(source, kept)
         self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
-        if counted >= self.request.ncu_kernels:
+        if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
             self.store.note(note("counters-partial", variant=name, counted=counted))
 
     def _shown(self, argv: tuple[str, ...]) -> tuple[str, ...]:

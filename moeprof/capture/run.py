@@ -41,6 +41,7 @@ def capture(request: Request, progress: Progress) -> Result:
     """
     found = setup(request)
     workload = load(request.workload) if request.workload is not None else None
+    request = _counting(request, workload)
     store = Store(
         choose(describe.name(request, workload), request.output, request.force),
         describe.manifest(request, found, workload),
@@ -57,6 +58,13 @@ def capture(request: Request, progress: Progress) -> Result:
             _run_program(request, found, store, progress, problems)
         store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
     return _result(store, problems)
+
+
+def _counting(request: Request, workload: Workload | None) -> Request:
+    """As many kernels for ncu as the user says, else as the workload says."""
+    if request.ncu_kernels is not None or workload is None:
+        return request
+    return replace(request, ncu_kernels=workload.counted)
 
 
 @contextmanager
@@ -163,11 +171,12 @@ def dry_run(request: Request) -> str:
         profile = Profile(request, Store(folder, describe.manifest(request, found, None)), Silent(), [])
         return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
     workload = load(request.workload)
+    name, request = request.workload, _counting(request, workload)
     store = Store(folder, describe.manifest(request, found, workload))
     profile = Profile(request, store, Silent(), [])
     lines = []
     for record in store.manifest.variants:
-        target = Target(request.workload, record.name, found.device, store.manifest.params)
+        target = Target(name, record.name, found.device, store.manifest.params)
         lines.append(str(plan.Command(plan.serve(target), None, request.timeout_s)))
         jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
         lines += [str(job.command) for job in jobs]

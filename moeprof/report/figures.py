@@ -90,6 +90,70 @@ def overlap(diff: Diff) -> go.Figure | None:
     return figure
 
 
+def work(diff: Diff) -> go.Figure | None:
+    """Useful TFLOP/s of each variant against the limit and the yardstick."""
+    rows = [r for r in diff.rows if r.work is not None][::-1]
+    if not rows or diff.roof is None:
+        return None
+    top = diff.roof.flops / diff.roof.ideal_ns / 1e3
+    figure = go.Figure(
+        go.Bar(
+            y=[r.name for r in rows], x=[float(f"{r.work.tflop_per_s:.6g}") for r in rows if r.work], orientation="h", marker_color=COLOURS["compute"],
+            text=[fmt.rate(r.work.tflop_per_s) for r in rows if r.work], textposition="auto", showlegend=False,
+            hovertemplate="%{y}: %{text} TFLOP/s<extra></extra>",
+        )
+    )  # fmt: skip
+    marks = [(top, "limit", SLOWER)]
+    if diff.roof.yardstick_tflop_per_s:
+        marks.append((diff.roof.yardstick_tflop_per_s, "yardstick", TOTAL))
+    for place, (value, label, colour) in enumerate(marks):
+        figure.add_vline(
+            x=float(f"{value:.6g}"), line_dash="dash", line_color=colour, annotation_text=f"{label} {fmt.rate(value)}",
+            annotation_position=("top right", "bottom left")[place],
+        )  # fmt: skip
+    figure.update_layout(
+        xaxis_title="TFLOP/s on useful FLOPs",
+        height=150 + BAR_HEIGHT * len(rows),
+        xaxis_rangemode="tozero",
+        margin={"t": 36, "r": 110},
+    )
+    return figure
+
+
+def series(name: str, found: dict[str, tuple[float, ...]]) -> go.Figure:
+    """A list of figures as bars, the largest first; variants whose lists agree share their bars."""
+    shared: dict[tuple[float, ...], list[str]] = {}
+    for variant, values in found.items():
+        shared.setdefault(tuple(sorted(values, reverse=True)), []).append(variant)
+    figure = go.Figure()
+    shades = (COLOURS["compute"], COLOURS["copy"], COLOURS["communication"], TOTAL)
+    for number, (values, names) in enumerate(shared.items()):
+        figure.add_bar(
+            x=list(range(1, len(values) + 1)), y=list(values), name=", ".join(names), marker_color=shades[number % len(shades)],
+            hovertemplate="rank %{x}: %{y}<extra></extra>", showlegend=True,
+        )  # fmt: skip
+    mean = sum(next(iter(shared))) / max(len(next(iter(shared))), 1)
+    figure.add_hline(
+        y=round(mean, 3),
+        line_dash="dash",
+        line_color=TOTAL,
+        annotation_text=f"mean {mean:,.1f}",
+        annotation_position="top right",
+    )
+    figure.update_layout(xaxis_title="rank", yaxis_title=name, barmode="group", height=300, **_legend())
+    return figure
+
+
+def title_of_work(diff: Diff) -> str:
+    """The finding that the work figure shows."""
+    rows = [r for r in diff.rows if r.work is not None]
+    best = max(rows, key=lambda r: r.work.tflop_per_s if r.work else 0.0, default=None)
+    if best is None or best.work is None:
+        return "What each variant does"
+    share = f", {fmt.percent(best.limit_ratio)} of the limit" if best.limit_ratio is not None else ""
+    return f"{best.name} reaches {fmt.rate(best.work.tflop_per_s)} TFLOP/s on useful FLOPs{share}"
+
+
 def link(diff: Diff, ceiling: float | None) -> go.Figure | None:
     """Copy throughput of each variant against the measured ceiling of the link."""
     rows = [r for r in diff.rows if r.link_gb_per_s][::-1]

@@ -37,6 +37,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
+def rate(value: float | None) -> str:
+    """A throughput: 0.0481, 3.21, 554.2."""
+    return DASH if value is None else wording.rate(value)
+
+
 def signed_ms(ns: float) -> str:
     """+0.50 ms, −14.00 ms."""
     return ("+" if ns > 0 else "−" if ns < 0 else "±") + ms(abs(ns))

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 import moeprof
 from moeprof.diff import Diff, contrast
-from moeprof.report import figures, tables
+from moeprof.report import figures, tables, worktables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters
 from moeprof.report.glossary import GLOSSARY
@@ -56,7 +56,7 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
-        _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
+        _work(diff), *_series(diff), _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
         _times(study), _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
@@ -73,6 +73,28 @@ def _waterfall(diff: Diff) -> Section | None:
     title = f"Where the time went: {fmt.signed_ms(saved)} an iteration, most of it {biggest.label} ({fmt.signed_ms(biggest.delta_ns)})"
     note = "The traced iteration of median length of each; the steps sum exactly. Traced times carry the profiler's overhead."
     return section("waterfall", title, note, figure, (tables.waterfall(diff),))
+
+
+def _work(diff: Diff) -> Section | None:
+    found = worktables.work(diff)
+    if not found.rows:
+        return None
+    note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work counts for nothing. ncu empties the caches before each kernel, so that its bytes are an upper bound."
+    return section("work", figures.title_of_work(diff), note, figures.work(diff), (found,))
+
+
+def _series(diff: Diff) -> list[Section]:
+    note = "As the variants counted it; one bar an entry, the largest first. Variants that agree share one row of bars."
+    return [
+        section(
+            f"series-{number}",
+            name[:1].upper() + name[1:],
+            note,
+            figures.series(name, found),
+            (worktables.listed(name, found),),
+        )
+        for number, (name, found) in enumerate(worktables.series(diff).items())
+    ]
 
 
 def _ledgers(diff: Diff) -> Section | None:
@@ -163,7 +185,7 @@ def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> st
         diff=diff,
         word=optimized.verdict.word if optimized and optimized.verdict else "",
         variants=tables.variants(diff),
-        limit=tables.limit(diff),
+        limit=worktables.limit(diff) or tables.limit(diff),
         sections=sections,
         environments=[
             (s.folder.name, tables.environment(s), tables.commands(s), shlex.join(s.manifest.argv)) for s in studies

@@ -43,7 +43,15 @@ def variants(diff: Diff) -> Table:
         "overlap efficiency",
         "proof",
     )
-    return Table("Variants, timed clean", header, tuple(_variant(r, diff) for r in diff.rows))
+    found = Table("Variants, timed clean", header, tuple(_variant(r, diff) for r in diff.rows))
+    return found if any(r.efficiency is not None for r in diff.rows) else without(found, "overlap efficiency")
+
+
+def without(table: Table, name: str) -> Table:
+    """The table without one column."""
+    at = table.header.index(name)
+    kept = tuple(row[:at] + row[at + 1 :] for row in (table.header, *table.rows))
+    return Table(table.caption, kept[0], kept[1:], table.plain)
 
 
 def _variant(row: Row, diff: Diff) -> tuple[str, ...]:

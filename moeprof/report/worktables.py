@@ -1,0 +1,73 @@
+"""What the variants achieve against a roofline, and the figures of their own, as tables of text."""
+
+from __future__ import annotations
+
+from moeprof.diff import Diff
+from moeprof.report import format as fmt
+from moeprof.report.tables import Table
+from moeprof.rows import Row
+
+
+def limit(diff: Diff) -> str:
+    """The roofline, with its numbers, in words; empty for another model."""
+    found = diff.roof
+    if found is None:
+        return ""
+    text = (
+        f"Limit: {found.flops / 1e9:,.1f} useful GFLOP at {fmt.rate(found.tflop_per_s)} TFLOP/s ({found.flops_ceiling}) or {fmt.size(found.bytes_moved)} "
+        f"at {found.gb_per_s:,.0f} GB/s ({found.bytes_ceiling}), both measured in this run, take at least {fmt.ms(found.ideal_ns)}: {found.bound} decide."
+    )
+    if found.yardstick_tflop_per_s is not None:
+        text += f" Yardstick: {found.yardstick} {fmt.rate(found.yardstick_tflop_per_s)} TFLOP/s, a library on the bare work."
+    return text
+
+
+def work(diff: Diff) -> Table:
+    """What each variant achieves, moves and launches, and the figures that its step gives."""
+    rows = [r for r in diff.rows if r.work is not None or _figures(r)]
+    names = list(dict.fromkeys(name for r in rows for name in _figures(r)))
+    header = (
+        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels an iteration", "declared bytes",
+        "DRAM bytes by ncu", *names,
+    )  # fmt: skip
+    return Table("Work of one iteration", header, tuple(_work(r, names) for r in rows))
+
+
+def _work(row: Row, names: list[str]) -> tuple[str, ...]:
+    own = _figures(row)
+    return (row.name, *_achieved(row), *(fmt.number(own.get(name), 2) for name in names))
+
+
+def _achieved(row: Row) -> tuple[str, ...]:
+    found = row.work
+    if found is None:
+        return (fmt.DASH,) * 7
+    moved = fmt.size(found.dram_bytes)
+    if found.counted and found.dram_bytes is None:
+        moved = f"{found.counted} of {found.kernels or fmt.DASH} kernels counted"
+    return (
+        fmt.rate(found.tflop_per_s), fmt.number(found.gb_per_s, 0), fmt.percent(row.limit_ratio), fmt.percent(found.yardstick_ratio),
+        fmt.number(found.kernels), fmt.size(found.declared_bytes), moved,
+    )  # fmt: skip
+
+
+def _figures(row: Row) -> dict[str, float]:
+    """The single figures of a variant."""
+    return {name: float(value) for name, value in row.facts.items() if not isinstance(value, tuple)}
+
+
+def series(diff: Diff) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Lists of figures by name, then by the variants that give them."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for row in diff.rows:
+        for name, value in row.facts.items():
+            if isinstance(value, tuple):
+                found.setdefault(name, {})[row.name] = value
+    return found
+
+
+def listed(name: str, found: dict[str, tuple[float, ...]]) -> Table:
+    """A list of figures, a column a variant."""
+    length = max(map(len, found.values()))
+    rows = [(str(i), *(fmt.number(v[i], 0) if i < len(v) else fmt.DASH for v in found.values())) for i in range(length)]
+    return Table(name, ("number", *found), tuple(rows))
