@@ -11,7 +11,7 @@ import triton
 
 from moeprof.errors import UsageError
 from moeprof.workload import Params
-from moeprof.workloads import _moe_gemm_kernels, _moe_kernels
+from moeprof.workloads import _moe_gemm_kernels, _moe_glue, _moe_kernels
 from moeprof.workloads._moe import Layer
 from moeprof.workloads._moe_routing import ROUTINGS, grouped
 from moeprof.workloads._timing import seconds
@@ -208,15 +208,6 @@ def tuned(params: Params, experts: Experts) -> tuple[Way, Way]:
     return found[0], found[1]
 
 
-def combine(results: torch.Tensor, positions: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
-    """out [T, H] = the weighted sum, in fp32, of the K rows of ``results`` that ``positions`` [T, K] names."""
-    tokens, topk = positions.shape
-    hidden = out.shape[1]
-    wide = min(2048, triton.next_power_of_2(hidden))
-    grid = (tokens, triton.cdiv(hidden, wide))
-    _moe_kernels.combine[grid](results, positions, weights, out, H=hidden, K=topk, BH=wide, num_warps=4)
-
-
 @dataclass
 class Plan:
     """All six launches."""
@@ -232,7 +223,7 @@ class Plan:
         self.experts.order.run()
         self.gate_up()
         self.down()
-        combine(self.experts.results, self.experts.order.positions, self.choice.weights, self.out)
+        _moe_glue.combine(self.experts.results, self.experts.order.positions, self.choice.weights, self.out)
 
     def padding(self) -> float:
         """Rows of the tiles over rows that tokens own."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-import triton
 
 from moeprof.workload import Params
 from moeprof.workloads import _moe as moe
-from moeprof.workloads import _moe_kernels
+from moeprof.workloads import _moe_glue
 from moeprof.workloads._moe_faults import Fault
-from moeprof.workloads._moe_fused import Choice, combine
+from moeprof.workloads._moe_fused import Choice
 from moeprof.workloads._timing import captured
 
 
@@ -24,19 +23,18 @@ def build(params: Params, fault: Fault) -> moe.MoeStep:
     experts = torch.arange(params["experts"], device="cuda").to(kind)
     positions = torch.zeros(params["tokens"], params["topk"], dtype=torch.int32, device="cuda")
     numbers = torch.arange(total, dtype=torch.int32, device="cuda")
-    wide, broad = (min(2048, triton.next_power_of_2(size)) for size in (hidden, inner))
 
     def run() -> None:
         choice.run()
         ordered, order = torch.sort(choice.ids.view(-1).to(kind), stable=True)
         ends = torch.searchsorted(ordered, experts, right=True, out_int32=True)
         positions.view(-1).scatter_(0, order, numbers)
-        _moe_kernels.gather[(total, triton.cdiv(hidden, wide))](it.x, order, rows, H=hidden, K=params["topk"], BH=wide)
+        _moe_glue.gather(it.x, order, params["topk"], rows)
         gate_up = torch.nn.functional.grouped_mm(rows, it.w13.transpose(1, 2), offs=ends)
-        _moe_kernels.swiglu[(total, triton.cdiv(inner, broad))](gate_up, swished, INNER=inner, BI=broad)
+        _moe_glue.swiglu(gate_up, swished)
         results = torch.nn.functional.grouped_mm(swished, it.w2.transpose(1, 2), offs=ends)
         if fault == Fault():
-            combine(results, positions, choice.weights, it.out)
+            _moe_glue.combine(results, positions, choice.weights, it.out)
         else:
             weights = fault.weights(choice.ids, choice.weights)
             it.out.copy_(fault.combine(results[positions.long()], weights))

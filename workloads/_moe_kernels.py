@@ -156,12 +156,25 @@ def combine(y_ptr, position_ptr, weight_ptr, out_ptr, H: tl.constexpr, K: tl.con
 
 
 @triton.jit
-def swiglu(gate_up_ptr, out_ptr, INNER: tl.constexpr, BI: tl.constexpr):
-    """out[r] = silu(gate_up[r, :inner]) * gate_up[r, inner:], in fp32."""
-    row = tl.program_id(0).to(tl.int64)
+def swiglu(
+    gate_up_ptr,
+    weight_ptr,
+    out_ptr,
+    rows,
+    INNER: tl.constexpr,
+    BR: tl.constexpr,
+    BI: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+):
+    """out[r] = silu(gate_up[r, :inner]) * gate_up[r, inner:], times weight[r] if WEIGHTED; in fp32."""
+    row = tl.program_id(0) * BR + tl.arange(0, BR)
     columns = tl.program_id(1) * BI + tl.arange(0, BI)
-    gate = tl.load(gate_up_ptr + row * 2 * INNER + columns, columns < INNER, 0.0).to(tl.float32)
-    up = tl.load(gate_up_ptr + row * 2 * INNER + INNER + columns, columns < INNER, 0.0).to(tl.float32)
-    tl.store(
-        out_ptr + row * INNER + columns, (gate * tl.sigmoid(gate) * up).to(out_ptr.dtype.element_ty), columns < INNER
-    )
+    mask = (row < rows)[:, None] & (columns < INNER)[None, :]
+    at = row[:, None].to(tl.int64) * INNER + columns[None, :]
+    first = at + row[:, None].to(tl.int64) * INNER
+    gate = tl.load(gate_up_ptr + first, mask, 0.0).to(tl.float32)
+    up = tl.load(gate_up_ptr + first + INNER, mask, 0.0).to(tl.float32)
+    hidden = gate * tl.sigmoid(gate) * up
+    if WEIGHTED:
+        hidden *= tl.load(weight_ptr + row, row < rows, 0.0)[:, None]
+    tl.store(out_ptr + at, hidden.to(out_ptr.dtype.element_ty), mask)

@@ -83,9 +83,11 @@ class Clean:
         return resolved
 
     def _prove(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+        for server in servers.values():  # they build side by side, which compiles for some; proofs come one at a time
+            server.tell({"do": "build", "params": params})
         for name in list(servers):
             try:
-                built = servers[name].ask({"do": "build", "params": params})
+                built = servers[name].hear()
                 proven = servers[name].ask({"do": "prove"})
                 proof = decode(Proof, proven["proof"])
             except MoeprofError as error:

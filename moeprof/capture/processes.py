@@ -132,18 +132,22 @@ class Server:
             )
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request.
+        """The reply to one request; raises what ``hear`` raises."""
+        self.tell(request)
+        return self.hear()
+
+    def tell(self, request: dict[str, Any]) -> None:
+        """Send a request, whose reply ``hear`` gives: several workers can be told before the first is heard."""
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is reported by ``hear``, with its reason
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any]:
+        """The next line of the worker, as an object.
 
         Raises:
             MoeprofError: of the kind that the worker names; WorkloadError where it died or ran past the time limit.
         """
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is reported by ``hear``, with its reason
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        return self.hear()
-
-    def hear(self) -> dict[str, Any]:
-        """The next line of the worker, as an object."""
         line = next(self._lines(), None)
         if line is None:
             end(self.process)
