@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 import pytest
+
+try:
+    ctypes.CDLL("libcuda.so.1")
+except OSError:  # before anything imports triton: without a GPU its interpreter runs the kernels
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ROOT.parent / "shared" / "traces"

@@ -17,6 +17,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+# Gluon renamed these after Triton 3.7
+_copy = async_copy.async_load if hasattr(async_copy, "async_load") else async_copy.async_copy_global_to_shared
+_tma_load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+_tma_store = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
+
 
 @gluon.jit
 def _place(tile, tiles, columns: gl.constexpr, GROUP: gl.constexpr):
@@ -39,8 +44,8 @@ def _feed_dense(w_desc, a_desc, w_smem, a_smem, full, empty, tile_expert_ptr, ti
             slot = step % STAGES
             mbarrier.wait(empty.index(slot), ((step // STAGES) & 1) ^ 1)
             mbarrier.expect(full.index(slot), w_desc.block_type.nbytes + a_desc.block_type.nbytes)
-            tma.async_copy_global_to_shared(a_desc, [m * BM, k], full.index(slot), a_smem.index(slot))
-            tma.async_copy_global_to_shared(w_desc, [row, k], full.index(slot), w_smem.index(slot))
+            _tma_load(a_desc, [m * BM, k], full.index(slot), a_smem.index(slot))
+            _tma_load(w_desc, [row, k], full.index(slot), w_smem.index(slot))
             step += 1
 
 
@@ -65,8 +70,8 @@ def _feed_gathered(x_ptr, token_ptr, w_desc, w_smem, a_smem, full, empty, tile_e
             slot = step % STAGES
             mbarrier.wait(empty.index(slot), ((step // STAGES) & 1) ^ 1)
             mbarrier.expect(full.index(slot), w_desc.block_type.nbytes)
-            tma.async_copy_global_to_shared(w_desc, [row, k], full.index(slot), w_smem.index(slot))
-            async_copy.async_copy_global_to_shared(a_smem.index(slot), pointers + k)
+            _tma_load(w_desc, [row, k], full.index(slot), w_smem.index(slot))
+            _copy(a_smem.index(slot), pointers + k)
             async_copy.mbarrier_arrive(full.index(slot), increment_count=False)
             step += 1
     async_copy.wait_group(0)
@@ -110,7 +115,7 @@ def _leave(value, smem, desc, row, column):
     tma.store_wait(pendings=0)
     smem.store(value.to(desc.dtype))
     fence_async_shared()
-    tma.async_copy_shared_to_global(desc, [row, column], smem)
+    _tma_store(desc, [row, column], smem)
 
 
 @gluon.jit

@@ -1,0 +1,83 @@
+"""Compile the router's kernels for a GPU that need not be here, and print what the assembler says of each, as JSON.
+
+usage: compiling.py COMPUTE_CAPABILITY (80, 90, 100, 120); run it with TRITON_INTERPRET=0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+
+from moeprof.workloads import _moe_gemm_kernels as gemm
+from moeprof.workloads import _moe_hopper_kernels as hopper
+from moeprof.workloads import _moe_kernels as around
+from moeprof.workloads import _stream_kernels as stream
+
+LAYOUT = repr(gl.NVMMASharedLayout(128, 16, 2))
+ROUTE = {"H": 2048, "E": 128, "EP": 128, "K": 8, "KP": 8, "RENORMALISE": True, "BT": 16, "BK": 128}
+TILE = {"BM": 128, "BN": 128, "BK": 64, "GROUP": 8, "PROGRAMS": 132}
+HOPPER = {**TILE, "BN": 256, "STAGES": 4, "LAG": 1}
+# kernel, signature of what is no constant, constants, number of warps
+PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
+    *(
+        (around.route, {**dict.fromkeys(("x_ptr", "router_ptr"), "*bf16"), **dict.fromkeys(("bias_ptr", "weight_ptr"), "*fp32"),
+                        **dict.fromkeys(("id_ptr", "rank_ptr", "count_ptr"), "*i32"), "T": "i32", "scale": "fp32"},
+         {**ROUTE, "MODE": mode, "GROUPS": 8, "KEPT": 4}, 4)
+        for mode in (0, 1, 2)
+    ),
+    (around.combine, {"y_ptr": "*bf16", "position_ptr": "*i32", "weight_ptr": "*fp32", "out_ptr": "*bf16"}, {"H": 2048, "K": 8, "BH": 2048}, 4),
+    (around.swiglu, {"gate_up_ptr": "*bf16", "weight_ptr": "*fp32", "out_ptr": "*bf16", "rows": "i32"},
+     {"INNER": 768, "BR": 4, "BI": 1024, "WEIGHTED": True}, 4),
+    (gemm.gate_up, {"x_ptr": "*bf16", "w_desc": "tensordesc<bf16[128, 64]>", "h_ptr": "*bf16",
+                    **dict.fromkeys(("token_ptr", "tile_expert_ptr", "tiles_ptr"), "*i32")}, {"H": 2048, "N": 1536, **TILE, "FLATTEN": False}, 8),
+    (gemm.down, {"h_desc": "tensordesc<bf16[128, 64]>", "w_desc": "tensordesc<bf16[128, 64]>", "y_ptr": "*bf16",
+                 **dict.fromkeys(("tile_expert_ptr", "tiles_ptr"), "*i32")}, {"INNER": 768, "N": 2048, **TILE, "FLATTEN": False}, 8),
+    (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
+]  # fmt: skip
+GLUON = [
+    (hopper.gate_up, {"x_ptr": "*bf16", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>", "h_desc": f"tensordesc<bf16[64, 128],{LAYOUT}>",
+                      **dict.fromkeys(("token_ptr", "tile_expert_ptr", "tile_rows_ptr", "tiles_ptr"), "*i32")}, {"KDIM": 2048, "N": 1536, **HOPPER}, 4),
+    (hopper.down, {"h_desc": f"tensordesc<bf16[128, 64],{LAYOUT}>", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>",
+                   "y_desc": f"tensordesc<bf16[64, 128],{LAYOUT}>", **dict.fromkeys(("tile_expert_ptr", "tile_rows_ptr", "tiles_ptr"), "*i32")},
+     {"KDIM": 768, "N": 2048, **HOPPER}, 4),
+]  # fmt: skip
+
+
+def compiled(
+    kind: Any, kernel: Any, signature: dict[str, str], constants: dict[str, Any], warps: int, capability: int
+) -> dict[str, Any]:
+    """Shared memory, registers and spilled bytes of one kernel."""
+    places = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t.startswith("*")}
+    source = kind(kernel, {**signature, **dict.fromkeys(constants, "constexpr")}, constants, places)
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(made.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        said = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    usage = {key.lower(): int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
+    return {"kernel": kernel.__name__, "shared": made.metadata.shared, **usage}
+
+
+def main() -> int:
+    """The command."""
+    capability = int(sys.argv[1])
+    found = [compiled(ASTSource, *entry, capability) for entry in PLAIN]
+    if capability == 90:
+        found += [compiled(GluonASTSource, *entry, capability) for entry in GLUON]
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
