@@ -19,6 +19,7 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
+from moeprof.workloads import _attention_kernels as attention
 from moeprof.workloads import _moe_gemm_kernels as gemm
 from moeprof.workloads import _moe_hopper_kernels as hopper
 from moeprof.workloads import _moe_kernels as around
@@ -28,6 +29,22 @@ LAYOUT = repr(gl.NVMMASharedLayout(128, 16, 2))
 ROUTE = {"H": 2048, "E": 128, "EP": 128, "K": 8, "KP": 8, "RENORMALISE": True, "BT": 16, "BK": 128}
 TILE = {"BM": 128, "BN": 128, "BK": 64, "GROUP": 8, "PROGRAMS": 132}
 HOPPER = {**TILE, "BN": 256, "STAGES": 4, "LAG": 1}
+PARTS = {
+    "out_ptr": "*bf16",
+    **dict.fromkeys(("part_ptr", "stat_ptr"), "*fp32"),
+    "count_ptr": "*i32",
+    "scale": "fp32",
+    "batch_size": "i32",
+}
+CACHE = {
+    **dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), "*bf16"),
+    **dict.fromkeys(("length_ptr", "table_ptr"), "*i32"),
+    **PARTS,
+    "table_width": "i32",
+    "capacity": "i32",
+}
+LATENT = {**dict.fromkeys(("q_ptr", "c_ptr"), "*bf16"), "length_ptr": "*i32", **PARTS, "capacity": "i32"}
+DECODE = {"HKV": 8, "G": 4, "GP": 16, "D": 128, "BP": 32, "BN": 64, "CHUNK": 128, "PROGRAMS": 264}
 # kernel, signature of what is no constant, constants, number of warps
 PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     *(
@@ -43,6 +60,8 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
                     **dict.fromkeys(("token_ptr", "tile_expert_ptr", "tiles_ptr"), "*i32")}, {"H": 2048, "N": 1536, **TILE, "FLATTEN": False}, 8),
     (gemm.down, {"h_desc": "tensordesc<bf16[128, 64]>", "w_desc": "tensordesc<bf16[128, 64]>", "y_ptr": "*bf16",
                  **dict.fromkeys(("tile_expert_ptr", "tiles_ptr"), "*i32")}, {"INNER": 768, "N": 2048, **TILE, "FLATTEN": False}, 8),
+    *((attention.decode, CACHE, {**DECODE, "PAGE": page, "SWAP": swap}, 4) for page, swap in ((0, False), (64, True), (16, False))),
+    (attention.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "SWAP": False, "PROGRAMS": 132}, 8),
     (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
 ]  # fmt: skip
 GLUON = [

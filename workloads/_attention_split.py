@@ -1,0 +1,102 @@
+"""Launch the Triton decode kernels: scratch, configurations worth timing, the fastest one remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+
+from moeprof.workloads import _attention_kernels as kernels
+from moeprof.workloads._attention import LOG2E, Cache
+from moeprof.workloads._timing import captured, seconds
+from moeprof.workloads._tuning import fastest
+
+CHUNK = 128  # blocks whose page-table entries are read ahead
+Way = dict[str, Any]
+# block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile
+DECODE = (
+    (64, 4, 3, 2, False),
+    (64, 4, 4, 1, False),
+    (128, 8, 3, 1, False),
+    (64, 4, 3, 2, True),
+    (128, 8, 3, 1, True),
+    (32, 2, 4, 4, False),
+)
+LATENT = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
+
+
+def ways(table: Sequence[tuple[int, int, int, int, bool]]) -> list[Way]:
+    """The rows of a table by name."""
+    return [dict(zip(("bn", "warps", "stages", "per_sm", "swap"), row, strict=True)) for row in table]
+
+
+class Scratch:
+    """Partial sums [2 P, GP, D], their statistics [2 P, 2, GP], and a counter a unit, zero between launches."""
+
+    def __init__(self, programs: int, units: int, rows: int, width: int) -> None:
+        self.programs = programs
+        self.parts = torch.zeros(2 * programs, rows, width, device="cuda")
+        self.stats = torch.zeros(2 * programs, 2, rows, device="cuda")
+        self.counts = torch.zeros(units, dtype=torch.int32, device="cuda")
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return self.parts, self.stats, self.counts
+
+
+def programs(way: Way) -> int:
+    """Programs of a launch."""
+    return int(way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
+
+
+def chosen(
+    key: Sequence[Any], table: Sequence[tuple[int, int, int, int, bool]], make: Callable[[Way], Callable[[], object]]
+) -> Way:
+    """The fastest way of a table, each timed as a CUDA graph."""
+    found = [torch.cuda.get_device_name(), triton.__version__, *key]
+    return fastest(found, ways(table), lambda way: seconds(make(way), "cuda", 10, graph=True))
+
+
+def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callable[[], object], Scratch]:
+    """What launches the kernel over a cache [B, HKV, capacity, D], or over pages [N, HKV, page, D] with a table [B, W]."""
+    q, k = it.q, it.k
+    batch, heads, width = q.shape
+    kv_heads = k.shape[1]
+    group = heads // kv_heads
+    rows = max(16, triton.next_power_of_2(group))
+    scratch = Scratch(programs(way), batch * kv_heads, rows, width)
+
+    def launch() -> object:
+        return kernels.decode[(scratch.programs,)](
+            q, k, it.v, it.lengths, it.lengths if table is None else table, it.out, *scratch.tensors, scale * LOG2E, batch,
+            0 if table is None else table.shape[1], 0 if table is not None else k.shape[2], HKV=kv_heads, G=group, GP=rows, D=width,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], PAGE=0 if table is None else k.shape[2], CHUNK=CHUNK, SWAP=way["swap"],
+            PROGRAMS=scratch.programs, num_warps=way["warps"], num_stages=way["stages"],
+        )  # fmt: skip
+
+    return launch, scratch
+
+
+def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
+    """What launches the MLA kernel: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
+    batch, heads, full = q.shape
+    width = out.shape[-1]
+    group = min(64, heads)
+    rows = max(16, triton.next_power_of_2(group))
+    scratch = Scratch(programs(way), batch * (heads // group), rows, width)
+
+    def launch() -> object:
+        return kernels.mla[(scratch.programs,)](
+            q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=heads // group, G=group, GP=rows, DV=width, DR=full - width,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, num_warps=way["warps"],
+            num_stages=way["stages"],
+        )  # fmt: skip
+
+    return launch, scratch
+
+
+def graphed(launch: Callable[[], object]) -> Callable[[], None]:
+    """One launch as a CUDA graph: at some 20 us a kernel the host would decide."""
+    return captured(launch)
