@@ -18,7 +18,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(if $(GPU),--system-site-packages) $(VENV)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1" "setuptools>=77"
-	$(BIN)/python -m pip install -q $(CONSTRAINT) -e ".[gpu]" --group dev
+	$(BIN)/python -m pip install -q $(CONSTRAINT) -e ".[gpu]" --group dev $(if $(GPU),,--group nvcc)
 	touch $(STAMP)
 
 demo: setup

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FOLDERS = {
     "ncu": ("/usr/local/cuda*/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/cuda*/nsight-compute-*"),
     "nvcc": ("/usr/local/cuda*/bin",),
 }  # fmt: skip
+WHEELS = Path(sysconfig.get_path("purelib")) / "nvidia"
 VERSION_TIMEOUT_S = 20
 EXPORT_TIMEOUT_S = 1800
 # NVML's clock-event reasons that mean the GPU held itself back (nvml.h); idle and application settings are not among them
@@ -83,6 +85,8 @@ def _candidates(name: str) -> Iterator[Path]:
     on_path = shutil.which(name)
     if on_path:
         yield Path(on_path)
+    if name == "nvcc":  # installed as wheels: pip install nvidia-cuda-nvcc nvidia-cuda-cccl
+        yield from sorted(WHEELS.glob("cu*/bin/nvcc"), key=_natural, reverse=True)
     for pattern in FOLDERS[name]:
         root, _, rest = pattern[1:].partition("/")
         yield from (

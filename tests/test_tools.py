@@ -24,6 +24,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in tools.VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(tools, "FOLDERS", dict.fromkeys(tools.FOLDERS, (f"{tmp_path}/opt/*/bin",)))
+    monkeypatch.setattr(tools, "WHEELS", tmp_path / "wheels")
 
 
 def test_the_option_beats_the_environment_which_beats_path_which_beats_folders(
@@ -41,6 +42,15 @@ def test_the_option_beats_the_environment_which_beats_path_which_beats_folders(
     assert (
         tools.find("nsys", executable(tmp_path / "mine" / "nsys", "Version 4.4")) or pytest.fail("none")
     ).version == "4.4"
+
+
+def test_an_nvcc_that_came_as_a_wheel_is_found_after_path_and_before_folders(tmp_path: Path) -> None:
+    executable(tmp_path / "opt" / "a" / "bin" / "nvcc", "release 12.1, V12.1")
+    for version in ("9", "13"):
+        executable(tmp_path / "wheels" / f"cu{version}" / "bin" / "nvcc", f"release {version}.0, V{version}.0.1")
+    assert (tools.find("nvcc") or pytest.fail("none")).version == "13.0"
+    executable(tmp_path / "bin" / "nvcc", "release 12.9, V12.9")
+    assert (tools.find("nvcc") or pytest.fail("none")).version == "12.9"
 
 
 def test_one_that_does_not_run_is_passed_over_on_path_and_refused_when_named(tmp_path: Path) -> None:
