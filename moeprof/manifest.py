@@ -97,7 +97,9 @@ class VariantRecord:
     proof: Proof | None = None
     flops: int | None = None
     bytes_moved: int | None = None
-    facts: dict[str, float | tuple[float, ...]] = field(default_factory=dict)  # figures of the work that the step gave
+    facts: dict[str, float | str | tuple[float, ...]] = field(
+        default_factory=dict
+    )  # figures of the work that the step gave
     rounds: tuple[Round, ...] = ()
     parts: tuple[Part, ...] = ()
 

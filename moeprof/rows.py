@@ -54,7 +54,7 @@ class Row:
     calls: int | None = None
     call_ns: int | None = None
     work: Work | None = None  # against a roofline
-    facts: dict[str, float | tuple[float, ...]] = field(default_factory=dict)
+    facts: dict[str, float | str | tuple[float, ...]] = field(default_factory=dict)
 
 
 def representative(variant: VariantStudy | None) -> Window | None:

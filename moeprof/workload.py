@@ -62,8 +62,8 @@ class Step:
         poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
         flops: useful floating-point operations of one iteration.
         bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
-        facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number, or a list of
-            numbers to be drawn as bars; read once, after the proof.
+        facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number or words, or a list
+            of numbers to be drawn as bars; read once, after the proof.
     """
 
     run: Callable[[], None]

@@ -15,12 +15,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from beside import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
 from moeprof.workload import load, pairs
@@ -29,9 +29,6 @@ from moeprof.workloads import _moe_check as check
 from moeprof.workloads import _moe_routing as routing
 from moeprof.workloads import router
 from moeprof.workloads._ceilings import gemm_tflop_per_s, read_gb_per_s
-
-ROUND_MS = 40
-Run = Callable[[], object]
 
 
 def bmm(params: dict[str, Any], rows: int) -> Run:
@@ -154,23 +151,9 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
     found: dict[str, Run] = {}
     kept: list[Any] = [it]
 
-    def wanted(name: str) -> bool:
-        return only is None or name in only
-
-    def attempt(name: str, make: Callable[[], Run]) -> None:
-        if not wanted(name):
-            return
-        try:
-            run = make()
-            run()
-            torch.cuda.synchronize()
-            found[name] = run
-        except Exception as error:
-            print(
-                f"  {name}: left out: {type(error).__name__}: {str(error).strip().splitlines()[:1]}",
-                file=sys.stderr,
-                flush=True,
-            )
+    def attempted(name: str, make: Callable[[], Run]) -> None:
+        if only is None or name in only:
+            attempt(found, name, make)
 
     def proven(build: Any) -> Run:
         step = build(params, "cuda")
@@ -192,38 +175,16 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
         return run
 
     for variant in workload.variants:
-        attempt(variant.name, lambda variant=variant: proven(variant.build))
-    attempt("topk eager", lambda: proven(router.build_eager))
+        attempted(variant.name, lambda variant=variant: proven(variant.build))
+    attempted("topk eager", lambda: proven(router.build_eager))
     rows = -(-params["tokens"] * params["topk"] // params["experts"])
-    attempt("bound", lambda: bmm(params, rows))
-    attempt("bmm of dense", lambda: bmm(params, params["tokens"]))
-    attempt("bmm of topk", lambda: bmm(params, routing.capacity(params)))
-    attempt("grouped_mm alone", lambda: gemms_alone(params, it))
+    attempted("bound", lambda: bmm(params, rows))
+    attempted("bmm of dense", lambda: bmm(params, params["tokens"]))
+    attempted("bmm of topk", lambda: bmm(params, routing.capacity(params)))
+    attempted("grouped_mm alone", lambda: gemms_alone(params, it))
     for name, peer in PEERS.items():
-        attempt(name, lambda peer=peer: compared(peer))
+        attempted(name, lambda peer=peer: compared(peer))
     return found
-
-
-def timed(run: Run, count: int) -> float:
-    """Median milliseconds of ``count`` runs back to back, after one untimed."""
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 2)]
-    for mark in marks:
-        mark.record()
-        run()
-    torch.cuda.synchronize()
-    return median([a.elapsed_time(b) for a, b in pairwise(marks[1:])] or [marks[0].elapsed_time(marks[1])])
-
-
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each entry, round by round, the order rotated."""
-    counts = {name: max(2, min(200, round(ROUND_MS / timed(run, 2)))) for name, run in runs.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for turn in range(rounds):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
-            times[name].append(timed(runs[name], counts[name]))
-    return times
 
 
 def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -> list[dict[str, Any]]:

@@ -74,12 +74,13 @@ def test_figures_and_lists_of_a_step_are_shown(plain: Study) -> None:
         {"gemm": 800.0, "read": 4000.0, "bmm": 600.0},
         4 * 10**12,
         10**9,
-        **{"dropped (%)": 1.25, "tokens <b>": (3.0, 1.0, 2.0)},
+        **{"backend <i>": "flash", "dropped (%)": 1.25, "tokens <b>": (3.0, 1.0, 2.0)},
     )
     found = diff.contrast(made)
     table = worktables.work(found)
     assert table.header[-1] == "dropped (%)" and [row[-1] for row in table.rows] == ["1.25"] * 3
     page = html.render(made, found)
+    assert "backend &lt;i&gt;" in page and "<td>flash</td>" in page
     assert '<section id="work">' in page and '<section id="series-0">' in page and "Tokens &lt;b&gt;" in page
     assert "800.0 TFLOP/s (gemm)" in page and "Yardstick: bmm 600.0" in page
     assert "1.25" in text.diff_text(found)

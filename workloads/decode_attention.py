@@ -22,6 +22,7 @@ from moeprof.workload import Build, Params, Proof, Roofline, Step, Variant, Work
 from moeprof.workloads import _attention as attention
 from moeprof.workloads._attention import Cache
 
+SDPA_NAMES = {0: "MATH", 1: "FLASH_ATTENTION", 2: "EFFICIENT_ATTENTION", 3: "CUDNN_ATTENTION"}  # torch's numbers
 BACKENDS = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
 
 
@@ -92,6 +93,9 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
     if device == "cpu" and backend is None:
         chosen = SDPBackend.MATH  # a CPU has no choice of grouped-query kernels in every version
 
+    def facts() -> dict[str, Any]:
+        return {"pinned": chosen.name, "backends that can": ", ".join(usable(first)) if device == "cuda" else "-"}
+
     def make(it: Cache) -> Callable[[], None]:
         parts = _alike(it)
 
@@ -105,7 +109,25 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
 
         return run
 
-    return _step(params, device, cache(params, device), make)
+    first = cache(params, device)
+    return _step(params, device, first, make, facts=facts)
+
+
+def usable(it: Cache) -> list[str]:
+    """The backends of SDPA that can run this query and cache on a GPU, in torch's own order; unpinned, it takes the first."""
+    import torch
+
+    count = int(it.lengths.max())
+    given = torch.backends.cuda.SDPAParams(
+        it.q.unsqueeze(2), it.k[:, :, :count], it.v[:, :, :count], None, 0.0, False, True
+    )
+    backends = torch.backends.cuda
+    can = {
+        "FLASH_ATTENTION": backends.can_use_flash_attention, "EFFICIENT_ATTENTION": backends.can_use_efficient_attention,
+        "CUDNN_ATTENTION": backends.can_use_cudnn_attention,
+    }  # fmt: skip
+    order = [SDPA_NAMES.get(number, "") for number in torch._C._get_sdp_priority_order()]
+    return [name for name in order if name == "MATH" or (name in can and can[name](given, False))]
 
 
 def build_split_kv(params: Params, device: str) -> Step:
@@ -249,7 +271,7 @@ WORKLOAD = Workload(
     faults=FAULTS,
     ceilings=attention.ceilings,
     shows="decoding reads the cache once or loses: launches and copies of it are all that a fused pass removes",
-    counted=8,
+    counted=16,
 )  # fmt: skip
 
 if __name__ == "__main__":

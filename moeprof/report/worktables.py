@@ -35,7 +35,7 @@ def work(diff: Diff) -> Table:
 
 def _work(row: Row, names: list[str]) -> tuple[str, ...]:
     own = _figures(row)
-    return (row.name, *_achieved(row), *(fmt.number(own.get(name), 2) for name in names))
+    return (row.name, *_achieved(row), *(own.get(name, fmt.DASH) for name in names))
 
 
 def _achieved(row: Row) -> tuple[str, ...]:
@@ -51,9 +51,15 @@ def _achieved(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _figures(row: Row) -> dict[str, float]:
-    """The single figures of a variant."""
-    return {name: float(value) for name, value in row.facts.items() if not isinstance(value, tuple)}
+def _figures(row: Row) -> dict[str, str]:
+    """The single figures and words of a variant."""
+    found = {}
+    for name, value in row.facts.items():
+        if not isinstance(value, tuple):
+            found[name] = (
+                value if isinstance(value, str) else fmt.number(value, 0 if value == int(value) and value >= 10 else 2)
+            )
+    return found
 
 
 def series(diff: Diff) -> dict[str, dict[str, tuple[float, ...]]]:
