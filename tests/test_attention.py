@@ -163,7 +163,9 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool) ->
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
-    "more", [{}, {"lengths": "4641,1730,64,1"}, {"kv_heads": "32"}, {"page": "16", "backend": "flash"}], ids=str
+    "more",
+    [{}, {"lengths": "4641,1730,64,1"}, {"kv_heads": "32"}, {"page": "16", "backend": "flash", "head_dim": "64"}],
+    ids=str,
 )
 @pytest.mark.parametrize("name", [v.name for v in ATTENTION.variants])
 def test_each_variant_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:

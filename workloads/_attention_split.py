@@ -10,7 +10,7 @@ import triton
 
 from moeprof.workloads import _attention_kernels as kernels
 from moeprof.workloads._attention import LOG2E, Cache
-from moeprof.workloads._timing import captured, seconds
+from moeprof.workloads._timing import seconds
 from moeprof.workloads._tuning import fastest
 
 CHUNK = 128  # blocks whose page-table entries are read ahead
@@ -95,8 +95,3 @@ def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
         )  # fmt: skip
 
     return launch, scratch
-
-
-def graphed(launch: Callable[[], object]) -> Callable[[], None]:
-    """One launch as a CUDA graph: at some 20 us a kernel the host would decide."""
-    return captured(launch)

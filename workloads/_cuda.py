@@ -88,6 +88,12 @@ def missing_tma(machine: Machine) -> str | None:
     return None
 
 
+def checked(status: int, what: str) -> None:
+    """Raise WorkloadError for a CUDA error code that a launcher returned."""
+    if status:
+        raise WorkloadError(f"{what} failed: CUDA error {status}", "see cudaError_t in CUDA's documents")
+
+
 def build(source: str, capability: tuple[int, int], nvcc: tools.Tool | None = None) -> Built:
     """The library of ``cuda/SOURCE`` for a GPU of this compute capability, built or from the cache.
 

@@ -4,7 +4,8 @@
   sdpa      scaled_dot_product_attention, its backend pinned (parameter backend: flash or cudnn)
   math      the same with the math backend: what runs where the fused kernels are missing; it may lose to naive
   split_kv  one Triton kernel: the heads of a group share a tile, all blocks of all sequences in equal parts, combined inside
-  paged     the same over pages and a block table (parameter page)
+  cuda      the one pass in CUDA C++ (cuda/decode_attention.cu): bulk copies by a producer warp, tensor cores
+  paged     the Triton pass over pages and a block table (parameter page)
 
 q [B, HQ, D], k and v [B, HKV, S, D], HQ / HKV heads share keys. The work is to read the cache once: B S HKV 2 D values. The tail
 past each sequence's length is NaN and the table's entries past it point outside.
@@ -20,7 +21,9 @@ from typing import Any
 from moeprof.errors import UsageError
 from moeprof.workload import Build, Params, Proof, Roofline, Step, Variant, Workload, needs_cuda
 from moeprof.workloads import _attention as attention
+from moeprof.workloads import _cuda
 from moeprof.workloads._attention import Cache
+from moeprof.workloads._timing import captured
 
 SDPA_NAMES = {0: "MATH", 1: "FLASH_ATTENTION", 2: "EFFICIENT_ATTENTION", 3: "CUDNN_ATTENTION"}  # torch's numbers
 BACKENDS = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
@@ -139,7 +142,7 @@ def build_split_kv(params: Params, device: str) -> Step:
     way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale)[0])
 
     def make(it: Cache) -> Callable[[], None]:
-        return split.graphed(split.decode(way, it, scale)[0])
+        return captured(split.decode(way, it, scale)[0])
 
     return _step(params, device, it, make)
 
@@ -177,9 +180,17 @@ def build_paged(params: Params, device: str) -> Step:
     way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale, table)[0])
 
     def make(it: Cache) -> Callable[[], None]:
-        return split.graphed(split.decode(way, it, scale, table)[0])
+        return captured(split.decode(way, it, scale, table)[0])
 
     return _step(params, device, it, make)
+
+
+def build_cuda(params: Params, device: str) -> Step:
+    """The same idea in CUDA C++: bulk copies by a producer warp, four warps with 16 keys of a tile each."""
+    from moeprof.workloads import _attention_cuda as native
+
+    it, scale = cache(params, device), params["head_dim"] ** -0.5
+    return _step(params, device, it, lambda it: captured(native.prepared(it, scale)))
 
 
 def reference(params: Params, it: Cache, skip: tuple[int, int] = (0, 0), scale: float | None = None) -> Any:
@@ -250,6 +261,7 @@ WORKLOAD = Workload(
         Variant("sdpa", "scaled_dot_product_attention, backend pinned", partial(_build_sdpa, None)),
         Variant("math", "SDPA's math backend", partial(_build_sdpa, "math")),
         Variant("split_kv", "one Triton kernel, equal parts of all blocks", build_split_kv, needs_cuda),
+        Variant("cuda", "the one pass in CUDA C++, tiles by bulk copies", build_cuda, _cuda.missing_tma),
         Variant("paged", "the same over pages and a block table", build_paged, needs_cuda),
     ),
     baseline="naive",

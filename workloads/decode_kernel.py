@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-from moeprof.errors import UsageError, WorkloadError
+from moeprof.errors import UsageError
 from moeprof.workload import Build, Params, Proof, Roofline, Step, Variant, Workload
 from moeprof.workloads import _cuda
 from moeprof.workloads._ceilings import gemm_tflop_per_s, read_gb_per_s
@@ -79,18 +79,13 @@ def operator() -> Any:
             status = opened.moeprof_stream(
                 variant, *given, cache.shape[0], cache.shape[1], parts.shape[0] // 2, current
             )
-        _checked(status, f"the launch of {NAMES[variant]}")
+        _cuda.checked(status, f"the launch of {NAMES[variant]}")
 
     @stream.register_fake
     def _(cache: Any, query: Any, out: Any, parts: Any, counts: Any, variant: int) -> None:
         return None
 
     return stream
-
-
-def _checked(status: int, what: str) -> None:
-    if status:
-        raise WorkloadError(f"{what} failed: CUDA error {status}", "see cudaError_t in CUDA's documents")
 
 
 def _step(
@@ -113,7 +108,7 @@ def build(name: str, params: Params, device: str) -> Step:
     given, variant = tensors(params, device), NAMES.index(name)
     opened, built = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
-    _checked(opened.moeprof_stream_programs(variant, ctypes.byref(programs)), f"the occupancy of {name}")
+    _cuda.checked(opened.moeprof_stream_programs(variant, ctypes.byref(programs)), f"the occupancy of {name}")
     parts = torch.zeros(2 * programs.value, COLS, device=device)
     counts = torch.zeros(params["slices"], dtype=torch.int32, device=device)
     replay = captured(lambda: operator()(*given, parts, counts, variant))

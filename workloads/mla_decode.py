@@ -15,6 +15,7 @@ from typing import Any
 
 from moeprof.workload import Build, Params, Proof, Roofline, Step, Variant, Workload, needs_cuda
 from moeprof.workloads import _attention as attention
+from moeprof.workloads._timing import captured
 
 
 def latents(params: Params, device: str) -> tuple[Any, Any, Any, Any]:
@@ -75,9 +76,7 @@ def build_fused(params: Params, device: str) -> Step:
     q, c, lengths, out = given
     key = ["mla", *q.shape, *c.shape, str(lengths.tolist()), params["dtype"]]
     way = split.chosen(key, split.LATENT, lambda way: split.latent(way, q, c, lengths, out, scale(params))[0])
-    return _step(
-        params, device, given, lambda c: split.graphed(split.latent(way, q, c, lengths, out, scale(params))[0])
-    )
+    return _step(params, device, given, lambda c: captured(split.latent(way, q, c, lengths, out, scale(params))[0]))
 
 
 def reference(params: Params, given: tuple[Any, ...], factor: float, skip_last: int = 0) -> Any:
