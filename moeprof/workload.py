@@ -136,8 +136,7 @@ class Workload:
     """One technique and its variants.
 
     Attributes:
-        name, summary: as ``moeprof list`` shows them.
-        variants: in rising order, the baseline first.
+        name, summary, variants: as ``moeprof list`` shows them; the variants in rising order, the baseline first.
         baseline, optimized: the pair that ``report --diff`` contrasts.
         presets: parameter sets by name; ``default`` and ``tiny`` (CPU) at least. All share the same keys.
         prove: poison, run and compare one built step (params, device, step) -> Proof.
@@ -146,7 +145,7 @@ class Workload:
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
-        counted: how many kernels of an iteration Nsight Compute counts, unless the user says how many.
+        counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
     """
 
     name: str
@@ -162,6 +161,7 @@ class Workload:
     ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
     shows: str = ""
     counted: int = DEFAULT_COUNTED
+    stalls: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""

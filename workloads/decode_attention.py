@@ -284,6 +284,7 @@ WORKLOAD = Workload(
     ceilings=attention.ceilings,
     shows="decoding reads the cache once or loses: launches and copies of it are all that a fused pass removes",
     counted=16,
+    stalls=True,
 )  # fmt: skip
 
 if __name__ == "__main__":

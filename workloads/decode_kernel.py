@@ -196,6 +196,7 @@ WORKLOAD = Workload(
     ceilings=ceilings,
     shows="memory is saturated by bytes in flight: wide loads nearly do it, bulk copies do it without threads or registers",
     counted=1,
+    stalls=True,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ WORKLOAD = Workload(
     ceilings=attention.ceilings,
     shows="one latent serves all heads: few heads are bound by its bytes, many by FLOPs",
     counted=8,
+    stalls=True,
 )  # fmt: skip
 
 if __name__ == "__main__":

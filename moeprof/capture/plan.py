@@ -11,6 +11,7 @@ from typing import Any
 
 from moeprof import region
 from moeprof.errors import ToolError
+from moeprof.stalls import METRICS as STALL_METRICS
 from moeprof.tools import Tool, export_command
 from moeprof.workload import DEFAULT_COUNTED
 
@@ -51,6 +52,7 @@ class Request:
     tools: tuple[str, ...] | None = None
     rounds: int = 8
     iterations: int = 8
+    stalls: bool = False  # count too why warps wait
     ncu_kernels: int | None = None  # None: as many as the workload says
     nsys: Path | None = None
     ncu: Path | None = None
@@ -169,6 +171,6 @@ def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
 def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
     return (
         str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join(METRICS),
+        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*METRICS, *(STALL_METRICS if request.stalls else ())]),
         "--log-file", str(out),
     )  # fmt: skip

@@ -61,10 +61,10 @@ def capture(request: Request, progress: Progress) -> Result:
 
 
 def _counting(request: Request, workload: Workload | None) -> Request:
-    """As many kernels for ncu as the user says, else as the workload says."""
-    if request.ncu_kernels is not None or workload is None:
+    """As many kernels for ncu as the user says, else as the workload says; its stalls where the workload asks."""
+    if workload is None:
         return request
-    return replace(request, ncu_kernels=workload.counted)
+    return replace(request, ncu_kernels=request.ncu_kernels or workload.counted, stalls=workload.stalls)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pandas as pd
 
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
+from moeprof.stalls import STATES, Stalls, steps
 from moeprof.study import Study
 from moeprof.trace.tables import COUNTERS
 
@@ -24,6 +25,7 @@ SHOWN_COUNTERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", fmt.number),
     "launch__registers_per_thread": ("registers", lambda v: fmt.number(v, 0)),
 }  # fmt: skip
+SHOWN_SHARE = 0.02  # of a warp's life, in at least one variant, from which a state is shown
 DETAILS = {  # the details page's names of the same
     "Duration": "gpu__time_duration.sum",
     "DRAM Throughput": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
@@ -45,6 +47,28 @@ def counters(study: Study) -> tuple[Table, ...]:
         counted = frame["launch"].nunique()
         found.append(launches(frame, f"{variant.record.name}: the first {counted} kernels of one iteration"))
     return tuple(found)
+
+
+def stalled(found: tuple[Stalls, ...]) -> tuple[Table, ...]:
+    """Why the warps of each variant's longest kernel wait, and what shrank from one variant to the next."""
+    if not found:
+        return ()
+    states = sorted(
+        {state for each in found for state in each.shares},
+        key=lambda state: -max(each.shares.get(state, 0.0) for each in found),
+    )
+    rows = [
+        (f"{state}: {STATES.get(state, '-')}", *(fmt.percent(each.shares.get(state)) for each in found))
+        for state in states if max(each.shares.get(state, 0.0) for each in found) >= SHOWN_SHARE
+    ]  # fmt: skip
+    shrunk = [
+        (f"{s.before} to {s.after}", s.state, fmt.percent(s.share_before), fmt.percent(s.share_after))
+        for s in steps(found)
+    ]
+    return (
+        Table("Share of a warp's life in each state", ("state", *(f"{each.variant}: {fmt.short_kernel(each.kernel, 24)}" for each in found)), tuple(rows)),
+        Table("The wait that shrank most", ("from, to", "state", "before", "after"), tuple(shrunk)),
+    )  # fmt: skip
 
 
 def launches(frame: pd.DataFrame, caption: str) -> Table:

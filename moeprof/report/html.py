@@ -17,11 +17,12 @@ import moeprof
 from moeprof.diff import Diff, contrast
 from moeprof.report import figures, tables, worktables
 from moeprof.report import format as fmt
-from moeprof.report.counters import counters
+from moeprof.report.counters import counters, stalled
 from moeprof.report.glossary import GLOSSARY
 from moeprof.report.judged import findings
 from moeprof.report.timeline import is_heavy, lanes_of, timeline
 from moeprof.resources import folder
+from moeprof.stalls import of_study, steps
 from moeprof.study import Study
 
 
@@ -57,7 +58,7 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
         _work(diff), *_series(diff), _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
-        _times(study), _counters(study),
+        _times(study), _stalls(study), _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
 
@@ -164,6 +165,17 @@ def _counters(study: Study) -> Section | None:
     found = counters(study)
     note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
     return section("counters", "Hardware counters of the kernels", note, None, found) if found else None
+
+
+def _stalls(study: Study) -> Section | None:
+    found = of_study(study)
+    note = "Each variant's longest kernel that Nsight Compute counted. A warp is in one state in every cycle of its life; ‘selected’ and ‘not_selected’ are no waits."
+    shrunk = steps(found)
+    title = "Why warps wait"
+    if shrunk:
+        most = max(shrunk, key=lambda step: step.share_before - step.share_after)
+        title += f": {most.state} falls from {fmt.percent(most.share_before)} to {fmt.percent(most.share_after)}, {most.before} to {most.after}"
+    return section("stalls", title, note, None, stalled(found)) if found else None
 
 
 def section(id: str, title: str, note: str, figure: go.Figure | None, found: tuple[tables.Table, ...]) -> Section:
