@@ -6,7 +6,6 @@ instant. Exit codes: docs/cli.md.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,16 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_kernels import kernels
 from moeprof.errors import ExitCode, MoeprofError, UsageError
+from moeprof.options import echo_json, force_option, json_option, output_option
 
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write.")
-force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,6 +32,9 @@ def cli() -> None:
     moeprof capture kv_transfer      prove, time and profile every variant
     moeprof report --diff            what changed, by how much, why
     """
+
+
+cli.add_command(kernels)
 
 
 @cli.command("list")
@@ -233,11 +233,6 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         click.echo(f"Wrote {written.page}")
     if open_page:
         click.launch(written.page.resolve().as_uri())
-
-
-def echo_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
 
 
 def main() -> NoReturn:
