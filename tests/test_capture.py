@@ -96,6 +96,13 @@ def test_the_raw_report_is_kept_only_when_asked_for(tmp_path: Path) -> None:
     assert raw.is_file() and leaks(raw, [TOKEN]), "the raw report is as nsys wrote it"
 
 
+def test_a_workload_of_which_nothing_runs_here_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--variants", "never")
+    assert ran.returncode == 4
+    one_clear_line(ran, "no variant of sleeper runs here: needs a quantum computer", "moeprof list")
+    assert not list(tmp_path.glob("cap*"))
+
+
 def test_a_wrong_variant_is_not_timed_and_the_others_are_kept(tmp_path: Path) -> None:
     ran = capture(tmp_path, "--variants", "slow,wrong,never,fast")
     assert ran.returncode == 5

@@ -17,7 +17,7 @@ from moeprof.capture.profile import Job, Profile
 from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.setup import Setup, setup
 from moeprof.capture.store import Store, choose
-from moeprof.errors import CaptureError, ExitCode, MoeprofError
+from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
 from moeprof.notes import note
 from moeprof.workload import Workload, load
 
@@ -106,6 +106,9 @@ def _run_workload(
     targets = {v.name: Target(request.workload, v.name, found.device, {}) for v in store.manifest.variants}
     clean = Clean(request, store, progress, problems)
     proven = clean.run(targets)
+    if not proven and not problems:
+        why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
+        raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
     profile = Profile(request, store, progress, problems, clean.bytes_each)
     jobs = _trace_jobs(found, profile, proven.values()) + _count_jobs(found, profile, proven.values())
     if jobs:
