@@ -17,12 +17,14 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#include "bulk_copy.cuh"
+#include "reduce_row.cuh"
+
 namespace {
 
 constexpr int COLS = 128;
 constexpr int TILE_ROWS = 64;
 constexpr int TILE_BYTES = TILE_ROWS * COLS * 2;
-constexpr int LANES = 16;           // of a half-warp: one row, 16 bytes a lane
 constexpr int WARPS = 8;
 constexpr int THREADS = 32 * WARPS;
 constexpr int ROWS_A_STEP = 2 * WARPS;  // rows that the block's half-warps take at once
@@ -40,27 +42,6 @@ struct Work {
     int tiles;     // of one slice
     float scale;
 };
-
-__device__ __forceinline__ void widen(const uint4& packed, float (&values)[8]) {
-    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {  // a bf16 is the upper half of an fp32
-        values[2 * i] = __uint_as_float(words[i] << 16);
-        values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-}
-
-// One row in a half-warp: its score, then its share of the sum.
-__device__ __forceinline__ void take(const uint4& packed, const float (&query)[8], float (&sum)[8]) {
-    float row[8], score = 0.0f;
-    widen(packed, row);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) score = fmaf(row[i], query[i], score);
-#pragma unroll
-    for (int apart = LANES / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(0xffffffffu, score, apart);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] = fmaf(score, row[i], sum[i]);
-}
 
 // A block's part of the line of all tiles, walked slice by slice.
 struct Part {
@@ -182,41 +163,9 @@ __global__ void __launch_bounds__(THREADS) vectorized(Work work) {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-__device__ __forceinline__ uint32_t address(const void* shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
-
-__device__ __forceinline__ void barrier_init(uint64_t* barrier, int arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(barrier)), "r"(arrivals));
-}
-
-__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(barrier)) : "memory");
-}
-
-__device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity) {
-    asm volatile(
-        "{\n.reg .pred done;\nwaiting:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@!done bra.uni waiting;\n}" ::"r"(address(barrier)), "r"(parity) : "memory");
-}
-
-__device__ __forceinline__ uint64_t evict_first() {
-    uint64_t policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
-// One tile from global to shared memory by the bulk-copy engine; the barrier counts its bytes.
-__device__ __forceinline__ void fetch(char* tile, const void* source, uint64_t* full) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(full)), "r"(TILE_BYTES) : "memory");
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(address(tile)),
-                 "l"(source), "r"(TILE_BYTES), "r"(address(full)) : "memory");
-}
-
-__device__ __forceinline__ void fetch(char* tile, const void* source, uint64_t* full, uint64_t policy) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(full)), "r"(TILE_BYTES) : "memory");
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(address(tile)),
-        "l"(source), "r"(TILE_BYTES), "r"(address(full)), "l"(policy) : "memory");
+__device__ __forceinline__ void next_tile(char* tile, const char* source, uint64_t* full) {
+    barrier_expect(full, TILE_BYTES);
+    fetch(tile, source, TILE_BYTES, full);
 }
 
 __global__ void __launch_bounds__(THREADS) tma(Work work) {
@@ -229,8 +178,8 @@ __global__ void __launch_bounds__(THREADS) tma(Work work) {
     if (threadIdx.x == 0) {
         barrier_init(&full[0], 1);
         barrier_init(&full[1], 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        if (start < part.stop) fetch(dynamic, source + start * TILE_BYTES, &full[0]);
+        barriers_ready();
+        if (start < part.stop) next_tile(dynamic, source + start * TILE_BYTES, &full[0]);
     }
     __syncthreads();
     float query[8], sum[8];
@@ -240,7 +189,7 @@ __global__ void __launch_bounds__(THREADS) tma(Work work) {
         begin_slice(work, slice, query, sum);
         for (int64_t t = part.at; t < upto; ++t) {
             const int stage = int((t - start) & 1);
-            if (threadIdx.x == 0 && t + 1 < part.stop) fetch(dynamic + (stage ^ 1) * TILE_BYTES, source + (t + 1) * TILE_BYTES, &full[stage ^ 1]);
+            if (threadIdx.x == 0 && t + 1 < part.stop) next_tile(dynamic + (stage ^ 1) * TILE_BYTES, source + (t + 1) * TILE_BYTES, &full[stage ^ 1]);
             barrier_wait(&full[stage], uint32_t((t - start) >> 1) & 1);
             consume(dynamic + stage * TILE_BYTES, query, sum);
             __syncthreads();  // the stage may be filled again
@@ -261,7 +210,7 @@ __global__ void __launch_bounds__(THREADS + 32) tma_pipelined(Work work) {
             barrier_init(&full[stage], 1);
             barrier_init(&empty[stage], WARPS);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_ready();
     }
     __syncthreads();
     if (threadIdx.x >= THREADS) {  // the producer: one thread keeps the stages full
@@ -270,7 +219,8 @@ __global__ void __launch_bounds__(THREADS + 32) tma_pipelined(Work work) {
         for (int64_t t = start; t < part.stop && threadIdx.x == THREADS; ++t) {
             const int stage = int((t - start) % STAGES);
             barrier_wait(&empty[stage], (uint32_t((t - start) / STAGES) & 1) ^ 1);
-            fetch(dynamic + stage * TILE_BYTES, source + t * TILE_BYTES, &full[stage], policy);
+            barrier_expect(&full[stage], TILE_BYTES);
+            fetch(dynamic + stage * TILE_BYTES, source + t * TILE_BYTES, TILE_BYTES, &full[stage], policy);
         }
         return;
     }

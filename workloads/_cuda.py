@@ -1,6 +1,6 @@
 """Build the project's CUDA sources with nvcc into a cache, and say why not where that cannot be.
 
-A library is named by the hash of its source, the compiler's version, the architecture and the flags, under
+A library is named by the hash of its source and the headers beside it, the compiler's version, the architecture and the flags, under
 ``$XDG_CACHE_HOME/moeprof/cuda`` (``~/.cache`` by default). Two builders of one library wait for each other; what the assembler
 says of registers and spills is kept beside it.
 """
@@ -115,7 +115,8 @@ def build(source: str, capability: tuple[int, int], nvcc: tools.Tool | None = No
 
 
 def _cached(source: Path, compiler: tools.Tool, arch: str) -> Path:
-    text = [source.read_text(encoding="utf-8"), compiler.version, arch, *FLAGS]
+    headers = sorted(source.parent.glob("*.cuh"))
+    text = [*(file.read_text(encoding="utf-8") for file in (source, *headers)), compiler.version, arch, *FLAGS]
     digest = hashlib.sha256("\0".join(text).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "moeprof" / "cuda" / f"{source.stem}-{digest}.so"
