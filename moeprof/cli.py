@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from moeprof.cli_kernels import kernels
+from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
 from moeprof.options import echo_json, force_option, json_option, output_option
 
@@ -35,6 +36,7 @@ def cli() -> None:
 
 
 cli.add_command(kernels)
+cli.add_command(session)
 
 
 @cli.command("list")

@@ -34,6 +34,17 @@ def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
             assert option.help and option.opts[-1] in docs, option.opts
 
 
+def test_every_command_of_a_session_stands_in_the_docs() -> None:
+    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    group = cli.commands["session"]
+    assert isinstance(group, click.Group)
+    for name, command in group.commands.items():
+        assert command.help and f"`session {name}" in docs
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help and option.opts[-1] in docs, (name, option.opts)
+
+
 def test_exit_codes_stand_in_the_docs() -> None:
     docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for code in ExitCode:

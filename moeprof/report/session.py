@@ -1,0 +1,149 @@
+"""A session for the terminal and as a page: what was expected of each change, what came, and where it led."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from moeprof import ledger, measures
+from moeprof.ledger import Session, Step, Try
+from moeprof.report import format as fmt
+from moeprof.report.html import filled, section
+from moeprof.report.style import FASTER, SLOWER, TOTAL
+from moeprof.report.tables import Table
+from moeprof.report.text import rendered, rich_table
+
+TIME = "step_time"
+
+
+def state(step: Step) -> str:
+    """Where a step stands, in a word or two."""
+    if step.trial is None:
+        return "predicted"
+    if step.decision is None:
+        return "tried"
+    return "kept" if step.decision.kept else "reverted"
+
+
+def outcome(step: Step) -> str:
+    """Held or missed, and by how much."""
+    trial = step.trial
+    if trial is None:
+        return fmt.DASH
+    wanted = measures.expectation(step.prediction.expect)
+    if trial.held is None or trial.after is None:
+        return "unknown: the capture does not hold the metric"
+    found = wanted.measured(trial.before, trial.after)
+    return f"{'held' if trial.held else 'MISSED'}: {_number(found)}{wanted.unit}, expected {step.prediction.expect}"
+
+
+def _number(value: float | None) -> str:
+    return fmt.DASH if value is None else f"{value:.4g}"
+
+
+def steps(session: Session) -> Table:
+    """All steps, one a row."""
+    rows = (
+        [("start", "where it begins", fmt.DASH, fmt.DASH, _number(_time(session.base)), fmt.DASH)]
+        if session.base
+        else []
+    )
+    for step in session.steps:
+        unit = measures.unit(step.prediction.metric)
+        change = fmt.DASH
+        if step.trial is not None:
+            change = f"{_number(step.trial.before)} to {_number(step.trial.after)} {unit}".strip()
+        rows.append(
+            (
+                str(step.number),
+                step.prediction.text,
+                f"{step.prediction.metric}: {change}",
+                outcome(step),
+                _number(_time(step.trial)),
+                state(step),
+            )
+        )
+    return Table("Steps", ("step", "prediction", "metric", "outcome", "time, ms", "state"), tuple(rows), plain=True)
+
+
+def _time(trial: Try | None) -> float | None:
+    return None if trial is None else trial.values.get(TIME)
+
+
+def log(session: Session) -> str:
+    """The session for the terminal, and what it waits for."""
+    parts: list[RenderableType] = [
+        Text(session.start.question, style="bold"), Text(f"{session.start.workload}/{session.start.variant}, begun {session.start.at}"),
+    ]  # fmt: skip
+    if session.base is not None:
+        parts.append(rich_table(steps(session)))
+    parts.append(Text(f"Next: {ledger.expected(session)}"))
+    return rendered(Group(*parts))
+
+
+def show(step: Step) -> str:
+    """One step whole: prediction, values, decision and the change itself."""
+    trial = step.trial
+    lines = [
+        f"Step {step.number} ({state(step)}): {step.prediction.text}",
+        f"Expected {step.prediction.metric} {step.prediction.expect}; {outcome(step)}",
+    ]
+    if step.decision is not None and step.decision.why:
+        lines.append(f"Why {state(step)}: {step.decision.why}")
+    if trial is not None:
+        lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
+        lines += [
+            f"  {name} {_number(value)} {measures.unit(name)}".rstrip()
+            for name, value in trial.values.items()
+            if value is not None
+        ]
+        lines.append(trial.change or "No change of tracked files.")
+    return "\n".join(lines)
+
+
+def trajectory(session: Session) -> go.Figure | None:
+    """The time after each step; what was reverted stands beside the path."""
+    tried = [(0, "start", session.base, True)] if session.base else []
+    tried += [
+        (s.number, s.prediction.text, s.trial, s.decision is None or s.decision.kept)
+        for s in session.steps
+        if s.trial is not None
+    ]
+    points = [(n, text, _time(trial), kept) for n, text, trial, kept in tried]
+    if not any(time is not None for _, _, time, _ in points):
+        return None
+    figure = go.Figure()
+    for name, mine, colour, mode in (("kept", True, FASTER, "lines+markers"), ("reverted", False, SLOWER, "markers")):
+        some = [(n, text, time) for n, text, time, kept in points if kept == mine and time is not None]
+        if some:
+            figure.add_scatter(
+                x=[n for n, _, _ in some], y=[float(f"{t:.6g}") for _, _, t in some], text=[text for _, text, _ in some], mode=mode, name=name,
+                line={"color": TOTAL, "shape": "hv"}, marker={"size": 11, "color": colour}, hovertemplate="step %{x}: %{text}<br>%{y} ms<extra></extra>",
+            )  # fmt: skip
+    figure.update_layout(
+        xaxis_title="step", yaxis_title="ms an iteration, clean", yaxis_rangemode="tozero", height=340, xaxis_dtick=1
+    )
+    return figure
+
+
+def render(session: Session) -> str:
+    """The page."""
+    figure = trajectory(session)
+    times = [t for t in (_time(session.base), _time(session.reference)) if t is not None]
+    title = (
+        "The way"
+        if len(times) < 2
+        else f"From {_number(times[0])} to {_number(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
+    )
+    note = "Clean times of each step's capture. A step that was reverted stands beside the path; the next one starts from what is kept."
+    held = [s for s in session.steps if s.trial is not None and s.trial.held is not None]
+    return filled(
+        "session.html.j2",
+        title=session.start.question,
+        start=session.start,
+        held=sum(bool(s.trial and s.trial.held) for s in held),
+        judged=len(held),
+        sections=[section("trajectory", title, note, figure, (steps(session),))],
+        steps=[(s, state(s), outcome(s)) for s in session.steps],
+    )

@@ -1,0 +1,126 @@
+"""What ``moeprof session`` does: predict, try (capture and compare), keep or revert; each step an event of the ledger."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from moeprof import ledger, measures, study
+from moeprof.capture import Progress, Request, capture
+from moeprof.errors import CaptureError, UsageError
+from moeprof.ledger import MAX_DIFF, Decide, New, Predict, Session, Try
+from moeprof.workload import load
+
+FOLDER = Path("moeprof-session")
+CAPTURES = "captures"
+GIT_TIMEOUT_S = 20
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def begin(folder: Path, question: str, workload: str, variant: str | None) -> Session:
+    """A new session.
+
+    Raises:
+        UsageError: there is one in ``folder``, or no such workload or variant.
+    """
+    found = load(workload)
+    chosen = found.variant(variant or found.optimized).name
+
+    def event(session: Session | None) -> ledger.Event:
+        if session is not None:
+            raise UsageError(
+                f"{folder} holds a session already: {session.start.question!r}", "choose another --session folder"
+            )
+        return New(question, workload, chosen, now())
+
+    return ledger.append(folder, event)
+
+
+def predict(folder: Path, text: str, metric: str, expect: str) -> Session:
+    """A prediction for the next change; its metric and expectation are checked first."""
+    measures.known(metric)
+    measures.expectation(expect)
+    return ledger.append(folder, lambda session: _begun(folder, session, Predict(text, metric, expect, now())))
+
+
+def decide(folder: Path, kept: bool, why: str) -> Session:
+    """Keep or revert the last change."""
+    return ledger.append(folder, lambda session: _begun(folder, session, Decide(kept, why, now())))
+
+
+def _begun(folder: Path, session: Session | None, event: ledger.Event) -> ledger.Event:
+    if session is None:
+        raise CaptureError(f"{folder} holds no session", 'begin one: moeprof session new "QUESTION" --workload NAME')
+    return event
+
+
+def attempt(folder: Path, request: Request, progress: Progress) -> Session:
+    """Capture the workload as it is now and measure it against what is kept.
+
+    Raises:
+        UsageError: the session waits for something else.
+        MoeprofError: the capture failed; nothing is written to the ledger then.
+    """
+    session = ledger.read(folder)
+    waiting = session.open
+    if session.base is not None and (waiting is None or waiting.trial is not None):
+        raise UsageError("the session does not wait for a trial", ledger.expected(session))
+    number = 0 if waiting is None else waiting.number
+    target = folder / CAPTURES / f"step-{number:02d}"
+    result = capture(replace(request, workload=session.start.workload, output=target, force=True), progress)
+    if result.exit_code != 0:
+        raise CaptureError(
+            f"the capture of step {number} failed: {result.message}", "mend it and try again; the ledger is as it was"
+        )
+    measured = _measured(session, result.folder)
+    kept = replace(measured, capture=str(result.folder.relative_to(folder)))
+    return ledger.append(folder, lambda state: _begun(folder, state, kept))
+
+
+def _measured(session: Session, capture_folder: Path) -> Try:
+    """The trial of a finished capture."""
+    found = study.load(capture_folder)
+    waiting, name = session.open, session.start.variant
+    metrics = [*measures.NAMES] + ([waiting.prediction.metric] if waiting is not None else [])
+    values = {metric: measures.value(found, name, metric) for metric in dict.fromkeys(metrics)}
+    git, change = state_of_git(Path.cwd())
+    trial = Try("", now(), git, change, values)
+    if waiting is None:
+        return trial
+    metric = waiting.prediction.metric
+    before = _before(session, metric, capture_folder.parents[1])
+    held = measures.expectation(waiting.prediction.expect).holds(before, values[metric])
+    return replace(trial, before=before, after=values[metric], held=held)
+
+
+def _before(session: Session, metric: str, folder: Path) -> float | None:
+    """The metric of what is kept so far: from its trial, or from its capture where no one asked for it then."""
+    reference = session.reference
+    if reference is None:
+        return None
+    if metric in reference.values:
+        return reference.values[metric]
+    return measures.value(study.load(folder / reference.capture), session.start.variant, metric)
+
+
+def state_of_git(folder: Path) -> tuple[str | None, str]:
+    """The commit that ``folder`` is at, "+dirty" where it has changes, and those changes as a diff; (None, "") outside of git."""
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD").strip()
+        change = _git(folder, "diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None, ""
+    cut = change if len(change) <= MAX_DIFF else change[:MAX_DIFF] + f"\n[cut: {len(change)} characters in all]\n"
+    return commit + ("+dirty" if change else ""), cut
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
+    ).stdout
