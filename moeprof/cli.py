@@ -54,8 +54,15 @@ def list_command(as_json: bool) -> None:
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
 @click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
 @output_option
-def doctor(as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | None) -> None:
+@click.option("--ceilings", is_flag=True, help="Measure what this machine reaches at best; remembered for it.")
+@click.option("--fresh", is_flag=True, help="Measure the ceilings anew.")
+def doctor(
+    as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | None, ceilings: bool, fresh: bool
+) -> None:
     """Say what this machine can do, what is missing, and how to mend it."""
+    if ceilings or fresh:
+        _print_ceilings(fresh, as_json)
+        return
     from moeprof import doctor as examination
     from moeprof.capture.store import OUTPUT
     from moeprof.codec import encode
@@ -65,6 +72,14 @@ def doctor(as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | No
         echo_json({"schema_version": 1, "checks": encode(checks)})
     else:
         click.echo(examination.text(checks))
+
+
+def _print_ceilings(fresh: bool, as_json: bool) -> None:
+    from moeprof import ceilings
+    from moeprof.codec import encode
+
+    found = ceilings.ceilings(fresh)
+    echo_json({"schema_version": 1, **encode(found)}) if as_json else click.echo(ceilings.text(found))
 
 
 @cli.command(context_settings={"ignore_unknown_options": False})

@@ -69,7 +69,7 @@ def _environment(found: Setup) -> Environment:
         moeprof=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu(),
+        cpu=cpu(),
         cpus=os.cpu_count() or 1,
         nsys=found.nsys.version if found.nsys else None,
         ncu=found.ncu.version if found.ncu else None,
@@ -85,7 +85,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
