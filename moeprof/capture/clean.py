@@ -82,12 +82,23 @@ class Clean:
         resolved: dict[str, Any] = reply["params"]
         return resolved
 
-    def _prove(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
-        for server in servers.values():  # they build side by side, which compiles for some; proofs come one at a time
+    def _build(self, servers: dict[str, Server], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What each worker says of what it built. They build side by side, which compiles for some; all are heard before the
+        first proof, so that a kernel that is chosen by timing is timed beside builds alone."""
+        for server in servers.values():
             server.tell({"do": "build", "params": params})
+        found = {}
         for name in list(servers):
             try:
-                built = servers[name].hear()
+                found[name] = servers[name].hear()
+            except MoeprofError as error:
+                self._fail(servers, name, error)
+        return found
+
+    def _prove(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+        """Build all, then prove one at a time."""
+        for name, built in self._build(servers, params).items():
+            try:
                 proven = servers[name].ask({"do": "prove"})
                 proof = decode(Proof, proven["proof"])
             except MoeprofError as error:
