@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is told
 LINK_BOUND = 0.95  # share of an iteration in which the link is busy, from which the link is the limit
+WORTH_SAYING = 0.01  # share of an iteration that copies take, from which they are told
 SLOWED = 1.03  # compute time against the baseline's, from which it is told
 
 
@@ -105,12 +106,17 @@ def _achieved(row: Row) -> str:
 
 def _hidden(row: Row) -> str:
     busy = sum(c.busy_ns for c in row.copies)
-    if not busy or row.hidden_ratio is None:
+    if not _copies_matter(row) or row.hidden_ratio is None:
         return ""
     exposed = sum(c.exposed_ns for c in row.copies)
     if not row.hidden_ratio:
         return f"none of its {ms(busy)} of copies runs beside compute"
     return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies run beside compute, {ms(exposed)} are exposed"
+
+
+def _copies_matter(row: Row) -> bool:
+    busy = sum(c.busy_ns for c in row.copies)
+    return bool(busy) and busy >= WORTH_SAYING * (row.traced_ns or 0)
 
 
 def _starved(row: Row) -> str:
@@ -139,7 +145,7 @@ def _by_kind(calls: tuple[CallCount, ...]) -> list[tuple[str, list[CallCount]]]:
 
 
 def _bound(row: Row, diff: Diff) -> str:
-    if row.link_gb_per_s is None or not row.traced_ns:
+    if row.link_gb_per_s is None or not row.traced_ns or not _copies_matter(row):
         return ""
     busy = row.link_busy_ratio or 0.0
     at_ceiling = f", {percent(row.link_ratio)} of its measured ceiling" if row.link_ratio else ""

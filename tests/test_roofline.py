@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from moeprof import diff, resources, study
+from moeprof import diff, resources, study, wording
 from moeprof.report import html, text, worktables
 from moeprof.roofline import roof
 from moeprof.study import Study
@@ -85,3 +85,14 @@ def test_figures_and_lists_of_a_step_are_shown(plain: Study) -> None:
     assert "800.0 TFLOP/s (gemm)" in page and "Yardstick: bmm 600.0" in page
     assert "1.25" in text.diff_text(found)
     assert worktables.limit(diff.contrast(plain)) == "" and worktables.series(diff.contrast(plain)) == {}
+
+
+def test_copies_that_take_no_time_are_not_told_and_have_no_link(plain: Study) -> None:
+    made = changed(plain, {"gemm": 800.0, "read": 4000.0}, 4 * 10**12, 10**9)
+    found = diff.contrast(made)
+    assert any("of copies" in reason for reason in found.reasons)  # here they take half of an iteration
+    assert '<section id="link">' not in html.render(made, found)
+    short = tuple(replace(c, busy_ns=10) for c in (found.row("graph") or pytest.fail("none")).copies)
+    row = replace(found.row("graph") or pytest.fail("none"), copies=short)
+    told = wording.reasons(replace(found, rows=(row,)))
+    assert len(told) == 1 and "copies" not in told[0] and "link" not in told[0]

@@ -119,6 +119,8 @@ def _overlap(diff: Diff) -> Section | None:
 
 
 def _link(diff: Diff, study: Study) -> Section | None:
+    if diff.roof is not None:  # work that no link bounds
+        return None
     ceiling = study.manifest.link_ceiling_gb_per_s
     figure = figures.link(diff, ceiling)
     note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
