@@ -20,6 +20,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from moeprof.workloads import _attention_kernels as attention
+from moeprof.workloads import _mla_kernels as latent
 from moeprof.workloads import _moe_gemm_kernels as gemm
 from moeprof.workloads import _moe_hopper_kernels as hopper
 from moeprof.workloads import _moe_kernels as around
@@ -44,7 +45,7 @@ CACHE = {
     "capacity": "i32",
 }
 LATENT = {**dict.fromkeys(("q_ptr", "c_ptr"), "*bf16"), "length_ptr": "*i32", **PARTS, "capacity": "i32"}
-DECODE = {"HKV": 8, "G": 4, "GP": 16, "D": 128, "BP": 32, "BN": 64, "CHUNK": 128, "PROGRAMS": 264}
+DECODE = {"HKV": 8, "G": 4, "GP": 16, "D": 128, "BP": 32, "BN": 64, "CHUNK": 128, "PROGRAMS": 264, "INSIDE": True}
 # kernel, signature of what is no constant, constants, number of warps
 PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     *(
@@ -61,7 +62,9 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     (gemm.down, {"h_desc": "tensordesc<bf16[128, 64]>", "w_desc": "tensordesc<bf16[128, 64]>", "y_ptr": "*bf16",
                  **dict.fromkeys(("tile_expert_ptr", "tiles_ptr"), "*i32")}, {"INNER": 768, "N": 2048, **TILE, "FLATTEN": False}, 8),
     *((attention.decode, CACHE, {**DECODE, "PAGE": page, "SWAP": swap}, 4) for page, swap in ((0, False), (64, True), (16, False))),
-    (attention.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "SWAP": False, "PROGRAMS": 132}, 8),
+    (latent.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "SWAP": False, "PROGRAMS": 132, "INSIDE": True}, 8),
+    (attention.combine, {"length_ptr": "*i32", "out_ptr": "*bf16", "part_ptr": "*fp32", "stat_ptr": "*fp32", "batch_size": "i32"},
+     {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 16, "PROGRAMS": 132}, 4),
     (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
 ]  # fmt: skip
 GLUON = [

@@ -14,7 +14,7 @@ from moeprof.worker import Session  # noqa: E402
 from moeprof.workload import load  # noqa: E402
 from moeprof.workloads import _attention as attention  # noqa: E402
 from moeprof.workloads import _attention_kernels as kernels  # noqa: E402
-from moeprof.workloads import decode_attention, mla_decode  # noqa: E402
+from moeprof.workloads import _mla_kernels, decode_attention, mla_decode  # noqa: E402
 
 ATTENTION, MLA = load("decode_attention"), load("mla_decode")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -118,14 +118,22 @@ class Launch:
         self.counts = torch.zeros(units, dtype=torch.int32, device=DEVICE)
 
 
+def combine(lengths: Any, out: Any, made: Launch, units: int, group: int) -> None:
+    """Add up what the programs left, two parts at a time."""
+    kernels.combine[(out.shape[0] * out.shape[1],)](
+        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=1, HOLDERS=2,
+        PROGRAMS=made.programs,
+    )  # fmt: skip
+
+
 LENGTHS = ["50,7,130,64", "64,64", "1,1,300", "128,128,128,128"]
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("programs", [5, 60])
 @pytest.mark.parametrize("swap", [False, True])
-@pytest.mark.parametrize("page", [0, 8, 32])
-def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool, page: int) -> None:
+@pytest.mark.parametrize(("page", "inside"), [(0, True), (8, True), (32, False)])
+def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool, page: int, inside: bool) -> None:
     p = ATTENTION.params("tiny", {"lengths": lengths, "dtype": "float16", "q_heads": "6", "kv_heads": "2"})
     it = decode_attention.cache(p, DEVICE)
     k, v, table = (it.k, it.v, it.lengths) if page == 0 else decode_attention.paged(it, page, 0)
@@ -134,8 +142,10 @@ def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool,
         it.out.fill_(float("nan"))
         kernels.decode[(programs,)](
             it.q, k, v, it.lengths, table, it.out, made.parts, made.stats, made.counts, 32**-0.5 * attention.LOG2E, len(it.q), table.shape[-1],
-            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, PROGRAMS=programs,
+            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
         )  # fmt: skip
+        if not inside:
+            combine(it.lengths, it.out, made, 2, 3)
         expected = decode_attention.reference(p, it)
         assert float((it.out.float() - expected).norm() / expected.norm()) < 1e-3
         assert not made.counts.any()
@@ -144,15 +154,18 @@ def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool,
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("programs", [1, 7])
 @pytest.mark.parametrize("swap", [False, True])
-def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, inside: bool) -> None:
     p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
     q, c, counts, out = given = mla_decode.latents(p, DEVICE)
     made = Launch(programs, 2 * len(q), 64)
     out.fill_(float("nan"))
-    kernels.mla[(programs,)](
+    _mla_kernels.mla[(programs,)](
         q, c, counts, out, made.parts, made.stats, made.counts, mla_decode.scale(p) * attention.LOG2E, len(q), c.shape[1],
-        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, PROGRAMS=programs,
+        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
     )  # fmt: skip
+    if not inside:
+        combine(counts, out, made, 2, 2)
     expected = mla_decode.reference(p, given, mla_decode.scale(p))
     assert float((out.float() - expected).norm() / expected.norm()) < 1e-3 and not made.counts.any()
 

@@ -1,9 +1,9 @@
-"""Decode attention over a KV cache in one pass, in Triton: grouped-query attention and multi-head latent attention (MLA).
+"""Decode attention over a KV cache in one pass, in Triton; what latent attention (_mla_kernels) shares with it.
 
 The blocks of all sequences and heads form one line, which the programs cut into equal parts: unequal lengths cost nothing, and
 no number of splits has to be chosen. A unit is what shares keys: one (sequence, kv head), or one (sequence, block of heads) of
-MLA. A program that holds a unit whole writes its output; where several share one, each leaves a partial sum, and the last to
-arrive adds them up, in the order of the programs.
+MLA. A program that holds a unit whole writes its output; where several share one, each leaves a partial sum. Few are added up by
+the last to arrive, many by a second launch, which reads them side by side; both in the order of the programs.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def _gathered(
 
 @triton.jit
 def _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, last, program, total, programs, most, weight, acc, heads,
-            G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr):  # fmt: skip
-    """Write the unit's output [G, D], or leave this part of it; the last of its programs writes what all left."""
+            G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, INSIDE: tl.constexpr):  # fmt: skip
+    """Write the unit's output [G, D], or leave this part of it; INSIDE: the last of its programs writes what all left."""
     width = tl.arange(0, D)
     target = out_ptr + (unit * G + heads[:, None]).to(tl.int64) * D + width[None, :]
     mask = (heads < G)[:, None]
@@ -112,14 +112,46 @@ def _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, last,
         tl.store(target, (acc / weight[:, None]).to(out_ptr.dtype.element_ty), mask)
     else:
         _leave(part_ptr, stat_ptr, 2 * program + (at == first).to(tl.int32), most, weight, acc, heads, width, G, GP, D)
-        tl.debug_barrier()  # every thread's part is written before one thread says so
-        others = _holder(last - 1, total, programs) - _holder(first, total, programs)
-        if tl.atomic_add(count_ptr + unit, 1, sem="acq_rel") == others:
-            tl.debug_barrier()
-            weight, acc = _gathered(part_ptr, stat_ptr, first, last, total, programs, heads, width, G, GP, D)
-            weight = tl.where(heads < G, weight, 1.0)
-            tl.store(target, (acc / weight[:, None]).to(out_ptr.dtype.element_ty), mask)
-            tl.store(count_ptr + unit, 0)
+        if INSIDE:
+            tl.debug_barrier()  # every thread's part is written before one thread says so
+            others = _holder(last - 1, total, programs) - _holder(first, total, programs)
+            if tl.atomic_add(count_ptr + unit, 1, sem="acq_rel") == others:
+                tl.debug_barrier()
+                weight, acc = _gathered(part_ptr, stat_ptr, first, last, total, programs, heads, width, G, GP, D)
+                weight = tl.where(heads < G, weight, 1.0)
+                tl.store(target, (acc / weight[:, None]).to(out_ptr.dtype.element_ty), mask)
+                tl.store(count_ptr + unit, 0)
+
+
+@triton.jit
+def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
+            BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, PROGRAMS: tl.constexpr):  # fmt: skip
+    """The outputs of the units that several programs share, from what these left: one head a program of this launch, HOLDERS
+    parts at a time. SIDE units of a sequence go side by side through its blocks, each in a program of its own."""
+    unit, head = tl.program_id(0) // G, tl.program_id(0) % G
+    b, u = unit // UNITS, unit % UNITS
+    batch, width = tl.arange(0, BP), tl.arange(0, D)
+    sizes = (tl.load(length_ptr + batch, batch < batch_size, 0) + BN - 1) // BN
+    ends = tl.cumsum(sizes, 0) * (UNITS // SIDE)
+    total, blocks = tl.max(ends, 0), tl.sum(tl.where(batch == b, sizes, 0), 0)
+    first = tl.sum(tl.where(batch == b, ends, 0), 0) - blocks * (UNITS // SIDE) + u // SIDE * blocks
+    programs = tl.minimum(total, PROGRAMS // SIDE)
+    low, high = _holder(first, total, programs), _holder(first + blocks - 1, total, programs)
+    if (blocks > 0) & (high > low):
+        most, weight, acc = float("-inf"), 0.0, tl.zeros((D,), tl.float32)
+        for base in range(low, high + 1, HOLDERS):
+            program = base + tl.arange(0, HOLDERS)
+            there = program <= high
+            slot = 2 * (program * SIDE + u % SIDE) + (_part(program, total, programs) <= first).to(tl.int32)
+            row = slot * GP + head
+            part = tl.load(part_ptr + row[:, None].to(tl.int64) * D + width[None, :], there[:, None], 0.0)
+            theirs = tl.load(stat_ptr + row + slot * GP, there, float("-inf"))
+            load = tl.load(stat_ptr + row + slot * GP + GP, there, 0.0)
+            newest = tl.maximum(most, tl.max(theirs, 0))
+            keep, factor = tl.exp2(most - newest), tl.exp2(theirs - newest)
+            acc = acc * keep + tl.sum(part * factor[:, None], 0)
+            most, weight = newest, weight * keep + tl.sum(load * factor, 0)
+        tl.store(out_ptr + tl.program_id(0).to(tl.int64) * D + width, (acc / weight).to(out_ptr.dtype.element_ty))
 
 
 @triton.jit
@@ -152,7 +184,7 @@ def _paged(q, k_ptr, v_ptr, table_ptr, h, block, full, length, most, weight, acc
 @triton.jit
 def decode(q_ptr, k_ptr, v_ptr, length_ptr, table_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, table_width, capacity,
            HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr,
-           CHUNK: tl.constexpr, SWAP: tl.constexpr, PROGRAMS: tl.constexpr):  # fmt: skip
+           CHUNK: tl.constexpr, SWAP: tl.constexpr, PROGRAMS: tl.constexpr, INSIDE: tl.constexpr):  # fmt: skip
     """out [B, HKV * G, D] = softmax(q k^T scale) v over each sequence's own length; ``scale`` includes log2(e).
 
     PAGE 0: the cache is [B, HKV, capacity, D]; else pages [N, HKV, PAGE, D] that the table [B, table_width] names.
@@ -206,69 +238,5 @@ def decode(q_ptr, k_ptr, v_ptr, length_ptr, table_ptr, out_ptr, part_ptr, stat_p
                 row = (tl.load(table + position // PAGE, alive, 0).to(tl.int64) * HKV + h) * PAGE + position % PAGE
             most, weight, acc = _attend(q, k_ptr, v_ptr, row, alive, most, weight, acc, scale, D, SWAP, True)
         _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, first + blocks, program, total, programs, most, weight,
-                acc.T if SWAP else acc, heads, G, GP, D)  # fmt: skip
-        at = upto
-
-
-@triton.jit
-def _latent(
-    q,
-    q_rope,
-    c_ptr,
-    row,
-    alive,
-    most,
-    weight,
-    acc,
-    scale,
-    DV: tl.constexpr,
-    DR: tl.constexpr,
-    SWAP: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """One block of latents: the first DV columns are keys and values, the last DR keys alone."""
-    c = _tile(c_ptr, row, tl.arange(0, DV), DV + DR, alive, MASKED)
-    rope = _tile(c_ptr + DV, row, tl.arange(0, DR), DV + DR, alive, MASKED)
-    if SWAP:
-        scores = tl.dot(rope, q_rope.T, tl.dot(c, q.T)) * scale
-    else:
-        scores = tl.dot(q_rope, rope.T, tl.dot(q, c.T)) * scale
-    p, most, weight, acc = _softmax(scores, alive, most, weight, acc, SWAP, MASKED)
-    return most, weight, tl.dot(c.T, p.to(c.dtype), acc) if SWAP else tl.dot(p.to(c.dtype), c, acc)
-
-
-@triton.jit
-def mla(q_ptr, c_ptr, length_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, capacity,
-        UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, DV: tl.constexpr, DR: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
-        SWAP: tl.constexpr, PROGRAMS: tl.constexpr):  # fmt: skip
-    """out [B, UNITS * G, DV] = softmax(q c^T scale) c[:, :DV] over latents c [B, capacity, DV + DR]."""
-    batch, heads = tl.arange(0, BP), tl.arange(0, GP)
-    lengths = tl.load(length_ptr + batch, batch < batch_size, 0)
-    ends = tl.cumsum((lengths + BN - 1) // BN, 0) * UNITS
-    total = tl.max(ends, 0)
-    program, programs = tl.program_id(0), tl.minimum(total, PROGRAMS)
-    at = _part(program, total, programs)
-    stop = tl.where(program < programs, _part(program + 1, total, programs), at)
-    while at < stop:
-        b, u, first, blocks, length = _unit(at, lengths, ends, batch, UNITS, BN)
-        upto = tl.minimum(stop, first + blocks)
-        unit = b * UNITS + u
-        q_row = q_ptr + (unit * G + heads[:, None]).to(tl.int64) * (DV + DR)
-        q = tl.load(q_row + tl.arange(0, DV)[None, :], (heads < G)[:, None], 0.0)
-        q_rope = tl.load(q_row + DV + tl.arange(0, DR)[None, :], (heads < G)[:, None], 0.0)
-        most = tl.full((GP,), float("-inf"), tl.float32)
-        weight = tl.zeros((GP,), tl.float32)
-        acc = tl.zeros((DV, GP) if SWAP else (GP, DV), tl.float32)
-        full = tl.minimum(upto - first, length // BN)
-        for block in tl.range(at - first, full):
-            row = b.to(tl.int64) * capacity + block * BN + tl.arange(0, BN)
-            most, weight, acc = _latent(q, q_rope, c_ptr, row, row >= 0, most, weight, acc, scale, DV, DR, SWAP, False)
-        if upto - first > full:
-            position = (upto - first - 1) * BN + tl.arange(0, BN)
-            row = b.to(tl.int64) * capacity + position
-            most, weight, acc = _latent(
-                q, q_rope, c_ptr, row, position < length, most, weight, acc, scale, DV, DR, SWAP, True
-            )
-        _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, first + blocks, program, total, programs, most, weight,
-                acc.T if SWAP else acc, heads, G, GP, DV)  # fmt: skip
+                acc.T if SWAP else acc, heads, G, GP, D, INSIDE)  # fmt: skip
         at = upto

@@ -9,11 +9,14 @@ import torch
 import triton
 
 from moeprof.workloads import _attention_kernels as kernels
+from moeprof.workloads import _mla_kernels
 from moeprof.workloads._attention import LOG2E, Cache
 from moeprof.workloads._timing import seconds
 from moeprof.workloads._tuning import fastest
 
 CHUNK = 128  # blocks whose page-table entries are read ahead
+FEW = 3  # parts of a unit that the last of its programs adds up itself; more take a launch of their own, side by side
+HOLDERS = 16  # parts that it reads at a time
 Way = dict[str, Any]
 # block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile
 DECODE = (
@@ -59,6 +62,14 @@ def chosen(
     return fastest(found, ways(table), lambda way: seconds(make(way), "cuda", 10, graph=True))
 
 
+def holders(way: Way, lengths: Sequence[int], units: int, lines: int) -> int:
+    """Programs that share one unit, at most: ``units`` of a sequence, of which ``lines`` stand in line."""
+    blocks = [-(-length // way["bn"]) for length in lengths]
+    total, longest = sum(blocks) * lines, max(blocks)
+    each = max(1.0, total / (programs(way) // (units // lines)))  # blocks of a program
+    return int(longest / each) + 2
+
+
 def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callable[[], object], Scratch]:
     """What launches the kernel over a cache [B, HKV, capacity, D], or over pages [N, HKV, page, D] with a table [B, W]."""
     q, k = it.q, it.k
@@ -67,16 +78,26 @@ def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callab
     group = heads // kv_heads
     rows = max(16, triton.next_power_of_2(group))
     scratch = Scratch(programs(way), batch * kv_heads, rows, width)
+    inside = holders(way, it.lengths.tolist(), kv_heads, kv_heads) <= FEW
 
     def launch() -> object:
-        return kernels.decode[(scratch.programs,)](
+        kernels.decode[(scratch.programs,)](
             q, k, it.v, it.lengths, it.lengths if table is None else table, it.out, *scratch.tensors, scale * LOG2E, batch,
             0 if table is None else table.shape[1], 0 if table is not None else k.shape[2], HKV=kv_heads, G=group, GP=rows, D=width,
             BP=triton.next_power_of_2(batch), BN=way["bn"], PAGE=0 if table is None else k.shape[2], CHUNK=CHUNK, SWAP=way["swap"],
-            PROGRAMS=scratch.programs, num_warps=way["warps"], num_stages=way["stages"],
+            PROGRAMS=scratch.programs, INSIDE=inside, num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
+        return None if inside else combine(way, it.lengths, it.out, scratch, kv_heads, group)
 
     return launch, scratch
+
+
+def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, units: int, group: int, side: int = 1) -> object:
+    """Launch what adds up the parts of the units [B * units] that several programs share; out [B, units * group, D]."""
+    return kernels.combine[(out.shape[0] * out.shape[1],)](
+        lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=units, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
+        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=HOLDERS, PROGRAMS=scratch.programs,
+    )  # fmt: skip
 
 
 def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
@@ -84,14 +105,17 @@ def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     batch, heads, full = q.shape
     width = out.shape[-1]
     group = min(64, heads)
+    units = heads // group
     rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way), batch * (heads // group), rows, width)
+    scratch = Scratch(programs(way), batch * units, rows, width)
+    inside = holders(way, lengths.tolist(), units, units) <= FEW
 
     def launch() -> object:
-        return kernels.mla[(scratch.programs,)](
-            q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=heads // group, G=group, GP=rows, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, num_warps=way["warps"],
-            num_stages=way["stages"],
+        _mla_kernels.mla[(scratch.programs,)](
+            q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, INSIDE=inside,
+            num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
+        return None if inside else combine(way, lengths, out, scratch, units, group)
 
     return launch, scratch
