@@ -67,6 +67,45 @@ __device__ void scan_lengths(const Work& work, int* ends) {
     }
 }
 
+// Add up what blocks ``from`` to ``to`` left of a unit: each row's statistics by one warp, then all columns, eight parts in flight. The
+// first block's part begins with the unit.
+template <int D>
+__device__ void gather(const Work& work, int from, int to, float* merged, __nv_bfloat16* out) {
+    const int lane = threadIdx.x % 32;
+    for (int r = threadIdx.x / 32; r < work.group; r += WARPS) {
+        float most = -INFINITY, weight = 0.0f;
+        for (int program = from + lane; program <= to; program += 32) {
+            const float* stats = work.stats + (2 * int64_t(program) + (program == from)) * 2 * ROWS + r;
+            const float theirs = __ldcg(stats), newest = fmaxf(most, theirs);
+            weight = weight * (most == -INFINITY ? 0.0f : power(most - newest)) + __ldcg(stats + ROWS) * power(theirs - newest);
+            most = newest;
+        }
+        float top = most;
+#pragma unroll
+        for (int apart = 16; apart; apart /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, apart));
+        weight = most == -INFINITY ? 0.0f : weight * power(most - top);
+#pragma unroll
+        for (int apart = 16; apart; apart /= 2) weight += __shfl_xor_sync(0xffffffffu, weight, apart);
+        if (lane == 0) {
+            merged[r] = top;
+            merged[ROWS + r] = weight;
+        }
+    }
+    sync_consumers();
+    for (int i = 4 * threadIdx.x; i < work.group * D; i += 4 * CONSUMERS) {
+        const float top = merged[i / D], share = 1.0f / merged[ROWS + i / D];
+        float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 8
+        for (int program = from; program <= to; ++program) {
+            const int64_t slot = 2 * int64_t(program) + (program == from);
+            const float factor = power(__ldcg(&work.stats[slot * 2 * ROWS + i / D]) - top);
+            const float4 part = __ldcg(reinterpret_cast<const float4*>(&work.parts[slot * ROWS * D + i]));
+            sum.x += part.x * factor, sum.y += part.y * factor, sum.z += part.z * factor, sum.w += part.w * factor;
+        }
+        *reinterpret_cast<uint2*>(&out[i]) = {pack(sum.x * share, sum.y * share), pack(sum.z * share, sum.w * share)};
+    }
+}
+
 // Write the unit's output, or leave this part of it and, as the last to come, add up all parts.
 template <int D>
 __device__ void finish(const Work& work, const Line& line, const Unit& unit, int64_t at, int64_t upto, State<D>& state, float* sums, float* merged) {
@@ -90,18 +129,7 @@ __device__ void finish(const Work& work, const Line& line, const Unit& unit, int
     sync_consumers();
     if (mine) {
         __threadfence();
-        for (int i = threadIdx.x; i < work.group * D; i += CONSUMERS) {
-            float most = -INFINITY, weight = 0.0f, sum = 0.0f;
-            for (int program = from; program <= to; ++program) {
-                const int64_t theirs = 2 * int64_t(program) + (line.begin(program) <= first);
-                const float their_most = __ldcg(&work.stats[theirs * 2 * ROWS + i / D]), newest = fmaxf(most, their_most);
-                const float keep = most == -INFINITY ? 0.0f : power(most - newest), add = power(their_most - newest);
-                weight = weight * keep + __ldcg(&work.stats[theirs * 2 * ROWS + ROWS + i / D]) * add;
-                sum = sum * keep + __ldcg(&work.parts[theirs * ROWS * D + i]) * add;
-                most = newest;
-            }
-            out[i] = __float2bfloat16(sum / weight);
-        }
+        gather<D>(work, from, to, merged, out);
         if (threadIdx.x == 0) work.counts[index] = 0;
     }
     sync_consumers();

@@ -89,8 +89,9 @@ def _gathered(
     weight = tl.zeros((GP,), tl.float32)
     acc = tl.zeros((GP, D), tl.float32)
     mask = (heads < G)[:, None]
-    for program in range(_holder(first, total, programs), _holder(last - 1, total, programs) + 1):
-        slot = 2 * program + (_part(program, total, programs) <= first).to(tl.int32)
+    low = _holder(first, total, programs)
+    for program in range(low, _holder(last - 1, total, programs) + 1):
+        slot = 2 * program + (program == low).to(tl.int32)  # the first one's part begins with the unit
         theirs = tl.load(stat_ptr + slot * 2 * GP + heads, heads < G, float("-inf"))
         load = tl.load(stat_ptr + slot * 2 * GP + GP + heads, heads < G, 0.0)
         part = tl.load(part_ptr + (slot * GP + heads[:, None]).to(tl.int64) * D + width[None, :], mask, 0.0)
@@ -142,7 +143,9 @@ def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, UNITS: tl.const
         for base in range(low, high + 1, HOLDERS):
             program = base + tl.arange(0, HOLDERS)
             there = program <= high
-            slot = 2 * (program * SIDE + u % SIDE) + (_part(program, total, programs) <= first).to(tl.int32)
+            slot = 2 * (program * SIDE + u % SIDE) + (program == low).to(
+                tl.int32
+            )  # the first one's begins with the unit
             row = slot * GP + head
             part = tl.load(part_ptr + row[:, None].to(tl.int64) * D + width[None, :], there[:, None], 0.0)
             theirs = tl.load(stat_ptr + row + slot * GP, there, float("-inf"))
