@@ -20,6 +20,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from moeprof.workloads import _attention_kernels as attention
+from moeprof.workloads import _mla_hopper_kernels as latent_hopper
 from moeprof.workloads import _mla_kernels as latent
 from moeprof.workloads import _moe_gemm_kernels as gemm
 from moeprof.workloads import _moe_hopper_kernels as hopper
@@ -67,7 +68,14 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
      {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 16, "PROGRAMS": 132}, 4),
     (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
 ]  # fmt: skip
+LATENTS = {"c_desc": f"tensordesc<bf16[64, 512],{LAYOUT}>", "rope_desc": f"tensordesc<bf16[64, 64],{LAYOUT}>", "length_ptr": "*i32", "out_ptr": "*bf16",
+           "part_ptr": "*fp32", "stat_ptr": "*fp32", "scale": "fp32", "batch_size": "i32", "capacity": "i32"}  # fmt: skip
 GLUON = [
+    *(
+        (latent_hopper.mla, {"q_desc": f"tensordesc<bf16[{rows}, 512],{LAYOUT}>", "q_rope_desc": f"tensordesc<bf16[{rows}, 64],{LAYOUT}>", **LATENTS},
+         {"UNITS": units, "GP": rows, "DV": 512, "DR": 64, "BP": 128, "BN": 64, "SWAP": rows < 64, "STAGES": 2, "PROGRAMS": 132}, warps)
+        for rows, units, warps in ((16, 1, 4), (32, 1, 4), (64, 2, 8))
+    ),
     (hopper.gate_up, {"x_ptr": "*bf16", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>", "h_desc": f"tensordesc<bf16[64, 128],{LAYOUT}>",
                       **dict.fromkeys(("token_ptr", "tile_expert_ptr", "tile_rows_ptr", "tiles_ptr"), "*i32")}, {"KDIM": 2048, "N": 1536, **HOPPER}, 4),
     (hopper.down, {"h_desc": f"tensordesc<bf16[128, 64],{LAYOUT}>", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>",

@@ -9,7 +9,6 @@ import torch
 import triton
 
 from moeprof.workloads import _attention_kernels as kernels
-from moeprof.workloads import _mla_kernels
 from moeprof.workloads._attention import LOG2E, Cache
 from moeprof.workloads._timing import seconds
 from moeprof.workloads._tuning import fastest
@@ -27,7 +26,6 @@ DECODE = (
     (128, 8, 3, 1, True),
     (32, 2, 4, 4, False),
 )
-LATENT = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
 
 
 def ways(table: Sequence[tuple[int, int, int, int, bool]]) -> list[Way]:
@@ -54,12 +52,10 @@ def programs(way: Way) -> int:
     return int(way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
 
 
-def chosen(
-    key: Sequence[Any], table: Sequence[tuple[int, int, int, int, bool]], make: Callable[[Way], Callable[[], object]]
-) -> Way:
-    """The fastest way of a table, each timed as a CUDA graph."""
-    found = [torch.cuda.get_device_name(), triton.__version__, *key]
-    return fastest(found, ways(table), lambda way: seconds(make(way), "cuda", 10, graph=True))
+def chosen(key: Sequence[Any], found: Sequence[Way], make: Callable[[Way], Callable[[], object]]) -> Way:
+    """The fastest way, each timed as a CUDA graph."""
+    whole = [torch.cuda.get_device_name(), triton.__version__, *key]
+    return fastest(whole, found, lambda way: seconds(make(way), "cuda", 10, graph=True))
 
 
 def holders(way: Way, lengths: Sequence[int], units: int, lines: int) -> int:
@@ -98,24 +94,3 @@ def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, units: int, grou
         lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=units, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
         BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=HOLDERS, PROGRAMS=scratch.programs,
     )  # fmt: skip
-
-
-def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
-    """What launches the MLA kernel: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
-    batch, heads, full = q.shape
-    width = out.shape[-1]
-    group = min(64, heads)
-    units = heads // group
-    rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way), batch * units, rows, width)
-    inside = holders(way, lengths.tolist(), units, units) <= FEW
-
-    def launch() -> object:
-        _mla_kernels.mla[(scratch.programs,)](
-            q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, INSIDE=inside,
-            num_warps=way["warps"], num_stages=way["stages"],
-        )  # fmt: skip
-        return None if inside else combine(way, lengths, out, scratch, units, group)
-
-    return launch, scratch

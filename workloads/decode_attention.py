@@ -139,7 +139,7 @@ def build_split_kv(params: Params, device: str) -> Step:
 
     it, scale = cache(params, device), params["head_dim"] ** -0.5
     key = ["decode", *it.q.shape, *it.k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale)[0])
+    way = split.chosen(key, split.ways(split.DECODE), lambda way: split.decode(way, it, scale)[0])
 
     def make(it: Cache) -> Callable[[], None]:
         return captured(split.decode(way, it, scale)[0])
@@ -177,7 +177,7 @@ def build_paged(params: Params, device: str) -> Step:
     k, v, table = paged(it, params["page"], params["seed"])
     it = replace(it, k=k, v=v)
     key = ["paged", *it.q.shape, *k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale, table)[0])
+    way = split.chosen(key, split.ways(split.DECODE), lambda way: split.decode(way, it, scale, table)[0])
 
     def make(it: Cache) -> Callable[[], None]:
         return captured(split.decode(way, it, scale, table)[0])

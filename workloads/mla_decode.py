@@ -69,14 +69,15 @@ def build_absorbed(params: Params, device: str) -> Step:
 
 
 def build_fused(params: Params, device: str) -> Step:
-    """One Triton kernel."""
-    from moeprof.workloads import _attention_split as split
+    """One pass in Triton, on sm_90 in its lower level Gluon."""
+    from moeprof.workloads._attention_split import chosen
+    from moeprof.workloads._mla_split import latent, latent_ways
 
     given = latents(params, device)
     q, c, lengths, out = given
     key = ["mla", *q.shape, *c.shape, str(lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.LATENT, lambda way: split.latent(way, q, c, lengths, out, scale(params))[0])
-    return _step(params, device, given, lambda c: captured(split.latent(way, q, c, lengths, out, scale(params))[0]))
+    way = chosen(key, latent_ways(q, out), lambda way: latent(way, q, c, lengths, out, scale(params))[0])
+    return _step(params, device, given, lambda c: captured(latent(way, q, c, lengths, out, scale(params))[0]))
 
 
 def reference(params: Params, given: tuple[Any, ...], factor: float, skip_last: int = 0) -> Any:

@@ -1,0 +1,86 @@
+"""Launch the latent-attention kernels: plain Triton, and on sm_90 the one in Gluon where its sizes fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+
+from moeprof.workloads import _mla_kernels as kernels
+from moeprof.workloads._attention import LOG2E
+from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, ways
+
+# block of latents, warps, stages, programs an SM, latents as the rows of the tensor cores' tile
+PLAIN = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
+WIDTHS = (512, 64)  # latent and rotary columns that the sm_90 kernel's shared memory is cut for
+FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more come in blocks of 64 rows
+
+
+def latent_ways(q: Any, out: Any) -> list[Way]:
+    """The ways worth timing for q [B, H, DV + DR], out [B, H, DV]."""
+    heads, width = out.shape[1:]
+    found = [{**way, "hopper": False} for way in ways(PLAIN)]
+    fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
+    if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
+        few = heads in FEW_HEADS
+        found.insert(0, {**ways([(64, 4 if few else 8, 2, 1, few)])[0], "hopper": True})
+    return found
+
+
+def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
+    """What launches one way: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
+    return (_hopper if way["hopper"] else _plain)(way, q, c, lengths, out, scale)
+
+
+def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
+    batch, heads, full = q.shape
+    width = out.shape[-1]
+    group = min(64, heads)
+    units = heads // group
+    rows = max(16, triton.next_power_of_2(group))
+    scratch = Scratch(programs(way), batch * units, rows, width)
+    inside = holders(way, lengths.tolist(), units, units) <= FEW
+
+    def launch() -> object:
+        kernels.mla[(scratch.programs,)](
+            q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, INSIDE=inside,
+            num_warps=way["warps"], num_stages=way["stages"],
+        )  # fmt: skip
+        return None if inside else combine(way, lengths, out, scratch, units, group)
+
+    return launch, scratch
+
+
+def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
+    from moeprof.workloads import _mla_hopper_kernels as gluon
+
+    batch, heads, full = q.shape
+    width = out.shape[-1]
+    group = heads if way["swap"] else 64
+    units = heads // group
+    scratch = Scratch(programs(way) // units * units, batch * units, group, width)
+    tiles = [
+        _tile(whole.view(-1, full), rows, columns)
+        for whole, rows in ((q, group), (c, way["bn"]))
+        for columns in (width, full - width)
+    ]
+
+    def launch() -> object:
+        gluon.mla[(scratch.programs,)](
+            *tiles, lengths, out, *scratch.tensors[:2], scale * LOG2E, batch, c.shape[1], UNITS=units, GP=group, DV=width, DR=full - width,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], PROGRAMS=scratch.programs,
+            num_warps=way["warps"],
+        )  # fmt: skip
+        return combine(way, lengths, out, scratch, units, group, side=units)
+
+    return launch, scratch
+
+
+def _tile(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(tensor, [rows, columns], gl.NVMMASharedLayout(128, 16, 2))
