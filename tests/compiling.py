@@ -74,7 +74,7 @@ GLUON = [
     *(
         (latent_hopper.mla, {"q_desc": f"tensordesc<bf16[{rows}, 512],{LAYOUT}>", "q_rope_desc": f"tensordesc<bf16[{rows}, 64],{LAYOUT}>", **LATENTS},
          {"UNITS": units, "GP": rows, "DV": 512, "DR": 64, "BP": 128, "BN": 64, "SWAP": rows < 64, "STAGES": 2, "PROGRAMS": 132}, warps)
-        for rows, units, warps in ((16, 1, 4), (32, 1, 4), (64, 2, 8))
+        for rows, units, warps in ((16, 1, 4), (16, 1, 8), (32, 1, 8), (64, 2, 8))
     ),
     (hopper.gate_up, {"x_ptr": "*bf16", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>", "h_desc": f"tensordesc<bf16[64, 128],{LAYOUT}>",
                       **dict.fromkeys(("token_ptr", "tile_expert_ptr", "tile_rows_ptr", "tiles_ptr"), "*i32")}, {"KDIM": 2048, "N": 1536, **HOPPER}, 4),

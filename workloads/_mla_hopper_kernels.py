@@ -143,8 +143,8 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
         GP: gl.constexpr, DV: gl.constexpr, DR: gl.constexpr, BP: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr, STAGES: gl.constexpr, PROGRAMS: gl.constexpr):
     """out [B, UNITS * GP, DV] = softmax(q c^T scale) c[:, :DV] over latents c [B * capacity, DV + DR], whole units; parts of the others."""
     GROUPS: gl.constexpr = gl.num_warps() // 4
-    score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, GROUPS], [16, GP if SWAP else BN // GROUPS, 16])
-    acc_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, GROUPS], [16, GP if SWAP else DV // GROUPS, 16])
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, GROUPS], [16, GP // GROUPS if SWAP else BN // GROUPS, 16])
+    acc_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, GROUPS], [16, GP // GROUPS if SWAP else DV // GROUPS, 16])
     head_layout: gl.constexpr = gl.SliceLayout(0 if SWAP else 1, score_layout)
     q_smem = gl.allocate_shared_memory(q_desc.dtype, [GP, DV], q_desc.layout)
     q_rope_smem = gl.allocate_shared_memory(q_desc.dtype, [GP, DR], q_rope_desc.layout)

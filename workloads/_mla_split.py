@@ -25,7 +25,8 @@ def latent_ways(q: Any, out: Any) -> list[Way]:
     fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
     if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
         few = heads in FEW_HEADS
-        found.insert(0, {**ways([(64, 4 if few else 8, 2, 1, few)])[0], "hopper": True})
+        rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
+        found = [*({**way, "hopper": True} for way in ways(rows)), *found]
     return found
 
 
