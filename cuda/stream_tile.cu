@@ -88,8 +88,9 @@ __device__ void finish(const Work& work, const Part& part, int slice, int64_t at
     __threadfence();
     if (threadIdx.x < COLS) {
         float total = 0.0f;
+#pragma unroll 8
         for (int program = from; program <= to; ++program) {
-            const int slot = 2 * program + (part.begin(program) <= first);
+            const int slot = 2 * program + (program == from);  // the first block's part begins with the slice
             total += __ldcg(&work.parts[int64_t(slot) * COLS + threadIdx.x]);
         }
         work.out[int64_t(slice) * COLS + threadIdx.x] = total * work.scale;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -133,3 +134,17 @@ def test_the_operator_is_accepted_by_the_compiler() -> None:
 
     found = torch.compile(run, fullgraph=True)(*given)
     assert torch.allclose(found.double(), 2 * decode_kernel.reference(given), rtol=1e-4, atol=1e-6)
+
+
+def test_the_tutorials_changes_fit_the_source(tmp_path: Path) -> None:
+    tutorial = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "first_investigation.py"))
+    source = tmp_path / "stream_tile.cu"
+    source.write_text((resources.folder("cuda") / "stream_tile.cu").read_text(encoding="utf-8"), encoding="utf-8")
+    tutorial["apply"](source, tutorial["DRAFT"])
+    drafted = source.read_text(encoding="utf-8")
+    assert "constexpr int STAGES = 2;" in drafted and "evict_first()" not in drafted
+    for change in tutorial["CHANGES"]:
+        tutorial["apply"](source, change.edits)
+    assert "evict_first()" in source.read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="0 times"):
+        tutorial["apply"](source, (*tutorial["DRAFT"][:1], ("no such text", "")))
