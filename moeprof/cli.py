@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_analyze import analyze
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -35,6 +36,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(analyze)
 cli.add_command(kernels)
 cli.add_command(session)
 
@@ -174,53 +176,6 @@ def split(text: str | None) -> tuple[str, ...] | None:
 
 
 @cli.command()
-@click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
-@click.option("--device", type=int, help="Only this GPU.")
-@click.option("--rules", type=click.Path(path_type=Path), help="Your own rules: a .py file with a list RULES.")
-@click.option(
-    "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
-)
-@json_option
-def analyze(
-    trace: Path,
-    range_name: str | None,
-    device: int | None,
-    rules: Path | None,
-    communication: Path | None,
-    as_json: bool,
-) -> None:
-    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep."""
-    from moeprof import analysing, findings
-    from moeprof.codec import encode
-    from moeprof.report import text
-    from moeprof.trace import classify
-
-    counted = analysing.counters(trace)
-    if counted is not None:
-        if as_json:
-            echo_json(counted.encoded())
-        else:
-            click.echo(text.counters_text(counted.path, counted.table, counted.rules))
-        return
-    own = findings.load(rules) if rules else ()
-    classes = classify.communication(communication) if communication else classify.COMMUNICATION
-    analyses = analysing.analyse(trace, range_name, device, own, classes)
-    if as_json:
-        documents = [encode(a) for a in analyses.values()]
-        echo_json(
-            documents[0]
-            if len(documents) == 1
-            else {"schema_version": 1, "variants": dict(zip(analyses, documents, strict=True))}
-        )
-        return
-    for name, analysis in analyses.items():
-        if len(analyses) > 1:
-            click.echo(f"\n{name}")
-        click.echo(text.analysis_text(analysis))
-
-
-@cli.command()
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures or traces A B."
@@ -235,7 +190,11 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
     """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
     from moeprof import reporting
 
-    if captures and not any(path.is_dir() for path in captures):
+    one = captures[0] if len(captures) == 1 and not contrast else None
+    ranks = reporting.write_ranks(one, options["range_name"], options["output"], options["force"]) if one else None
+    if ranks is not None:
+        written = ranks
+    elif captures and not any(path.is_dir() for path in captures):
         if len(captures) != 2 or not contrast:
             raise UsageError("a trace alone has no report", "contrast two: report --diff A B; or see moeprof analyze")
         pair = (captures[0], captures[1])

@@ -3,6 +3,7 @@
 Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``….partial`` until it is complete)::
 
     manifest.json                  this module's Manifest
+    <variant>/rank3.sqlite         one trace a rank, where many ranks were captured (docs/ranks.md): its part has a rank
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
@@ -65,7 +66,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a variant and the command that made it. ``file`` is relative to the capture folder."""
+    """One file of a variant and the command that made it. ``file`` is relative to the capture folder.
+
+    Of a capture of many ranks a variant has one trace part a rank. ``host`` is a label such as "host0", never the host's
+    name; ``device_index`` the GPU inside that trace; ``clock_offset_ns`` what must be added to that host's clock (UTC) to
+    get the clock that all ranks share, 0 where the host has that clock.
+    """
 
     kind: Literal["trace", "counters"]
     tool: Literal["nsys", "torch", "ncu"]
@@ -74,6 +80,10 @@ class Part:
     iterations: int
     sha256: str
     bytes: int
+    rank: int | None = None
+    host: str | None = None
+    device_index: int | None = None
+    clock_offset_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,14 @@ class VariantRecord:
     parts: tuple[Part, ...] = ()
 
     def part(self, kind: str) -> Part | None:
-        """The part of that kind, if it was captured."""
+        """The part of that kind, if it was captured; of many ranks the first."""
         return next((p for p in self.parts if p.kind == kind), None)
+
+    @property
+    def rank_parts(self) -> tuple[Part, ...]:
+        """The traces of many ranks, by rank; empty where the variant has one trace or none."""
+        found = [p for p in self.parts if p.kind == "trace" and p.rank is not None]
+        return tuple(sorted(found, key=lambda p: p.rank or 0)) if len(found) > 1 else ()
 
     @property
     def times_ns(self) -> tuple[int, ...]:

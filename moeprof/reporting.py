@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof import diff, resources, study
+from moeprof import diff, grouping, resources, study
 from moeprof.analysing import analysis_of, opened
 from moeprof.capture.store import OUTPUT, newest
 from moeprof.codec import encode
@@ -15,7 +15,8 @@ from moeprof.contrast import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.files import PARTIAL, write_whole
 from moeprof.metrics.device import views
-from moeprof.report import html, text, traces
+from moeprof.metrics.ranklanes import lanes
+from moeprof.report import html, ranks, text, traces
 from moeprof.study import Study
 
 
@@ -98,6 +99,27 @@ def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path 
     page = _page(output, OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html", force)
     found = contrast_traces(_side(paths[0]), _side(paths[1]), range_name)
     return _written(page, traces.render(found), traces.text(found), found)
+
+
+def write_ranks(path: Path, range_name: str | None, output: Path | None, force: bool) -> Written | None:
+    """The page of a group of ranks, to ``output`` or ``moeprof-out/NAME-ranks.html``; None where ``path`` is no group.
+
+    Raises:
+        UsageError: the page exists and ``force`` is not given, or a rank has no such range.
+    """
+    found = []
+    if path.is_file():
+        with opened(path) as trace:
+            single = grouping.of_trace(trace, range_name)
+        found = [single] if single is not None else []
+    else:
+        found = [grouping.analyse_group(group, range_name) for group in grouping.groups(path)]
+    if not found:
+        return None
+    page = _page(output, OUTPUT / f"{_stem(path.resolve())}-ranks.html", force)
+    body = ranks.render(tuple((analysis, lanes(facts, analysis)) for analysis, facts in found))
+    shown = "\n\n".join(ranks.text(analysis) for analysis, _ in found)
+    return _written(page, body, shown, [analysis for analysis, _ in found])
 
 
 def _stem(path: Path) -> str:
