@@ -174,7 +174,6 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, in
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "more",
     [{}, {"lengths": "4641,1730,64,1"}, {"kv_heads": "32"}, {"page": "16", "backend": "flash", "head_dim": "64"}],

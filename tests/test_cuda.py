@@ -126,7 +126,6 @@ def test_each_version_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> N
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 def test_the_operator_is_accepted_by_the_compiler() -> None:
     given: Any = decode_kernel.tensors(TINY, "cuda")
     parts, counts = torch.zeros(2 * 132 * 8, 128, device="cuda"), torch.zeros(3, dtype=torch.int32, device="cuda")
