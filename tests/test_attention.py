@@ -118,10 +118,10 @@ class Launch:
         self.counts = torch.zeros(units, dtype=torch.int32, device=DEVICE)
 
 
-def combine(lengths: Any, out: Any, made: Launch, units: int, group: int) -> None:
+def combine(lengths: Any, out: Any, made: Launch, units: int, group: int, side: int = 1) -> None:
     """Add up what the programs left, two parts at a time."""
     kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=1, HOLDERS=2,
+        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2,
         PROGRAMS=made.programs,
     )  # fmt: skip
 
@@ -168,6 +168,43 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, in
         combine(counts, out, made, 2, 2)
     expected = mla_decode.reference(p, given, mla_decode.scale(p))
     assert float((out.float() - expected).norm() / expected.norm()) < 1e-3 and not made.counts.any()
+
+
+def side_by_side(made: Launch, given: Any, units: int, block: int, factor: float) -> None:
+    """What the programs of the sm_90 kernel leave: the units of a sequence go through its blocks side by side."""
+    q, c, lengths, out = given
+    sizes = [-(-n // block) for n in lengths.tolist()]
+    line = [(b, i) for b, n in enumerate(sizes) for i in range(n)]
+    parts, group = min(len(line), made.programs // units), q.shape[1] // units
+    for part in range(parts):
+        mine = line[len(line) * part // parts : len(line) * (part + 1) // parts]
+        for b, u in {(b, u) for b, _ in mine for u in range(units)}:
+            blocks = [i for sequence, i in mine if sequence == b]
+            rows = c[b, blocks[0] * block : min((blocks[-1] + 1) * block, int(lengths[b]))].double()
+            heads = slice(u * group, (u + 1) * group)
+            scores = q[b, heads].double() @ rows.T * factor * attention.LOG2E
+            most = scores.amax(1)
+            weights = torch.exp2(scores - most[:, None])
+            total = weights @ rows[:, : out.shape[2]]
+            if len(blocks) == sizes[b]:
+                out[b, heads] = (total / weights.sum(1, keepdim=True)).to(out.dtype)
+                continue
+            slot = 2 * (part * units + u) + (blocks[0] == 0)
+            made.parts[slot, :group] = total.float()
+            made.stats[slot, 0, :group], made.stats[slot, 1, :group] = most.float(), weights.sum(1).float()
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("programs", [2, 7, 40])
+def test_parts_that_went_side_by_side_are_combined(lengths: str, programs: int) -> None:
+    p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
+    given = mla_decode.latents(p, DEVICE)
+    made = Launch(programs // 2 * 2, 2 * len(given[0]), 64)
+    given[3].fill_(float("nan"))
+    side_by_side(made, given, 2, 16, mla_decode.scale(p))
+    combine(given[2], given[3], made, 2, 2, side=2)
+    expected = mla_decode.reference(p, given, mla_decode.scale(p))
+    assert float((given[3].float() - expected).norm() / expected.norm()) < 1e-3
 
 
 # ---- on a GPU
