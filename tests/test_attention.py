@@ -236,3 +236,24 @@ def test_mla_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:
     session = Session(MLA, MLA.variant(name), "cuda", MLA.params("default", {"batch": "4", "length": "1000", **more}))
     proof = session.prove()
     assert proof.ok, proof.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("more", [{}, {"heads": "32"}, {"heads": "128"}, {"heads": "64", "lengths": "4641,1730,64,1"}], ids=str)  # fmt: skip
+def test_every_way_of_mla_is_attention_on_the_gpu(more: dict[str, str]) -> None:
+    from moeprof.workloads._mla_split import latent, latent_ways
+
+    p = MLA.params("default", {"batch": "4", "length": "1000", **more})
+    q, c, lengths, out = given = mla_decode.latents(p, "cuda")
+    expected, wrong = mla_decode.reference(p, given, mla_decode.scale(p)), {}
+    for way in latent_ways(q, out):
+        out.fill_(float("nan"))
+        try:
+            launch, _ = latent(way, q, c, lengths, out, mla_decode.scale(p))
+            launch()
+        except triton.runtime.errors.OutOfResources:
+            continue
+        error = float((out.float() - expected).norm() / expected.norm())
+        if not error < 1e-2:
+            wrong[str(way)] = error
+    assert not wrong
