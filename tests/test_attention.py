@@ -121,8 +121,8 @@ class Launch:
 def combine(lengths: Any, out: Any, made: Launch, units: int, group: int, side: int = 1) -> None:
     """Add up what the programs left, two parts at a time."""
     kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2,
-        PROGRAMS=made.programs,
+        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2, EARLY=False,
+        launched=made.programs,
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool,
         it.out.fill_(float("nan"))
         kernels.decode[(programs,)](
             it.q, k, v, it.lengths, table, it.out, made.parts, made.stats, made.counts, 32**-0.5 * attention.LOG2E, len(it.q), table.shape[-1],
-            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
+            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, launched=programs, INSIDE=inside, EARLY=False,
         )  # fmt: skip
         if not inside:
             combine(it.lengths, it.out, made, 2, 3)
@@ -162,7 +162,7 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, in
     out.fill_(float("nan"))
     _mla_kernels.mla[(programs,)](
         q, c, counts, out, made.parts, made.stats, made.counts, mla_decode.scale(p) * attention.LOG2E, len(q), c.shape[1],
-        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
+        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, launched=programs, INSIDE=inside,
     )  # fmt: skip
     if not inside:
         combine(counts, out, made, 2, 2)

@@ -152,8 +152,8 @@ def test_a_missing_wait_for_the_copy_is_caught_by_the_proof(kept: bool, tmp_path
         source.write_text(text, encoding="utf-8")
     words = ["--variant", "tma", "--preset", "tiny", "--set", "slices=512", "--set", "rows=8192", "--seconds", "0.1"]
     ran = subprocess.run([sys.executable, "-P", "-c", PLANTED, str(source), *words], capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
-    assert ran.returncode == (0 if kept else 5), ran.stderr
-    assert kept or "tma is wrong" in ran.stderr
+    assert (ran.returncode == 0) is kept, ran.stderr
+    assert kept or "tma is wrong" in ran.stderr or "launch failure" in ran.stderr  # a block that ends before its copies arrive
 
 
 def test_the_tutorials_changes_fit_the_source(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def operator() -> Any:
     return decode
 
 
-def prepared(it: Cache, scale: float) -> Callable[[], object]:
-    """What launches the kernel over a cache, with its scratch.
+def prepared(it: Cache, scale: float, waves: int) -> Callable[[], object]:
+    """What launches the kernel over a cache, as ``waves`` times the blocks that the GPU holds, with its scratch.
 
     Raises:
         UsageError: the kernel has no version for these sizes or this dtype.
@@ -71,7 +71,8 @@ def prepared(it: Cache, scale: float) -> Callable[[], object]:
     opened, _ = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
     _cuda.checked(opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention")
-    parts = torch.zeros(2 * programs.value, ROWS, width, device="cuda")
-    stats = torch.zeros(2 * programs.value, 2, ROWS, device="cuda")
+    blocks = waves * programs.value
+    parts = torch.zeros(2 * blocks, ROWS, width, device="cuda")
+    stats = torch.zeros(2 * blocks, 2, ROWS, device="cuda")
     counts = torch.zeros(batch * heads, dtype=torch.int32, device="cuda")
     return lambda: operator()(it.q, it.k, it.v, it.lengths, it.out, parts, stats, counts, scale)

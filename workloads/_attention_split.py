@@ -15,10 +15,11 @@ from moeprof.workloads._tuning import fastest
 
 CHUNK = 128  # blocks whose page-table entries are read ahead
 FEW = 3  # parts of a unit that the last of its programs adds up itself; more take a launch of their own, side by side
+EARLIEST = (9, 0)  # compute capability that launches a kernel before the one ahead of it has ended
 HOLDERS = 16  # parts that it reads at a time
 Way = dict[str, Any]
-# block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile
-DECODE = (
+# block of keys, warps, stages, programs an SM, waves of them, keys as the rows of the tensor cores' tile
+TILES = (
     (64, 4, 3, 2, False),
     (64, 4, 4, 1, False),
     (128, 8, 3, 1, False),
@@ -26,11 +27,23 @@ DECODE = (
     (128, 8, 3, 1, True),
     (32, 2, 4, 4, False),
 )
+WAVES = (1, 2, 4)
 
 
-def ways(table: Sequence[tuple[int, int, int, int, bool]]) -> list[Way]:
+def ways(table: Sequence[tuple[int, int, int, int, int, bool]]) -> list[Way]:
     """The rows of a table by name."""
-    return [dict(zip(("bn", "warps", "stages", "per_sm", "swap"), row, strict=True)) for row in table]
+    return [dict(zip(("bn", "warps", "stages", "per_sm", "waves", "swap"), row, strict=True)) for row in table]
+
+
+DECODE = ways([(*tile[:-1], waves, tile[-1]) for tile in TILES for waves in WAVES])
+
+
+def words(way: Way) -> dict[str, Any]:
+    """A way as facts of a step."""
+    return {
+        "keys a block": way["bn"], "warps": way["warps"], "stages": way["stages"], "programs an SM": way["per_sm"], "waves": way["waves"],
+        "rows of the tile": "keys" if way["swap"] else "heads",
+    }  # fmt: skip
 
 
 class Scratch:
@@ -48,8 +61,8 @@ class Scratch:
 
 
 def programs(way: Way) -> int:
-    """Programs of a launch."""
-    return int(way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
+    """Programs of a launch: SMs are not equally fast, later waves go to those that are free."""
+    return int(way["per_sm"] * way["waves"] * torch.cuda.get_device_properties(0).multi_processor_count)
 
 
 def chosen(key: Sequence[Any], found: Sequence[Way], make: Callable[[Way], Callable[[], object]]) -> Way:
@@ -75,22 +88,25 @@ def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callab
     rows = max(16, triton.next_power_of_2(group))
     scratch = Scratch(programs(way), batch * kv_heads, rows, width)
     inside = holders(way, it.lengths.tolist(), kv_heads, kv_heads) <= FEW
+    early = not inside and torch.cuda.get_device_capability(q.device) >= EARLIEST
 
     def launch() -> object:
         kernels.decode[(scratch.programs,)](
             q, k, it.v, it.lengths, it.lengths if table is None else table, it.out, *scratch.tensors, scale * LOG2E, batch,
             0 if table is None else table.shape[1], 0 if table is not None else k.shape[2], HKV=kv_heads, G=group, GP=rows, D=width,
             BP=triton.next_power_of_2(batch), BN=way["bn"], PAGE=0 if table is None else k.shape[2], CHUNK=CHUNK, SWAP=way["swap"],
-            PROGRAMS=scratch.programs, INSIDE=inside, num_warps=way["warps"], num_stages=way["stages"],
+            launched=scratch.programs, INSIDE=inside, EARLY=early, num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
-        return None if inside else combine(way, it.lengths, it.out, scratch, kv_heads, group)
+        return None if inside else combine(way, it.lengths, it.out, scratch, kv_heads, group, early=early)
 
     return launch, scratch
 
 
-def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, units: int, group: int, side: int = 1) -> object:
-    """Launch what adds up the parts of the units [B * units] that several programs share; out [B, units * group, D]."""
+def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, units: int, group: int, side: int = 1, early: bool = False) -> object:  # fmt: skip  # noqa: PLR0917
+    """Launch what adds up the parts of the units [B * units] that several programs share; out [B, units * group, D]. ``early``: it
+    is launched while the kernel before it runs, and waits."""
     return kernels.combine[(out.shape[0] * out.shape[1],)](
         lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=units, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
-        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=HOLDERS, PROGRAMS=scratch.programs,
+        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=HOLDERS, EARLY=early, launched=scratch.programs,
+        **({"launch_pdl": True} if early else {}),
     )  # fmt: skip

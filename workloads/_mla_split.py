@@ -10,10 +10,11 @@ import triton
 
 from moeprof.workloads import _mla_kernels as kernels
 from moeprof.workloads._attention import LOG2E
-from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, ways
+from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, ways, words
 
-# block of latents, warps, stages, programs an SM, latents as the rows of the tensor cores' tile
-PLAIN = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
+# block of latents, warps, stages, programs an SM, waves of them, latents as the rows of the tensor cores' tile
+PLAIN = ((64, 4, 2, 1, 1, True), (64, 8, 2, 1, 1, False), (32, 8, 3, 1, 1, False), (32, 4, 2, 1, 1, False))
+WAVES = (1, 2)
 WIDTHS = (512, 64)  # latent and rotary columns that the sm_90 kernel's shared memory is cut for
 FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more come in blocks of 64 rows
 
@@ -25,9 +26,16 @@ def latent_ways(q: Any, out: Any) -> list[Way]:
     fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
     if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
         few = heads in FEW_HEADS
-        rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
+        rows = [
+            (64, warps, 2, 1, waves, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,)) for waves in WAVES
+        ]
         found = [*({**way, "hopper": True} for way in ways(rows)), *found]
     return found
+
+
+def described(way: Way) -> dict[str, Any]:
+    """A way as facts of a step."""
+    return {"written in": "Gluon" if way["hopper"] else "Triton", **words(way)}
 
 
 def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
@@ -47,7 +55,7 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     def launch() -> object:
         kernels.mla[(scratch.programs,)](
             q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, INSIDE=inside,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], launched=scratch.programs, INSIDE=inside,
             num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
         return None if inside else combine(way, lengths, out, scratch, units, group)
@@ -72,7 +80,7 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     def launch() -> object:
         gluon.mla[(scratch.programs,)](
             *tiles, lengths, out, *scratch.tensors[:2], scale * LOG2E, batch, c.shape[1], UNITS=units, GP=group, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], PROGRAMS=scratch.programs,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], launched=scratch.programs,
             num_warps=way["warps"],
         )  # fmt: skip
         return combine(way, lengths, out, scratch, units, group, side=units)
