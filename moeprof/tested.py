@@ -54,7 +54,7 @@ class Captured:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Case:
     """One test that captured or compared something; ``worker`` names the process where several ran tests."""
 
     nodeid: str
@@ -69,7 +69,7 @@ class Run:
     """A pytest run: the tests that captured something, by name."""
 
     moeprof: str
-    tests: tuple[Tested, ...] = ()
+    tests: tuple[Case, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
 

@@ -12,10 +12,10 @@ from moeprof.report import format as fmt
 from moeprof.report.html import filled, section
 from moeprof.report.style import IDLE, LEDGER
 from moeprof.report.tables import CAUSES, Table
-from moeprof.tested import Captured, Check, Run, Tested
+from moeprof.tested import Captured, Case, Check, Run
 
 MOST_BARS = 40  # more captures than that are in the tables alone
-LONGEST = 60  # characters of a bar's name
+LONGEST = 24  # characters of a bar's name
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Told:
     """One test as the page tells it: its name, how it ended, its tables, what its assertions said."""
 
     id: str
-    test: Tested
+    test: Case
     tables: tuple[Table, ...]
     said: tuple[str, ...]
 
@@ -49,7 +49,7 @@ def _title(run: Run) -> str:
     return f"{len(run.tests)} tests, {failed} failed"
 
 
-def _told(number: int, test: Tested) -> Told:
+def _told(number: int, test: Case) -> Told:
     found = (_assertions(test), *(t for c in test.captures for t in (_ledger(c), _causes(c), _kernels(c))))
     said = tuple(c.detail for c in test.checks if c.detail)
     return Told(f"test-{number}", test, tuple(t for t in found if t.rows), said)
@@ -63,7 +63,7 @@ def _tests(run: Run) -> Table:
     return Table("Tests", ("test", "outcome", "captures", "assertions that held", "process"), rows, plain=True)
 
 
-def _assertions(test: Tested) -> Table:
+def _assertions(test: Case) -> Table:
     rows = tuple((c.name, _value(c), c.limit, c.outcome, str(c.capture or fmt.DASH)) for c in test.checks)
     return Table("Assertions", ("what", "value", "limit", "outcome", "capture"), rows, plain=True)
 
@@ -114,8 +114,13 @@ def _kernels(found: Captured) -> Table:
 
 def _bars(run: Run) -> list[tuple[str, Captured]]:
     found = [(t, c) for t in run.tests for c in t.captures if c.window is not None and c.window.span_ns]
-    named = [(f"{t.nodeid[-LONGEST:]} ({c.number})", c) for t, c in found]
+    named = [(f"{_short(t.nodeid)} ({c.number})", c) for t, c in found]
     return [(f"{n + 1}. {name}", c) for n, (name, c) in enumerate(named)]
+
+
+def _short(nodeid: str) -> str:
+    name = nodeid.rpartition("::")[2]
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _bars_left_out(run: Run) -> tuple[Table, ...]:

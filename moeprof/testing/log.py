@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from moeprof.tested import Captured, Check, Tested
+from moeprof.tested import Captured, Case, Check
 
 Policy = Literal["fail", "skip"]
 
@@ -34,8 +34,8 @@ class Log:
             pytest.skip(check.detail)
         raise AssertionError(check.detail)
 
-    def tested(self, nodeid: str, outcome: str, worker: str) -> Tested | None:
+    def case(self, nodeid: str, outcome: str, worker: str) -> Case | None:
         """All of it; None where the test captured and asserted nothing."""
         if not self.captures and not self.checks:
             return None
-        return Tested(nodeid, outcome, worker, tuple(self.captures), tuple(self.checks))
+        return Case(nodeid, outcome, worker, tuple(self.captures), tuple(self.checks))

@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         from moeprof.testing.profiling import no_gpu
 
         if reason := no_gpu():
-            pytest.skip(f"{MARKER}: {reason}")
+            item.add_marker(pytest.mark.skip(reason=f"{MARKER}: {reason}"))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     ended = report.when == "call" or (report.when == "setup" and not report.passed)
     if log is None or not ended:
         return
-    found = log.tested(item.nodeid, report.outcome, os.environ.get("PYTEST_XDIST_WORKER", ""))
+    found = log.case(item.nodeid, report.outcome, os.environ.get("PYTEST_XDIST_WORKER", ""))
     if found is not None:
         from moeprof.codec import dumps
 

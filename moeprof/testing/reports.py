@@ -9,12 +9,12 @@ from pathlib import Path
 import moeprof
 from moeprof.codec import decode, dumps
 from moeprof.files import write_whole
-from moeprof.tested import Run, Tested
+from moeprof.tested import Case, Run
 
 
 def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[Path]:
-    """The files that were written; ``records`` are JSON texts of ``Tested``, in any order."""
-    found = sorted((decode(Tested, json.loads(text)) for text in records), key=lambda t: t.nodeid)
+    """The files that were written; ``records`` are JSON texts of ``Case``, in any order."""
+    found = sorted((decode(Case, json.loads(text)) for text in records), key=lambda t: t.nodeid)
     run = Run(moeprof.__version__, tuple(found))
     if data is not None:
         write_whole(data, dumps(run))
