@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import documents
 import pytest
 from cdp import CHROMIUM, Browser
 from kinetomaking import small
@@ -19,6 +20,7 @@ from moeprof.metrics.analysis import Kernel
 from moeprof.tested import Captured, Case, Check, Run
 from moeprof.testing.fixture import Moeprof
 from moeprof.testing.log import Log
+from moeprof.testing.work import Work
 
 pytest_plugins = ("pytester",)
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-p", "no:xdist")
@@ -357,3 +359,27 @@ def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, dar
     assert browser.evaluate(f"document.documentElement.scrollWidth <= {width}"), "no sideways scrolling"
     browser.screenshot(tmp_path / "page.png")
     assert browser.requests() == [] and browser.complaints() == []
+
+
+# ---- the document
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "pytest.md"
+
+
+@pytest.mark.usefixtures("torch")
+def test_the_document_runs_as_it_stands(tmp_path: Path) -> None:
+    documents.write_files(DOCUMENT, tmp_path)
+    (block,) = (b for b in documents.blocks(DOCUMENT) if b.kind == "run")
+    said = documents.run(block, tmp_path)
+    assert re.search(r"[345] passed", said) and "failed" not in said, said
+    run = decode(Run, json.loads((tmp_path / "tests.json").read_text()))
+    assert len(run.tests) >= 3 and "test_a_block" in (tmp_path / "tests.html").read_text()
+
+
+def test_the_document_names_every_assertion_and_option(pytester: pytest.Pytester) -> None:
+    written = DOCUMENT.read_text()
+    names = [n for c in (Work, Moeprof) for n, f in vars(c).items() if not n.startswith("_") and callable(f)]
+    assert all(f"{n}(" in written for n in names if n not in ("fill", "break_off")), names
+    shown_help = pytester.runpytest_inprocess(*QUIET, "--help").stdout.str()
+    options = set(re.findall(r"--moeprof-\w+", shown_help))
+    assert len(options) == 4 and all(f"`{option} " in written for option in options)
