@@ -52,11 +52,13 @@ def has_command(name: str) -> bool:
 
 
 def run(block: Block, folder: Path) -> str:
-    """Run a block's commands in ``folder`` with this Python first on PATH; stops at the first that fails. Its output."""
+    """Run a block's commands in ``folder`` with this Python first on PATH; stops at the first that fails. Its output.
+
+    One thread: on a busy machine threads that wait for one another take minutes.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
     command = ["bash", "-e", "-c", block.text]
-    ran = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode in block.codes, f"{block.text}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout + ran.stderr

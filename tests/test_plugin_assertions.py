@@ -139,7 +139,7 @@ def test_what_cannot_be_asked_is_one_clear_line(probe: Moeprof, tmp_path: Path) 
     for ask in (
         work.launches, lambda: work.kernels(at_most=float("nan")), lambda: work.kernels("(", at_most=1), work.only_kernels,
         lambda: probe.record(lambda: None, iterations=0), lambda: probe.record(lambda: None, device="tpu"),
-        lambda: probe.faster(lambda: None, lambda: None, rounds=3),
+        lambda: probe.faster(lambda: None, lambda: None, rounds=7),
     ):  # fmt: skip
         with pytest.raises(ProbeError) as caught:
             ask()
@@ -202,11 +202,12 @@ def test_rounds_interleave_and_begin_with_each_in_turn(monkeypatch: pytest.Monke
 
         return once
 
-    found = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 4, 3e-6)
+    found = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 8, 3e-6)
     assert found.verdict.word == "FASTER" and found.verdict.speedup.low == 1.5
     assert {t for r in found.new for t in r} == {1000} and {t for r in found.old for t in r} == {1500}
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
-    assert turns == ["new", "old", "new", "old", "new", "old"]  # warm-ups, then old new | new old | old new | new old
+    # warm-ups, then old new | new old | old new ...
+    assert turns == ["new", "old"] * 5 and len(found.new) == len(found.old) == 8
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

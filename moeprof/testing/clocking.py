@@ -14,7 +14,8 @@ from moeprof.workload import Proof, Step, Variant, Workload
 
 Run = Callable[[], object]
 Rounds = list[list[int]]
-ROUNDS, SECONDS = 8, 0.05
+ROUNDS, SECONDS = 12, 0.05
+LEAST_ROUNDS = 8  # fewer cannot rule chance out at one in a hundred: 2 / 2**7 is more than that
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> 
     Raises:
         ProbeError: too few rounds for an interval.
     """
-    if rounds < stats.MIN_ROUNDS:
-        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {stats.MIN_ROUNDS}")
+    if rounds < LEAST_ROUNDS:
+        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {LEAST_ROUNDS}")
     sessions = {"new": session("new", new, device), "old": session("old", old, device)}
     times: dict[str, Rounds] = {"new": [], "old": []}
     for one in sessions.values():
@@ -92,5 +93,9 @@ def _check(name: str, ratio: Interval, limit: str, outcome: Outcome, pair: Pair)
         f"A against A on this machine: {100 * pair.verdict.noise_ratio:.1f} %"
     )
     if outcome == "unclear":
-        detail = f"UNCLEAR: {detail}\n  the interval holds the limit, or reaches into the noise: more rounds or seconds, or a quieter machine"
+        detail = f"UNCLEAR: {detail}\n  {_why(pair)}; more rounds= or seconds=, or a quieter machine, would settle it"
     return Check(name, ratio.value, "x", limit, outcome, "" if outcome == "passed" else detail)
+
+
+def _why(pair: Pair) -> str:
+    return pair.verdict.reason if pair.verdict.word == "UNCLEAR" else "the interval holds the limit"
