@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moeprof.diff import Diff
+from moeprof.metrics.analysis import Window
 from moeprof.metrics.waterfall import Bar
 from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
@@ -48,20 +49,23 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
 
 def ledgers(diff: Diff) -> go.Figure | None:
     """One stacked bar a variant: every nanosecond of its iteration under one owner."""
-    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None][::-1]
-    if not rows:
-        return None
-    figure = go.Figure()
+    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None]
+    return stacked([(r.name, r, 1) for r in rows]) if rows else None
+
+
+def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
+    """Ledgers as bars, the first on top: a name, what has a ledger with its idle split, and how many iterations that is."""
+    names, figure = [name for name, _, _ in bars][::-1], go.Figure()
     for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
         for label, key, colour in keys:
-            values = [getattr(getattr(r, part), key) for r in rows]
+            values = [getattr(getattr(found, part), key) / each for _, found, each in bars][::-1]
             if any(values):
                 figure.add_bar(
-                    y=[r.name for r in rows], x=_ms(values), orientation="h", name=label, marker_color=colour,
+                    y=names, x=_ms(values), orientation="h", name=label, marker_color=colour,
                     hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
                 )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(rows), **_legend()
+        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(bars), **_legend()
     )
     return figure
 

@@ -1,0 +1,101 @@
+"""Clean times of callables, no profiler attached: interleaved rounds, and what an interval of their ratio allows to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from moeprof import stats
+from moeprof.stats import Interval, Verdict
+from moeprof.tested import Check, Outcome
+from moeprof.testing.errors import ProbeError
+from moeprof.worker import Session
+from moeprof.workload import Proof, Step, Variant, Workload
+
+Run = Callable[[], object]
+Rounds = list[list[int]]
+ROUNDS, SECONDS = 12, 0.05
+LEAST_ROUNDS = 8  # fewer cannot rule chance out at one in a hundred: 2 / 2**7 is more than that
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Times in ns of both callables, round by round, and the verdict on their ratio: old over new."""
+
+    new: Rounds
+    old: Rounds
+    verdict: Verdict
+
+
+def session(name: str, run: Run, device: str) -> Session:
+    """A callable as the worker times a variant: CUDA events on a GPU, a clock on a CPU."""
+
+    def step() -> None:
+        run()
+
+    variant = Variant(name, "", lambda params, where: Step(step, lambda: None, lambda: None, 0, 0))
+    nothing = Workload("test", "", (variant,), name, name, {}, lambda params, where, built: Proof(True, "", None, 0.0))
+    return Session(nothing, variant, device, {})
+
+
+def clean_rounds(run: Run, device: str, seconds: float, rounds: int = ROUNDS) -> Interval:
+    """The time of one call in ns, with its interval over rounds."""
+    timed = session("run", run, device)
+    timed.warm_up()
+    found = stats.interval([timed.round(seconds) for _ in range(rounds)])
+    assert found is not None  # every round has samples
+    return found
+
+
+def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> Pair:
+    """Both callables in turn, the one that begins changing from round to round.
+
+    Raises:
+        ProbeError: too few rounds for an interval.
+    """
+    if rounds < LEAST_ROUNDS:
+        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {LEAST_ROUNDS}")
+    sessions = {"new": session("new", new, device), "old": session("old", old, device)}
+    times: dict[str, Rounds] = {"new": [], "old": []}
+    for one in sessions.values():
+        one.warm_up()
+    for number in range(rounds):
+        for name in ("new", "old") if number % 2 else ("old", "new"):
+            times[name].append(sessions[name].round(seconds))
+    verdict = stats.verdict(times["old"], times["new"])
+    assert verdict is not None  # both have times
+    return Pair(times["new"], times["old"], verdict)
+
+
+def faster(pair: Pair, by: float) -> Check:
+    """Passed where the whole interval of old over new lies at ``by`` or above and beyond the machine's noise."""
+    ratio = pair.verdict.speedup
+    if pair.verdict.word == "FASTER" and ratio.low >= by:
+        outcome: Outcome = "passed"
+    else:
+        outcome = "failed" if pair.verdict.word in ("SLOWER", "SAME") or ratio.high < by else "unclear"
+    return _check("speed-up", ratio, f"at least {by:g} x", outcome, pair)
+
+
+def not_slower(pair: Pair, than: float) -> Check:
+    """Passed where the whole interval of new over old lies at ``than`` or below."""
+    speedup = pair.verdict.speedup
+    ratio = Interval(1 / speedup.value, 1 / speedup.high, 1 / speedup.low)
+    outcome: Outcome = "passed" if ratio.high <= than else "failed" if ratio.low > than else "unclear"
+    return _check("time ratio", ratio, f"at most {than:g} x", outcome, pair)
+
+
+def _check(name: str, ratio: Interval, limit: str, outcome: Outcome, pair: Pair) -> Check:
+    new, old = stats.typical(pair.new) or 0.0, stats.typical(pair.old) or 0.0
+    detail = (
+        f"{name}: {ratio.value:.3f} x (95 % interval {ratio.low:.3f} to {ratio.high:.3f}); asserted: {limit}\n"
+        f"  new {new / 1e6:.4g} ms, old {old / 1e6:.4g} ms, {len(pair.new)} interleaved rounds without the profiler; "
+        f"A against A on this machine: {100 * pair.verdict.noise_ratio:.1f} %"
+    )
+    if outcome == "unclear":
+        detail = f"UNCLEAR: {detail}\n  {_why(pair)}; more rounds= or seconds=, or a quieter machine, would settle it"
+    return Check(name, ratio.value, "x", limit, outcome, "" if outcome == "passed" else detail)
+
+
+def _why(pair: Pair) -> str:
+    return pair.verdict.reason if pair.verdict.word == "UNCLEAR" else "the interval holds the limit"
