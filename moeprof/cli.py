@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_check import baseline, check
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -37,6 +38,8 @@ def cli() -> None:
 
 cli.add_command(kernels)
 cli.add_command(session)
+cli.add_command(check)
+cli.add_command(baseline)
 
 
 @cli.command("list")
