@@ -9,10 +9,8 @@ from typing import Literal
 
 from moeprof import baselines, gate, study
 from moeprof.codec import dumps
-from moeprof.errors import UsageError
 from moeprof.files import write_whole
 from moeprof.gate import Check, Side
-from moeprof.manifest import Manifest
 from moeprof.report import checked, junit, sarif
 
 
@@ -38,16 +36,8 @@ def run(asked: Asked) -> Check:
     """
     judged = gate.rules(asked.rules)
     found = study.load(asked.capture)
-    now = Side(found, asked.variant or chosen(found.manifest), str(asked.capture))
+    now = Side(found, asked.variant or found.manifest.chosen, str(asked.capture))
     return gate.check(now, _base(asked, now), judged, asked.on_unclear)
-
-
-def chosen(manifest: Manifest) -> str:
-    """The variant whose numbers count where none is named: the optimized one, else the last one."""
-    names = [v.name for v in manifest.variants]
-    if not names:
-        raise UsageError(f"the capture of {manifest.name} holds no variant", "capture again")
-    return manifest.optimized if manifest.optimized in names else names[-1]
 
 
 def _base(asked: Asked, now: Side) -> Side | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from moeprof.cli_check import baseline, check
+from moeprof.cli_history import history
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -40,6 +41,7 @@ cli.add_command(kernels)
 cli.add_command(session)
 cli.add_command(check)
 cli.add_command(baseline)
+cli.add_command(history)
 
 
 @cli.command("list")

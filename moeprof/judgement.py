@@ -67,13 +67,10 @@ def unclear(reason: str, settle: str) -> Judgement:
 def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
     """The value itself against a threshold."""
     if not sample.rounds:
-        return _judged(wanted, _spanned(sample), None, _basis(sample))
+        return _judged(wanted, spanned(sample), None, _basis(sample))
     if len(sample.rounds) < stats.MIN_ROUNDS:
         return unclear(f"{len(sample.rounds)} rounds are too few for an interval", MORE_ROUNDS)
-    time = stats.interval(sample.rounds)
-    assert time is not None
-    low, high = sorted(sample.value * (t / time.value) ** sample.power for t in (time.low, time.high))
-    return _judged(wanted, Interval(sample.value, low, high), stats.noise(sample.rounds) * sample.value, "rounds")
+    return _judged(wanted, spanned(sample), stats.noise(sample.rounds) * sample.value, "rounds")
 
 
 def judge_change(wanted: Expectation, before: Sample, after: Sample, paired: bool) -> Judgement:
@@ -82,7 +79,7 @@ def judge_change(wanted: Expectation, before: Sample, after: Sample, paired: boo
         return unclear("unknown: it was 0 before: there is no ratio", "an absolute rule, such as '>+0'")
     if after.rounds:
         return _judge_times(wanted, before, after, paired)
-    old, new = _spanned(before), _spanned(after)
+    old, new = spanned(before), spanned(after)
     value = wanted.measured(old.value, new.value)
     low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
     if value is None or low is None or high is None:
@@ -114,8 +111,12 @@ def _basis(*samples: Sample) -> str:
     return "single" if any(s.kind == "counter" and len(s.each) < 2 for s in samples) else "exact"
 
 
-def _spanned(sample: Sample) -> Interval:
-    """From the smallest to the largest of what a value rests on."""
+def spanned(sample: Sample) -> Interval:
+    """A value with its interval: 95 % of clean times, from the smallest to the largest iteration of all else."""
+    time = stats.interval(sample.rounds)
+    if time is not None:
+        low, high = sorted(sample.value * (t / time.value) ** sample.power for t in (time.low, time.high))
+        return Interval(sample.value, low, high)
     return Interval(sample.value, min((sample.value, *sample.each)), max((sample.value, *sample.each)))
 
 
