@@ -43,7 +43,7 @@ class ChangePoint:
 
 def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[ChangePoint, ...]:
     """The change points of a series of positive values, in order; none where there are fewer than LEAST_VALUES of them."""
-    series = np.log(np.asarray(values, dtype=np.float64))  # changes are ratios
+    series = np.asarray(values, dtype=np.float64)
     if len(series) < LEAST_VALUES:
         return ()
     rng = np.random.default_rng(SEED)
@@ -57,7 +57,7 @@ def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[Change
             break
         found[int(at[0])] = p
         cuts = sorted([*cuts, int(at[0])])
-    return _told(np.asarray(values, dtype=np.float64), cuts, found)
+    return _told(series, cuts, found)
 
 
 def _significance(series: Floats, cuts: list[int], best: float, rng: np.random.Generator) -> float:
@@ -84,7 +84,7 @@ def _best(rows: Floats, cuts: list[int]) -> tuple[Floats, npt.NDArray[np.int64]]
         gain = divergence(rows[:, low:high])
         place = gain.argmax(axis=1)
         top = gain[np.arange(len(rows)), place]
-        better = top > best + 1e-15
+        better = top > best
         best = np.where(better, top, best)
         at = np.where(better, low + LEAST_SEGMENT + place, at)
     return best, at

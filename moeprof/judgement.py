@@ -75,15 +75,15 @@ def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
 
 def judge_change(wanted: Expectation, before: Sample, after: Sample, paired: bool) -> Judgement:
     """The change, or the ratio, from before to after against a threshold."""
-    if before.value == 0 and wanted.unit != "+":
-        return unclear("unknown: it was 0 before: there is no ratio", "an absolute rule, such as '>+0'")
     if after.rounds:
         return _judge_times(wanted, before, after, paired)
     old, new = spanned(before), spanned(after)
     value = wanted.measured(old.value, new.value)
     low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
     if value is None or low is None or high is None:
-        return unclear("unknown: it was 0 in some iterations before: there is no ratio", MORE_ITERATIONS)
+        return unclear(
+            "unknown: it was 0 before, in some iterations at least: there is no ratio", "a rule such as '>+0'"
+        )
     return _judged(wanted, Interval(value, low, high), None, _basis(before, after))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -47,6 +49,8 @@ def test_save_list_use_remove(command: Run, tmp_path: Path) -> None:
     command("baseline", "use", "b")
     assert command("baseline", "use", "--none").out == "No default\n" and baselines.default() is None
     assert [p.name for p in Path("moeprof-baselines").iterdir() if p.is_dir()] == ["b"]
+    made(Path("moeprof-baselines") / "c.77.partial", light=True)  # of a process that was killed
+    assert [b.name for b in baselines.listed()] == ["b"]
 
 
 def test_a_name_is_replaced_only_with_force(command: Run, tmp_path: Path) -> None:
@@ -113,6 +117,21 @@ def test_a_default_that_was_deleted_by_hand_is_no_silent_other_comparison(comman
     (Path("moeprof-baselines") / "main").rename(tmp_path / "away")
     ran = command("check", one, "--fail-on", "step_time>3%")
     assert ran.code == 1 and "main is neither" in ran.err
+
+
+def test_nothing_is_renamed_while_another_process_holds_the_lock(tmp_path: Path) -> None:
+    one, kept = made(tmp_path / "one", light=True), tmp_path / "kept"
+    kept.mkdir()
+    code = f"from pathlib import Path; from moeprof import baselines; baselines.save('main', Path({str(one)!r}), Path({str(kept)!r}))"
+    with (kept / baselines.LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        while not list(kept.glob(f"main.*.partial/{manifest.FILE}")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.3)  # time enough to go on, were there no lock
+        assert process.poll() is None and not (kept / "main").exists()
+    assert process.wait(20) == 0 and (kept / "main").exists()
 
 
 def test_two_processes_take_turns(tmp_path: Path) -> None:

@@ -243,6 +243,20 @@ def test_rules_on_clean_times(rule: str, factor: float, state: str) -> None:
         assert found.state == state, (power, found)
 
 
+@pytest.mark.parametrize(("power", "unit"), [(1, "%"), (-1, "%"), (1, "x"), (1, "+")])
+def test_the_interval_is_that_of_the_speed_up(power: int, unit: Any) -> None:
+    """Turned for a time, as it is for a throughput; an uneven interval tells them apart."""
+    uneven = [[1e6 * f] * 3 for f in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.3, 1.3)]
+    before, after = (Sample(0.0, "clean", rounds=[tuple(map(int, r)) for r in rounds], power=power) for rounds in (around(1e6), uneven))  # fmt: skip
+    before, after = (replace(s, value=(stats.typical(s.rounds) or 0) ** power) for s in (before, after))
+    speed = stats.speedup(before.rounds, after.rounds, paired=False)
+    found = judge_change(Expectation(">", 3.0, unit), before, after, False).found
+    assert speed is not None and found is not None
+    low, high = (1 / speed.high, 1 / speed.low) if power == 1 else (speed.low, speed.high)
+    told = {"x": lambda r: r, "%": lambda r: 100 * (r - 1), "+": lambda r: before.value * (r - 1)}[unit]
+    assert (found.low, found.high) == pytest.approx((told(low), told(high)))
+
+
 def test_times_beyond_the_threshold_but_not_beyond_the_noise_are_unclear() -> None:
     """Slow rounds and fast ones in turn: the halves of A against A differ by 10 %, yet the interval is beyond 1 %."""
     a = [[20e6 * (1.05 if i in (0, 1) else 1.0)] * 3 for i in range(5)]
@@ -334,6 +348,11 @@ def test_measures_of_the_sample_rest_on_all_its_iterations() -> None:
         and sample("launches").exact
     )
     assert sample("copies").value == 32 and sample("syncs").value == 0 and sample("exposed_comm").value == 0
+    window = found.variants[0].iterations.windows[0]
+    nothing = replace(
+        window, launch=replace(window.launch, calls=())
+    )  # a trace without host calls says nothing of them
+    assert [measures.NAMES[n].of_window(nothing) for n in ("launches", "calls", "syncs")] == [None] * 3
     idle = sample("idle")
     assert len(idle.each) == 8 and min(idle.each) <= idle.value <= max(idle.each) and not idle.exact
     kernel = sample("kernel:nvjet")
@@ -372,7 +391,7 @@ def hostile() -> Check:
     unlike = (note("unlike", what="GPU", before="|`<b>", after="x\ny"),)
     return check_of(
         outcome("PASS"),
-        outcome("UNCLEAR", HOSTILE, found=None, noise=None, before=None),
+        replace(outcome("UNCLEAR", HOSTILE, found=None, noise=None, before=None), metric="idle"),
         outcome("FAIL", reason=HOSTILE),
         unlike=unlike,
     )
@@ -445,7 +464,7 @@ def test_sarif_is_as_its_standard_says(hostile: Check) -> None:
     assert found["version"] == "2.1.0" and found["$schema"].endswith("sarif-schema-2.1.0.json")
     (run,) = found["runs"]
     rules = run["tool"]["driver"]["rules"]
-    assert run["tool"]["driver"]["name"] == "moeprof" and [r["id"] for r in rules] == ["step_time"]
+    assert run["tool"]["driver"]["name"] == "moeprof" and [r["id"] for r in rules] == ["step_time", "idle"]
     for result in run["results"]:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"] and result["message"]["text"]
         assert result["kind"] in ("pass", "open", "informational", "notApplicable", "review", "fail")

@@ -64,7 +64,7 @@ def test_two_steps_are_two_changes_with_their_levels() -> None:
     rng = np.random.default_rng(2)
     values = np.repeat([20.0, 22.0, 18.0], 10) * np.exp(0.004 * rng.standard_normal(30))
     found = change_points(values)
-    assert [p.index for p in found] == [10, 20] and all(p.p <= 0.05 for p in found)
+    assert [p.index for p in found] == [10, 20] and all(0.001 <= p.p <= 0.05 for p in found)
     assert [(round(p.before), round(p.after)) for p in found] == [(20, 22), (22, 18)]
     assert change_points(values) == found  # the same history, the same changes
 
@@ -74,6 +74,7 @@ def test_what_is_no_change() -> None:
     assert change_points([20.0] * 30) == () and change_points(outlier) == ()
     assert change_points([20.0] * 4 + [21.0] * 3) == ()  # seven values can prove nothing
     assert change_points([20.0] * 4 + [21.0] * 4) != ()
+    assert [p.index for p in change_points([20.0] * 18 + [21.0] * 2)] == [18]  # two on a side are enough
     assert change_points([20.0] * 10 + [20.1] * 10) == ()  # significant, and half a percent
 
 
@@ -206,6 +207,16 @@ def test_the_page_shows_what_the_history_holds_and_escapes_it(command: Run, tmp_
         assert browser.evaluate("document.querySelectorAll('#figure-history .errorbars path.yerror').length") == 13
         assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert browser.requests() == [] and browser.complaints() == []
+
+
+def test_the_figure_marks_changes_before_their_captures_and_cuts_the_levels_there(tmp_path: Path) -> None:
+    found = history(captured(tmp_path / "h", 22, step=8, gpu=16), None, "step_time")
+    figure = shown.figure(found)
+    assert figure is not None
+    assert [(s.x0, s.line.dash) for s in figure.layout.shapes] == [(8.5, None), (16.5, "dot")]
+    levels = [trace for trace in figure.data if trace.mode == "lines"]
+    assert [tuple(trace.x) for trace in levels] == [(0.6, 8.4), (8.6, 16.4), (16.6, 22.4)]
+    assert [round(trace.y[0]) for trace in levels] == [20, 21, 21]
 
 
 def test_a_history_without_a_value_has_no_figure(tmp_path: Path) -> None:
