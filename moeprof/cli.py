@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from moeprof.cli_check import baseline, check
+from moeprof.cli_export import export
 from moeprof.cli_history import history
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
@@ -37,11 +38,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(kernels)
-cli.add_command(session)
-cli.add_command(check)
-cli.add_command(baseline)
-cli.add_command(history)
+for command in (kernels, session, check, baseline, history, export):
+    cli.add_command(command)
 
 
 @cli.command("list")

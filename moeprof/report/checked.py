@@ -116,10 +116,10 @@ def markdown(check: Check) -> str:
     return "\n".join(lines + tail).rstrip() + "\n"
 
 
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line and not too long."""
+def escaped(text: str, most: int = MAX_CELL) -> str:
+    """Text that Markdown shows as it stands, on one line and of at most so many characters."""
     line = " ".join(text.split())
-    cut = line if len(line) <= MAX_CELL else line[: MAX_CELL - 1] + "…"
+    cut = line if len(line) <= most else line[: most - 1] + "…"
     return SPECIAL.sub(r"\\\1", cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
