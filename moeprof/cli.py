@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_check import baseline, check
+from moeprof.cli_export import export
+from moeprof.cli_history import history
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -35,8 +38,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(kernels)
-cli.add_command(session)
+for command in (kernels, session, check, baseline, history, export):
+    cli.add_command(command)
 
 
 @cli.command("list")

@@ -148,6 +148,12 @@ class Manifest:
         """The measured ceiling that the workload's limit names, if there is one."""
         return self.ceilings.get((self.limit or {}).get("ceiling", ""))
 
+    @property
+    def chosen(self) -> str:
+        """The variant whose numbers count where none is named: the optimized one, else the last one; "" without any."""
+        names = [v.name for v in self.variants]
+        return self.optimized if self.optimized in names else (names or [""])[-1]
+
     def variant(self, name: str) -> VariantRecord | None:
         """The record of variant ``name``, if the capture has it."""
         return next((v for v in self.variants if v.name == name), None)

@@ -68,7 +68,7 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
         return None
     achieved = found.flops / time_ns / 1e3
     kernels = None if window is None else window.launch.kernels
-    counted, moved = _dram(variant)
+    counted, moved = dram(variant)
     return Work(
         tflop_per_s=achieved,
         gb_per_s=found.bytes_moved / time_ns,
@@ -80,7 +80,7 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
     )
 
 
-def _dram(variant: VariantStudy) -> tuple[int, float]:
+def dram(variant: VariantStudy) -> tuple[int, float]:
     """Kernels that ncu counted, and the bytes that they moved to and from device memory."""
     frame = variant.counters
     if frame is None or not len(frame):

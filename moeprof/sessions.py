@@ -10,6 +10,7 @@ from pathlib import Path
 from moeprof import ledger, measures, study
 from moeprof.capture import Progress, Request, capture
 from moeprof.errors import CaptureError, UsageError
+from moeprof.expectations import expectation
 from moeprof.ledger import MAX_DIFF, Decide, New, Predict, Session, Try
 from moeprof.workload import load
 
@@ -45,7 +46,7 @@ def begin(folder: Path, question: str, workload: str, variant: str | None) -> Se
 def predict(folder: Path, text: str, metric: str, expect: str) -> Session:
     """A prediction for the next change; its metric and expectation are checked first."""
     measures.known(metric)
-    measures.expectation(expect)
+    expectation(expect)
     return ledger.append(folder, lambda session: _begun(folder, session, Predict(text, metric, expect, now())))
 
 
@@ -95,7 +96,7 @@ def _measured(session: Session, capture_folder: Path) -> Try:
         return trial
     metric = waiting.prediction.metric
     before = _before(session, metric, capture_folder.parents[1])
-    held = measures.expectation(waiting.prediction.expect).holds(before, values[metric])
+    held = expectation(waiting.prediction.expect).holds(before, values[metric])
     return replace(trial, before=before, after=values[metric], held=held)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from moeprof import ledger, measures, resources, sessions, study
 from moeprof.errors import CaptureError, UsageError
+from moeprof.expectations import expectation
 from moeprof.ledger import Decide, New, Predict, Try
 from moeprof.report import session as shown
 
@@ -118,13 +119,13 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_an_expectation_holds_or_not_or_cannot_be_told(
     text: str, before: float | None, after: float | None, holds: bool | None
 ) -> None:
-    assert measures.expectation(text).holds(before, after) is holds
+    assert expectation(text).holds(before, after) is holds
 
 
 @pytest.mark.parametrize("text", ["0.5x", "<", "<abc", "=3", "<0.5xx", ""])
 def test_what_is_no_expectation_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no expectation"):
-        measures.expectation(text)
+        expectation(text)
 
 
 def test_measures_of_a_real_capture_are_those_of_its_report() -> None:

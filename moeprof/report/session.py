@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moeprof import ledger, measures
+from moeprof.expectations import expectation
 from moeprof.ledger import Session, Step, Try
 from moeprof.report import format as fmt
 from moeprof.report.html import filled, section
@@ -31,11 +32,11 @@ def outcome(step: Step) -> str:
     trial = step.trial
     if trial is None:
         return fmt.DASH
-    wanted = measures.expectation(step.prediction.expect)
+    wanted = expectation(step.prediction.expect)
     if trial.held is None or trial.after is None:
         return "unknown: the capture does not hold the metric"
     found = wanted.measured(trial.before, trial.after)
-    return f"{'held' if trial.held else 'MISSED'}: {_number(found)}{wanted.unit}, expected {step.prediction.expect}"
+    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(found)}, expected {step.prediction.expect}"
 
 
 def _number(value: float | None) -> str:
