@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -35,6 +36,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(inspect)
 cli.add_command(kernels)
 cli.add_command(session)
 
