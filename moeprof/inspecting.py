@@ -154,8 +154,11 @@ def _traced(folder: Path, wish: Wish) -> tuple[Traced, ...]:
     Raises:
         UsageError: there are traces, and no kernel of that name in any of them.
     """
+    plain = (
+        wish.range_name if not set("@/") & set(wish.range_name or "") else None
+    )  # ncu's own spelling names no range of a trace
     try:
-        rankings = investigating.rankings(folder, wish.range_name, wish.variant, None, "time")
+        rankings = investigating.rankings(folder, plain, wish.variant, None, "time")
     except CaptureError:
         return ()
     found = tuple(t for name, ranking in rankings.items() for t in ranked(name, ranking, wish.kernel))

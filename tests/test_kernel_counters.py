@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -25,7 +24,7 @@ from moeprof.metrics.memorychart import memory_chart
 from moeprof.metrics.occupancy import occupancy
 from moeprof.report import inspected as shown
 from moeprof.trace.ncu import read_counters
-from moeprof.trace.ncupages import read_pages
+from moeprof.trace.ncupages import Pages, read_pages
 
 SCALES = {
     "us": 1e3,
@@ -128,6 +127,17 @@ def test_each_number_is_the_raw_pages(found: dict[str, Inspection], raw: Path, k
     metric, getter = SHOWN[number]
     expected = column(raw, GEMM if kernel == "gemm" else SOFTMAX)(metric)
     assert expected is not None and getter(found[kernel]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_sectors_a_request_are_a_quotient_of_two_counters(found: dict[str, Inspection], raw: Path) -> None:
+    value = column(raw, SOFTMAX)
+    loads, stores = ([value(LSU.format(kind, op)) or 0.0 for kind in ("sectors", "requests")] for op in ("ld", "st"))
+    told = link(found["softmax"], "global")
+    assert loads[0] / loads[1] == 2.0, "each warp reads 32 numbers of 2 bytes: 64 bytes, two sectors"
+    assert (told.read_sectors_per_request, told.write_sectors_per_request) == (
+        loads[0] / loads[1],
+        stores[0] / stores[1],
+    )
 
 
 def test_launches_of_one_shape_are_one_kernel_and_say_so(found: dict[str, Inspection]) -> None:
@@ -262,18 +272,15 @@ def test_what_cannot_be_known_is_absent_and_named() -> None:
     assert [one.name for one in spilled.links] == ["local memory (spills, stacks) to L1"], "only where there are some"
 
 
-def test_the_details_page_alone_gives_the_same_rounded(found: dict[str, Inspection], traces: Path) -> None:
+def test_the_details_page_alone_gives_the_same_rounded(raw: Path, traces: Path) -> None:
     """Its labels are mapped to metrics; a wrong entry would show another number."""
     frame = read_counters(traces / "h200" / "ncu_details.csv")
-    for kernel, pattern in (("gemm", "nvjet"), ("softmax", SOFTMAX)):
-        (detailed,) = inspections(read_pages([traces / "h200" / "ncu_details.csv"]), pattern, WANTED)
-        for part in ("speed", "occupancy", "scheduler"):
-            mine, theirs = getattr(found[kernel], part), getattr(detailed, part)
-            for field in fields(theirs):
-                value = getattr(theirs, field.name)
-                if isinstance(value, float):
-                    assert value == pytest.approx(getattr(mine, field.name), rel=0.005, abs=0.006), field.name
-        assert detailed.missing["operations"] and "warp states" in detailed.missing
+    for pattern in ("nvjet", SOFTMAX):
+        (detailed,), (mine,) = counted(frame, pattern), counted(read_counters(raw), pattern)
+        for metric in LABELS.values():
+            assert detailed.values[metric] == pytest.approx(mine.values[metric], rel=0.005, abs=0.006), metric
+        (shown_alone,) = inspections(Pages(frame), pattern, WANTED)
+        assert shown_alone.missing["operations"] and "warp states" in shown_alone.missing
     assert set(LABELS) <= set(zip(frame["metric"].astype(str), frame["unit"].astype(str), strict=True)), (
         "every label was seen"
     )
@@ -294,22 +301,41 @@ def test_rules_come_from_the_details_page_with_the_best_estimate(traces: Path, r
     assert kernel.speed.sm_percent == 90.418934, "the counters are the raw page's, whichever comes first"
 
 
-def test_the_text_shows_the_numbers(found: dict[str, Inspection], raw: Path) -> None:
+def test_the_text_shows_each_number_in_its_own_column(found: dict[str, Inspection], raw: Path) -> None:
     value = column(raw, GEMM)
-    printed = " ".join(
-        str(cell)
-        for table in (shown._speed, shown._occupancy, shown._pipes, shown._operations)
-        for row in table(found["gemm"]).rows
-        for cell in row
+
+    def under(table: Any, row: int = 0) -> dict[str, str]:
+        return dict(zip(table.header, table.rows[row], strict=True))
+
+    k = found["gemm"]
+    peaks = ("sm__throughput", "gpu__compute_memory_throughput", "lts__throughput", "gpu__dram_throughput")
+    speed = under(shown._speed(k))
+    assert [speed[name] for name in ("SM", "memory", "L2", "DRAM")] == [
+        f"{value(f'{metric}.{PEAK}'):.2f}" for metric in peaks
+    ]
+    assert (speed["L1"], speed["DRAM throughput"]) == (f"{value(f'l1tex__throughput.{ACTIVE}'):.2f}", "1.007 TB/s")
+    held = under(shown._occupancy(k))
+    assert (held["theoretical %"], held["achieved %"]) == ("18.75", f"{value(f'sm__warps_active.{ACTIVE}'):.2f}")
+    assert (held["limited by"], held["registers"], held["shared"], held["waves"]) == (
+        "registers, shared memory",
+        "168",
+        "214.2 kB",
+        "1.00",
     )
-    for metric in (
-        f"sm__throughput.{PEAK}",
-        f"gpu__dram_throughput.{PEAK}",
-        f"sm__warps_active.{ACTIVE}",
-        f"sm__pipe_tensor_cycles_active.{ACTIVE}",
-    ):
-        assert f"{value(metric):.2f}" in printed, metric
-    assert "137.439 GFLOP" in printed and "registers, shared memory" in printed
+    done = under(shown._operations(k))
+    assert (done["of one launch"], done["of peak"], done["bound by"]) == ("137.439 GFLOP", "90.4 %", "compute")
+    moved = {row[0]: row for row in shown._memory(k).rows}
+    assert moved["L1 to L2"] == ("L1 to L2", "1.6 GB", "33.6 MB", "73.45", "4.00", "4.00")
+    assert moved["L2 to device memory"][1:4] == ("148.2 MB", "28.0 MB", "–")
+    assert (
+        under(shown._states(k))["state"].startswith("barrier")
+        and under(shown._states(k))["cycles an instruction"] == "6.03"
+    )
+    pipes = {row[0]: row[1:] for row in shown._pipes(k).rows}
+    assert pipes["alu"][0] == f"{value(f'sm__pipe_alu_cycles_active.{ACTIVE}'):.2f}" and pipes["lsu"] == (
+        "–",
+        f"{value(f'sm__inst_executed_pipe_lsu.{ACTIVE}'):.2f}",
+    )
 
 
 @given(st.dictionaries(st.sampled_from(["barrier", "wait", "membar", "gmma"]), st.floats(0, 1e6), max_size=4))
