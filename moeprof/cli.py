@@ -16,6 +16,7 @@ import click
 from moeprof.cli_check import baseline, check
 from moeprof.cli_export import export
 from moeprof.cli_history import history
+from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (kernels, session, check, baseline, history, export):
+for command in (kernels, inspect, session, check, baseline, history, export):
     cli.add_command(command)
 
 

@@ -51,6 +51,17 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "{variant} took {ratio:.2f} times as long under the profiler as without: its trace explains, "
         "but the clean times decide",
     ),
+    "chip-lacks": ("warning", "not counted: this chip's ncu has no {names}"),
+    "metrics-unchecked": (
+        "info",
+        "ncu did not list the counters of this chip ({command}): only those of its own set were asked for",
+    ),
+    "no-page": ("info", "no {page}: {why}"),
+    "recorded-counters": ("info", "the counters are the few that the capture recorded: {why}"),
+    "dram-differs": (
+        "warning",
+        "{kernel}: DRAM is at {given:.2f} % by ncu, at {formula:.2f} % by bytes over peak bytes: ncu's takes a busier unit into account",
+    ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
     # trace
     "one-run": (
