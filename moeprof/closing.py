@@ -95,9 +95,13 @@ def _why(diff: Diff, before: Row, after: Row) -> tuple[str, ...]:
         "FASTER": f"That brings an iteration down to {time}, {ratio} times the speed.",
         "SLOWER": f"It costs time instead: {time} an iteration, {ratio} times the speed.",
         "SAME": f"The time stays what it was: {time}.",
-        "UNCLEAR": f"Whether it helps is open: {time} against {ms(before.time_ns.value) if before.time_ns else '–'} lies within what the rounds cannot tell apart.",
+        "UNCLEAR": f"Whether it helps is open: {time} stand against {_time(before)}, but the rounds are too few or too noisy to tell.",
     }
     return outcome[word], _moved(diff, faster=word != "SLOWER")
+
+
+def _time(row: Row) -> str:
+    return ms(row.time_ns.value) if row.time_ns else "an unknown time"
 
 
 def _moved(diff: Diff, faster: bool) -> str:
@@ -111,7 +115,7 @@ def _moved(diff: Diff, faster: bool) -> str:
     if not told:
         return "No part of the traced iteration moved by enough to be named."
     said = " and on ".join(f"{CALLED[b.label]} goes from {ms(b.before_ns)} to {ms(b.after_ns)}" for b in with_it[:2])
-    text = f"The trace shows where: the time spent on {said}" if said else "No part of the trace explains it"
+    text = f"In the traced iteration the time spent on {said}" if said else "No part of the trace explains it"
     if against:
         text += f", while {CALLED[against[0].label]} {'costs' if faster else 'saves'} {ms(abs(against[0].delta_ns))} {'more' if faster else 'of it'}"
     return text + "."
@@ -141,7 +145,7 @@ def _bound(diff: Diff, row: Row) -> str:
     if point is not None and (side := _side(diff, point)):
         return f"What computes longest in {row.name} does {rate(point.intensity)} FLOP for each byte of device memory, under the roof of {side}."
     spent = _parts(row)
-    return f"What an iteration consists of now is mostly {CALLED[spent[0].label]}." if spent else ""
+    return "Compute sets the pace now." if spent and spent[0].label == "compute" else ""
 
 
 def _limit(diff: Diff) -> str:
@@ -166,12 +170,12 @@ def _side(diff: Diff, point: Point) -> str:
 
 def _left(diff: Diff, row: Row) -> str:
     """What could still be gained, and where."""
-    rest = [b for b in _parts(row) if b.label != "compute"]
-    where = (
-        f"outside compute it is mostly {CALLED[rest[0].label]}, {ms(rest[0].before_ns)}"
-        if rest
-        else "next to all of it is compute"
-    )
+    spent = _parts(row)
+    rest = [b for b in spent if b.label != "compute"]
+    where = "next to all of an iteration is compute"
+    if rest:
+        most = "most of an iteration is now" if rest[0] == spent[0] else "outside compute it is mostly"
+        where = f"{most} {CALLED[rest[0].label]}, {ms(rest[0].before_ns)}"
     if row.limit_ratio is None:
         return (
             f"How much is left cannot be said without a limit; {where}."
@@ -179,7 +183,7 @@ def _left(diff: Diff, row: Row) -> str:
             else "How much is left cannot be said without a limit or a trace."
         )
     if row.limit_ratio >= AT_THE_LIMIT:
-        return "Little is left to gain but by doing less work."
+        return "Little is left to gain without doing less work."
     return f"With {percent(row.limit_ratio)} of the limit reached there is room left; {where}."
 
 

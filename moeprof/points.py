@@ -18,6 +18,7 @@ WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
 HOW = "capture again with ncu, which then counts them: moeprof capture {name} --tools nsys,ncu; what stands in the way: moeprof doctor"
 
+ROOFS = {"FLOP/s": "arithmetic", "byte/s": "device memory"}
 Launch = tuple[str, dict[str, float]]
 
 
@@ -55,19 +56,22 @@ def roofline(study: Study, names: tuple[str, ...] = (), prefix: str = "") -> Roo
         return Roofline()
     points: list[Point] = []
     without: dict[str, list[str]] = {}  # reason -> variants
+    partial: list[str] = []
     for variant in study.variants:
         if names and variant.record.name not in names:
             continue
         mine, why = _points(variant)
         points += [replace(p, variant=prefix + p.variant) for p in mine]
+        partial += [f"{prefix}{variant.record.name}: {text}" for text in _partial(variant) if mine]
         for reason in why:
             without.setdefault(reason, []).append(prefix + variant.record.name)
     lines = ceilings(study)
     missing = [f"{', '.join(variants)}: {reason}" for reason, variants in without.items()]
     if points:
-        missing += [f"no ceiling of {unit}s" for unit in ("FLOP/s", "byte/s") if all(c.unit != unit for c in lines)]
-    hint = [HOW.format(name=study.manifest.name)] if any("count" in text for text in missing) else []
-    return Roofline(tuple(points), lines, (*missing, *hint))
+        have = {c.unit for c in lines}
+        missing += [f"no ceiling of {what}" for unit, what in ROOFS.items() if unit not in have]
+    hint = [HOW.format(name=study.manifest.name)] if missing else []
+    return Roofline(tuple(points), lines, (*missing, *hint, *partial))
 
 
 def together(one: Roofline, other: Roofline) -> Roofline:
@@ -101,6 +105,19 @@ def _time(launches: list[Launch], name: str) -> float:
 def _all_counted(variant: VariantStudy, launches: list[Launch]) -> bool:
     window = representative(variant)
     return window is not None and window.launch.kernels == len(launches)
+
+
+def _partial(variant: VariantStudy) -> list[str]:
+    """Why a variant's whole iteration has no point, although some of its kernels have one."""
+    window, launches = representative(variant), len(counted(variant))
+    if window is None:
+        return ["without a trace it is not known whether every kernel was counted, so its whole iteration has no point"]
+    kernels = window.launch.kernels
+    if kernels == launches:
+        return []
+    return [
+        f"{launches} of {kernels} kernels were counted, so its whole iteration has no point (--ncu-kernels {kernels} counts all)"
+    ]
 
 
 def _place(variant: VariantStudy, name: str, group: list[Launch]) -> tuple[Point | None, str]:

@@ -12,6 +12,7 @@ from moeprof import resources, study
 from moeprof.flops import PIPES, SASS, TENSOR, TENSOR_PIPE
 from moeprof.study import Study, VariantStudy
 from moeprof.trace.ncu import read_counters
+from moeprof.trace.tables import COUNTERS, table
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 MODEL = {"kind": "roofline", "flops_ceiling": "gemm_tflop_per_s", "bytes_ceiling": "read_gb_per_s"}
@@ -34,11 +35,10 @@ def launch(kernel: str, time_us: float, megabytes: float, gflop: float = 0.0, **
 def frame(launches: Sequence[Launch]) -> pd.DataFrame:
     """A COUNTERS table of launches."""
     rows = [
-        {"launch": number, "kernel": kernel, "metric": metric, "value": value}
-        for number, (kernel, values) in enumerate(launches)
-        for metric, value in values.items()
+        (n, kernel, metric, value) for n, (kernel, values) in enumerate(launches) for metric, value in values.items()
     ]
-    return pd.DataFrame(rows)
+    columns = zip(("launch", "kernel", "metric", "value"), zip(*rows, strict=True), strict=True)
+    return table(COUNTERS, {name: list(column) for name, column in columns})
 
 
 def whole(variant: VariantStudy, counters: pd.DataFrame) -> VariantStudy:
@@ -96,8 +96,8 @@ def story() -> tuple[pd.DataFrame, ...]:
 
 def real(traces: Path) -> Study:
     """Real counters of an H200 (five GEMMs of 4,096 cubed and their softmax) on the first variant, the GEMMs alone on the last."""
-    table = read_counters(traces / "h200" / "ncu_raw.csv")
-    gemms = table[table["kernel"].astype(str).str.startswith("nvjet")]
+    counted = read_counters(traces / "h200" / "ncu_raw.csv")
+    gemms = counted[counted["kernel"].astype(str).str.startswith("nvjet")]
     found = plain()
-    tables = (table, table, gemms)
+    tables = (counted, counted, gemms)
     return replace(found, variants=tuple(whole(v, t) for v, t in zip(found.variants, tables, strict=True)))
