@@ -68,6 +68,8 @@ def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Study, t
     assert found["DRAM"].per_s == pytest.approx(by_share, rel=1e-3)
     dense = value["sm__ops_path_tensor_op_hgmma_src_bf16_dst_fp32_sparsity_off.sum.peak_sustained_elapsed.per_second"]
     assert found["tensor pipe"].per_s == pytest.approx(dense, rel=0.01), "not twice that, as with sparsity"
+    both = replace(real, manifest=story.manifest)
+    assert [c.measured for c in ceilings(both)] == [True, True], "a peak by ncu stands only where nothing was measured"
     half = replace(story, manifest=replace(story.manifest, ceilings={"gemm_tflop_per_s": 700.0}))
     assert roofline(half).missing[0] == "no ceiling of device memory"
     figure = drawn.figure(roofline(half), None, None)
@@ -148,6 +150,10 @@ def test_two_captures_stand_under_the_roofs_of_the_second(story: Study) -> None:
     assert {p.variant for p in found.roofline.points} == {"A: graph", "B: graph"} and all(
         c.measured for c in found.roofline.ceilings
     )
+    other = replace(
+        story, manifest=replace(story.manifest, ceilings={"gemm_tflop_per_s": 650.0, "read_gb_per_s": 3900.0})
+    )
+    assert [c.per_s for c in diff.contrast_captures(other, story).roofline.ceilings] == [700e12, 4e12]
     assert 'id="figure-roofline"' in html.render_pair(story, story, found)
 
 
