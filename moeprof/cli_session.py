@@ -143,7 +143,7 @@ def show(number: int, folder: Path) -> None:
 @session_option
 def report(folder: Path, output: Path | None, force: bool) -> None:
     """Write the session's page."""
-    from moeprof import ledger
+    from moeprof import ledger, sessions
     from moeprof.errors import UsageError
     from moeprof.files import write_whole
     from moeprof.report import session as shown
@@ -151,5 +151,6 @@ def report(folder: Path, output: Path | None, force: bool) -> None:
     page = output or folder / "session.html"
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    write_whole(page, shown.render(ledger.read(folder)))
+    found = ledger.read(folder)
+    write_whole(page, shown.render(found, sessions.seen(folder, found)))
     click.echo(f"Wrote {page}")

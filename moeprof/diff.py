@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from moeprof import stats, wording
+from moeprof import closing, counted, points, stats, wording
+from moeprof.counted import Counted
 from moeprof.errors import CaptureError
 from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.waterfall import Bar, bars, parts
 from moeprof.notes import Note, note
+from moeprof.points import Roofline
 from moeprof.roofline import Roof, roof
 from moeprof.rows import Limit, Row, make_row, pipeline_limit, representative
 from moeprof.study import Study, VariantStudy
@@ -39,6 +41,9 @@ class Diff:
     reasons: tuple[str, ...] = ()
     unlike: tuple[Note, ...] = ()
     notes: tuple[Note, ...] = ()
+    roofline: Roofline = field(default_factory=Roofline)
+    counted: Counted | None = None
+    closing: tuple[str, ...] = ()
     schema_version: int = 1
 
     def row(self, name: str | None) -> Row | None:
@@ -62,6 +67,7 @@ def contrast(study: Study) -> Diff:
         roof=roof(manifest, None if baseline is None else baseline.record),
         ceilings=manifest.ceilings,
         notes=_notes(study, rows),
+        roofline=points.roofline(study),
     )
     return _completed(found, study.variant(found.baseline), study.variant(found.optimized))
 
@@ -94,6 +100,7 @@ def contrast_captures(before: Study, after: Study) -> Diff:
         ceilings=after.manifest.ceilings,
         unlike=unlike(before.manifest, after.manifest),
         notes=_notes(before, ()) + _notes(after, ()),
+        roofline=points.together(points.roofline(before, (chosen,), "A: "), points.roofline(after, (chosen,), "B: ")),
     )
     return _completed(found, before.variant(chosen), after.variant(chosen))
 
@@ -106,7 +113,9 @@ def _completed(found: Diff, baseline: VariantStudy | None, optimized: VariantStu
     one, other = representative(baseline), representative(optimized)
     if one is not None and other is not None:
         found = replace(found, waterfall=waterfall(one, other))
-    return replace(found, sentence=wording.sentence(found), reasons=wording.reasons(found))
+    found = replace(found, counted=counted.contrast(baseline, optimized, (found.baseline, found.optimized)))
+    found = replace(found, sentence=wording.sentence(found), reasons=wording.reasons(found))
+    return replace(found, closing=closing.closing(found))
 
 
 def waterfall(before: Window, after: Window) -> tuple[Bar, ...]:

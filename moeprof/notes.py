@@ -40,6 +40,10 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
     ),
+    "no-flops": (
+        "info",
+        "ncu {version} did not count FLOPs: {why}; the roofline of this capture rests on what the variants declare",
+    ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
     "spread-high": (

@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from moeprof import flops
 from moeprof.manifest import Manifest, VariantRecord
 from moeprof.metrics.analysis import Window
-from moeprof.study import VariantStudy
+from moeprof.study import Study, VariantStudy
 
 DRAM_BYTES = "dram__bytes.sum"
+DRAM_WAYS = ("dram__bytes_read.sum", "dram__bytes_write.sum")
+DURATION = "gpu__time_duration.sum"
+DRAM_PEAK, DRAM_CLOCK = "dram__bytes.sum.peak_sustained", "dram__cycles_elapsed.avg.per_second"
+FFMA_PEAK, SM_CLOCK = (
+    "sm__sass_thread_inst_executed_op_ffma_pred_on.sum.peak_sustained",
+    "sm__cycles_elapsed.avg.per_second",
+)
+TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
+PEAKS = (DRAM_PEAK, DRAM_CLOCK, FFMA_PEAK, SM_CLOCK, TENSOR_BUSY)
+BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,79 @@ class Work:
     kernels: int | None  # of one traced iteration
     counted: int  # of them, by ncu
     dram_bytes: float | None  # by ncu, where every kernel of the iteration was counted
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One line that a roofline draws: FLOP/s (``unit`` "FLOP/s") or byte/s ("byte/s"), and where the number is from.
+
+    ``measured``: by this capture on this machine; otherwise a peak from ncu's counters, at the clocks of the counted kernels.
+    """
+
+    name: str
+    unit: str
+    per_s: float
+    measured: bool
+
+
+def ceilings(study: Study) -> tuple[Ceiling, ...]:
+    """The ceilings of compute and of device memory: those that the workload's roofline names, else ncu's own peaks."""
+    manifest = study.manifest
+    model: dict[str, Any] = (manifest.limit or {}) if (manifest.limit or {}).get("kind") == "roofline" else {}
+    found = [
+        Ceiling(str(model[key]), unit, manifest.ceilings[str(model[key])] * scale, True)
+        for key, unit, scale in (("flops_ceiling", "FLOP/s", 1e12), ("bytes_ceiling", "byte/s", 1e9))
+        if manifest.ceilings.get(str(model.get(key)))
+    ]
+    have = {ceiling.unit for ceiling in found}
+    return (*found, *(peak for peak in _peaks(study) if peak.unit not in have))
+
+
+def _peaks(study: Study) -> tuple[Ceiling, ...]:
+    """The highest peaks that ncu's counters of any variant tell."""
+    launches = [values for variant in study.variants for _, values in counted(variant)]
+    kinds = (
+        ("tensor pipe", "FLOP/s", _tensor_peak),
+        ("fp32 pipe", "FLOP/s", _fp32_peak),
+        ("DRAM", "byte/s", _dram_peak),
+    )
+    best = ((name, unit, max((peak(values) for values in launches), default=0.0)) for name, unit, peak in kinds)
+    return tuple(Ceiling(name, unit, value, False) for name, unit, value in best if value)
+
+
+def _dram_peak(values: dict[str, float]) -> float:
+    """Bytes a cycle at most, times the memory's clock: what ncu's percentage of peak is of (checked on an H100 and an H200)."""
+    return values.get(DRAM_PEAK, 0.0) * values.get(DRAM_CLOCK, 0.0)
+
+
+def _fp32_peak(values: dict[str, float]) -> float:
+    return 2 * values.get(FFMA_PEAK, 0.0) * values.get(SM_CLOCK, 0.0)
+
+
+def _tensor_peak(values: dict[str, float]) -> float:
+    """What the tensor pipe does in the time in which it works. ncu's own peak of ``sm__ops_path_tensor_*`` counts sparsity,
+    which doubles it, where the type allows any."""
+    busy, time = values.get(TENSOR_BUSY, 0.0), values.get(DURATION, 0.0)
+    done = sum(n for pipe, n in flops.of(values).by_pipe.items() if pipe.startswith("tensor"))
+    return done / time * 1e9 / (busy / 100) if busy >= BUSY_ENOUGH and time else 0.0
+
+
+def counted(variant: VariantStudy) -> list[tuple[str, dict[str, float]]]:
+    """(kernel, its counters by metric) of every launch that ncu counted, in order."""
+    frame = variant.counters
+    if frame is None or not len(frame):
+        return []
+    return [
+        (str(rows["kernel"].iloc[0]), dict(zip(rows["metric"].astype(str), rows["value"].astype(float), strict=True)))
+        for _, rows in frame.groupby("launch", observed=True)
+    ]
+
+
+def dram_bytes(values: dict[str, float]) -> float | None:
+    """Bytes to and from device memory of one launch; None where they were not counted."""
+    if DRAM_BYTES in values:
+        return values[DRAM_BYTES]
+    return sum(values[way] for way in DRAM_WAYS) if all(way in values for way in DRAM_WAYS) else None
 
 
 def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:

@@ -7,16 +7,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof import ledger, measures, study
+from moeprof import ledger, measures, stepdiff, study
 from moeprof.capture import Progress, Request, capture
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.expectations import expectation
 from moeprof.ledger import MAX_DIFF, Decide, New, Predict, Session, Try
+from moeprof.roofline import Ceiling, ceilings
+from moeprof.stepdiff import Seen, StepDiff
+from moeprof.study import Study
 from moeprof.workload import load
 
 FOLDER = Path("moeprof-session")
 CAPTURES = "captures"
 GIT_TIMEOUT_S = 20
+COMPARED = 12  # steps, the last ones, whose captures a page compares: each is a trace to read
 
 
 def now() -> str:
@@ -125,3 +129,40 @@ def _git(folder: Path, *words: str) -> str:
     return subprocess.run(
         ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
     ).stdout
+
+
+def seen(folder: Path, session: Session) -> Seen:
+    """What the captures that are still there show of the last steps, each against the kept one that it started from."""
+    tried = [s for s in session.steps if s.trial is not None]
+    wanted = {s.number for s in tried[-COMPARED:]}
+    reference, at = session.base, 0
+    known: dict[str, Study | None] = {}
+    found: list[tuple[StepDiff, tuple[Ceiling, ...]]] = []
+    for step in tried:
+        assert step.trial is not None and reference is not None
+        if step.number in wanted:
+            known = {key: one for key, one in known.items() if key == reference.capture}  # no more than two at once
+            before, after = (_loaded(folder, trial.capture, known) for trial in (reference, step.trial))
+            ours = _compared(session.start.variant, (step.number, at), before, after)
+            found.append((ours, () if after is None else ceilings(after)))
+        if step.decision is not None and step.decision.kept:
+            reference, at = step.trial, step.number
+    lines = next((some for _, some in reversed(found) if some), ())
+    return Seen(tuple(one for one, _ in found), lines, len(tried) - len(wanted))
+
+
+def _loaded(folder: Path, capture: str, known: dict[str, Study | None]) -> Study | None:
+    """The study of a capture, read once; None where it is gone or cannot be read."""
+    if capture not in known:
+        try:
+            known[capture] = study.load(folder / capture)
+        except MoeprofError:
+            known[capture] = None
+    return known[capture]
+
+
+def _compared(variant: str, numbers: tuple[int, int], before: Study | None, after: Study | None) -> StepDiff:
+    if before is None or after is None:
+        which = "its own capture" if after is None else "the capture that it started from"
+        return StepDiff(*numbers, reason=f"{which} is gone or cannot be read")
+    return stepdiff.compare(*numbers, before.variant(variant), after.variant(variant))

@@ -32,6 +32,23 @@ def rate(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def size(count: float) -> str:
+    """Bytes in the decimal unit that fits: 939.5 MB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def amount(kind: str, value: float) -> str:
+    """A hardware counter: a share in percent, bytes, bytes a second in GB/s, or a count."""
+    if kind == "share":
+        return percent(value)
+    if kind == "bytes":
+        return size(value)
+    return f"{value / 1e9:,.0f} GB/s" if kind == "bytes_per_s" else f"{value:,.0f}"
+
+
 def sentence(diff: Diff) -> str:
     """The verdict in one sentence."""
     row, base = diff.row(diff.optimized), diff.row(diff.baseline)

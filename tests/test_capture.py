@@ -32,6 +32,9 @@ def environment(**changes: str) -> dict[str, str]:
 def moeprof(*words: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run the command in ``cwd``."""
     command = [sys.executable, "-P", "-m", "moeprof", *words]
+    changes.setdefault(
+        "XDG_CACHE_HOME", str(cwd.with_name(f"{cwd.name}-cache"))
+    )  # nothing of the user, nothing in ``cwd``
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env=environment(**changes), timeout=120, check=False
     )
@@ -78,6 +81,42 @@ def test_a_whole_capture(tmp_path: Path) -> None:
     loaded = study.load(tmp_path / "cap")
     assert loaded.variants[0].iterations is not None and len(loaded.variants[0].iterations.windows) == 3
     assert loaded.variants[0].counters is not None and set(loaded.variants[0].counters["launch"]) == {0, 1}
+
+
+def test_ncu_is_asked_once_which_counters_it_knows_and_counts_those(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    for _ in range(2):
+        ran = capture(tmp_path, "-f", FAKE_NCU_ASKED=str(asked))
+        assert ran.returncode == 0, ran.stderr
+    assert asked.read_text() == "asked\n", "the second capture remembers"
+    found = whole(tmp_path / "cap")
+    part = found.variants[0].part("counters")
+    assert part is not None and not [n for n in found.notes if n.id == "no-flops"]
+    metrics = part.argv[part.argv.index("--metrics") + 1].split(",")
+    assert (
+        "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum" in metrics
+        and "sm__ops_path_tensor_src_bf16_dst_fp32.sum" in metrics
+    )
+    assert not [m for m in metrics if "dfma" in m or "sparsity" in m or m.startswith("sm__cycles")], (
+        "only what this chip has, nothing twice"
+    )
+    frame = study.load(tmp_path / "cap").variants[0].counters
+    assert frame is not None
+    assert list(frame.loc[frame["metric"] == "sm__ops_path_tensor_src_bf16_dst_fp32.sum", "value"]) == [4e9, 4e9]
+
+
+@pytest.mark.parametrize(("how", "words"), [("nolist", "gave no list"), ("strict", "Failed to find metric smsp__sass")])
+def test_an_ncu_that_does_not_know_the_counters_counts_the_rest(tmp_path: Path, how: str, words: str) -> None:
+    ran = capture(tmp_path, FAKE_NCU=how)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert [words in n.text for n in found.notes if n.id == "no-flops"] == [True]
+    for variant in study.load(tmp_path / "cap").variants:
+        assert variant.counters is not None and set(variant.counters["launch"]) == {0, 1}
+        part = variant.record.part("counters")
+        assert part is not None and "op_ffma" not in " ".join(part.argv), (
+            "the manifest names the command that made the part"
+        )
 
 
 def test_no_secret_and_no_host_in_anything_that_is_kept(tmp_path: Path) -> None:

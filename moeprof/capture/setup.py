@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from moeprof import tools
-from moeprof.capture import plan
+from moeprof.capture import known, plan
 from moeprof.capture.plan import Request
 from moeprof.errors import ToolError, UsageError
 from moeprof.notes import Note, note
@@ -23,6 +23,7 @@ class Setup:
     nsys: Tool | None = None
     torch: bool = False
     ncu: Tool | None = None
+    roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that this ncu knows on this chip
 
     @property
     def traces(self) -> bool:
@@ -58,7 +59,8 @@ def setup(request: Request) -> Setup:
         return _cpu_setup(request)
     nsys, torch, trace_notes = _tracer(request)
     ncu, count_notes = _counter(request)
-    return Setup(device, trace_notes + count_notes, nsys, torch, ncu)
+    metrics, metric_notes = ((), ()) if ncu is None else known.roofline_metrics(ncu)
+    return Setup(device, trace_notes + count_notes + metric_notes, nsys, torch, ncu, metrics)
 
 
 def _cpu_setup(request: Request) -> Setup:

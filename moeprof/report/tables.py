@@ -22,12 +22,14 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``."""
+    """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``; ``marked`` is
+    the row to look at first."""
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     plain: bool = False
+    marked: int | None = None
 
 
 def variants(diff: Diff) -> Table:

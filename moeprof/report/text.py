@@ -13,7 +13,7 @@ from rich.text import Text
 
 from moeprof.diff import Diff
 from moeprof.metrics.analysis import Analysis
-from moeprof.report import counters, tables, worktables
+from moeprof.report import counters, roofline, tables, worktables
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 
@@ -68,11 +68,24 @@ def diff_text(diff: Diff) -> str:
         parts.append(Text.assemble((row.verdict.word, STYLES[row.verdict.word]), "  ", diff.sentence))
     else:
         parts.append(Text(diff.sentence))
-    shown = [_without_proof(tables.variants(diff)), *_work(diff)] + ([tables.waterfall(diff)] if diff.waterfall else [])
-    parts += [rich_table(t) for t in shown]
+    where = (
+        [tables.waterfall(diff)]
+        if diff.waterfall
+        else [tables.ledger(diff)]
+        if any(r.ledger for r in diff.rows)
+        else []
+    )
+    parts += [rich_table(t) for t in (_without_proof(tables.variants(diff)), *_work(diff), *where, *_counted(diff))]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
+    parts += [Text(), Text("In words", style="italic"), Text(" ".join(diff.closing))] if diff.closing else []
     return rendered(Group(*parts))
+
+
+def _counted(diff: Diff) -> list[Table]:
+    """Points of the roofline and counters of both sides, where there are any."""
+    found = [roofline.table(diff.roofline)] if diff.roofline.points else []
+    return found + ([counters.contrasted(diff.counted)] if diff.counted is not None else [])
 
 
 def study_text(diff: Diff) -> str:
@@ -204,8 +217,8 @@ def rich_table(table: Table) -> RichTable:
     )
     for index, name in enumerate(table.header):
         shown.add_column(name, justify="left" if index == 0 or table.plain else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text(cell) for cell in row))
+    for number, row in enumerate(table.rows):
+        shown.add_row(*(Text(cell) for cell in row), style="bold" if number == table.marked else None)
     return shown
 
 
