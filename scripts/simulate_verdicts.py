@@ -60,9 +60,7 @@ WORLDS: dict[str, World] = {
     ),
     "one-sided outliers": one_sided,
     "heavy tail": lambda rng, noise, clock, level: noise + level * rng.pareto(1.5, noise.shape),
-    "shared, alike 0.9": lambda rng, noise, clock, level: (
-        noise + series(rng, noise.shape[:2], 0.9, 0.02)[..., None]
-    ),
+    "shared, alike 0.9": lambda rng, noise, clock, level: noise + series(rng, noise.shape[:2], 0.9, 0.02)[..., None],
     "own, alike 0.5": own(0.5),
     "own, alike 0.8": own(0.8),
     "two modes": lambda rng, noise, clock, level: noise + 0.3 * (rng.random(noise.shape) < 0.5),
@@ -103,7 +101,9 @@ def looks_until(rounds: int) -> tuple[int, ...]:
     return (*(look for look in LOOKS if look < rounds), rounds)
 
 
-def shares(world: str, runs: int, true: float, level: float, rounds: int = LOOKS[-1], seed: int = 1) -> dict[str, float]:
+def shares(
+    world: str, runs: int, true: float, level: float, rounds: int = LOOKS[-1], seed: int = 1
+) -> dict[str, float]:
     """The share of each word, and the mean number of rounds."""
     words, ended = judge(simulate(world, runs, true, level, rounds, seed), looks_until(rounds))
     return {word: float(np.mean(words == word)) for word in WORDS} | {"rounds": float(ended.mean())}

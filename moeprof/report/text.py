@@ -13,7 +13,7 @@ from rich.text import Text
 
 from moeprof.diff import Diff
 from moeprof.metrics.analysis import Analysis
-from moeprof.report import counters, tables, worktables
+from moeprof.report import counters, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 
@@ -68,7 +68,8 @@ def diff_text(diff: Diff) -> str:
         parts.append(Text.assemble((row.verdict.word, STYLES[row.verdict.word]), "  ", diff.sentence))
     else:
         parts.append(Text(diff.sentence))
-    shown = [_without_proof(tables.variants(diff)), *_work(diff)] + ([tables.waterfall(diff)] if diff.waterfall else [])
+    shown = [_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff)]
+    shown += [tables.waterfall(diff)] if diff.waterfall else []
     parts += [rich_table(t) for t in shown]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
@@ -77,11 +78,18 @@ def diff_text(diff: Diff) -> str:
 
 def study_text(diff: Diff) -> str:
     """One capture without the contrast."""
-    parts: list[RenderableType] = [rich_table(t) for t in (_without_proof(tables.variants(diff)), *_work(diff))]
+    parts: list[RenderableType] = [
+        rich_table(t) for t in (_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff))
+    ]
     if any(r.ledger for r in diff.rows):
         parts.append(rich_table(tables.ledger(diff)))
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     return rendered(Group(*parts))
+
+
+def _verdicts(diff: Diff) -> list[Table]:
+    found = timed.verdicts(diff)
+    return [found] if found.rows else []
 
 
 def _work(diff: Diff) -> list[Table]:

@@ -1,0 +1,52 @@
+"""The verdict on two variants' records: the rounds that count, the twin of the baseline, and what disturbed the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from moeprof import stats
+from moeprof.manifest import Round, VariantRecord
+from moeprof.stats import Rounds, Verdict
+
+
+def times(rounds: tuple[Round, ...]) -> list[tuple[int, ...]]:
+    """The clean times of the rounds that count, round by round."""
+    return [r.times_ns for r in rounds if r.used]
+
+
+def verdict(baseline: VariantRecord, candidate: VariantRecord, looks: int = 1, paired: bool = True) -> Verdict | None:
+    """``candidate`` against ``baseline``, on undisturbed rounds alone; ``paired`` where both were timed in the same rounds,
+    which are then matched by their numbers. None where one of them has no times."""
+    sides: list[Rounds] = [times(baseline.rounds), times(candidate.rounds)]
+    twin: Rounds | None = times(baseline.twin) or None
+    if paired:
+        sides, twin = _matched(baseline, candidate)
+    found = stats.verdict(sides[0], sides[1], paired, twin, looks)
+    if found is None or found.word != "UNCLEAR":
+        return found
+    named = disturbers(baseline, candidate)
+    if not named:
+        return found
+    return replace(found, settle=f"{found.settle}; without what disturbed rounds here: {named}")
+
+
+def _matched(baseline: VariantRecord, candidate: VariantRecord) -> tuple[list[Rounds], Rounds | None]:
+    """Both sides' rounds and the twin's, in the order of their numbers, where all of them have that round."""
+    one, other = ({r.index: r.times_ns for r in side.used if r.times_ns} for side in (baseline, candidate))
+    second = {r.index: r.times_ns for r in baseline.twin if r.used and r.times_ns}
+    common = sorted(one.keys() & other.keys())
+    twin = [second[i] for i in common] if second and all(i in second for i in common) else None
+    return [[one[i] for i in common], [other[i] for i in common]], twin
+
+
+def disturbers(*records: VariantRecord) -> str:
+    """What disturbed the rounds that do not count, the most frequent first; empty where nothing did."""
+    rounds = [r for record in records for r in (*record.rounds, *record.twin)]
+    counts = Counter(reason for r in rounds for reason in r.disturbed if not r.used)
+    return ", ".join(f"{reason} ({count} times)" for reason, count in counts.most_common())
+
+
+def left_out(*records: VariantRecord) -> int:
+    """How many rounds do not count."""
+    return len({r.index for record in records for r in (*record.rounds, *record.twin) if not r.used})
