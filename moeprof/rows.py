@@ -98,7 +98,9 @@ def make_row(
         rounds=len(record.used),
         left_out=verdicts.left_out(record),
         facts=record.facts,
-        verdict=None if rival is None else verdicts.verdict(rival.record, record, looks, paired),
+        verdict=None
+        if rival is None
+        else verdicts.verdict(rival.record, record, looks, paired, tuple(v.record for v in study.variants)),
     )
     if limit is not None and time is not None and baseline is not None:
         serial = None if baseline is variant else stats.typical(times(baseline))

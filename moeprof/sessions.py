@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof import ledger, measures, study
+from moeprof import diff, ledger, manifest, measures, study, verdicts, wording
 from moeprof.capture import Progress, Request, capture
 from moeprof.errors import CaptureError, UsageError
 from moeprof.ledger import MAX_DIFF, Decide, New, Predict, Session, Try
+from moeprof.study import Study
 from moeprof.workload import load
 
 FOLDER = Path("moeprof-session")
@@ -96,7 +97,20 @@ def _measured(session: Session, capture_folder: Path) -> Try:
     metric = waiting.prediction.metric
     before = _before(session, metric, capture_folder.parents[1])
     held = measures.expectation(waiting.prediction.expect).holds(before, values[metric])
-    return replace(trial, before=before, after=values[metric], held=held)
+    judged = _judged(trial, session, found, capture_folder.parents[1])
+    return replace(judged, before=before, after=values[metric], held=held)
+
+
+def _judged(trial: Try, session: Session, found: Study, folder: Path) -> Try:
+    """The trial with its verdict against what is kept, and what makes the two captures unlike besides the change."""
+    if session.reference is None:
+        return trial
+    kept, name = manifest.read(folder / session.reference.capture), session.start.variant
+    one, other = kept.variant(name), found.manifest.variant(name)
+    looks = max(kept.looks, found.manifest.looks)
+    verdict = verdicts.verdict(one, other, looks, paired=False) if one is not None and other is not None else None
+    unlike = tuple(n.text for n in diff.unlike(kept, found.manifest) if n.id == "unlike")
+    return replace(trial, verdict="" if verdict is None else wording.verdict(verdict), unlike=unlike)
 
 
 def _before(session: Session, metric: str, folder: Path) -> float | None:

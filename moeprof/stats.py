@@ -219,16 +219,24 @@ def _worded(found: Verdict, compared: Compared) -> Verdict:
     found = replace(found, word=cast(Word, word), effect=Interval(*(math.exp(x) for x in (value, low, high))))
     beyond = max(found.noise_ratio, LEAST_NOISE)
     same = min(max(found.noise_ratio, LEAST_MARGIN), MOST_MARGIN)
-    name = f"A against A ({found.noise_ratio:.1%})" if found.noise_ratio >= LEAST_NOISE else f"{LEAST_NOISE:.1%}"
+    name = (
+        f"A against A ({_percent(found.noise_ratio)})"
+        if found.noise_ratio >= LEAST_NOISE
+        else f"{_percent(LEAST_NOISE)}"
+    )
     if word == "SAME":
-        return replace(found, reason=f"the whole interval lies within {same:.1%} of 1")
+        return replace(found, reason=f"the whole interval lies within {_percent(same)} of 1")
     if word != "UNCLEAR":
         side = "above" if word == "FASTER" else "below"
         return replace(found, reason=f"the whole interval lies {side} 1 by more than {name}")
     more = _more(abs(value), (high - low) / 2, found.noise_ratio, found.rounds)
     reach = "the interval reaches into" if max(high, -low) > math.log1p(beyond) else "the interval is no wider than"
-    why = f"{reach} A against A ({max(found.noise_ratio, LEAST_NOISE):.1%})"
+    why = f"{reach} A against A ({_percent(max(found.noise_ratio, LEAST_NOISE))})"
     return replace(found, reason=why, settle=_settle(more, found.rounds), more_rounds=more)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.1f} %"
 
 
 def _more(apart: float, half: float, noise_ratio: float, count: int) -> int | None:

@@ -15,9 +15,16 @@ def times(rounds: tuple[Round, ...]) -> list[tuple[int, ...]]:
     return [r.times_ns for r in rounds if r.used]
 
 
-def verdict(baseline: VariantRecord, candidate: VariantRecord, looks: int = 1, paired: bool = True) -> Verdict | None:
+def verdict(
+    baseline: VariantRecord,
+    candidate: VariantRecord,
+    looks: int = 1,
+    paired: bool = True,
+    others: tuple[VariantRecord, ...] = (),
+) -> Verdict | None:
     """``candidate`` against ``baseline``, on undisturbed rounds alone; ``paired`` where both were timed in the same rounds,
-    which are then matched by their numbers. None where one of them has no times."""
+    which are then matched by their numbers. ``others`` were timed in them too: what disturbed their turns is named as well.
+    None where one of the two has no times."""
     sides: list[Rounds] = [times(baseline.rounds), times(candidate.rounds)]
     twin: Rounds | None = times(baseline.twin) or None
     if paired:
@@ -25,10 +32,10 @@ def verdict(baseline: VariantRecord, candidate: VariantRecord, looks: int = 1, p
     found = stats.verdict(sides[0], sides[1], paired, twin, looks)
     if found is None or found.word != "UNCLEAR":
         return found
-    named = disturbers(baseline, candidate)
+    named = disturbers(baseline, candidate, *(o for o in others if o.name not in (baseline.name, candidate.name)))
     if not named:
         return found
-    return replace(found, settle=f"{found.settle}; without what disturbed rounds here: {named}")
+    return replace(found, settle=f"{found.settle}; end what disturbed rounds: {named}")
 
 
 def _matched(baseline: VariantRecord, candidate: VariantRecord) -> tuple[list[Rounds], Rounds | None]:
@@ -41,10 +48,10 @@ def _matched(baseline: VariantRecord, candidate: VariantRecord) -> tuple[list[Ro
 
 
 def disturbers(*records: VariantRecord) -> str:
-    """What disturbed the rounds that do not count, the most frequent first; empty where nothing did."""
+    """What disturbed how many turns of the rounds that do not count, the most frequent first; empty where nothing did."""
     rounds = [r for record in records for r in (*record.rounds, *record.twin)]
     counts = Counter(reason for r in rounds for reason in r.disturbed if not r.used)
-    return ", ".join(f"{reason} ({count} times)" for reason, count in counts.most_common())
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
 
 
 def left_out(*records: VariantRecord) -> int:

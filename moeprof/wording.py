@@ -51,6 +51,13 @@ def sentence(diff: Diff) -> str:
     return f"{claims[found.word]} ({times}; {_typical(found)}; {noise}).{tail}"
 
 
+def verdict(found: Verdict) -> str:
+    """A verdict on its own: the word, the numbers that it rests on, and the reason."""
+    noise = f"A against A, by {found.noise_from}: {percent(found.noise_ratio)}"
+    tail = f"; to settle it: {found.settle}" if found.settle else ""
+    return f"{found.word}: ratio {found.speedup.value:.3f} ({_typical(found)}; {noise}), since {found.reason}{tail}"
+
+
 def _typical(found: Verdict) -> str:
     """The interval that decided; where there were too few rounds for one, that of the ratio of medians."""
     if found.effect is None:

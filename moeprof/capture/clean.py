@@ -154,7 +154,7 @@ class Clean:
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False
-        return self.bytes_each <= ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
+        return self.bytes_each < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
 
     def _time(self, servers: dict[str, Server]) -> None:
         """Rounds of all variants."""

@@ -17,7 +17,8 @@ MOST = (
 CLOCK_FELL = (
     0.9  # of the median SM clock of the same variant's phases: below it something other than its own power held it
 )
-OTHERS_SHARE = 0.5  # of all cores, busy with other processes
+OTHERS_ROSE = 0.25  # of all cores, busy with other processes beyond the median of the run
+OTHERS_MOST = 0.5  # of all cores, busy with other processes in the median: a condition
 CLOCK, OTHER, CPU = "SM clock fell", "another process on the GPU", "other work on the CPU"
 
 Phases = Mapping[str, tuple[Round, ...]]  # by variant; the baseline's twin under a name of its own
@@ -60,7 +61,7 @@ def judge(phases: Phases, environment: Environment, device: str) -> Judged:
     marked: dict[str, tuple[Round, ...]] = {}
     conditions: list[Condition] = []
     for name, rounds in phases.items():
-        marked[name], held = _variant(name, rounds, environment.cpus if device == "cpu" else None)
+        marked[name], held = _variant(name, _Usual.of(rounds, environment.cpus if device == "cpu" else None), rounds)
         conditions += held
     bad = {r.index for rounds in marked.values() for r in rounds if r.disturbed}
     return Judged(
@@ -69,29 +70,47 @@ def judge(phases: Phases, environment: Environment, device: str) -> Judged:
     )
 
 
-def _variant(name: str, rounds: tuple[Round, ...], cpus: int | None) -> tuple[tuple[Round, ...], list[Condition]]:
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual in one variant's phases. ``cpus`` is None where work on the CPU is not watched (the GPU is timed)."""
+
+    clock_mhz: float | None
+    others_cores: float | None
+    cpus: int | None
+
+    @staticmethod
+    def of(rounds: tuple[Round, ...], cpus: int | None) -> _Usual:
+        clocks = [r.gpu.sm_clock_mhz for r in rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
+        others = [r.others_cores for r in rounds if r.others_cores is not None]
+        return _Usual(median(clocks) if clocks else None, median(others) if others else None, cpus)
+
+
+def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple[Round, ...], list[Condition]]:
     """One variant's phases marked: what holds in most of them is its condition, what holds in some disturbed those."""
-    clocks = [r.gpu.sm_clock_mhz for r in rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
-    states = [_states(r, median(clocks) if clocks else None, cpus) for r in rounds]
+    states = [_states(r, usual) for r in rounds]
     counts = Counter(state for found in states for state in found)
     lasting = [state for state, count in counts.items() if count > MOST * len(rounds)]
     passing = counts.keys() - set(lasting) - {POWER_CAP}
     marked = tuple(
         replace(r, disturbed=tuple(s for s in found if s in passing)) for r, found in zip(rounds, states, strict=True)
     )
-    return marked, [Condition(name, state, counts[state], len(rounds)) for state in lasting]
+    conditions = [Condition(name, state, counts[state], len(rounds)) for state in lasting]
+    if usual.cpus and usual.others_cores is not None and usual.others_cores > OTHERS_MOST * usual.cpus:
+        conditions.append(Condition(name, CPU, len(rounds), len(rounds)))
+    return marked, conditions
 
 
-def _states(phase: Round, clock_mhz: float | None, cpus: int | None) -> list[str]:
+def _states(phase: Round, usual: _Usual) -> list[str]:
     """What was out of the ordinary right after a phase."""
     found: list[str] = []
     if phase.gpu is not None:
         found += phase.gpu.throttle_reasons
-        if clock_mhz and phase.gpu.sm_clock_mhz and phase.gpu.sm_clock_mhz < CLOCK_FELL * clock_mhz:
+        if usual.clock_mhz and phase.gpu.sm_clock_mhz and phase.gpu.sm_clock_mhz < CLOCK_FELL * usual.clock_mhz:
             found.append(CLOCK)
         if phase.gpu.other_processes:
             found.append(OTHER)
-    if cpus and phase.others_cores is not None and phase.others_cores > OTHERS_SHARE * cpus:
+    others = phase.others_cores
+    if usual.cpus and others is not None and others > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
         found.append(CPU)
     return found
 

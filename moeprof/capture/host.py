@@ -11,6 +11,7 @@ from pathlib import Path
 TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clocks a second
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PROC = Path("/proc")
+SHORTEST_S = 0.1  # of a phase: the kernel counts in hundredths of a second
 IDLE = (3, 4)  # fields of /proc/stat's first line: idle, waiting for input or output
 
 
@@ -43,8 +44,8 @@ def _process(pid: int, proc: Path) -> int:
 
 
 def others_cores(before: Reading | None, after: Reading | None) -> float | None:
-    """How many cores other processes kept busy between two readings; None where it cannot be told."""
-    if before is None or after is None or after.at_s <= before.at_s:
+    """How many cores other processes kept busy between two readings; None where it cannot be told, or too short a time."""
+    if before is None or after is None or after.at_s - before.at_s < SHORTEST_S:
         return None
     busy = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
     return max(busy, 0.0) / (after.at_s - before.at_s)
