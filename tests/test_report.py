@@ -216,7 +216,7 @@ def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Study) -> 
         assert "What decided" in shown and "6 rounds are too few" in re.sub(r"\s+", " ", shown)
     assert "end what disturbed rounds: thermal (software) (1), another process on the GPU (1)" in found.sentence
     (row,) = (r for r in timed.verdicts(diff.contrast(sample)).rows if r[0] == "graph")
-    assert row[:5] == ("graph", "FASTER", "1.684×", "1.680 to 1.686", "99 %") and row[5] == "0.1 % (halves)"
+    assert row[1:4] == ("1.684×", "1.680 to 1.686 (99 %)", "0.1 % (halves)") and row[6].startswith("FASTER: the whole")
 
 
 def test_hostile_names_are_text_everywhere(sample: Study) -> None:
@@ -355,6 +355,21 @@ def test_the_page_in_a_browser(browser: Browser, page: Path, tmp_path: Path, wid
     browser.evaluate("document.getElementById('theme').click()")
     assert browser.evaluate("document.documentElement.dataset.theme") == ("light" if dark else "dark")
     browser.screenshot(tmp_path / "page.png")
+    assert browser.requests() == [] and browser.complaints() == []
+
+
+@pytest.mark.browser
+def test_disturbed_rounds_are_drawn_as_crosses(browser: Browser, sample: Study, tmp_path: Path) -> None:
+    page, shown = tmp_path / "marked.html", marked(sample)
+    page.write_text(html.render(shown, diff.contrast(shown)), encoding="utf-8")
+    browser.events.clear()
+    browser.open(page, width=390)
+    assert "overlap, disturbed" in browser.evaluate("document.querySelector('#figure-times .legend').textContent")
+    paths = "[...document.querySelectorAll('#figure-times .trace.scatter')].map(t => [...t.querySelectorAll('path.point')].map(p => p.getAttribute('d')[0] + p.getAttribute('d').length))"
+    shapes = [set(marks) for marks in browser.evaluate(paths)]
+    assert len(shapes) == 8 and len(set.union(*shapes)) == 2, "circles and crosses"
+    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert "What decided" in browser.evaluate("document.querySelector('#variants').innerText")
     assert browser.requests() == [] and browser.complaints() == []
 
 

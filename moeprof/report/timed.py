@@ -23,17 +23,18 @@ SHADES = (TOTAL, COLOURS["copy"], COLOURS["compute"], COLOURS["communication"], 
 def verdicts(diff: Diff) -> Table:
     """What decided each verdict, and what would settle one that is not clear."""
     header = (
-        "variant", "verdict", "a typical round", "interval", "confidence", "A against A", "rounds", "left out", "because", "what would settle it",
+        "variant", "a typical round", "its interval", "A against A", "rounds", "left out", "verdict, because", "what would settle it",
     )  # fmt: skip
     rows = tuple(_verdict(row, row.verdict) for row in diff.rows if row.verdict is not None)
     return Table("What decided", header, rows, plain=True)
 
 
 def _verdict(row: Row, found: Verdict) -> tuple[str, ...]:
+    interval = f"{fmt.between(found.effect)} ({100 * found.confidence:.4g} %)" if found.effect else fmt.DASH
     return (
-        row.name, found.word, fmt.DASH if found.effect is None else f"{found.effect.value:.3f}×", fmt.between(found.effect),
-        f"{100 * found.confidence:.4g} %", f"{fmt.percent(found.noise_ratio)} ({found.noise_from})", str(found.rounds),
-        str(row.left_out), found.reason, found.settle or fmt.DASH,
+        row.name, fmt.DASH if found.effect is None else f"{found.effect.value:.3f}×", interval,
+        f"{fmt.percent(found.noise_ratio)} ({found.noise_from})", str(found.rounds), str(row.left_out),
+        f"{found.word}: {found.reason}", found.settle or fmt.DASH,
     )  # fmt: skip
 
 
