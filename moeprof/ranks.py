@@ -8,6 +8,7 @@ Source: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (2014), 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -38,9 +39,10 @@ def shift_between(one: npt.ArrayLike, other: npt.ArrayLike, alpha: float) -> Bou
     return _bounds(apart, _rank_sum_cut(*sorted((a.shape[-1], b.shape[-1])), alpha))
 
 
-def fewest(alpha: float) -> int:
-    """The least number of pairs that can give an interval of confidence 1 - ``alpha``: 8 for 0.01, 10 for 0.002."""
-    return next(n for n in range(1, EXACT_UP_TO) if 2.0 ** (1 - n) <= alpha)
+def fewest(alpha: float, paired: bool = True) -> int:
+    """The least number of pairs, or of values on each side, that can give an interval of confidence 1 - ``alpha``: 8 pairs
+    for 0.01, 10 for 0.002; 5 and 7 on each side."""
+    return next(n for n in range(1, EXACT_UP_TO) if 2 / (2**n if paired else math.comb(2 * n, n)) <= alpha)
 
 
 def _bounds(values: Floats, cut: int) -> Bounds | None:

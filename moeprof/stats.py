@@ -30,6 +30,7 @@ MOST_MARGIN = 0.03  # on a noisier machine sameness cannot be claimed: the answe
 MOST_ALIKE = 0.9  # correlation of consecutive rounds, beyond which a few rounds cannot tell it
 MAX_SPLITS = 500
 MIN_HALVED, MOST_SPLIT_WHOLLY = 4, 12  # rounds that can be split in halves, and in every way
+MIN_ROUNDS = ranks.fewest(FALSE_ALARMS)  # of a pair: fewer give no interval of that confidence
 MOST_ROUNDS = 500  # more than these are no advice
 
 Rounds = Sequence[Sequence[int]]
@@ -204,7 +205,7 @@ def verdict(
     margin = halves if compared is None or compared.noise is None else float(np.expm1(compared.noise))
     base = Verdict("UNCLEAR", found, margin, "", "", None, 1 - alpha, "halves", count)
     if compared is None:
-        need = ranks.fewest(alpha)
+        need = ranks.fewest(alpha, paired)
         return replace(
             base, reason=f"{count} rounds are too few: {need} is the least", settle=f"--rounds {need} or more",
             more_rounds=max(need - count, 1),

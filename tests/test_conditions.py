@@ -18,7 +18,7 @@ from moeprof.capture.conditions import CLOCK, CPU, OTHER, Judged
 from moeprof.capture.plan import Request
 from moeprof.capture.progress import Silent
 from moeprof.capture.store import Store
-from moeprof.capture.timing import REPEATS, Timing
+from moeprof.capture.timing import REPEATS, Timing, Workers
 from moeprof.errors import MoeprofError, WorkloadError
 from moeprof.manifest import Environment, Gpu, Manifest, Round, VariantRecord
 
@@ -193,7 +193,7 @@ def timing(tmp_path: Path, request: Request, **workers: Clocked) -> Timing:
         servers.pop(name)
 
     twin: Any = workers.get("twin")
-    return Timing(request, store, Silent(), servers, twin, None, failed)
+    return Timing(request, store, Silent(), Workers(servers, twin, None), failed)
 
 
 def steady(time: float) -> Callable[[int], float]:
@@ -228,6 +228,18 @@ def test_a_spent_budget_ends_it_and_a_number_of_rounds_is_kept_to(tmp_path: Path
     found.run()
     base = found.store.manifest.variants[0]
     assert len(base.rounds) == len(base.twin) == 5 and found.store.manifest.looks == 1
+
+
+@pytest.mark.parametrize(
+    ("variants", "request_", "seconds"),
+    [(2, Request(), 0.25), (3, Request(), 0.25), (6, Request(), 40 / 210 - 0.04), (19, Request(), 0.1), (6, Request(rounds=9), 0.25)],
+)  # fmt: skip
+def test_phases_are_shorter_where_a_budget_would_hold_too_few_rounds(
+    tmp_path: Path, variants: int, request_: Request, seconds: float
+) -> None:
+    others = {f"v{i}": Clocked(steady(1e6)) for i in range(variants - 1)}
+    found = timing(tmp_path, request_, base=Clocked(steady(1e6)), **others)
+    assert found.seconds() == pytest.approx(seconds)
 
 
 def test_orders_are_balanced(tmp_path: Path) -> None:

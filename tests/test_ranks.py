@@ -56,8 +56,10 @@ def test_beyond_the_exact_count_the_approximation_goes_on_where_it_ended() -> No
 
 
 def test_the_fewest_rounds_that_can_decide() -> None:
-    for alpha, least in ((0.01, 8), (0.002, 10)):
-        assert ranks.fewest(alpha) == least
+    for alpha, least, side in ((0.01, 8, 5), (0.002, 10, 7)):
+        assert ranks.fewest(alpha) == least and ranks.fewest(alpha, paired=False) == side
+        few, many = np.arange(side), np.arange(side) + 0.5
+        assert ranks.shift_between(few, many, alpha) is not None and ranks.shift_between(few[1:], many, alpha) is None
         assert ranks.shift(np.arange(least), alpha) is not None and ranks.shift(np.arange(least - 1), alpha) is None
 
 

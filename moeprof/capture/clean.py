@@ -11,7 +11,7 @@ from moeprof.capture.plan import Request, Target, serve
 from moeprof.capture.processes import Server
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
-from moeprof.capture.timing import Timing
+from moeprof.capture.timing import Timing, Workers
 from moeprof.codec import decode
 from moeprof.errors import MoeprofError, ToolError, WorkloadError
 from moeprof.manifest import Gpu
@@ -162,7 +162,7 @@ class Clean:
         def failed(name: str, error: MoeprofError) -> None:
             self._fail(servers, name, error)
 
-        Timing(self.request, self.store, self.progress, servers, self.twin, self.uuid, failed).run()
+        Timing(self.request, self.store, self.progress, Workers(servers, self.twin, self.uuid), failed).run()
         for name in servers:
             self.store.record(name, status="ok")
 

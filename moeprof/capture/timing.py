@@ -21,40 +21,62 @@ from moeprof.manifest import Round, VariantRecord
 from moeprof.notes import note
 from moeprof.stats import LOOKS
 
+ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results.md)
+LEAST_SECONDS, AROUND_SECONDS = 0.1, 0.04  # of a phase: timed, however many variants there are; untimed
 REPEATS = 2  # with --rounds N at most that many times N rounds run, where some are disturbed
 TWIN = "{} (twin)"
 
 
 @dataclass
+class Workers:
+    """The processes that are timed, by variant. ``twin`` runs the baseline a second time; None: the baseline's own process
+    does. ``uuid`` names the GPU that they use."""
+
+    servers: dict[str, Server]
+    twin: Server | None
+    uuid: str | None
+
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of all processes."""
+        return [s.process.pid for s in (*self.servers.values(), self.twin) if s is not None]
+
+
+@dataclass
 class Timing:
-    """The rounds of one capture. ``twin`` is the process of the baseline's second run; None: it shares the baseline's.
-    ``failed`` is told of a variant whose process failed; ``uuid`` names the GPU that the workers use."""
+    """The rounds of one capture; ``failed`` is told of a variant whose process failed, and takes it off the workers."""
 
     request: Request
     store: Store
     progress: Progress
-    servers: dict[str, Server]
-    twin: Server | None
-    uuid: str | None
+    workers: Workers
     failed: Callable[[str, MoeprofError], None]
     has_twin: bool = field(init=False)
     looked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.has_twin = self.store.manifest.baseline in self.servers
+        self.has_twin = self.store.manifest.baseline in self.workers.servers
 
     def run(self) -> None:
         """Rounds until the request's number of them is undisturbed, or the verdicts are clear, or the budget is spent."""
         self.store.update(looks=1 if self.request.rounds else len(LOOKS))
-        self.progress.phase("time", self._expected() * (len(self.servers) + self.has_twin))
+        self.progress.phase("time", self._expected() * (len(self.workers.servers) + self.has_twin))
         started = time.monotonic()
         with nvml.held():
             for index in count():
                 self._turn(index)
                 spent = time.monotonic() - started
-                if not self.servers or self._over(self._judge(), index + 1, spent):
+                if not self.workers.servers or self._over(self._judge(), index + 1, spent):
                     break
         self.store.note(*conditions.notes(self._judge(), index + 1))
+
+    def seconds(self) -> float:
+        """How long one phase is timed: shorter where the budget would hold too few rounds of so many variants."""
+        if self.request.rounds:
+            return ROUND_SECONDS
+        turns = ENOUGH * (len(self.workers.servers) + self.has_twin)
+        share = (self.request.budget_s or BUDGET_S) / max(turns, 1) - AROUND_SECONDS
+        return min(max(share, LEAST_SECONDS), ROUND_SECONDS)
 
     def _expected(self) -> int:
         return self.request.rounds or LOOKS[0]
@@ -73,7 +95,7 @@ class Timing:
 
     def _clear(self) -> bool:
         """Whether every variant's verdict is FASTER, SLOWER or SAME."""
-        records = {v.name: v for v in self.store.manifest.variants if v.name in self.servers}
+        records = {v.name: v for v in self.store.manifest.variants if v.name in self.workers.servers}
         baseline = records.pop(self.store.manifest.baseline or "", None)
         if baseline is None:
             return True
@@ -100,7 +122,7 @@ class Timing:
     def _order(self, index: int) -> list[str]:
         """Shuffled by the seed; every second round runs the order of the one before it backwards, so that a drift within
         rounds cancels, and no variant always runs after the same other one."""
-        names = [*self.servers, *([TWIN.format(self.store.manifest.baseline)] if self.has_twin else [])]
+        names = [*self.workers.servers, *([TWIN.format(self.store.manifest.baseline)] if self.has_twin else [])]
         random.Random(f"{self.store.manifest.seed} {index // 2}").shuffle(names)
         return names[::-1] if index % 2 else names
 
@@ -111,45 +133,42 @@ class Timing:
             return None
         with self._watched() as others:
             try:
-                times = server.ask({"do": "round", "seconds": ROUND_SECONDS})["times_ns"]
+                times = server.ask({"do": "round", "seconds": self.seconds()})["times_ns"]
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
-        gpu = nvml.gpu(self.uuid, self._own()) if self.store.manifest.device == "cuda" else None
+        gpu = nvml.gpu(self.workers.uuid, self.workers.pids) if self.store.manifest.device == "cuda" else None
         return Round(index, position, tuple(times), gpu, others())
 
     def _server(self, name: str) -> Server | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""
-        if name in self.servers:
-            return self.servers[name]
-        return (self.twin or self.servers.get(self.store.manifest.baseline or "")) if self.has_twin else None
+        servers = self.workers.servers
+        if name in servers or not self.has_twin:
+            return servers.get(name)
+        return self.workers.twin or servers.get(self.store.manifest.baseline or "")
 
     def _lost(self, name: str, error: MoeprofError) -> None:
         """A process failed: without the baseline there is no twin, without its twin A against A comes from halves."""
-        if name not in self.servers and self.twin is not None:
+        if name not in self.workers.servers and self.workers.twin is not None:
             self.store.note(note("no-twin", why=error.message))
             self.has_twin = False
             return
         baseline = self.store.manifest.baseline
-        self.failed(name if name in self.servers else str(baseline), error)
-        self.has_twin = self.has_twin and baseline in self.servers
+        self.failed(name if name in self.workers.servers else str(baseline), error)
+        self.has_twin = self.has_twin and baseline in self.workers.servers
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], float | None]]:
         """What other processes did on the CPU inside the block, once it is over."""
-        readings = [host.read(self._own())]
+        readings = [host.read(self.workers.pids)]
         yield lambda: host.others_cores(readings[0], readings[-1]) if len(readings) > 1 else None
-        readings.append(host.read(self._own()))
-
-    def _own(self) -> list[int]:
-        servers = [*self.servers.values(), *([self.twin] if self.twin is not None else [])]
-        return [server.process.pid for server in servers]
+        readings.append(host.read(self.workers.pids))
 
     def _judge(self) -> Judged:
         """All phases judged anew, and their marks stored."""
         manifest = self.store.manifest
-        phases = {v.name: v.rounds for v in manifest.variants if v.name in self.servers}
-        phases |= {TWIN.format(v.name): v.twin for v in manifest.variants if v.twin and v.name in self.servers}
+        phases = {v.name: v.rounds for v in manifest.variants if v.name in self.workers.servers}
+        phases |= {TWIN.format(v.name): v.twin for v in manifest.variants if v.twin and v.name in self.workers.servers}
         judged = conditions.judge(phases, manifest.environment, manifest.device)
         self._change(
             lambda record: replace(
