@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moeprof.options import echo_json, force_option, json_option, output_option
+from moeprof.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
 
 session_option = click.option(
     "--session",
@@ -66,9 +66,8 @@ def predict(text: str, metric: str, expect: str, folder: Path) -> None:
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--variants", help="Comma-separated; default: all.")
 @click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Interleaved rounds of clean timing."
-)
+@rounds_option
+@budget_option
 @session_option
 def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: str | None, **options: Any) -> None:
     """Capture the workload as it is now and compare it with what is kept."""

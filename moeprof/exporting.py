@@ -17,6 +17,7 @@ from moeprof.study import Study, VariantStudy
 from moeprof.trace import Trace
 
 FORMATS = ("chrome-trace", "csv", "parquet", "markdown")
+TIMES = ("variant", "twin", "round", "position", "used", "sample", "time_ns")  # used: nothing disturbed the round
 Writer = Callable[[Path], None]
 
 
@@ -63,13 +64,14 @@ def _files(found: Study, chosen: list[VariantStudy], form: str) -> Iterator[tupl
 def _tables(chosen: list[VariantStudy]) -> Iterator[tuple[str, pd.DataFrame]]:
     """The clean times of all variants; operations, calls, ranges and counters of each."""
     times = [
-        (v.record.name, r.index, r.position, sample, time)
+        (v.record.name, twin, r.index, r.position, r.used, sample, time)
         for v in chosen
-        for r in v.record.rounds
+        for twin, rounds in ((False, v.record.rounds), (True, v.record.twin))
+        for r in rounds
         for sample, time in enumerate(r.times_ns)
     ]
     if times:
-        yield "times", pd.DataFrame(times, columns=["variant", "round", "position", "sample", "time_ns"])
+        yield "times", pd.DataFrame(times, columns=list(TIMES))
     for one in chosen:
         tables = (
             {} if one.trace is None else {"ops": one.trace.ops, "calls": one.trace.calls, "ranges": one.trace.ranges}

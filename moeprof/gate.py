@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from moeprof import measures
-from moeprof.diff import unlike
+from moeprof import measures, verdicts
+from moeprof.diff import apart
 from moeprof.errors import CaptureError, UsageError, WorkloadError
 from moeprof.expectations import Of, Rule, rule
 from moeprof.judgement import Judgement, State, judge_change, judge_value, unclear
 from moeprof.notes import Note
-from moeprof.stats import Interval
+from moeprof.stats import Interval, Verdict
 from moeprof.study import Study
 
-# what differs of two captures and leaves their counts comparable: another machine or version may be the finding itself
-MACHINE = ("GPU", "driver", "torch", "CUDA")
-EXACT = ("count", "fact")
+EXACT = ("count", "fact")  # another machine or version leaves them comparable, and may be the finding itself
+WORK = ("workload", "device", "parameter ")  # how what must not differ for them begins
 
 
 @dataclass(frozen=True)
@@ -137,18 +136,18 @@ def check(now: Side, base: Side | None, judged: Sequence[Rule], on_unclear: Lite
             f"rule {needing[0]!r} compares, and there is nothing to compare {now.variant} with",
             "give --against CAPTURE",
         )
-    apart = () if base is None else unlike(base.study.manifest, now.study.manifest)
-    outcomes = tuple(_outcome(r, now, base, apart) for r in judged)
+    differing = () if base is None else apart(base.study.manifest, now.study.manifest)
+    outcomes = tuple(_outcome(r, now, base, differing) for r in judged)
     found = Check(
         capture=now.name, workload=now.study.manifest.name, variant=now.variant, against=None if base is None else base.name, against_variant=None if base is None else base.variant,
         created=now.study.manifest.created, git=now.study.manifest.git, against_git=None if base is None else base.study.manifest.git,
-        on_unclear=on_unclear, failed=False, outcomes=outcomes, unlike=apart,
+        on_unclear=on_unclear, failed=False, outcomes=outcomes, unlike=differing,
         notes=tuple(n for n in now.study.manifest.notes if n.severity != "info"),
     )  # fmt: skip
     return replace(found, failed=any(found.fails(o) for o in outcomes))
 
 
-def _outcome(judged: Rule, now: Side, base: Side | None, apart: tuple[Note, ...]) -> Outcome:
+def _outcome(judged: Rule, now: Side, base: Side | None, differing: tuple[Note, ...]) -> Outcome:
     metric, wanted = judged.metric, judged.fails
     about = measures.measure(metric)
     after = measures.sample(now.study, now.variant, metric)
@@ -169,12 +168,25 @@ def _outcome(judged: Rule, now: Side, base: Side | None, apart: tuple[Note, ...]
     assert base is not None
     if before is None:
         return outcome(unclear(_lacking(base, about), "a baseline that holds it"))
-    forbidding = [n for n in apart if about.kind not in EXACT or n.evidence["what"] not in MACHINE]
+    named = [str(n.evidence["what"]) for n in differing]
+    forbidding = [what for what in named if about.kind not in EXACT or what.startswith(WORK)]
     if forbidding:
-        what = ", ".join(str(n.evidence["what"]) for n in forbidding)
+        what = ", ".join(forbidding)
         reason = f"the captures are unlike ({what}): their numbers do not compare"
         return outcome(unclear(reason, "a baseline of the same kind"))
-    return outcome(judge_change(wanted, before, after, paired=base.study is now.study))
+    verdict = _verdict(base, now) if after.rounds else None
+    return outcome(judge_change(wanted, before, after, verdict, paired=base.study is now.study))
+
+
+def _verdict(base: Side, now: Side) -> Verdict | None:
+    """That on the clean times: in the same rounds inside one capture, with its twins' noise; else of two processes."""
+    if base.study is not now.study and base.variant == now.variant:
+        return verdicts.across(base.study.manifest, now.study.manifest, now.variant)
+    one, other = base.study.manifest.variant(base.variant), now.study.manifest.variant(now.variant)
+    assert one is not None and other is not None  # each has a sample
+    found, paired = now.study.manifest, base.study is now.study
+    looks = max(base.study.manifest.looks, found.looks)
+    return verdicts.verdict(one, other, looks, paired, found.variants if paired else ())
 
 
 def _lacking(side: Side, about: measures.Measure) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
-from moeprof import measures, stats, study
+from moeprof import measures, study, verdicts
 from moeprof.changepoints import LEAST_VALUES, change_points
-from moeprof.diff import unlike
+from moeprof.diff import apart
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.gate import Side, usable
 from moeprof.judgement import spanned
@@ -83,6 +84,8 @@ def history(captures: Sequence[Path], variant: str | None, metric: str) -> Histo
     notes = [f"only the newest {MOST} captures are shown"] if len(captures) > MOST else []
     for stretch in stretches:
         _mark(entries, kept, stretch)
+        if len(stretch) < LEAST_VALUES and measures.measure(metric).kind == "clean":
+            _judge(entries, loaded, stretch, name)
         if 1 < len(stretch) < LEAST_VALUES and not all(_exact(kept[i]) for i in stretch):
             first, last = entries[stretch[0]].capture, entries[stretch[-1]].capture
             notes.append(
@@ -115,22 +118,19 @@ def _stretches(loaded: Sequence[Study], entries: list[Entry]) -> list[list[int]]
         if entry.value is None:
             continue
         before = found[-1][-1] if found else None
-        apart = () if before is None else unlike(loaded[before].manifest, loaded[index].manifest)
-        if before is None or apart:
-            entries[index] = replace(entry, breaks=apart)
+        differing = () if before is None else apart(loaded[before].manifest, loaded[index].manifest)
+        if before is None or differing:
+            entries[index] = replace(entry, breaks=differing)
             found.append([])
         found[-1].append(index)
     return found
 
 
 def _mark(entries: list[Entry], samples: Sequence[Sample | None], stretch: list[int]) -> None:
-    """Mark verdicts and changes inside one stretch of like captures."""
+    """Mark changes inside one stretch of like captures."""
     mine = [sample for i in stretch if (sample := samples[i]) is not None]
     for place, index in enumerate(stretch[1:], start=1):
         before, after = mine[place - 1], mine[place]
-        verdict = stats.verdict(before.rounds, after.rounds, paired=False)
-        if verdict is not None and len(stretch) < LEAST_VALUES:
-            entries[index] = replace(entries[index], verdict=verdict.word)
         if _exact(before) and _exact(after) and before.value != after.value:
             entries[index] = replace(entries[index], change=Change(before.value, after.value, None))
     if all(_exact(sample) for sample in mine) or min(sample.value for sample in mine) <= 0:
@@ -138,6 +138,13 @@ def _mark(entries: list[Entry], samples: Sequence[Sample | None], stretch: list[
     for point in change_points([sample.value for sample in mine]):
         index = stretch[point.index]
         entries[index] = replace(entries[index], change=Change(point.before, point.after, point.p))
+
+
+def _judge(entries: list[Entry], loaded: Sequence[Study], stretch: list[int], name: str) -> None:
+    """Mark the verdict on each capture's clean times against the one before it."""
+    for before, index in pairwise(stretch):
+        found = verdicts.across(loaded[before].manifest, loaded[index].manifest, name)
+        entries[index] = replace(entries[index], verdict=None if found is None else found.word)
 
 
 def _exact(sample: Sample | None) -> bool:

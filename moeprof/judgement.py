@@ -1,8 +1,9 @@
 """One rule of a gate judged: PASS, FAIL or UNCLEAR. Pure.
 
 A rule fails only on evidence: the whole interval of what was measured lies beyond the threshold, and beyond the noise of the machine;
-it passes where the whole interval lies on the good side; otherwise it is UNCLEAR, and says why. The intervals of clean times come
-from their rounds (``stats``); all others reach from the smallest to the largest traced iteration.
+it passes where the whole interval lies on the good side; otherwise it is UNCLEAR, and says why. The interval of a change of clean times
+is the one that decides their verdict (``stats.Verdict.effect``), its noise theirs too; all others reach from the smallest to the
+largest traced iteration.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 from moeprof import stats
 from moeprof.expectations import Expectation
 from moeprof.measures import Sample
-from moeprof.stats import Interval
+from moeprof.stats import Interval, Verdict
 
 State = Literal["PASS", "FAIL", "UNCLEAR"]
 MORE_ROUNDS = "more --rounds, or a quieter machine"
@@ -73,10 +74,13 @@ def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
     return _judged(wanted, spanned(sample), stats.noise(sample.rounds) * sample.value, "rounds")
 
 
-def judge_change(wanted: Expectation, before: Sample, after: Sample, paired: bool) -> Judgement:
-    """The change, or the ratio, from before to after against a threshold."""
-    if after.rounds:
-        return _judge_times(wanted, before, after, paired)
+def judge_change(
+    wanted: Expectation, before: Sample, after: Sample, verdict: Verdict | None = None, paired: bool = True
+) -> Judgement:
+    """The change, or the ratio, from before to after against a threshold; ``verdict`` is that on clean times, after against
+    before, where the metric rests on them, ``paired`` where both were timed in the same rounds."""
+    if verdict is not None:
+        return _judge_times(wanted, before, after, verdict, stats.LEAST_NOISE if paired else stats.LEAST_MARGIN)
     old, new = spanned(before), spanned(after)
     value = wanted.measured(old.value, new.value)
     low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
@@ -87,21 +91,26 @@ def judge_change(wanted: Expectation, before: Sample, after: Sample, paired: boo
     return _judged(wanted, Interval(value, low, high), None, _basis(before, after))
 
 
-def _judge_times(wanted: Expectation, before: Sample, after: Sample, paired: bool) -> Judgement:
-    """What derives from clean times: the ratio's interval from their rounds, turned where the metric falls with the time."""
-    verdict = stats.verdict(before.rounds, after.rounds, paired)
-    assert verdict is not None
-    speed = verdict.speedup
+def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict, least_noise: float) -> Judgement:
+    """What derives from clean times: the interval of the typical round's ratio, turned where the metric falls with the time."""
+    speed = verdict.effect or verdict.speedup
     faster = (speed.value, speed.low, speed.high)
     moved = faster if after.power < 0 else (1 / faster[0], 1 / faster[2], 1 / faster[1])
-    scale = after.value / before.value / moved[0]  # not 1 where the work or its limit changed too
+    scale = _besides_time(before, after)
     value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
-    noise = verdict.noise_ratio if paired else max(verdict.noise_ratio, stats.LEAST_MARGIN)
-    share = {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
+    noise = max(verdict.noise_ratio, least_noise)
+    noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
     found = Interval(value, low, high)
-    if min(len(before.rounds), len(after.rounds)) < stats.MIN_ROUNDS:
-        return Judgement("UNCLEAR", verdict.reason, verdict.settle, found, noise * share)
-    return _judged(wanted, found, noise * share, "rounds")
+    if verdict.effect is None:
+        return Judgement("UNCLEAR", verdict.reason, verdict.settle, found, noise)
+    return _judged(wanted, found, noise, "rounds")
+
+
+def _besides_time(before: Sample, after: Sample) -> float:
+    """By what the metric changed besides the time: not 1 where the work or its limit changed too."""
+    times = [stats.typical(sample.rounds) for sample in (before, after)]
+    assert times[0] and times[1]  # a metric of clean times has some
+    return after.value / before.value / (times[1] / times[0]) ** after.power
 
 
 def _basis(*samples: Sample) -> str:

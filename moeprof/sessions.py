@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof import ledger, measures, stepdiff, study
+from moeprof import diff, ledger, manifest, measures, stepdiff, study, verdicts, wording
 from moeprof.capture import Progress, Request, capture
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.expectations import expectation
@@ -101,7 +101,18 @@ def _measured(session: Session, capture_folder: Path) -> Try:
     metric = waiting.prediction.metric
     before = _before(session, metric, capture_folder.parents[1])
     held = expectation(waiting.prediction.expect).holds(before, values[metric])
-    return replace(trial, before=before, after=values[metric], held=held)
+    judged = _judged(trial, session, found, capture_folder.parents[1])
+    return replace(judged, before=before, after=values[metric], held=held)
+
+
+def _judged(trial: Try, session: Session, found: Study, folder: Path) -> Try:
+    """The trial with its verdict against what is kept, and what makes the two captures unlike besides the change."""
+    if session.reference is None:
+        return trial
+    kept, name = manifest.read(folder / session.reference.capture), session.start.variant
+    verdict = verdicts.across(kept, found.manifest, name)
+    unlike = tuple(n.text for n in diff.apart(kept, found.manifest))
+    return replace(trial, verdict="" if verdict is None else wording.verdict(verdict), unlike=unlike)
 
 
 def _before(session: Session, metric: str, folder: Path) -> float | None:

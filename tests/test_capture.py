@@ -76,8 +76,12 @@ def test_a_whole_capture(tmp_path: Path) -> None:
         assert record.status == "ok" and record.proof is not None and record.proof.ok
         assert [p.kind for p in record.parts] == ["trace", "counters"]
         assert [len(r.times_ns) >= 3 for r in record.rounds] == [True, True]
-    positions = {v.name: [r.position for r in v.rounds] for v in found.variants}
-    assert positions == {"slow": [0, 1], "fast": [1, 0]}, "the order rotates"
+    slow, fast = found.variants
+    places = [[r.position for r in rounds] for rounds in (slow.rounds, slow.twin, fast.rounds)]
+    assert sorted(p[0] for p in places) == [0, 1, 2] and all(sum(p) == 2 for p in places), (
+        "the second round runs backwards"
+    )
+    assert slow.twin_process is True and not fast.twin and found.looks == 1
     loaded = study.load(tmp_path / "cap")
     assert loaded.variants[0].iterations is not None and len(loaded.variants[0].iterations.windows) == 3
     assert loaded.variants[0].counters is not None and set(loaded.variants[0].counters["launch"]) == {0, 1}
@@ -227,6 +231,53 @@ def test_a_tool_that_was_asked_for_and_is_missing_stops_before_anything_runs(tmp
     one_clear_line(named, "does not exist")
 
 
+def readings(tmp_path: Path, *phases: dict[str, int]) -> str:
+    """What NVML is to say after each phase; two readings of memory come before the first."""
+    script = tmp_path / "nvml.jsonl"
+    script.write_text("".join(json.dumps(state) + "\n" for state in ({}, {}, *phases)))
+    return str(script)
+
+
+def test_a_disturbed_round_is_repeated_kept_and_does_not_count(tmp_path: Path) -> None:
+    script = readings(tmp_path, {}, {"reasons": 0x24}, {}, {}, {}, {}, {}, {"others": 1})
+    ran = capture(tmp_path, "--tools", "none", FAKE_NVML=script)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    used = {tuple(r.used for r in rounds) for v in found.variants for rounds in (v.rounds, v.twin) if rounds}
+    assert used == {(False, True, False, True)}
+    marks = sorted(d for v in found.variants for r in (*v.rounds, *v.twin) for d in r.disturbed)
+    assert marks == ["another process on the GPU", "thermal (software)"], "the power cap, in every phase, disturbs none"
+    said = {n.id: n.text for n in found.notes}
+    assert "2 of 4 rounds were disturbed" in said["rounds-left-out"] and "which rests on 2" in said["rounds-left-out"]
+    assert "slow 4 of 4" in said["power-capped"] and "slow (twin) 4 of 4" in said["power-capped"]
+    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    assert shown.returncode == 0 and "2 of 4 rounds were disturbed" in shown.stdout
+    page = (tmp_path / "moeprof-out" / "cap-diff.html").read_text()
+    assert "slow, twin, disturbed" in page and "no: thermal (software)" in page
+    assert "2 of 4 rounds were disturbed and do not count" in page
+
+
+def test_a_budget_ends_the_timing_and_the_verdict_says_what_is_missing(tmp_path: Path) -> None:
+    words = ("capture", str(FAKES / "workload.py"), "-o", "cap", "--variants", "slow,fast", "--tools", "none")
+    ran = moeprof(*words, "--budget", "2", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert 1 <= len(found.variants[0].rounds) < 10 and found.looks == 5
+    said = json.loads(moeprof("report", "--diff", "--json", "cap", cwd=tmp_path).stdout)["diff"]
+    verdict = said["rows"][1]["verdict"]
+    assert verdict["word"] == "UNCLEAR" and "too few: 10 is the least" in verdict["reason"]
+    assert list(said).index("unlike") < list(said).index("rows")
+
+
+def test_without_memory_for_a_second_process_the_twin_shares_the_first(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--tools", "none", FAKE_USED="80000000000")
+    assert ran.returncode == 0, ran.stderr
+    slow = whole(tmp_path / "cap").variants[0]
+    assert slow.twin_process is False and len(slow.twin) == 2
+    said = {n.id: n.text for n in manifest.read(tmp_path / "cap").notes}
+    assert "memory would not hold another process" in said["twin-shared"]
+
+
 def test_timing_only(tmp_path: Path) -> None:
     ran = capture(tmp_path, "--tools", "none")
     assert ran.returncode == 0, ran.stderr
@@ -328,7 +379,8 @@ def test_a_program_that_fails_keeps_its_trace_and_says_so(tmp_path: Path) -> Non
 def test_dry_run_prints_the_commands_and_runs_nothing(tmp_path: Path) -> None:
     ran = capture(tmp_path, "--dry-run")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("moeprof.worker serve") == 2 and ran.stdout.count("--cuda-graph-trace=node") == 2
+    assert ran.stdout.count("moeprof.worker serve") == 3, "two variants and the baseline's twin"
+    assert ran.stdout.count("--cuda-graph-trace=node") == 2
     assert ran.stdout.count("--nvtx-include moeprof@measure/") == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -345,6 +397,8 @@ def test_dry_run_prints_the_commands_and_runs_nothing(tmp_path: Path) -> None:
         (("capture", "kv_transfer", "--tools", "gdb"), "does not fit"),
         (("capture", "kv_transfer", "--tools", "none,ncu"), "does not fit"),
         (("capture", "kv_transfer", "--rounds", "0"), "--rounds"),
+        (("capture", "kv_transfer", "--budget", "0"), "--budget"),
+        (("capture", "kv_transfer", "--rounds", "4", "--budget", "9"), "exclude each other"),
     ],
 )
 def test_a_wrong_command_line_is_one_clear_line_and_status_2(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

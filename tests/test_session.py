@@ -190,6 +190,10 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     (project / "work.py").write_text(text.replace("build(0.001)", "build(0.0004)"))
     ran = run(project, *trial)
     assert ran.returncode == 0 and "held: 0." in ran.stdout and "Next: decide" in ran.stdout, ran.stdout + ran.stderr
+    told = " ".join(ran.stdout.split())
+    assert (
+        "Step 1 against what was kept: UNCLEAR: ratio" in told and "since 4 rounds are too few: 5 is the least" in told
+    )
     assert run(project, "keep", "shorter").returncode == 0
     run(project, "predict", "no launches", "--metric", "kernels", "--expect", "<1")
     assert "unknown: the capture does not hold the metric" in run(project, *trial).stdout  # no trace was taken
@@ -198,6 +202,7 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     assert "+        Variant" in step and "build(0.0004)" in step and "+dirty" in step and "Why kept: shorter" in step
     assert run(project, "report").returncode == 0
     page = (project / "moeprof-session" / "session.html").read_text()
+    assert "since 4 rounds are too few" in page and "are unlike" not in page
     assert "why so &lt;slow&gt;?" in page and "1 of 1 predictions held" in page and "build(0.0004)" in page
     said = json.loads(run(project, "log", "--json").stdout)["session"]
     assert [s["trial"]["held"] for s in said["steps"]] == [True, None] and said["steps"][1]["decision"]["kept"] is False

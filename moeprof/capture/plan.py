@@ -18,6 +18,9 @@ from moeprof.tools import Tool, export_command
 from moeprof.workload import DEFAULT_COUNTED
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
+BUDGET_S = (
+    40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
+)
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
 # Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
@@ -59,7 +62,8 @@ class Request:
     overrides: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     tools: tuple[str, ...] | None = None
-    rounds: int = 8
+    rounds: int | None = None  # None: until the verdicts are clear or the budget is spent
+    budget_s: float | None = None  # of clean timing; None: BUDGET_S
     iterations: int = 8
     stalls: bool = False  # count too why warps wait
     roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that ncu knows on this chip

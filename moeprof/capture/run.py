@@ -182,7 +182,10 @@ def dry_run(request: Request) -> str:
     lines = []
     for record in store.manifest.variants:
         target = Target(name, record.name, found.device, store.manifest.params)
-        lines.append(str(plan.Command(plan.serve(target), None, request.timeout_s)))
+        command = str(plan.Command(plan.serve(target), None, request.timeout_s))
+        lines += [command] * (
+            1 + (record.name == store.manifest.baseline)
+        )  # the baseline's twin has a process of its own
         jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
         lines += [str(job.command) for job in jobs]
     return "\n".join(lines)

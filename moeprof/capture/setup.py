@@ -38,6 +38,8 @@ def setup(request: Request) -> Setup:
         UsageError: the tools named do not fit together.
         ToolError: a tool that was asked for, the GPU or torch is missing.
     """
+    if request.rounds and request.budget_s:
+        raise UsageError("--rounds and --budget exclude each other", "a number of rounds is run whatever time it takes")
     wanted = request.tools
     unknown = [t for t in wanted or () if t not in plan.KNOWN_TOOLS]
     if unknown or (wanted and "none" in wanted and len(wanted) > 1) or (wanted and {"nsys", "torch"} <= set(wanted)):

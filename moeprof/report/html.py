@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 import moeprof
 from moeprof.diff import Diff, contrast
 from moeprof.report import counters as counted
-from moeprof.report import figures, roofline, tables, worktables
+from moeprof.report import figures, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters, stalled
 from moeprof.report.glossary import GLOSSARY
@@ -167,9 +167,9 @@ def _timeline(study: Study, prefix: str = "") -> Section | None:
 
 
 def _times(study: Study) -> Section | None:
-    figure = figures.times(study)
-    note = "No profiler attached. Rounds interleave the variants and rotate their order; the verdict resamples rounds."
-    return None if figure is None else section("times", "Every clean sample", note, figure, (tables.times(study),))
+    figure = timed.samples(study)
+    note = "No profiler attached. Rounds interleave the variants and the baseline's twin in shuffled orders; the verdict counts rounds. A cross is a sample of a round that does not count."
+    return None if figure is None else section("times", timed.title(study), note, figure, (timed.times(study),))
 
 
 def _roofline(diff: Diff) -> Section | None:
@@ -233,6 +233,7 @@ def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> st
         diff=diff,
         word=optimized.verdict.word if optimized and optimized.verdict else "",
         variants=tables.variants(diff),
+        verdicts=timed.verdicts(diff),
         limit=worktables.limit(diff) or tables.limit(diff),
         sections=sections,
         environments=[

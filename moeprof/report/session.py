@@ -80,10 +80,19 @@ def log(session: Session) -> str:
     parts: list[RenderableType] = [
         Text(session.start.question, style="bold"), Text(f"{session.start.workload}/{session.start.variant}, begun {session.start.at}"),
     ]  # fmt: skip
+    parts += [Text(f"step {s.number}: {text}", style="bold yellow") for s, text in unlike(session)]
     if session.base is not None:
         parts.append(rich_table(steps(session)))
+    last = session.steps[-1].trial if session.steps else None
+    if last is not None and last.verdict:
+        parts.append(Text(f"Step {session.steps[-1].number} against what was kept: {last.verdict}"))
     parts.append(Text(f"Next: {ledger.expected(session)}"))
     return rendered(Group(*parts))
+
+
+def unlike(session: Session) -> list[tuple[Step, str]]:
+    """What differed between a step's capture and the one that was kept, besides the change."""
+    return [(step, text) for step in session.steps if step.trial is not None for text in step.trial.unlike]
 
 
 def show(step: Step) -> str:
@@ -96,6 +105,8 @@ def show(step: Step) -> str:
     if step.decision is not None and step.decision.why:
         lines.append(f"Why {state(step)}: {step.decision.why}")
     if trial is not None:
+        lines[:0] = trial.unlike
+        lines += [trial.verdict] if trial.verdict else []
         lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
         lines += [
             f"  {name} {_number(value)} {measures.unit(name)}".rstrip()
@@ -151,6 +162,7 @@ def render(session: Session, seen: Seen | None = None) -> str:
         start=session.start,
         held=sum(bool(s.trial and s.trial.held) for s in held),
         judged=len(held),
+        unlike=unlike(session),
         sections=_sections(session, seen),
         left_out=seen.left_out,
         steps=[(s, state(s), outcome(s), found.get(s.number)) for s in session.steps],
