@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from moeprof.errors import MoeprofError
 from moeprof.manifest import Round, VariantRecord
 from moeprof.notes import note
 from moeprof.stats import LOOKS
+from moeprof.turns import TWIN, order
 
 ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results.md)
 LEAST_SECONDS, AROUND_SECONDS = 0.1, 0.04  # of a phase: timed, however many variants there are; untimed
 REPEATS = 2  # with --rounds N at most that many times N rounds run, where some are disturbed
-TWIN = "{} (twin)"
 
 
 @dataclass
@@ -120,11 +119,8 @@ class Timing:
         )
 
     def _order(self, index: int) -> list[str]:
-        """Shuffled by the seed; every second round runs the order of the one before it backwards, so that a drift within
-        rounds cancels, and no variant always runs after the same other one."""
         names = [*self.workers.servers, *([TWIN.format(self.store.manifest.baseline)] if self.has_twin else [])]
-        random.Random(f"{self.store.manifest.seed} {index // 2}").shuffle(names)
-        return names[::-1] if index % 2 else names
+        return order(names, self.store.manifest.seed, index)
 
     def _phase(self, name: str, index: int, position: int) -> Round | None:
         """One variant's times in one round with the machine's state around them; None where its process failed."""

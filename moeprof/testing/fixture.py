@@ -90,7 +90,7 @@ class Moeprof:
         seconds: float = SECONDS,
         unclear: Policy | None = None,
     ) -> float:
-        """``new`` takes at most 1/``by`` of ``old``'s time: the whole 95 % interval of the ratio of clean times says so.
+        """``new`` takes at most 1/``by`` of ``old``'s time: the whole 99 % interval of a typical round's ratio says so.
 
         Returns the speed-up. ``unclear``: "fail" or "skip" where the interval cannot tell (default: --moeprof-unclear).
         """
