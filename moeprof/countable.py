@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import catalogue, manifest, tools
-from moeprof.capture import inspection
+from moeprof.capture import inspection, known
 from moeprof.capture.inspection import Ask
 from moeprof.capture.plan import Target, serve
 from moeprof.capture.processes import Server
@@ -187,10 +187,10 @@ def metrics(counters: str) -> tuple[str, ...]:
 
 def checked(ask: Ask, counters: str, tool: Tool) -> tuple[Ask, tuple[Note, ...]]:
     """With those of the metrics that the chip has, and what is to be said of the others."""
-    names = inspection.known(tool)
+    names = known.names(tool)
     wanted = metrics(counters)
-    if names is None:
-        said = note("metrics-unchecked", command=str(inspection.query(tool)))
+    if not names:
+        said = note("metrics-unchecked", command=str(known.query(tool)))
         return (replace(ask, metrics=wanted) if ask.counters == "metrics" else ask), (said,)
     here, lacking = inspection.chosen(wanted, names)
     notes = (note("chip-lacks", names=", ".join(lacking)),) if lacking else ()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from moeprof import closing, counted, points, stats, verdicts, wording
-from moeprof.counted import Counted
+from moeprof import closing, counterdiff, points, stats, verdicts, wording
+from moeprof.counterdiff import CounterDiff
 from moeprof.errors import CaptureError
 from moeprof.manifest import Manifest, VariantRecord
 from moeprof.metrics.analysis import Window
@@ -44,7 +44,7 @@ class Diff:
     reasons: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     roofline: Roofline = field(default_factory=Roofline)
-    counted: Counted | None = None
+    counted: CounterDiff | None = None
     closing: tuple[str, ...] = ()
     schema_version: int = 1
 
@@ -118,7 +118,7 @@ def _completed(found: Diff, baseline: VariantStudy | None, optimized: VariantStu
     one, other = representative(baseline), representative(optimized)
     if one is not None and other is not None:
         found = replace(found, waterfall=waterfall(one, other))
-    found = replace(found, counted=counted.contrast(baseline, optimized, (found.baseline, found.optimized)))
+    found = replace(found, counted=counterdiff.contrast(baseline, optimized, (found.baseline, found.optimized)))
     found = replace(found, sentence=wording.sentence(found), reasons=wording.reasons(found))
     return replace(found, closing=closing.closing(found))
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof.metrics import flops as ops
-from moeprof.metrics import hotlines, lightspeed, memorychart, occupancy, pipes
+from moeprof.metrics import hotlines, lightspeed, memorychart, occupancy, operations, pipes
 from moeprof.metrics.counted import Counted, counted
-from moeprof.metrics.flops import Flops, Roof
 from moeprof.metrics.hotlines import Hot
 from moeprof.metrics.lightspeed import SpeedOfLight
 from moeprof.metrics.memorychart import MemoryChart
 from moeprof.metrics.occupancy import Occupancy
+from moeprof.metrics.operations import Operations, Roof
 from moeprof.metrics.pipes import Pipe, Scheduler
 from moeprof.metrics.ranking import KernelCost
 from moeprof.notes import Note
 from moeprof.stalls import METRICS as STALL_METRICS
-from moeprof.stalls import PREFIX, STATES, SUFFIX
+from moeprof.stalls import STATES, cycles, shares
 from moeprof.trace.ncupages import Pages
 
 HOT_LINES = 10
@@ -33,7 +32,7 @@ BASIC: dict[str, tuple[str, ...]] = {
 OF_SETS = ("occupancy", "scheduler", "warp states")  # sections of ncu's own that its sets always have
 WANTED: dict[str, tuple[str, ...]] = {
     **BASIC,
-    "operations": (*ops.METRICS, *ops.TENSOR_METRICS),
+    "operations": (*operations.METRICS, *operations.TENSOR_METRICS),
     "memory chart": memorychart.METRICS,
     "pipes": pipes.METRICS,
 }
@@ -73,7 +72,7 @@ class Inspection:
     device: int
     launches: tuple[int, ...]
     speed: SpeedOfLight
-    flops: tuple[Flops, ...]
+    flops: tuple[Operations, ...]
     roofs: tuple[Roof, ...]
     untold: tuple[str, ...]
     memory: MemoryChart
@@ -128,11 +127,11 @@ def _one(pages: Pages, kernel: Counted, wanted: dict[str, tuple[str, ...]], name
     values = kernel.values
     speed, memory = lightspeed.lightspeed(values), memorychart.memory_chart(values)
     executed = [] if pages.sass is None else hotlines.executed(pages.sass, kernel.name)
-    found = ops.flops(values, speed.duration_ns, executed)
+    found = operations.operations(values, speed.duration_ns, executed)
     return Inspection(
         kernel=kernel.name, grid=kernel.grid, block=kernel.block, device=kernel.device, launches=kernel.launches,
-        speed=speed, flops=found, roofs=ops.roofs(found, memory.dram_bytes, speed.dram_peak_bytes_per_s),
-        untold=ops.uncounted(values, found), memory=memory, occupancy=occupancy.occupancy(values),
+        speed=speed, flops=found, roofs=operations.roofs(found, memory.dram_bytes, speed.dram_peak_bytes_per_s),
+        untold=operations.uncounted(values, found), memory=memory, occupancy=occupancy.occupancy(values),
         scheduler=pipes.scheduler(values), states=states(values), pipes=pipes.pipes(values),
         rules=rules(pages.rules, kernel.launches),
         hot_source=() if pages.lines is None else hotlines.hot_source(pages.lines, kernel.name, HOT_LINES),
@@ -152,13 +151,8 @@ def _missing(values: dict[str, float], wanted: dict[str, tuple[str, ...]]) -> di
 
 def states(values: dict[str, float]) -> tuple[State, ...]:
     """The warp states that were counted and not 0, the longest first; their shares sum to 1."""
-    cycles = {
-        metric.removeprefix(PREFIX).removesuffix(SUFFIX): value
-        for metric, value in values.items()
-        if metric.startswith(PREFIX) and metric.endswith(SUFFIX) and value
-    }
-    total = sum(cycles.values())
-    found = [State(name, STATES.get(name, ""), value, value / total) for name, value in cycles.items()]
+    each = shares(values)
+    found = [State(name, STATES.get(name, ""), n, each[name]) for name, n in cycles(values).items() if n]
     return tuple(sorted(found, key=lambda state: (-state.cycles, state.name)))
 
 

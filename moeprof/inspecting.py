@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from moeprof import countable, investigating, manifest, tools
-from moeprof.capture import inspection
+from moeprof.capture import inspection, known
 from moeprof.codec import dumps, encode
 from moeprof.countable import Wish
 from moeprof.errors import CaptureError, MoeprofError, UsageError
@@ -90,7 +90,7 @@ def dry_run(wish: Wish) -> str:
         ask = replace(ask, metrics=countable.metrics(wish.counters))
         report = folder / inspection.REPORT
         commands = [
-            inspection.query(tool),
+            known.query(tool),
             inspection.count(ask, tool, folder),
             *inspection.pages(tool, report).values(),
         ]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from moeprof import flops
-from moeprof.roofline import DURATION, Ceiling, ceilings, counted, dram_bytes
+from moeprof.metrics import flops
+from moeprof.metrics.counted import DURATION, launches
+from moeprof.metrics.memorychart import dram_bytes
+from moeprof.roofline import Ceiling, ceilings
 from moeprof.rows import representative
 from moeprof.study import Study, VariantStudy
 
@@ -84,39 +86,39 @@ def _points(variant: VariantStudy) -> tuple[list[Point], list[str]]:
     """A variant's points, and why some of them are missing."""
     if variant.record.status in ("skipped", "failed"):
         return [], []
-    launches = counted(variant)
-    if not launches:
+    counted = launches(variant.counters)
+    if not counted:
         return [], ["no kernel was counted"]
-    if any(dram_bytes(values) is None or not values.get(DURATION) for _, values in launches):
+    if any(dram_bytes(values) is None or not values.get(DURATION) for _, values in counted):
         return [], ["ncu counted no DRAM bytes or no durations (dram__bytes.sum, gpu__time_duration.sum)"]
-    whole = _all_counted(variant, launches)
-    names = sorted({kernel for kernel, _ in launches}, key=lambda n: (-_time(launches, n), n))
-    groups = [(name, [x for x in launches if x[0] == name]) for name in names[:LONGEST]] + [(WHOLE, launches)] * whole
+    whole = _all_counted(variant, counted)
+    names = sorted({kernel for kernel, _ in counted}, key=lambda n: (-_time(counted, n), n))
+    groups = [(name, [x for x in counted if x[0] == name]) for name in names[:LONGEST]] + [(WHOLE, counted)] * whole
     placed = [_place(variant, name, group) for name, group in groups]
     found = [p for p, _ in placed if p is not None]
     reasons = list(dict.fromkeys(why for _, why in placed if why))
     return found, reasons or ([] if found else ["its longest kernels do no floating-point work"])
 
 
-def _time(launches: list[Launch], name: str) -> float:
-    return sum(values[DURATION] for kernel, values in launches if kernel == name)
+def _time(counted: list[Launch], name: str) -> float:
+    return sum(values[DURATION] for kernel, values in counted if kernel == name)
 
 
-def _all_counted(variant: VariantStudy, launches: list[Launch]) -> bool:
+def _all_counted(variant: VariantStudy, counted: list[Launch]) -> bool:
     window = representative(variant)
-    return window is not None and window.launch.kernels == len(launches)
+    return window is not None and window.launch.kernels == len(counted)
 
 
 def _partial(variant: VariantStudy) -> list[str]:
     """Why a variant's whole iteration has no point, although some of its kernels have one."""
-    window, launches = representative(variant), len(counted(variant))
+    window, counted = representative(variant), len(launches(variant.counters))
     if window is None:
         return ["without a trace it is not known whether every kernel was counted, so its whole iteration has no point"]
     kernels = window.launch.kernels
-    if kernels == launches:
+    if kernels == counted:
         return []
     return [
-        f"{launches} of {kernels} kernels were counted, so its whole iteration has no point (--ncu-kernels {kernels} counts all)"
+        f"{counted} of {kernels} kernels were counted, so its whole iteration has no point (--ncu-kernels {kernels} counts all)"
     ]
 
 

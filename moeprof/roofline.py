@@ -5,21 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from moeprof import flops
 from moeprof.manifest import Manifest, VariantRecord
+from moeprof.metrics import flops
 from moeprof.metrics.analysis import Window
+from moeprof.metrics.counted import DURATION, launches
+from moeprof.metrics.lightspeed import DRAM_CLOCK, DRAM_PEAK, dram_peak
+from moeprof.metrics.memorychart import dram_bytes
+from moeprof.metrics.operations import FMA, PEAK, SM_CLOCK, thread_peak
 from moeprof.study import Study, VariantStudy
 
-DRAM_BYTES = "dram__bytes.sum"
-DRAM_WAYS = ("dram__bytes_read.sum", "dram__bytes_write.sum")
-DURATION = "gpu__time_duration.sum"
-DRAM_PEAK, DRAM_CLOCK = "dram__bytes.sum.peak_sustained", "dram__cycles_elapsed.avg.per_second"
-FFMA_PEAK, SM_CLOCK = (
-    "sm__sass_thread_inst_executed_op_ffma_pred_on.sum.peak_sustained",
-    "sm__cycles_elapsed.avg.per_second",
-)
 TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
-PEAKS = (DRAM_PEAK, DRAM_CLOCK, FFMA_PEAK, SM_CLOCK, TENSOR_BUSY)
+PEAKS = (DRAM_PEAK, DRAM_CLOCK, PEAK.format(FMA["fp32"]), SM_CLOCK, TENSOR_BUSY)
 BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did
 
 
@@ -83,23 +79,14 @@ def ceilings(study: Study) -> tuple[Ceiling, ...]:
 
 def _peaks(study: Study) -> tuple[Ceiling, ...]:
     """The highest peaks that ncu's counters of any variant tell."""
-    launches = [values for variant in study.variants for _, values in counted(variant)]
+    every = [values for variant in study.variants for _, values in launches(variant.counters)]
     kinds = (
         ("tensor pipe", "FLOP/s", _tensor_peak),
-        ("fp32 pipe", "FLOP/s", _fp32_peak),
-        ("DRAM", "byte/s", _dram_peak),
+        ("fp32 pipe", "FLOP/s", lambda values: thread_peak(values, "fp32")),
+        ("DRAM", "byte/s", dram_peak),
     )
-    best = ((name, unit, max((peak(values) for values in launches), default=0.0)) for name, unit, peak in kinds)
+    best = ((name, unit, max((peak(values) or 0.0 for values in every), default=0.0)) for name, unit, peak in kinds)
     return tuple(Ceiling(name, unit, value, False) for name, unit, value in best if value)
-
-
-def _dram_peak(values: dict[str, float]) -> float:
-    """Bytes a cycle at most, times the memory's clock: what ncu's percentage of peak is of (checked on an H100 and an H200)."""
-    return values.get(DRAM_PEAK, 0.0) * values.get(DRAM_CLOCK, 0.0)
-
-
-def _fp32_peak(values: dict[str, float]) -> float:
-    return 2 * values.get(FFMA_PEAK, 0.0) * values.get(SM_CLOCK, 0.0)
 
 
 def _tensor_peak(values: dict[str, float]) -> float:
@@ -108,24 +95,6 @@ def _tensor_peak(values: dict[str, float]) -> float:
     busy, time = values.get(TENSOR_BUSY, 0.0), values.get(DURATION, 0.0)
     done = sum(n for pipe, n in flops.of(values).by_pipe.items() if pipe.startswith("tensor"))
     return done / time * 1e9 / (busy / 100) if busy >= BUSY_ENOUGH and time else 0.0
-
-
-def counted(variant: VariantStudy) -> list[tuple[str, dict[str, float]]]:
-    """(kernel, its counters by metric) of every launch that ncu counted, in order."""
-    frame = variant.counters
-    if frame is None or not len(frame):
-        return []
-    return [
-        (str(rows["kernel"].iloc[0]), dict(zip(rows["metric"].astype(str), rows["value"].astype(float), strict=True)))
-        for _, rows in frame.groupby("launch", observed=True)
-    ]
-
-
-def dram_bytes(values: dict[str, float]) -> float | None:
-    """Bytes to and from device memory of one launch; None where they were not counted."""
-    if DRAM_BYTES in values:
-        return values[DRAM_BYTES]
-    return sum(values[way] for way in DRAM_WAYS) if all(way in values for way in DRAM_WAYS) else None
 
 
 def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:
@@ -165,9 +134,6 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
 
 
 def dram(variant: VariantStudy) -> tuple[int, float]:
-    """Kernels that ncu counted, and the bytes that they moved to and from device memory."""
-    frame = variant.counters
-    if frame is None or not len(frame):
-        return 0, 0.0
-    values = frame.loc[frame["metric"] == DRAM_BYTES]
-    return int(values["launch"].nunique()), float(values["value"].sum())
+    """Kernels whose bytes ncu counted, and the bytes that they moved to and from device memory."""
+    each = [n for _, values in launches(variant.counters) if (n := dram_bytes(values)) is not None]
+    return len(each), sum(each)

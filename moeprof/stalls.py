@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from moeprof.metrics.counted import DURATION
 from moeprof.study import Study, VariantStudy
 
-DURATION = "gpu__time_duration.sum"
 PREFIX, SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
 # ncu's name of a state -> what a warp in it waits for
 STATES = {
@@ -60,13 +60,18 @@ def stalls(variant: VariantStudy) -> Stalls | None:
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
     """The share of a warp's life in each state, from one launch's values by metric; empty where none was counted."""
-    states = {
+    states = cycles(values)
+    total = sum(states.values())
+    return {state: value / total for state, value in states.items()} if total else {}
+
+
+def cycles(values: Mapping[str, float]) -> dict[str, float]:
+    """The cycles that a warp is in each state between two of its instructions, of the states that were counted."""
+    return {
         metric.removeprefix(PREFIX).removesuffix(SUFFIX): float(value)
         for metric, value in values.items()
         if metric.startswith(PREFIX) and metric.endswith(SUFFIX)
     }
-    total = sum(states.values())
-    return {state: value / total for state, value in states.items()} if total else {}
 
 
 def of_study(study: Study) -> tuple[Stalls, ...]:

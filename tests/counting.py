@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from moeprof import resources, study
-from moeprof.flops import PIPES, SASS, TENSOR, TENSOR_PIPE
+from moeprof.metrics.flops import PIPES, SASS, TENSOR, TENSOR_PIPE
 from moeprof.study import Study, VariantStudy
 from moeprof.trace.ncu import read_counters
 from moeprof.trace.tables import COUNTERS, table

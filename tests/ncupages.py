@@ -8,9 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from statistics import median
 
+SOFTMAX = "cunn_SoftMaxForwardReg"
 GEMM = "nvjet_sm90_tst_256x128_64x4_1x2_h_bz_coopA_NNT"
 STALLS = ("stall_barrier", "stall_long_sb", "stall_math", "stall_barrier (Not Issued)")
 COLUMNS = (
@@ -79,3 +82,33 @@ def folder(target: Path, traces: Path) -> Path:
     (target / "source-sass.csv").write_text(sass_page())
     (target / "source-lines.csv").write_text(lines_page())
     return target
+
+
+SCALES = {
+    "us": 1e3,
+    "Mbyte": 1e6,
+    "Gbyte": 1e9,
+    "Tbyte/s": 1e12,
+    "Gbyte/s": 1e9,
+    "Kbyte/cycle": 1e3,
+    "Ghz": 1e9,
+    "Kbyte/block": 1e3,
+}
+Value = Callable[[str], float | None]
+
+
+@cache
+def column(path: Path, kernel: str) -> Value:
+    """Metric -> median over a kernel's launches, in base units, read with csv alone."""
+    rows = list(
+        csv.reader(line for line in path.read_text().splitlines() if line.strip() and not line.startswith("=="))
+    )
+    names, units, body = rows[0], rows[1], [row for row in rows[2:] if kernel in row[rows[0].index("Kernel Name")]]
+
+    def value(metric: str) -> float | None:
+        if metric not in names:
+            return None
+        at = names.index(metric)
+        return median(float(row[at].replace(",", "")) * SCALES.get(units[at], 1.0) for row in body)
+
+    return value

@@ -10,9 +10,9 @@ from counting import NOTHING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof import flops
 from moeprof.capture import plan
-from moeprof.flops import PIPES, SASS, TENSOR, TENSOR_PIPE, of
+from moeprof.metrics import flops
+from moeprof.metrics.flops import PIPES, SASS, TENSOR, TENSOR_PIPE, of
 from moeprof.trace.ncu import read_counters
 
 BF16 = f"{TENSOR}bf16_dst_fp32.sum"

@@ -68,7 +68,6 @@ def test_metrics_are_told_apart_by_their_base_name() -> None:
         "dram__bytes.sum",
     )
     assert chosen(given, names) == ((given[0], given[1], given[3]), (given[2],))
-    assert chosen(given, None) == (given[:4], ())
 
 
 @pytest.mark.parametrize(

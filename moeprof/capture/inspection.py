@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     LINES: ("--page", "source", "--print-source", "cuda,sass"),
 }
 BASIC_SECTIONS = ("SchedulerStats", "WarpStateStats")  # beside those of ncu's own set basic
-QUERY_TIMEOUT_S, IMPORT_TIMEOUT_S = 120, 600
-METRIC = re.compile(r'^"?([a-z0-9]\w*__\w+)')
+IMPORT_TIMEOUT_S = 600
 COMPUTED = (
     "launch__",
     "device__",
@@ -99,26 +97,9 @@ def pages(tool: Tool, report: Path) -> dict[str, Command]:
     return {file: Command((*words, *page), None, IMPORT_TIMEOUT_S) for file, page in PAGES.items()}
 
 
-def query(tool: Tool) -> Command:
-    """What lists the metrics of this machine's chips."""
-    return Command((str(tool.path), "--query-metrics"), None, QUERY_TIMEOUT_S)
-
-
-def known(tool: Tool) -> frozenset[str] | None:
-    """The base names of the metrics that ncu has on this machine's chips; None where it does not say."""
-    try:
-        ran = subprocess.run(query(tool).argv, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    names = frozenset(match[1] for line in ran.stdout.splitlines() if (match := METRIC.match(line.strip())))
-    return names or None
-
-
-def chosen(wanted: Iterable[str], names: frozenset[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def chosen(wanted: Iterable[str], names: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(metrics to ask for, metrics that the chip has not): by base name, the part before the first dot."""
     each = tuple(dict.fromkeys(wanted))
-    if names is None:
-        return each, ()
     here = tuple(m for m in each if m.partition(".")[0] in names or m.startswith(COMPUTED))
     return here, tuple(m for m in each if m not in here)
 

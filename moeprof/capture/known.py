@@ -14,11 +14,12 @@ from pathlib import Path
 
 from moeprof import tools
 from moeprof.capture import plan
+from moeprof.capture.plan import Command
 from moeprof.files import write_whole
 from moeprof.notes import Note, note
 from moeprof.tools import Tool
 
-QUERY_TIMEOUT_S = 60
+QUERY_TIMEOUT_S = 120
 NAME = re.compile(
     r'^"?([a-z][a-z0-9]*__[a-z0-9_]+)', re.MULTILINE
 )  # a line of the list: a base name, then what it means
@@ -26,13 +27,23 @@ NAME = re.compile(
 
 def roofline_metrics(ncu: Tool) -> tuple[tuple[str, ...], tuple[Note, ...]]:
     """The counters of FLOPs and peaks to ask ``ncu`` for, and a note where its list could not be had."""
-    path = _path(ncu)
-    names = _remembered(path) or _asked(ncu, path)
-    found = plan.roofline_metrics(names)
+    here = names(ncu)
+    found = plan.roofline_metrics(here)
     if found:
         return found, ()
-    why = "ncu --query-metrics gave no list" if not names else "its list for this chip has none of their counters"
+    why = "ncu --query-metrics gave no list" if not here else "its list for this chip has none of their counters"
     return (), (note("no-flops", version=ncu.version, why=why),)
+
+
+def names(ncu: Tool) -> frozenset[str]:
+    """The base names of the counters that ``ncu`` has on this machine's chip; none where it does not say."""
+    path = _path(ncu)
+    return frozenset(_remembered(path) or _asked(ncu, path))
+
+
+def query(ncu: Tool) -> Command:
+    """What lists them."""
+    return Command((str(ncu.path), "--query-metrics"), None, QUERY_TIMEOUT_S)
 
 
 def _path(ncu: Tool) -> Path:
@@ -54,14 +65,12 @@ def _remembered(path: Path) -> list[str]:
 def _asked(ncu: Tool, path: Path) -> list[str]:
     """The base names that ncu lists for the chip of this machine; none where it fails."""
     try:
-        ran = subprocess.run(
-            [ncu.path, "--query-metrics"], capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False
-        )
+        ran = subprocess.run(query(ncu).argv, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    names = sorted(set(NAME.findall(ran.stdout))) if ran.returncode == 0 else []
-    if names:
+    found = sorted(set(NAME.findall(ran.stdout))) if ran.returncode == 0 else []
+    if found:
         with suppress(OSError):  # a memory that cannot be written is asked again next time
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(names))
-    return names
+            write_whole(path, json.dumps(found))
+    return found

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moeprof import flops, region
+from moeprof import region
 from moeprof.errors import ToolError
+from moeprof.metrics import flops
 from moeprof.roofline import PEAKS
 from moeprof.stalls import METRICS as STALL_METRICS
 from moeprof.tools import Tool, export_command

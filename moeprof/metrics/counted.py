@@ -1,4 +1,4 @@
-"""Counters of one kernel: its launches of one grid and block together, each metric as the median over them."""
+"""Counters by kernel: launch by launch, or launches of one grid and block together, each metric as the median over them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ class Counted:
     launches: tuple[int, ...]
     values: dict[str, float]
     units: dict[str, str]
+
+
+def launches(frame: pd.DataFrame | None) -> list[tuple[str, dict[str, float]]]:
+    """(kernel, its counters by metric) of every launch of a COUNTERS table, in order; none without a table."""
+    if frame is None or not len(frame):
+        return []
+    return [
+        (str(rows["kernel"].iloc[0]), dict(zip(rows["metric"].astype(str), rows["value"].astype(float), strict=True)))
+        for _, rows in frame.groupby("launch", observed=True)
+    ]
 
 
 def counted(frame: pd.DataFrame, pattern: str) -> tuple[Counted, ...]:

@@ -1,172 +1,118 @@
-"""Floating-point operations of a kernel by unit and precision, from counters that count operations, and its place under the roofs.
+"""FLOPs of one kernel from ncu's counters, by the pipe that did them. Pure: one launch's counters in, a sum or a reason out.
 
-An instruction is not an operation: an ffma of a thread is two, a packed half instruction works on two numbers, a tensor instruction
-on a tile. Threads' instructions are counted by ``smsp__sass_thread_inst_executed_op_*_pred_on`` (predicated-off threads left out), tensor
-operations by ``sm__ops_path_tensor_src_*``, which count 2 a multiply-add. Where a chip has none of the latter, the shapes in the
-opcodes of the executed SASS give them (PTX ISA, mma and wgmma: m x n x k).
+What an instruction counts for follows Nsight Compute's own roofline sections: an add or a multiply is one, a fused
+multiply-add two, twice that for packed pairs (``hadd``, ``ffma2``, ...); predicated-off threads count for nothing. The fp16 sum is
+an upper bound: compilers also move constants with such instructions. Tensor counters (``sm__ops_path_tensor_*``) count
+operations, two a multiply-add; on an H200 a GEMM of 4,096 cubed gives 2 * 4096^3 exactly. Integer operations are no FLOPs.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-INSTRUCTION = "smsp__sass_thread_inst_executed_op_{}_pred_on.sum"
-# precision -> instruction -> operations of one thread. Half ones are packed, as ncu's own derived metrics hfma_x4, hadd_x2, hmul_x2 have it
-WEIGHTS = {
-    "fp32": {"fadd": 1, "fmul": 1, "ffma": 2},
+if TYPE_CHECKING:
+    import pandas as pd
+
+TENSOR = "sm__ops_path_tensor_src_"
+TENSOR_PIPE = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
+SASS = "smsp__sass_thread_inst_executed_op_{}_pred_on"
+CYCLES = "smsp__cycles_elapsed.avg"
+# pipe -> instruction -> its FLOPs a thread
+PIPES: dict[str, dict[str, int]] = {
+    "fp32": {"fadd": 1, "fmul": 1, "ffma": 2, "fadd2": 2, "fmul2": 2, "ffma2": 4},
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
     "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
 }
-FMA = {"fp32": "ffma", "fp64": "dfma", "fp16": "hfma"}
-PEAK = "sm__sass_thread_inst_executed_op_{}_pred_on.sum.peak_sustained"  # instructions a cycle of all SMs
-CYCLES, SM_CLOCK = "smsp__cycles_elapsed.avg", "sm__cycles_elapsed.avg.per_second"
-TENSOR = re.compile(r"^sm__ops_path_tensor_src_(\w+)\.sum$")
-TENSOR_SOURCES = ("bf16_dst_fp32", "fp16", "fp64", "fp8_sparsity_off", "fp8_sparsity_on", "tf32_dst_fp32")
-TENSOR_METRICS = tuple(f"sm__ops_path_tensor_src_{source}.sum" for source in TENSOR_SOURCES)
-TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
-METRICS = (
-    *(INSTRUCTION.format(op) for weights in WEIGHTS.values() for op in weights),
-    *(PEAK.format(op) for op in FMA.values()),
-    CYCLES,
-    SM_CLOCK,
-)
-# opcode's shape -> operations of one warp instruction; a Volta HMMA.884 is a quarter of an m8n8k4 of four quad pairs
-HMMA = {"884": 512, "1688": 2 * 16 * 8 * 8, "16816": 2 * 16 * 8 * 16, "16832": 2 * 16 * 8 * 32}
-DMMA = {"884": 2 * 8 * 8 * 4}
-WARPGROUP = 4  # warps, each of which executes the one warpgroup instruction
+NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on: a chip without them has no such instructions
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of one launch in one precision. ``peak_per_s`` at the clock of the run; ``origin``: how ``count`` came about."""
+    """FLOPs by pipe ("fp32", "fp64", "fp16", "tensor bf16", "tensor fp8 sparse", ...), of those that were counted whole; ``reason`` says
+    why their sum is not known, empty where it is."""
 
-    precision: str
-    count: float
-    per_s: float | None
-    peak_per_s: float | None
-    origin: str
+    by_pipe: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
 
+    @property
+    def total(self) -> float | None:
+        """The sum over all pipes; None where a pipe was not counted."""
+        return None if self.reason else sum(self.by_pipe.values())
 
-def flops(
-    values: Mapping[str, float], duration_ns: float | None, sass: Iterable[tuple[str, int]] = ()
-) -> tuple[Flops, ...]:
-    """Those that the kernel did, most first. ``sass``: (instruction, times executed by a warp) of one launch, asked only where no
-    counter tells the tensor operations."""
-    found = [*_of_threads(values, duration_ns), *_of_tensors(values, duration_ns)]
-    if not counts_tensors(values):
-        found += _of_sass(sass, duration_ns)
-    return tuple(sorted((f for f in found if f.count), key=lambda f: -f.count))
+    @property
+    def pipe(self) -> str | None:
+        """The pipe that did most."""
+        return max(self.by_pipe, key=lambda name: self.by_pipe[name], default=None)
 
 
-def counts_tensors(values: Mapping[str, float]) -> bool:
-    """Whether a counter of tensor operations is there."""
-    return any(TENSOR.match(metric) for metric in values)
+def flops(launch: pd.DataFrame) -> Flops:
+    """FLOPs of the rows of one launch of a COUNTERS table."""
+    return of(dict(zip(launch["metric"].astype(str), launch["value"].astype(float), strict=True)))
 
 
-def uncounted(values: Mapping[str, float], found: Iterable[Flops]) -> tuple[str, ...]:
-    """What is missing from the operations, a clause each: precisions whose instructions no counter tells, a tensor pipe that worked."""
-    lacking = [p for p, weights in WEIGHTS.items() if all(_executed(values, op) is None for op in weights)]
-    told = [f"{', '.join(lacking)}: no {INSTRUCTION.format('*')}"] if lacking else []
-    has_tensor = any("tensor" in f.precision for f in found)
-    if values.get(TENSOR_BUSY, 0.0) > 0 and not has_tensor and not counts_tensors(values):
-        told.append("tensor: the pipe worked, but there is no sm__ops_path_tensor_src_*.sum and no executed SASS")
-    return tuple(told)
+def of(values: Mapping[str, float]) -> Flops:
+    """FLOPs from one launch's values by metric."""
+    found: dict[str, float] = {}
+    missing = []
+    for pipe, weights in PIPES.items():
+        counts = {op: executed(values, op) for op in weights}
+        lacking = [SASS.format(op) + ".sum" for op, n in counts.items() if n is None and op not in NEWER]
+        missing += lacking
+        found[pipe] = 0.0 if lacking else sum((n or 0.0) * weights[op] for op, n in counts.items())
+    tensor, reason = _tensor(values)
+    if missing:
+        reason = f"ncu did not count {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
+    return Flops({pipe: n for pipe, n in {**found, **tensor}.items() if n}, reason)
 
 
-def _of_threads(values: Mapping[str, float], duration_ns: float | None) -> Iterable[Flops]:
-    for precision, weights in WEIGHTS.items():
-        given = {op: _executed(values, op) for op in weights}
-        if any(count is None for count in given.values()):
-            continue
-        count = sum((given[op] or 0.0) * weight for op, weight in weights.items())
-        fma = FMA[precision]
-        peak, clock = values.get(PEAK.format(fma)), values.get(SM_CLOCK)
-        most = peak * weights[fma] * clock if peak is not None and clock is not None else None
-        exact = all(INSTRUCTION.format(op) in values for op in weights)
-        yield Flops(precision, count, _rate(count, duration_ns), most, "counted" if exact else "rate x cycles")
+def executed(values: Mapping[str, float], op: str) -> float | None:
+    """How many threads executed an instruction; ncu's own sections store it a cycle."""
+    name = SASS.format(op)
+    if f"{name}.sum" in values:
+        return values[f"{name}.sum"]
+    rate, cycles = values.get(f"{name}.sum.per_cycle_elapsed"), values.get(CYCLES)
+    return None if rate is None or cycles is None else rate * cycles
 
 
-def _executed(values: Mapping[str, float], op: str) -> float | None:
-    """Thread instructions: counted, or from the rate a cycle that ncu's roofline section collects."""
-    metric = INSTRUCTION.format(op)
-    rate, cycles = values.get(f"{metric}.per_cycle_elapsed"), values.get(CYCLES)
-    if metric in values or rate is None or cycles is None:
-        return values.get(metric)
-    return rate * cycles
+def _tensor(values: Mapping[str, float]) -> tuple[dict[str, float], str]:
+    """Operations by the type of their inputs, and why they are not known."""
+    sources = tensor_sources(values)
+    floating = {
+        kind: sum(values[f"{name}.sum"] for name in names) for kind, names in sources.items() if not _whole(kind)
+    }
+    if any(values[f"{name}.sum"] for kind, names in sources.items() if _whole(kind) for name in names):
+        return floating, "its tensor operations are integer ones, which are no FLOPs"
+    if not sources and values.get(TENSOR_PIPE) != 0:
+        return floating, f"ncu did not count tensor operations ({TENSOR}*.sum)"
+    return floating, ""
 
 
-def _of_tensors(values: Mapping[str, float], duration_ns: float | None) -> Iterable[Flops]:
-    sources = [match[1] for metric in values if (match := TENSOR.match(metric))]
-    for source in sources:
-        part_of_another = any(source.startswith(f"{other}_") for other in sources)
-        if "int" in source or part_of_another:  # integer operations are none of floating point
-            continue
-        count = values[f"sm__ops_path_tensor_src_{source}.sum"]
-        name = source.replace("_dst_fp32", "").replace("_sparsity_off", "").replace("_sparsity_on", " sparse")
-        yield Flops(f"{name} tensor", count, _rate(count, duration_ns), _tensor_peak(values, source), "counted")
+def tensor_sources(values: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    """Pipe -> the base names of the counters of its tensor operations that are there, those of which each counts alone."""
+    names = outermost(name.removesuffix(".sum") for name in values if name.startswith(TENSOR) and name.endswith(".sum"))
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        kind = "tensor " + name.removeprefix(TENSOR).partition("_")[0] + (" sparse" if "_sparsity_on" in name else "")
+        found[kind] = (*found.get(kind, ()), name)
+    return found
 
 
-def _tensor_peak(values: Mapping[str, float], source: str) -> float | None:
-    """Of the instruction kind that did most of them: the path's own peak is that of sparse operands, twice as high."""
-    dense = source if "sparsity" in source else f"{source}(?:_dst_fp\\d+)?_sparsity_off"
-    kind = re.compile(rf"^(sm__ops_path_tensor_op_\w+_src_{dense})\.sum$")
-    kinds = [match[1] for metric in values if (match := kind.match(metric)) and values[metric]]
-    best = max(kinds, key=lambda name: values[f"{name}.sum"], default=None)
-    peak, clock = values.get(f"{best}.sum.peak_sustained"), values.get(SM_CLOCK)
-    return None if peak is None or clock is None else peak * clock
+def _whole(pipe: str) -> bool:
+    """Whether a tensor pipe's numbers are integers."""
+    return pipe.startswith("tensor int")
 
 
-def _of_sass(sass: Iterable[tuple[str, int]], duration_ns: float | None) -> Iterable[Flops]:
-    total = sum(executed * operations(text) for text, executed in sass if executed > 0)
-    return (
-        [Flops("tensor", float(total), _rate(float(total), duration_ns), None, "shapes of the executed SASS")]
-        if total
-        else []
-    )
+def outermost(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that refine no other one: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
+    every = sorted(set(names))
+    return tuple(name for name in every if not any(name.startswith(f"{other}_") for other in every))
 
 
-def operations(instruction: str) -> int:
-    """Floating-point operations of one warp instruction by the shape in its opcode; 0 for any other or an unknown shape."""
-    words = instruction.split()
-    opcode = next((word for word in words if not word.startswith("@")), "")
-    name, _, rest = opcode.partition(".")
-    shape = rest.partition(".")[0]
-    if name in ("HGMMA", "QGMMA"):
-        sizes = [int(n) for n in re.findall(r"\d+", shape)]
-        return 2 * sizes[0] * sizes[1] * sizes[2] // WARPGROUP if len(sizes) == 3 else 0
-    return {"HMMA": HMMA, "QMMA": HMMA, "DMMA": DMMA}.get(name, {}).get(shape, 0)
-
-
-def _rate(count: float, duration_ns: float | None) -> float | None:
-    return count * 1e9 / duration_ns if duration_ns else None
-
-
-@dataclass(frozen=True)
-class Roof:
-    """A kernel's place under one roof. ``intensity``: operations a DRAM byte; right of ``ridge`` the unit bounds it, left of it DRAM.
-
-    ``of_roof``: what it reaches of min(peak, intensity x DRAM peak).
-    """
-
-    precision: str
-    intensity: float
-    ridge: float | None
-    bound: str | None  # "DRAM" or "compute"
-    of_roof: float | None
-
-
-def roofs(found: Iterable[Flops], dram_bytes: float | None, dram_peak_bytes_per_s: float | None) -> tuple[Roof, ...]:
-    """One a precision; none where the DRAM bytes are unknown or 0."""
-    return tuple(_roof(f, dram_bytes, dram_peak_bytes_per_s) for f in found) if dram_bytes else ()
-
-
-def _roof(f: Flops, dram_bytes: float, dram_peak: float | None) -> Roof:
-    intensity = f.count / dram_bytes
-    if not f.peak_per_s or not dram_peak:
-        return Roof(f.precision, intensity, None, None, None)
-    ridge, best = f.peak_per_s / dram_peak, min(f.peak_per_s, intensity * dram_peak)
-    return Roof(
-        f.precision, intensity, ridge, "compute" if intensity >= ridge else "DRAM", f.per_s / best if f.per_s else None
-    )
+def wanted(known: Iterable[str]) -> tuple[str, ...]:
+    """The metrics to ask ncu for, of the base names that it knows on a chip (``ncu --query-metrics``)."""
+    every = set(known)
+    scalar = [SASS.format(op) for weights in PIPES.values() for op in weights]
+    tensor = outermost(n for n in every if n.startswith(TENSOR) and not n.startswith(f"{TENSOR}int1"))
+    return tuple(f"{name}.sum" for name in (*(n for n in scalar if n in every), *tensor))

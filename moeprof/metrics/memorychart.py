@@ -67,9 +67,9 @@ def memory_chart(values: Mapping[str, float]) -> MemoryChart:
 
 
 def dram_bytes(values: Mapping[str, float]) -> float | None:
-    """Read and written, or the sum that a capture counts."""
+    """Bytes to and from device memory of one launch: their sum, or both ways; None where they were not counted."""
     read, written = values.get(DRAM_READ), values.get(DRAM_WRITE)
-    return values.get(DRAM) if read is None or written is None else read + written
+    return values[DRAM] if DRAM in values else None if read is None or written is None else read + written
 
 
 def _lsu(values: Mapping[str, float], name: str, metric: str, hit: str | None) -> Link:

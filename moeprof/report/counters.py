@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moeprof import wording
-from moeprof.counted import Counted, Counter
+from moeprof.counterdiff import Counter, CounterDiff
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.stalls import STATES, Stalls, steps
@@ -39,7 +39,7 @@ DETAILS = {  # the details page's names of the same
 SHOWN_COUNTERS |= {detail: SHOWN_COUNTERS[metric] for detail, metric in DETAILS.items()}
 
 
-def contrasted(found: Counted) -> Table:
+def contrasted(found: CounterDiff) -> Table:
     """The counters of both sides, the row that changed most marked."""
     marked = None if found.moved is None else found.most
     rows = [
@@ -50,7 +50,7 @@ def contrasted(found: Counted) -> Table:
     return Table(caption, ("counter", found.before, found.after, "change"), tuple(rows), marked=marked)
 
 
-def title(found: Counted) -> str:
+def title(found: CounterDiff) -> str:
     """Names the row that changed most."""
     row = found.moved
     if row is None:

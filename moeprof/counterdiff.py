@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from moeprof.flops import TENSOR_PIPE
-from moeprof.roofline import DURATION, counted, dram_bytes
+from moeprof.metrics.counted import DURATION, launches
+from moeprof.metrics.flops import TENSOR_PIPE
+from moeprof.metrics.memorychart import dram_bytes
 from moeprof.rows import representative
 from moeprof.stalls import RUNNING, shares
 from moeprof.study import VariantStudy
@@ -50,7 +51,7 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CounterDiff:
     """The counters of two variants, the kernels that they rest on, and the row that changed most."""
 
     before: str
@@ -69,9 +70,11 @@ class Counted:
 
 def contrast(
     one: VariantStudy | None, other: VariantStudy | None, names: tuple[str | None, str | None]
-) -> Counted | None:
+) -> CounterDiff | None:
     """Both sides' counters under ``names``; None where a side has none."""
-    sides = [[] if side is None else [v for v in counted(side) if v[1].get(DURATION)] for side in (one, other)]
+    sides = [
+        [] if side is None else [v for v in launches(side.counters) if v[1].get(DURATION)] for side in (one, other)
+    ]
     if one is None or other is None or not all(sides):
         return None
     longest = [max(side, key=lambda launch: launch[1][DURATION]) for side in sides]
@@ -81,7 +84,7 @@ def contrast(
     )
     changes = [row.change or 0.0 for row in rows]
     covered = [f"{len(side)} of {_kernels(v) or '–'} kernels" for v, side in zip((one, other), sides, strict=True)]
-    return Counted(
+    return CounterDiff(
         before=str(names[0]), after=str(names[1]), coverage=(covered[0], covered[1]), longest=(longest[0][0], longest[1][0]),
         counters=rows, most=changes.index(max(changes)) if any(changes) else None,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeprof import diff
-from moeprof.counted import ALL, LONGEST, Counted, Counter, contrast, mean
+from moeprof.counterdiff import ALL, LONGEST, Counter, CounterDiff, contrast, mean
 from moeprof.report import counters, html, text
 from moeprof.study import Study
 
@@ -21,7 +21,7 @@ def story() -> Study:
     return counting.made(*counting.story())
 
 
-def row(found: Counted | None, label: str, scope: str) -> Counter:
+def row(found: CounterDiff | None, label: str, scope: str) -> Counter:
     assert found is not None
     (one,) = [c for c in found.counters if (c.label, c.scope) == (label, scope)]
     return one
