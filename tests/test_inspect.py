@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capturing import FAKES, TOKEN, environment, moeprof
 from click.testing import CliRunner
 from ncupages import GEMM, folder
-from test_capture import FAKES, TOKEN, environment, moeprof
 
 from moeprof import inspecting, resources, tools
 from moeprof.capture import inspection
