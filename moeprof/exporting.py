@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     if form == "markdown" and variant is not None:
         raise UsageError("Markdown shows all variants", "leave --variant out")
     chosen = [v for v in found.variants if variant in (None, v.record.name)]
-    files = dict(_files(found, chosen, form))
+    files: dict[str, Writer] = {}
+    for name, write in _files(found, chosen, form):
+        files[_free(name, files)] = write
     if not files:
         raise CaptureError(f"{capture} holds no trace", "capture again with --tools nsys or torch")
     taken = [folder / name for name in files if (folder / name).exists()]
@@ -83,6 +85,12 @@ def _tables(chosen: list[VariantStudy]) -> Iterator[tuple[str, pd.DataFrame]]:
 def _safe(name: str) -> str:
     """A variant's name as part of a file's."""
     return re.sub(r"[^\w.-]", "_", name).lstrip(".")
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, numbered where another variant's is the same: names may differ in what a file's cannot hold."""
+    stem, _, ending = name.rpartition(".")
+    return next(n for n in (name, *(f"{stem}-{i}.{ending}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
 def _trace(trace: Trace, path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import recordings
-from captures import SAMPLE, Ran, made
+from captures import SAMPLE, Ran, made, variant
 
 from moeprof import study
+from moeprof.manifest import VariantRecord
 from moeprof.metrics.analyze import analyze
 from moeprof.metrics.device import views
 from moeprof.report import chrome
@@ -88,10 +89,23 @@ def test_tables_lose_nothing(command: Run, tmp_path: Path, form: str) -> None:
     found = study.load(SAMPLE).variant("overlap")
     times = load(tmp_path / "out" / f"times.{form}")
     assert list(times["time_ns"]) == list(found.record.times_ns) and set(times["variant"]) == {"overlap"}
+    assert times["used"].all() and not times["twin"].any()
     ops = load(tmp_path / "out" / f"overlap-ops.{form}")
     assert list(ops.columns) == list(found.trace.ops.columns)
     for column in ops.columns:
         assert list(ops[column].fillna("").astype(str)) == list(found.trace.ops[column].astype(str)), column
+
+
+def test_twins_and_disturbed_rounds_are_marked(command: Run, tmp_path: Path) -> None:
+    def disturbed(record: VariantRecord) -> VariantRecord:
+        first = replace(record.rounds[0], used=False, disturbed=("heat",))
+        return replace(record, rounds=(first, *record.rounds[1:]), twin=record.rounds[:2])
+
+    capture = made(tmp_path / "cap", variant("baseline", disturbed), light=True)
+    assert command("export", capture, "--format", "csv", "--variant", "baseline", "-o", "out").code == 0
+    times = pd.read_csv(tmp_path / "out" / "times.csv")
+    assert set(times.loc[times["twin"], "round"]) == {0, 1} and times["variant"].eq("baseline").all()
+    assert set(times.loc[~times["used"], "round"]) == {0} and not times.loc[~times["used"], "twin"].any()
 
 
 def test_markdown_is_the_report_in_short(command: Run, tmp_path: Path) -> None:
@@ -138,3 +152,12 @@ def test_a_file_is_whole_or_not_there_and_a_name_leads_nowhere_else(
 
     (written,) = exporting.export(odd, "chrome-trace", None, tmp_path / "out", False)
     assert written.parent == tmp_path / "out" and written.name == "_.._a_b.json"
+    names = ("a b", "a_b", "a/b")
+    both = made(
+        tmp_path / "both",
+        lambda m: replace(
+            m, baseline=None, optimized=None, variants=tuple(replace(m.variants[0], name=n) for n in names)
+        ),
+    )
+    files = exporting.export(both, "chrome-trace", None, tmp_path / "both-out", False)
+    assert [f.name for f in files] == ["a_b.json", "a_b-2.json", "a_b-3.json"] and all(f.stat().st_size for f in files)
