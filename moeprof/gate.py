@@ -184,9 +184,8 @@ def _verdict(base: Side, now: Side) -> Verdict | None:
         return verdicts.across(base.study.manifest, now.study.manifest, now.variant)
     one, other = base.study.manifest.variant(base.variant), now.study.manifest.variant(now.variant)
     assert one is not None and other is not None  # each has a sample
-    found, paired = now.study.manifest, base.study is now.study
-    looks = max(base.study.manifest.looks, found.looks)
-    return verdicts.verdict(one, other, looks, paired, found.variants if paired else ())
+    looks = max(base.study.manifest.looks, now.study.manifest.looks)
+    return verdicts.verdict(one, other, looks, paired=base.study is now.study)
 
 
 def _lacking(side: Side, about: measures.Measure) -> str:

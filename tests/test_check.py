@@ -162,6 +162,20 @@ def test_the_noise_of_a_capture_is_that_of_its_twins_and_disturbed_rounds_do_not
     assert (disturbed.state, disturbed.after, disturbed.found) == ("FAIL", quiet.after, quiet.found)
 
 
+def test_less_than_a_percent_between_two_processes_is_no_evidence(tmp_path: Path) -> None:
+    """0.8 % beyond all noise: enough between variants that were timed in the same rounds, not between two captures."""
+    rule = gate.rules(["step_time>0%"])
+    times = [
+        timed("baseline", around(TIME, 1e-5, rounds=12)),
+        timed("graph", around(1.008 * TIME, 1e-5, rounds=12, seed=1)),
+    ]
+    now = study.load(made(tmp_path / "now", *times, light=True))
+    base = study.load(made(tmp_path / "base", timed("graph", around(TIME, 1e-5, rounds=12)), light=True))
+    (own,) = gate.check(Side(now, "graph", "now"), Side(now, "baseline", "now"), rule, "pass").outcomes
+    (other,) = gate.check(Side(now, "graph", "now"), Side(base, "graph", "base"), rule, "pass").outcomes
+    assert (own.state, other.state) == ("FAIL", "UNCLEAR") and own.noise == pytest.approx(0.5) and other.noise == 1
+
+
 def test_another_checkout_is_what_a_gate_compares_and_another_clock_is_not(command: Run, tmp_path: Path) -> None:
     """The commit differs in every pull request: it is told and forbids nothing."""
 

@@ -120,6 +120,7 @@ def test_a_step_is_marked_with_its_capture_and_a_failed_one_is_shown(command: Ru
     found = json.loads(command("history", *paths, "--json").out)
     assert found["schema_version"] == 1 and [e["git"] for e in found["entries"]] == [f"g{d}" for d in range(14)]
     assert [i for i, e in enumerate(found["entries"]) if e["change"]] == [6]
+    assert not any(e["verdict"] for e in found["entries"]), "the test stands, not the verdict of each on the one before"
     change = found["entries"][6]["change"]
     assert 1.04 < change["after"] / change["before"] < 1.06 and change["p"] <= 0.05
     assert found["entries"][3]["value"] is None and "it crashed" in found["entries"][3]["missing"]

@@ -170,6 +170,7 @@ NOISY = [1000, 1400, 700, 1000, 1350, 720, 1010, 1390]
     [
         (QUIET, [2 * m for m in QUIET], 1.2, "passed"), (QUIET, [2 * m for m in QUIET], 2.5, "failed"), (QUIET, QUIET, 1.0, "failed"),
         ([2 * m for m in QUIET], QUIET, 1.0, "failed"), (NOISY, [m + 100 for m in NOISY[::-1]], 1.0, "unclear"), (QUIET, NOISY, 1.2, "unclear"),
+        (QUIET, [m + 200 + 40 * (i % 2) for i, m in enumerate(QUIET)], 1.21, "unclear"),
     ],
 )  # fmt: skip
 def test_faster_asserts_on_the_whole_interval(new: list[int], old: list[int], by: float, outcome: str) -> None:

@@ -9,8 +9,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from captures import made
 
-from moeprof import stats, verdicts
+from moeprof import manifest, stats, verdicts
 from moeprof.manifest import Round, VariantRecord
 
 RUNS = 600  # of each machine; docs/results.md has 2,000
@@ -168,3 +169,14 @@ def test_two_captures_are_compared_without_pairs() -> None:
     )
     assert quiet is not None and quiet.word == "FASTER"
     assert verdicts.verdict(replace(record("a", ()), rounds=()), record("a", phases(QUIET)), paired=False) is None
+
+
+def test_two_captures_share_the_false_alarms_of_the_one_that_looked_more_often(tmp_path: Path) -> None:
+    looked, not_looked = (
+        manifest.read(made(tmp_path / str(looks), lambda m, looks=looks: replace(m, looks=looks), light=True))
+        for looks in (5, 1)
+    )
+    for pair in ((looked, not_looked), (not_looked, looked)):
+        found = verdicts.across(*pair, "graph")
+        assert found is not None and found.confidence == pytest.approx(1 - stats.FALSE_ALARMS / 5)
+    assert verdicts.across(looked, not_looked, "nothing") is None
