@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_check import baseline, check
+from moeprof.cli_export import export
+from moeprof.cli_history import history
+from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
-from moeprof.options import echo_json, force_option, json_option, output_option
+from moeprof.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
 
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
@@ -35,8 +39,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(kernels)
-cli.add_command(session)
+for command in (kernels, inspect, session, check, baseline, history, export):
+    cli.add_command(command)
 
 
 @cli.command("list")
@@ -89,9 +93,8 @@ def _print_ceilings(fresh: bool, as_json: bool) -> None:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Interleaved rounds of clean timing."
-)
+@rounds_option
+@budget_option
 @click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
 @click.option(
     "--ncu-kernels",

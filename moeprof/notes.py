@@ -40,7 +40,31 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
     ),
+    "no-flops": (
+        "info",
+        "ncu {version} did not count FLOPs: {why}; the roofline of this capture rests on what the variants declare",
+    ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
+    "rounds-left-out": (
+        "warning",
+        "{count} of {total} rounds were disturbed ({why}): they are kept and left out of the verdict, which rests on {used}",
+    ),
+    "condition": (
+        "warning",
+        "{state} held in most rounds (phases of {where}): it is a condition of this run and no round is left out for it",
+    ),
+    "power-capped": (
+        "info",
+        "the power cap held the clock back in most rounds (phases of {where}): times are those under the cap",
+    ),
+    "twin-shared": (
+        "info",
+        "the baseline's twin shares its process ({why}): A against A does not see what differs between two processes",
+    ),
+    "no-twin": (
+        "warning",
+        "the baseline's twin was lost ({why}): A against A comes from halves of the rounds, which sees less",
+    ),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
     "spread-high": (
         "warning",
@@ -51,7 +75,19 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "{variant} took {ratio:.2f} times as long under the profiler as without: its trace explains, "
         "but the clean times decide",
     ),
+    "chip-lacks": ("warning", "not counted: this chip's ncu has no {names}"),
+    "metrics-unchecked": (
+        "info",
+        "ncu did not list the counters of this chip ({command}): only those of its own set were asked for",
+    ),
+    "no-page": ("info", "no {page}: {why}"),
+    "recorded-counters": ("info", "the counters are the few that the capture recorded: {why}"),
+    "dram-differs": (
+        "warning",
+        "{kernel}: DRAM is at {given:.2f} % by ncu, at {formula:.2f} % by bytes over peak bytes: ncu's takes a busier unit into account",
+    ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
+    "unlike-code": ("info", "the two captures are of different code: checkout {before} and {after}"),
     # trace
     "one-run": (
         "info",

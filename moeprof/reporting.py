@@ -71,6 +71,13 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     return _written(page, body, shown, result)
 
 
+def write_page(page: Path, force: bool, body: str) -> None:
+    """Write a page that was named by the user; raises UsageError where it exists and ``force`` is not given."""
+    _page(page, page, force)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, body)
+
+
 def _page(output: Path | None, default: Path, force: bool) -> Path:
     """Where the page goes: what the user named is not overwritten without ``force``."""
     if output is not None and output.exists() and not force:
