@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -14,6 +16,7 @@ from moeprof.worker import Session  # noqa: E402
 from moeprof.workload import load  # noqa: E402
 from moeprof.workloads import _attention as attention  # noqa: E402
 from moeprof.workloads import _attention_kernels as kernels  # noqa: E402
+from moeprof.workloads import _attention_split as split  # noqa: E402
 from moeprof.workloads import _mla_kernels, decode_attention, mla_decode  # noqa: E402
 
 ATTENTION, MLA = load("decode_attention"), load("mla_decode")
@@ -124,6 +127,28 @@ def combine(lengths: Any, out: Any, made: Launch, units: int, group: int, side: 
         lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2, EARLY=False,
         launched=made.programs,
     )  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 60))
+def test_the_programs_that_share_a_unit_are_counted(lengths: list[int], lines: int, launched: int) -> None:
+    blocks = [-(-length // 4) for length in lengths for _ in range(lines)]
+    owners, total = [], sum(blocks)
+    programs = min(total, launched)
+    for program in range(programs):
+        owners += [program] * (total * (program + 1) // programs - total * program // programs)
+    units = [owners[sum(blocks[:i]) : sum(blocks[: i + 1])] for i in range(len(blocks))]
+    assert split.holders(launched, 4, lengths, lines) == max(len(set(unit)) for unit in units)
+
+
+@given(st.integers(1, 300), st.integers(1, 2000))
+def test_whole_units_leave_no_rest(programs: int, units: int) -> None:
+    found = split.share(programs, units, True)
+    assert 1 <= found <= programs and split.share(programs, units, False) == programs
+    if units <= programs:
+        assert found % units == 0 and found + units > programs
+        assert split.holders(found, 1, [found // units] * units, 1) == found // units
+    else:
+        assert found == programs or (units % found == 0 and units // found == -(-units // programs))
 
 
 LENGTHS = ["50,7,130,64", "64,64", "1,1,300", "128,128,128,128"]

@@ -153,7 +153,9 @@ def test_a_missing_wait_for_the_copy_is_caught_by_the_proof(kept: bool, tmp_path
     words = ["--variant", "tma", "--preset", "tiny", "--set", "slices=512", "--set", "rows=8192", "--seconds", "0.1"]
     ran = subprocess.run([sys.executable, "-P", "-c", PLANTED, str(source), *words], capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
     assert (ran.returncode == 0) is kept, ran.stderr
-    assert kept or "tma is wrong" in ran.stderr or "launch failure" in ran.stderr  # a block that ends before its copies arrive
+    assert (
+        kept or "tma is wrong" in ran.stderr or "launch failure" in ran.stderr
+    )  # a block that ends before its copies arrive
 
 
 def test_the_tutorials_changes_fit_the_source(tmp_path: Path) -> None:

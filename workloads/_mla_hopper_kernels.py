@@ -90,14 +90,15 @@ def _scores(q, q_rope, c, rope, layout: gl.constexpr, GP: gl.constexpr, BN: gl.c
 
 @gluon.jit
 def _softmax(scores, left, most, weight, layout: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr):
-    """One step of the online softmax in base 2: weights, largest score, each thread's sums of weights, what the sums so far shrink by."""
+    """One step of the online softmax in base 2: weights, largest score, sums of weights (SWAP: each thread's), what the sums so far shrink by."""
     keys: gl.constexpr = 0 if SWAP else 1
     alive = gl.arange(0, BN, gl.SliceLayout(1 - keys, layout)) < left
     scores = gl.where(alive.expand_dims(1 - keys), scores, float("-inf"))
     newest = gl.maximum(most, gl.max(scores, keys))
     shrink = gl.exp2(most - newest)
     p = gl.exp2(scores - newest.expand_dims(keys))
-    return p, newest, weight * shrink.expand_dims(keys) + p, shrink
+    weight = weight * shrink.expand_dims(0) + p if SWAP else weight * shrink + gl.sum(p, 1)
+    return p, newest, weight, shrink
 
 
 @gluon.jit
@@ -185,7 +186,7 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
         unit, length, count = b * UNITS + u, gl.load(length_ptr + b), gl.minimum(todo - step, blocks - block)
         _fetch(q_desc, q_rope_desc, q_smem, q_rope_smem, full.index(STAGES), unit * GP, True)
         most = gl.full((GP,), float("-inf"), gl.float32, head_layout)
-        weight = gl.zeros((BN, GP) if SWAP else (GP, BN), gl.float32, score_layout)
+        weight = gl.zeros((BN, GP), gl.float32, score_layout) if SWAP else gl.zeros((GP,), gl.float32, head_layout)
         acc = gl.zeros((DV, GP) if SWAP else (GP, DV), gl.float32, acc_layout)
         mbarrier.wait(full.index(STAGES), units & 1)
         left = length - block * BN
@@ -210,7 +211,7 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
         step += 1
         _fetch(c_desc, rope_desc, c, rope, full.index((step - 1) % STAGES), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
         next_b, next_block, next_blocks = _after(next_b, next_block, next_blocks, length_ptr, batch_size, BN)
-        weight = gl.sum(weight, 0 if SWAP else 1)
+        weight = gl.sum(weight, 0) if SWAP else weight
         _leave(out_ptr, part_ptr, stat_ptr, unit, 2 * gl.program_id(0) + (block == 0).to(gl.int32), (block == 0) & (count == blocks), most, weight, acc, GP, DV, SWAP)
         b, block, blocks = _after(b, block + count - 1, blocks, length_ptr, batch_size, BN)
         units += 1

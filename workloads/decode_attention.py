@@ -103,8 +103,8 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
         parts = _alike(it)
 
         def run() -> None:
-            with sdpa_kernel([chosen]):
-                for part, count in parts:
+            for part, count in parts:
+                with sdpa_kernel([SDPBackend.MATH if count == 1 else chosen]):  # cuDNN does not take a single key
                     result = torch.nn.functional.scaled_dot_product_attention(
                         it.q[part].unsqueeze(2), it.k[part, :, :count], it.v[part, :, :count], enable_gqa=True
                     )
@@ -194,8 +194,11 @@ def build_cuda(params: Params, device: str) -> Step:
 
     it, scale = cache(params, device), params["head_dim"] ** -0.5
     key = ["cuda", *it.q.shape, *it.k.shape, str(it.lengths.tolist())]
-    way = split.chosen(key, [{"waves": n} for n in split.WAVES], lambda way: native.prepared(it, scale, way["waves"]))
-    return _step(params, device, it, lambda it: captured(native.prepared(it, scale, way["waves"])), facts=lambda: way)
+    way = split.chosen(
+        key, [{"whole": whole} for whole in (False, True)], lambda way: native.prepared(it, scale, way["whole"])
+    )
+    facts = {"parts": "whole units" if way["whole"] else "equal"}
+    return _step(params, device, it, lambda it: captured(native.prepared(it, scale, way["whole"])), facts=lambda: facts)
 
 
 def reference(params: Params, it: Cache, skip: tuple[int, int] = (0, 0), scale: float | None = None) -> Any:
