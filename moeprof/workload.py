@@ -65,6 +65,7 @@ class Step:
         facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number or words, or a list
             of numbers to be drawn as bars; read once, after the proof.
         slack: factor on the proof's tolerance that this variant's own rounding earns (scores stored in 16 bits); the proof says it.
+        repeatable: whether two runs of one input must agree bit for bit; a library's kernel may promise less.
     """
 
     run: Callable[[], None]
@@ -74,6 +75,7 @@ class Step:
     bytes_moved: int
     facts: Callable[[], dict[str, Any]] = dict
     slack: float = 1.0
+    repeatable: bool = True
 
 
 def always(machine: Machine) -> str | None:

@@ -264,7 +264,7 @@ def test_mla_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("more", [{}, {"heads": "32"}, {"heads": "128"}, {"heads": "64", "lengths": "4641,1730,64,1"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("more", [{}, {"heads": "8"}, {"heads": "32"}, {"heads": "128"}, {"heads": "64", "lengths": "4641,1730,64,1"}], ids=str)  # fmt: skip
 def test_every_way_of_mla_is_attention_on_the_gpu(more: dict[str, str]) -> None:
     from moeprof.workloads._mla_split import latent, latent_ways
 

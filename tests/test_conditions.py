@@ -67,7 +67,11 @@ def test_a_clock_far_below_that_of_the_same_variant_disturbs_and_that_of_another
     slow = tuple(phase(i, "power cap", clock=1500) for i in range(8))
     found = judged(*(phase(i, clock=1980) for i in range(8)), b=slow)
     assert found.used == 8, "each variant has its own clock under the cap"
-    fell = judged(*(phase(i, "power cap", clock=1200 if i == 2 else 1500 + 30 * i) for i in range(8)))
+    capped = judged(*(phase(i, "power cap", clock=1200 if i == 2 else 1500 + 30 * i) for i in range(8)))
+    assert capped.used == 8, "the cap explains what it did to the clock"
+    fell = judged(
+        *(phase(i, *([] if i == 2 else ["power cap"]), clock=1200 if i == 2 else 1500 + 30 * i) for i in range(8))
+    )
     assert marks(fell) == {2: (CLOCK,)}
 
 

@@ -13,7 +13,7 @@ from moeprof.workloads._attention import LOG2E
 from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, share, ways, words
 
 # block of latents, warps, stages, programs an SM, latents as the rows of the tensor cores' tile
-PLAIN = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
+PLAIN = ((64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
 WIDTHS = (512, 64)  # latent and rotary columns that the sm_90 kernel's shared memory is cut for
 FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more come in blocks of 64 rows
 
@@ -26,7 +26,7 @@ def latent_ways(q: Any, out: Any) -> list[Way]:
     if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
         few = heads in FEW_HEADS
         rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
-        found = [*({**way, "hopper": True} for way in ways(rows)), *found]
+        return [{**way, "hopper": True} for way in ways(rows)]
     return found
 
 

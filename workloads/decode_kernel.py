@@ -173,7 +173,7 @@ def ceilings(params: Params, device: str) -> dict[str, float]:
     return {"gemm_tflop_per_s": gemm_tflop_per_s(torch.bfloat16, device), "read_gb_per_s": read_gb_per_s(device)}
 
 
-DEFAULT: dict[str, Any] = {"slices": 1024, "rows": 8192, "per_sm": 0, "seed": 0}
+DEFAULT: dict[str, Any] = {"slices": 1024, "rows": 8192, "per_sm": 2, "seed": 0}
 
 WORKLOAD = Workload(
     name="decode_kernel",
@@ -186,7 +186,7 @@ WORKLOAD = Workload(
     ),
     baseline="baseline",
     optimized="tma_pipelined",
-    presets={"default": DEFAULT, "crowded": {**DEFAULT, "per_sm": 2}, "gb10": {**DEFAULT, "slices": 64}, "tiny": {**DEFAULT, "slices": 3, "rows": 256}},
+    presets={"default": DEFAULT, "full": {**DEFAULT, "per_sm": 0}, "gb10": {**DEFAULT, "slices": 64}, "tiny": {**DEFAULT, "slices": 3, "rows": 256}},
     prove=prove,
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s"),
     faults=FAULTS,

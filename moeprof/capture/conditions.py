@@ -105,7 +105,8 @@ def _states(phase: Round, usual: _Usual) -> list[str]:
     found: list[str] = []
     if phase.gpu is not None:
         found += phase.gpu.throttle_reasons
-        if usual.clock_mhz and phase.gpu.sm_clock_mhz and phase.gpu.sm_clock_mhz < CLOCK_FELL * usual.clock_mhz:
+        clock, capped = phase.gpu.sm_clock_mhz, POWER_CAP in phase.gpu.throttle_reasons
+        if usual.clock_mhz and clock and clock < CLOCK_FELL * usual.clock_mhz and not capped:
             found.append(CLOCK)
         if phase.gpu.other_processes:
             found.append(OTHER)
