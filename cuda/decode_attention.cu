@@ -108,18 +108,19 @@ __device__ void gather(const Work& work, int from, int to, float* merged, __nv_b
 
 // Write the unit's output, or leave this part of it and, as the last to come, add up all parts.
 template <int D>
-__device__ void finish(const Work& work, const Line& line, const Unit& unit, int64_t at, int64_t upto, State<D>& state, float* sums, float* merged) {
-    merge<D>(state, sums, merged);
+__device__ void finish(const Work& work, const Line& line, const Unit& unit, int64_t at, int64_t upto, State<D>& state, float* sums, float* merged,
+                       float* warps) {
+    merge<D>(state, work.group, sums, merged, warps);
     const int64_t first = unit.first, last = first + unit.tiles;
     const int index = unit.sequence * work.heads + unit.head;
     __nv_bfloat16* out = work.out + int64_t(index) * work.group * D;
     if (at == first && upto == last) {
-        for (int i = threadIdx.x; i < work.group * D; i += CONSUMERS) out[i] = __float2bfloat16(sums[i] / merged[ROWS + i / D]);
+        for (int i = threadIdx.x; i < work.group * D; i += CONSUMERS) out[i] = __float2bfloat16(sums[Sums<D>::cell(i / D, i % D)] / merged[ROWS + i / D]);
         sync_consumers();
         return;
     }
     const int64_t slot = 2 * int64_t(blockIdx.x) + (at == first);
-    for (int i = threadIdx.x; i < work.group * D; i += CONSUMERS) work.parts[slot * ROWS * D + i] = sums[i];
+    for (int i = threadIdx.x; i < work.group * D; i += CONSUMERS) work.parts[slot * ROWS * D + i] = sums[Sums<D>::cell(i / D, i % D)];
     if (threadIdx.x < 2 * ROWS) work.stats[slot * 2 * ROWS + threadIdx.x] = merged[threadIdx.x];
     __threadfence();
     sync_consumers();
@@ -156,7 +157,7 @@ __device__ void produce(const Work& work, const Line& line, int64_t at, int64_t 
 template <int D>
 __global__ void __launch_bounds__(THREADS, 2) split_kv(Work work) {
     extern __shared__ __align__(128) char tiles[];
-    __shared__ float sums[ROWS * D], merged[2 * ROWS];
+    __shared__ float sums[Sums<D>::SIZE], merged[2 * ROWS], warps[WARPS * 2 * ROWS];
     __shared__ uint64_t full[STAGES], empty[STAGES];
     __shared__ int ends[MAX_BATCH];
     if (threadIdx.x < 32) scan_lengths(work, ends);
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(THREADS, 2) split_kv(Work work) {
             __syncwarp();
             if (threadIdx.x % 32 == 0) barrier_arrive(&empty[stage]);
         }
-        finish<D>(work, line, unit, begun, upto, state, sums, merged);
+        finish<D>(work, line, unit, begun, upto, state, sums, merged, warps);
     }
 }
 

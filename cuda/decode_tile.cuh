@@ -154,38 +154,65 @@ __device__ __forceinline__ int column(int n, int e, int j) {
     return 8 * ((2 * j + e) * (D / 64) + n / 8) + n % 8;
 }
 
-// Merge the four warps into ``sums`` [ROWS, D] and ``merged`` [2, ROWS] in shared memory, warp after warp.
+// Where the merged sum of a head and column lies in shared memory: the eight rows and four threads that a warp writes at once fall into
+// 32 banks.
 template <int D>
-__device__ void merge(State<D>& state, float* sums, float* merged) {
+struct Sums {
+    static constexpr int PITCH = D + 4;
+    static constexpr int SIZE = ROWS * PITCH;
+
+    __device__ static __forceinline__ int cell(int row, int column) { return row * PITCH + column + column / (D / 4); }
+};
+
+// Merge the four warps' states: ``sums`` of the group's heads (see Sums) and ``merged`` [2, ROWS], largest scores and sums of weights. Each
+// warp adds another quarter of the columns at a time, so that the order of the sum is fixed and none waits.
+template <int D>
+__device__ void merge(State<D>& state, int group, float* sums, float* merged, float* warps) {
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, j = threadIdx.x % 4;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
         state.weight[row] += __shfl_xor_sync(0xffffffffu, state.weight[row], 1);
         state.weight[row] += __shfl_xor_sync(0xffffffffu, state.weight[row], 2);
-    }
-    for (int turn = 0; turn < WARPS; ++turn) {
-        sync_consumers();
-        if (warp != turn) continue;
-#pragma unroll
-        for (int row = 0; row < 2; ++row) {
-            const int r = g + 8 * row;
-            const float before = turn ? merged[r] : -INFINITY, most = fmaxf(before, state.most[row]);
-            const float theirs = before == -INFINITY ? 0.0f : power(before - most), own = state.most[row] == -INFINITY ? 0.0f : power(state.most[row] - most);
-            __syncwarp();
-            if (j == 0) {
-                merged[r] = most;
-                merged[ROWS + r] = (turn ? merged[ROWS + r] * theirs : 0.0f) + state.weight[row] * own;
-            }
-#pragma unroll
-            for (int n = 0; n < D / 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    float* cell = &sums[r * D + column<D>(n, e, j)];
-                    *cell = (turn ? *cell * theirs : 0.0f) + state.acc[n][2 * row + e] * own;
-                }
+        if (j == 0) {
+            warps[(2 * warp) * ROWS + g + 8 * row] = state.most[row];
+            warps[(2 * warp + 1) * ROWS + g + 8 * row] = state.weight[row];
         }
     }
     sync_consumers();
+    float own[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+        const int r = g + 8 * row;
+        float most = -INFINITY, weight = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) most = fmaxf(most, warps[2 * w * ROWS + r]);
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) {
+            const float theirs = warps[2 * w * ROWS + r];
+            weight += theirs == -INFINITY ? 0.0f : warps[(2 * w + 1) * ROWS + r] * power(theirs - most);
+        }
+        own[row] = state.most[row] == -INFINITY ? 0.0f : power(state.most[row] - most);
+        if (warp == 0 && j == 0) {
+            merged[r] = most;
+            merged[ROWS + r] = weight;
+        }
+    }
+#pragma unroll
+    for (int turn = 0; turn < WARPS; ++turn) {
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) {
+            if (n / (D / 8 / WARPS) != (warp + turn) % WARPS) continue;
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+#pragma unroll
+                for (int row = 0; row < 2; ++row) {
+                    if (g + 8 * row >= group) continue;
+                    float* cell = &sums[Sums<D>::cell(g + 8 * row, column<D>(n, e, j))];
+                    *cell = (turn ? *cell : 0.0f) + state.acc[n][2 * row + e] * own[row];
+                }
+        }
+        sync_consumers();
+    }
 }
 
 #endif

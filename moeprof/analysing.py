@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,18 +30,14 @@ def analyse(
     device: int | None = None,
     rules: tuple[Rule, ...] = (),
     classes: Classes = COMMUNICATION,
-    also: Callable[[Trace], None] | None = None,
 ) -> dict[str, Analysis]:
     """The analysis of one trace under the name of its file, or of each variant of a capture under the variant's name.
 
-    ``rules`` are a user's own, asked after the built-in ones; ``classes`` name the kernels that move data between GPUs;
-    ``also`` is called with each trace while it is open.
+    ``rules`` are a user's own, asked after the built-in ones; ``classes`` name the kernels that move data between GPUs.
     """
 
     def one(file: Path) -> Analysis:
         with opened(file, classes) as trace:
-            if also is not None:
-                also(trace)
             return analysis_of(trace, range_name, device, rules)
 
     if not path.is_dir():

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from moeprof.cli_analyze import analyze
+from moeprof.cli_check import baseline, check
+from moeprof.cli_export import export
+from moeprof.cli_history import history
+from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
-from moeprof.options import echo_json, force_option, json_option, output_option
+from moeprof.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
 
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
@@ -36,9 +39,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(analyze)
-cli.add_command(kernels)
-cli.add_command(session)
+for command in (kernels, inspect, session, check, baseline, history, export):
+    cli.add_command(command)
 
 
 @cli.command("list")
@@ -91,9 +93,8 @@ def _print_ceilings(fresh: bool, as_json: bool) -> None:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Interleaved rounds of clean timing."
-)
+@rounds_option
+@budget_option
 @click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
 @click.option(
     "--ncu-kernels",
@@ -176,6 +177,53 @@ def split(text: str | None) -> tuple[str, ...] | None:
 
 
 @cli.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
+@click.option("--device", type=int, help="Only this GPU.")
+@click.option("--rules", type=click.Path(path_type=Path), help="Your own rules: a .py file with a list RULES.")
+@click.option(
+    "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
+)
+@json_option
+def analyze(
+    trace: Path,
+    range_name: str | None,
+    device: int | None,
+    rules: Path | None,
+    communication: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep."""
+    from moeprof import analysing, findings
+    from moeprof.codec import encode
+    from moeprof.report import text
+    from moeprof.trace import classify
+
+    counted = analysing.counters(trace)
+    if counted is not None:
+        if as_json:
+            echo_json(counted.encoded())
+        else:
+            click.echo(text.counters_text(counted.path, counted.table, counted.rules))
+        return
+    own = findings.load(rules) if rules else ()
+    classes = classify.communication(communication) if communication else classify.COMMUNICATION
+    analyses = analysing.analyse(trace, range_name, device, own, classes)
+    if as_json:
+        documents = [encode(a) for a in analyses.values()]
+        echo_json(
+            documents[0]
+            if len(documents) == 1
+            else {"schema_version": 1, "variants": dict(zip(analyses, documents, strict=True))}
+        )
+        return
+    for name, analysis in analyses.items():
+        if len(analyses) > 1:
+            click.echo(f"\n{name}")
+        click.echo(text.analysis_text(analysis))
+
+
+@cli.command()
 @click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures or traces A B."
@@ -190,11 +238,7 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
     """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
     from moeprof import reporting
 
-    one = captures[0] if len(captures) == 1 and not contrast else None
-    ranks = reporting.write_ranks(one, options["range_name"], options["output"], options["force"]) if one else None
-    if ranks is not None:
-        written = ranks
-    elif captures and not any(path.is_dir() for path in captures):
+    if captures and not any(path.is_dir() for path in captures):
         if len(captures) != 2 or not contrast:
             raise UsageError("a trace alone has no report", "contrast two: report --diff A B; or see moeprof analyze")
         pair = (captures[0], captures[1])

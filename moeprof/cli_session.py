@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moeprof.options import echo_json, force_option, json_option, output_option
+from moeprof.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
 
 session_option = click.option(
     "--session",
@@ -66,9 +66,8 @@ def predict(text: str, metric: str, expect: str, folder: Path) -> None:
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--variants", help="Comma-separated; default: all.")
 @click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=8, show_default=True, help="Interleaved rounds of clean timing."
-)
+@rounds_option
+@budget_option
 @session_option
 def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: str | None, **options: Any) -> None:
     """Capture the workload as it is now and compare it with what is kept."""
@@ -143,7 +142,7 @@ def show(number: int, folder: Path) -> None:
 @session_option
 def report(folder: Path, output: Path | None, force: bool) -> None:
     """Write the session's page."""
-    from moeprof import ledger
+    from moeprof import ledger, sessions
     from moeprof.errors import UsageError
     from moeprof.files import write_whole
     from moeprof.report import session as shown
@@ -151,5 +150,6 @@ def report(folder: Path, output: Path | None, force: bool) -> None:
     page = output or folder / "session.html"
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    write_whole(page, shown.render(ledger.read(folder)))
+    found = ledger.read(folder)
+    write_whole(page, shown.render(found, sessions.seen(folder, found)))
     click.echo(f"Wrote {page}")

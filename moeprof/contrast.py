@@ -59,11 +59,11 @@ class TraceContrast:
 
     before: str
     after: str
+    unlike: tuple[Note, ...]  # before any number
     devices: tuple[DeviceContrast, ...]
     gone: tuple[Finding, ...]
     new: tuple[Finding, ...]
     kept: tuple[Finding, ...]
-    unlike: tuple[Note, ...]
     notes: tuple[Note, ...]
     schema_version: int = 1
 
@@ -84,11 +84,10 @@ def contrast(before: Side, after: Side, range_name: str | None = None) -> TraceC
         note("unlike", what="number of GPUs", before=str(len(before.views)), after=str(len(after.views))),
     )  # fmt: skip
     return TraceContrast(
-        before.name, after.name, found,
+        before.name, after.name, extra + _unlike(before.trace, after.trace), found,
         gone=tuple(f for f in before.analysis.findings if f.id not in ids[1]),
         new=tuple(f for f in after.analysis.findings if f.id not in ids[0]),
         kept=tuple(f for f in after.analysis.findings if f.id in ids[0]),
-        unlike=extra + _unlike(before.trace, after.trace),
         notes=_notes(before.analysis, after.analysis),
     )  # fmt: skip
 

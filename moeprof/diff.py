@@ -7,27 +7,32 @@ waterfall walks from one ledger to the other, category by category, and sums exa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from statistics import median
 
-from moeprof import stats, wording
+from moeprof import closing, counterdiff, points, stats, verdicts, wording
+from moeprof.counterdiff import CounterDiff
 from moeprof.errors import CaptureError
-from moeprof.manifest import Manifest
+from moeprof.manifest import Manifest, VariantRecord
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.waterfall import Bar, bars, parts
 from moeprof.notes import Note, note
+from moeprof.points import Roofline
 from moeprof.roofline import Roof, roof
 from moeprof.rows import Limit, Row, make_row, pipeline_limit, representative
 from moeprof.study import Study, VariantStudy
 
 SLOWED_BY_PROFILER = 1.1
 CLOCK_FELL = 0.97  # the lowest SM clock seen after a round against the highest
+CLOCKS_APART = 0.03  # median SM clocks of one variant in two captures, from which the captures are unlike
 SPREAD_TO_NOTE = 0.10  # torch.utils.benchmark warns at the same spread
 
 
 @dataclass(frozen=True)
 class Diff:
-    """A contrast, ready to be shown."""
+    """A contrast, ready to be shown. What makes its sides unlike stands before any number."""
 
     title: str
+    unlike: tuple[Note, ...]
     baseline: str | None
     optimized: str | None
     rows: tuple[Row, ...]
@@ -37,8 +42,10 @@ class Diff:
     ceilings: dict[str, float] = field(default_factory=dict)
     sentence: str = ""
     reasons: tuple[str, ...] = ()
-    unlike: tuple[Note, ...] = ()
     notes: tuple[Note, ...] = ()
+    roofline: Roofline = field(default_factory=Roofline)
+    counted: CounterDiff | None = None
+    closing: tuple[str, ...] = ()
     schema_version: int = 1
 
     def row(self, name: str | None) -> Row | None:
@@ -50,11 +57,13 @@ def contrast(study: Study) -> Diff:
     """Baseline against optimized in one capture; every variant has a row."""
     manifest = study.manifest
     baseline = study.variant(manifest.baseline)
-    rows = tuple(make_row(v, study, None if v is baseline else baseline) for v in study.variants)
+    looks = manifest.looks
+    rows = tuple(make_row(v, study, None if v is baseline else baseline, looks=looks) for v in study.variants)
     measured = [r.name for r in rows if r.time_ns is not None]
     optimized = manifest.optimized if manifest.optimized in measured else next(iter(measured[::-1]), None)
     found = Diff(
         title=manifest.name,
+        unlike=(),
         baseline=manifest.baseline if manifest.baseline in measured else None,
         optimized=optimized if optimized != manifest.baseline else None,
         rows=rows,
@@ -62,6 +71,7 @@ def contrast(study: Study) -> Diff:
         roof=roof(manifest, None if baseline is None else baseline.record),
         ceilings=manifest.ceilings,
         notes=_notes(study, rows),
+        roofline=points.roofline(study),
     )
     return _completed(found, study.variant(found.baseline), study.variant(found.optimized))
 
@@ -83,17 +93,19 @@ def contrast_captures(before: Study, after: Study) -> Diff:
         for name in common:
             variant = study.variant(name)
             assert variant is not None
-            row = make_row(variant, study, other.variant(name) if other else None, paired=False)
+            looks = max(before.manifest.looks, after.manifest.looks)
+            row = make_row(variant, study, other.variant(name) if other else None, paired=False, looks=looks)
             rows.append(replace(row, name=f"{label}: {name}"))
     chosen = before.manifest.optimized if before.manifest.optimized in common else common[-1]
     found = Diff(
         title=f"{before.folder.name} and {after.folder.name}",
+        unlike=unlike(before.manifest, after.manifest),
         baseline=f"A: {chosen}",
         optimized=f"B: {chosen}",
         rows=tuple(rows),
         ceilings=after.manifest.ceilings,
-        unlike=unlike(before.manifest, after.manifest),
         notes=_notes(before, ()) + _notes(after, ()),
+        roofline=points.together(points.roofline(before, (chosen,), "A: "), points.roofline(after, (chosen,), "B: ")),
     )
     return _completed(found, before.variant(chosen), after.variant(chosen))
 
@@ -106,7 +118,9 @@ def _completed(found: Diff, baseline: VariantStudy | None, optimized: VariantStu
     one, other = representative(baseline), representative(optimized)
     if one is not None and other is not None:
         found = replace(found, waterfall=waterfall(one, other))
-    return replace(found, sentence=wording.sentence(found), reasons=wording.reasons(found))
+    found = replace(found, counted=counterdiff.contrast(baseline, optimized, (found.baseline, found.optimized)))
+    found = replace(found, sentence=wording.sentence(found), reasons=wording.reasons(found))
+    return replace(found, closing=closing.closing(found))
 
 
 def waterfall(before: Window, after: Window) -> tuple[Bar, ...]:
@@ -120,22 +134,72 @@ def waterfall(before: Window, after: Window) -> tuple[Bar, ...]:
 
 
 def unlike(before: Manifest, after: Manifest) -> tuple[Note, ...]:
-    """What makes two captures unlike: GPU, driver, versions, parameters, device, workload."""
-
-    def facts(manifest: Manifest) -> dict[str, str]:
-        gpus = manifest.environment.gpus_before
-        return {
-            "workload": manifest.name,
-            "device": manifest.device,
-            "GPU": ", ".join(g.name for g in gpus) or "none",
-            "driver": (gpus[0].driver if gpus else None) or "none",
-            "torch": manifest.environment.torch or "none",
-            "CUDA": manifest.environment.cuda or "none",
-        } | {f"parameter {key}": str(value) for key, value in sorted(manifest.params.items())}
-
-    one, other = facts(before), facts(after)
+    """What makes two captures unlike: workload, parameters, hardware and its state, software; then the checkout, by a note
+    of its own, since two states of the code may be what is to be compared."""
+    one, other = _facts(before), _facts(after)
     one, other = ({key: side.get(key, "none") for key in {**one, **other}} for side in (one, other))
-    return tuple(note("unlike", what=key, before=one[key], after=other[key]) for key in one if one[key] != other[key])
+    found = [note("unlike", what=key, before=one[key], after=other[key]) for key in one if one[key] != other[key]]
+    found += _clocks_apart(before, after)
+    if before.git != after.git:
+        found.append(note("unlike-code", before=before.git or "none", after=after.git or "none"))
+    return tuple(found)
+
+
+def apart(before: Manifest, after: Manifest) -> tuple[Note, ...]:
+    """What forbids to compare times of two captures: as ``unlike``, the checkout left out."""
+    return tuple(n for n in unlike(before, after) if n.id == "unlike")
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    """What must be equal for two captures to be alike. A state that a capture does not hold (an older one) is left out."""
+    e, gpus = manifest.environment, manifest.environment.gpus_before
+    facts = {
+        "workload": manifest.name,
+        "device": manifest.device,
+        "GPU": ", ".join(g.name for g in gpus) or "none",
+        "driver": (gpus[0].driver if gpus else None) or "none",
+        "torch": e.torch or "none",
+        "CUDA": e.cuda or "none",
+        "CPU": f"{e.cpu}, {e.cpus} cores",
+        "Python": e.python,
+        "moeprof": e.moeprof,
+    }
+    facts |= {f"package {name}": version for name, version in sorted(e.packages.items()) if name != "torch"}
+    return facts | {f"parameter {key}": str(value) for key, value in sorted(manifest.params.items())}
+
+
+def _states_apart(before: Manifest, after: Manifest) -> list[Note]:
+    """Settings of the GPUs that both captures hold and that differ."""
+    found = []
+    pairs = zip(before.environment.gpus_before, after.environment.gpus_before, strict=False)
+    for one, other in pairs:
+        for what, key in (("ECC", "ecc"), ("MIG", "mig"), ("power limit (W)", "power_limit_w")):
+            values = getattr(one, key), getattr(other, key)
+            if None not in values and values[0] != values[1]:
+                found.append(note("unlike", what=what, before=_said(values[0]), after=_said(values[1])))
+    return found
+
+
+def _said(value: bool | float) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}"
+
+
+def _clocks_apart(before: Manifest, after: Manifest) -> list[Note]:
+    """Settings and clocks: the median clock of each common variant's rounds that count."""
+    found = _states_apart(before, after)
+    for record in before.variants:
+        other = after.variant(record.name)
+        for what, key in (("SM clock", "sm_clock_mhz"), ("memory clock", "memory_clock_mhz")):
+            one, two = (_clock(r, key) for r in (record, other))
+            if one and two and abs(one / two - 1) > CLOCKS_APART:
+                where = f"the {what} while {record.name} was timed (MHz)"
+                found.append(note("unlike", what=where, before=f"{one:.0f}", after=f"{two:.0f}"))
+    return found
+
+
+def _clock(record: VariantRecord | None, key: str) -> float | None:
+    values = [v for r in (record.used if record else ()) if r.gpu is not None and (v := getattr(r.gpu, key))]
+    return median(values) if values else None
 
 
 def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
@@ -143,7 +207,7 @@ def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
     found = list(study.manifest.notes)
     for variant in study.variants:
         found += [n for n in (variant.iterations.notes if variant.iterations else ()) if n not in found]
-        wide = stats.spread([r.times_ns for r in variant.record.rounds])
+        wide = stats.spread(verdicts.times(variant.record.rounds))
         if wide is not None and wide > SPREAD_TO_NOTE:
             found.append(note("spread-high", variant=variant.record.name, spread_percent=100 * wide))
     found += _clock_notes(study)
@@ -155,7 +219,7 @@ def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
 
 def _clock_notes(study: Study) -> list[Note]:
     """A GPU that lowered its clock while the variants were timed, and why it says it did."""
-    states = [r.gpu for v in study.variants for r in v.record.rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
+    states = [r.gpu for v in study.variants for r in v.record.used if r.gpu is not None and r.gpu.sm_clock_mhz]
     clocks = [gpu.sm_clock_mhz or 0 for gpu in states]
     if not clocks or min(clocks) >= CLOCK_FELL * max(clocks):
         return []

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial"  # ends the name of what is not whole yet
 
 
-def write_whole(target: Path, text: str) -> None:
-    """Write ``text`` under ``target``; a full disk leaves what was there before and no half file."""
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Where to write what becomes ``target`` when the block ends well; otherwise nothing changes."""
     partial = target.with_name(target.name + PARTIAL)
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write ``text`` under ``target``; a full disk leaves what was there before and no half file."""
+    with whole(target) as partial:
+        partial.write_text(text, encoding="utf-8")

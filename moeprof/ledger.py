@@ -45,7 +45,8 @@ class Predict:
 
 @dataclass(frozen=True)
 class Try:
-    """A capture of the state after a change. ``values``: metric -> value; ``held``: None for the first, which predicts nothing."""
+    """A capture of the state after a change. ``values``: metric -> value; ``held``: None for the first, which predicts nothing.
+    ``verdict`` says whether the step is faster than what is kept, ``unlike`` what else differs between the two captures."""
 
     capture: str  # folder, relative to the session's
     at: str
@@ -55,6 +56,8 @@ class Try:
     before: float | None = None
     after: float | None = None
     held: bool | None = None
+    verdict: str = ""
+    unlike: tuple[str, ...] = ()
     event: Literal["try"] = "try"
 
 

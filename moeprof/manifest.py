@@ -3,7 +3,6 @@
 Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``….partial`` until it is complete)::
 
     manifest.json                  this module's Manifest
-    <variant>/rank3.sqlite         one trace a rank, where many ranks were captured (docs/ranks.md): its part has a rank
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
@@ -30,7 +29,7 @@ FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, as NVML names it. Clocks in MHz, power in W, memory in bytes."""
+    """One GPU, as NVML names it. Clocks in MHz, power in W, memory in bytes. ``other_processes`` are not moeprof's own."""
 
     index: int
     name: str
@@ -44,6 +43,9 @@ class Gpu:
     power_w: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     other_processes: int | None = None
+    power_limit_w: float | None = None
+    ecc: bool | None = None
+    mig: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a variant and the command that made it. ``file`` is relative to the capture folder.
-
-    Of a capture of many ranks a variant has one trace part a rank. ``host`` is a label such as "host0", never the host's
-    name; ``device_index`` the GPU inside that trace; ``clock_offset_ns`` what must be added to that host's clock (UTC) to
-    get the clock that all ranks share, 0 where the host has that clock.
-    """
+    """One file of a variant and the command that made it. ``file`` is relative to the capture folder."""
 
     kind: Literal["trace", "counters"]
     tool: Literal["nsys", "torch", "ncu"]
@@ -80,20 +77,23 @@ class Part:
     iterations: int
     sha256: str
     bytes: int
-    rank: int | None = None
-    host: str | None = None
-    device_index: int | None = None
-    clock_offset_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class Round:
-    """Clean times of one variant in one round (no profiler attached): raw samples of single iterations."""
+    """Clean times of one variant in one round (no profiler attached): raw samples of single iterations.
+
+    ``disturbed`` says what disturbed this variant's phase; a round in which any variant was disturbed is kept and not
+    ``used``. ``others_cores`` is how many cores other processes kept busy meanwhile.
+    """
 
     index: int
     position: int  # place in the round's order, 0 first
     times_ns: tuple[int, ...]
     gpu: Gpu | None = None  # state right after the round
+    others_cores: float | None = None
+    disturbed: tuple[str, ...] = ()
+    used: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,21 @@ class VariantRecord:
     )  # figures of the work that the step gave
     rounds: tuple[Round, ...] = ()
     parts: tuple[Part, ...] = ()
+    twin: tuple[Round, ...] = ()  # the same variant once more in every round: A against A (the baseline alone has it)
+    twin_process: bool | None = None  # whether the twin ran in a process of its own
 
     def part(self, kind: str) -> Part | None:
-        """The part of that kind, if it was captured; of many ranks the first."""
+        """The part of that kind, if it was captured."""
         return next((p for p in self.parts if p.kind == kind), None)
 
     @property
-    def rank_parts(self) -> tuple[Part, ...]:
-        """The traces of many ranks, by rank; empty where the variant has one trace or none."""
-        found = [p for p in self.parts if p.kind == "trace" and p.rank is not None]
-        return tuple(sorted(found, key=lambda p: p.rank or 0)) if len(found) > 1 else ()
+    def used(self) -> tuple[Round, ...]:
+        """The rounds that count: those that nothing disturbed."""
+        return tuple(r for r in self.rounds if r.used)
 
     @property
     def times_ns(self) -> tuple[int, ...]:
-        """Every clean time of this variant, round after round."""
+        """Every clean time of this variant, round after round, disturbed ones too."""
         return tuple(t for r in self.rounds for t in r.times_ns)
 
 
@@ -153,6 +154,7 @@ class Manifest:
     baseline: str | None = None
     optimized: str | None = None
     limit: dict[str, Any] | None = None
+    looks: int = 1  # how many times the rounds may have been looked at to decide whether to go on (stats.LOOKS)
     ceilings: dict[str, float] = field(default_factory=dict)
     git: str | None = None  # commit of the workload's checkout, "+dirty" where it had changes
     complete: bool = False
@@ -163,6 +165,12 @@ class Manifest:
     def link_ceiling_gb_per_s(self) -> float | None:
         """The measured ceiling that the workload's limit names, if there is one."""
         return self.ceilings.get((self.limit or {}).get("ceiling", ""))
+
+    @property
+    def chosen(self) -> str:
+        """The variant whose numbers count where none is named: the optimized one, else the last one; "" without any."""
+        names = [v.name for v in self.variants]
+        return self.optimized if self.optimized in names else (names or [""])[-1]
 
     def variant(self, name: str) -> VariantRecord | None:
         """The record of variant ``name``, if the capture has it."""

@@ -40,7 +40,31 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
     ),
+    "no-flops": (
+        "info",
+        "ncu {version} did not count FLOPs: {why}; the roofline of this capture rests on what the variants declare",
+    ),
     "busy-gpu": ("warning", "another process used the GPU during the run ({processes}): times may be disturbed"),
+    "rounds-left-out": (
+        "warning",
+        "{count} of {total} rounds were disturbed ({why}): they are kept and left out of the verdict, which rests on {used}",
+    ),
+    "condition": (
+        "warning",
+        "{state} held in most rounds (phases of {where}): it is a condition of this run and no round is left out for it",
+    ),
+    "power-capped": (
+        "info",
+        "the power cap held the clock back in most rounds (phases of {where}): times are those under the cap",
+    ),
+    "twin-shared": (
+        "info",
+        "the baseline's twin shares its process ({why}): A against A does not see what differs between two processes",
+    ),
+    "no-twin": (
+        "warning",
+        "the baseline's twin was lost ({why}): A against A comes from halves of the rounds, which sees less",
+    ),
     "clocks-fell": ("warning", "the SM clock fell from {before_mhz} to {after_mhz} MHz during the run ({reasons})"),
     "spread-high": (
         "warning",
@@ -51,7 +75,19 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "{variant} took {ratio:.2f} times as long under the profiler as without: its trace explains, "
         "but the clean times decide",
     ),
+    "chip-lacks": ("warning", "not counted: this chip's ncu has no {names}"),
+    "metrics-unchecked": (
+        "info",
+        "ncu did not list the counters of this chip ({command}): only those of its own set were asked for",
+    ),
+    "no-page": ("info", "no {page}: {why}"),
+    "recorded-counters": ("info", "the counters are the few that the capture recorded: {why}"),
+    "dram-differs": (
+        "warning",
+        "{kernel}: DRAM is at {given:.2f} % by ncu, at {formula:.2f} % by bytes over peak bytes: ncu's takes a busier unit into account",
+    ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
+    "unlike-code": ("info", "the two captures are of different code: checkout {before} and {after}"),
     # trace
     "one-run": (
         "info",
@@ -73,24 +109,6 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "open-ranges": ("info", "{count} NVTX ranges were still open when the trace ended; they are left out"),
     "cpu-operators": ("info", "no GPU activity in this trace: CPU operators stand in for kernels, one lane a thread"),
     "diagnostic": ("info", "the profiler reported: {text}"),
-    # many ranks
-    "rank-derived": ("info", "ranks are told by {how}"),
-    "rank-clock": (
-        "info",
-        "clocks: {text}; the ends of common collectives still differ by {residual_us:.1f} us (the worst rank's median)",
-    ),
-    "rank-no-clock": ("warning", "arrival skew and waiting are withheld: {why}"),
-    "rank-refused": ("warning", "{what} is not matched across ranks: {why}"),
-    "rank-doubt": (
-        "warning",
-        "{what}: in only {share_percent:.0f} % of the matched ones there is a moment at which all ranks were in it: "
-        "the order or the clocks may be wrong",
-    ),
-    "rank-absent": (
-        "warning",
-        "{what}: {present} of {size} ranks are here; the last to arrive may be an absent one, waiting is a lower bound",
-    ),
-    "rank-unread": ("warning", "{count} files of the group could not be read: {why}"),
     "no-gpu-work": ("warning", "the trace holds no GPU work"),
 }
 

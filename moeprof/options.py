@@ -11,6 +11,15 @@ import click
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
+rounds_option = click.option(
+    "--rounds", type=click.IntRange(min=1), help="Rounds of clean timing; default: as many as the verdicts need."
+)
+budget_option = click.option(
+    "--budget",
+    "budget_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that clean timing may take to come to clear verdicts; default: 40.",
+)
 
 
 def echo_json(value: Any) -> None:

@@ -42,7 +42,7 @@ def _capture_range() -> Iterator[None]:
 
 @contextmanager
 def _torch_trace(out: str, device: str) -> Iterator[None]:
-    region.enable(_record_function)
+    region.enable(range_of)
     try:
         with profiler(device) as recorded:
             yield
@@ -51,7 +51,7 @@ def _torch_trace(out: str, device: str) -> Iterator[None]:
     recorded.export_chrome_trace(out)
 
 
-def _record_function(name: str, payload: int | None) -> AbstractContextManager[Any]:
+def range_of(name: str, payload: int | None) -> AbstractContextManager[Any]:
     """A range in the trace of torch.profiler, named moeprof:NAME[:PAYLOAD]."""
     import torch
 

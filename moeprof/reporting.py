@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof import diff, grouping, resources, study
+from moeprof import diff, resources, study
 from moeprof.analysing import analysis_of, opened
 from moeprof.capture.store import OUTPUT, newest
 from moeprof.codec import encode
@@ -15,8 +15,7 @@ from moeprof.contrast import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.files import PARTIAL, write_whole
 from moeprof.metrics.device import views
-from moeprof.metrics.ranklanes import lanes
-from moeprof.report import html, ranks, text, traces
+from moeprof.report import html, text, traces
 from moeprof.study import Study
 
 
@@ -72,6 +71,13 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     return _written(page, body, shown, result)
 
 
+def write_page(page: Path, force: bool, body: str) -> None:
+    """Write a page that was named by the user; raises UsageError where it exists and ``force`` is not given."""
+    _page(page, page, force)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, body)
+
+
 def _page(output: Path | None, default: Path, force: bool) -> Path:
     """Where the page goes: what the user named is not overwritten without ``force``."""
     if output is not None and output.exists() and not force:
@@ -99,27 +105,6 @@ def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path 
     page = _page(output, OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html", force)
     found = contrast_traces(_side(paths[0]), _side(paths[1]), range_name)
     return _written(page, traces.render(found), traces.text(found), found)
-
-
-def write_ranks(path: Path, range_name: str | None, output: Path | None, force: bool) -> Written | None:
-    """The page of a group of ranks, to ``output`` or ``moeprof-out/NAME-ranks.html``; None where ``path`` is no group.
-
-    Raises:
-        UsageError: the page exists and ``force`` is not given, or a rank has no such range.
-    """
-    found = []
-    if path.is_file():
-        with opened(path) as trace:
-            single = grouping.of_trace(trace, range_name)
-        found = [single] if single is not None else []
-    else:
-        found = [grouping.analyse_group(group, range_name) for group in grouping.groups(path)]
-    if not found:
-        return None
-    page = _page(output, OUTPUT / f"{_stem(path.resolve())}-ranks.html", force)
-    body = ranks.render(tuple((analysis, lanes(facts, analysis)) for analysis, facts in found))
-    shown = "\n\n".join(ranks.text(analysis) for analysis, _ in found)
-    return _written(page, body, shown, [analysis for analysis, _ in found])
 
 
 def _stem(path: Path) -> str:

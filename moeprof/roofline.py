@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprof.manifest import Manifest, VariantRecord
+from moeprof.metrics import flops
 from moeprof.metrics.analysis import Window
-from moeprof.study import VariantStudy
+from moeprof.metrics.counted import DURATION, launches
+from moeprof.metrics.lightspeed import DRAM_CLOCK, DRAM_PEAK, dram_peak
+from moeprof.metrics.memorychart import dram_bytes
+from moeprof.metrics.operations import FMA, PEAK, SM_CLOCK, thread_peak
+from moeprof.study import Study, VariantStudy
 
-DRAM_BYTES = "dram__bytes.sum"
+TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
+PEAKS = (DRAM_PEAK, DRAM_CLOCK, PEAK.format(FMA["fp32"]), SM_CLOCK, TENSOR_BUSY)
+BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,52 @@ class Work:
     dram_bytes: float | None  # by ncu, where every kernel of the iteration was counted
 
 
+@dataclass(frozen=True)
+class Ceiling:
+    """One line that a roofline draws: FLOP/s (``unit`` "FLOP/s") or byte/s ("byte/s"), and where the number is from.
+
+    ``measured``: by this capture on this machine; otherwise a peak from ncu's counters, at the clocks of the counted kernels.
+    """
+
+    name: str
+    unit: str
+    per_s: float
+    measured: bool
+
+
+def ceilings(study: Study) -> tuple[Ceiling, ...]:
+    """The ceilings of compute and of device memory: those that the workload's roofline names, else ncu's own peaks."""
+    manifest = study.manifest
+    model: dict[str, Any] = (manifest.limit or {}) if (manifest.limit or {}).get("kind") == "roofline" else {}
+    found = [
+        Ceiling(str(model[key]), unit, manifest.ceilings[str(model[key])] * scale, True)
+        for key, unit, scale in (("flops_ceiling", "FLOP/s", 1e12), ("bytes_ceiling", "byte/s", 1e9))
+        if manifest.ceilings.get(str(model.get(key)))
+    ]
+    have = {ceiling.unit for ceiling in found}
+    return (*found, *(peak for peak in _peaks(study) if peak.unit not in have))
+
+
+def _peaks(study: Study) -> tuple[Ceiling, ...]:
+    """The highest peaks that ncu's counters of any variant tell."""
+    every = [values for variant in study.variants for _, values in launches(variant.counters)]
+    kinds = (
+        ("tensor pipe", "FLOP/s", _tensor_peak),
+        ("fp32 pipe", "FLOP/s", lambda values: thread_peak(values, "fp32")),
+        ("DRAM", "byte/s", dram_peak),
+    )
+    best = ((name, unit, max((peak(values) or 0.0 for values in every), default=0.0)) for name, unit, peak in kinds)
+    return tuple(Ceiling(name, unit, value, False) for name, unit, value in best if value)
+
+
+def _tensor_peak(values: dict[str, float]) -> float:
+    """What the tensor pipe does in the time in which it works. ncu's own peak of ``sm__ops_path_tensor_*`` counts sparsity,
+    which doubles it, where the type allows any."""
+    busy, time = values.get(TENSOR_BUSY, 0.0), values.get(DURATION, 0.0)
+    done = sum(n for pipe, n in flops.of(values).by_pipe.items() if pipe.startswith("tensor"))
+    return done / time * 1e9 / (busy / 100) if busy >= BUSY_ENOUGH and time else 0.0
+
+
 def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:
     """The roofline of a variant's declared work; None for another model, or where a ceiling was not measured."""
     model: dict[str, Any] = manifest.limit or {}
@@ -68,7 +121,7 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
         return None
     achieved = found.flops / time_ns / 1e3
     kernels = None if window is None else window.launch.kernels
-    counted, moved = _dram(variant)
+    counted, moved = dram(variant)
     return Work(
         tflop_per_s=achieved,
         gb_per_s=found.bytes_moved / time_ns,
@@ -80,10 +133,7 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
     )
 
 
-def _dram(variant: VariantStudy) -> tuple[int, float]:
-    """Kernels that ncu counted, and the bytes that they moved to and from device memory."""
-    frame = variant.counters
-    if frame is None or not len(frame):
-        return 0, 0.0
-    values = frame.loc[frame["metric"] == DRAM_BYTES]
-    return int(values["launch"].nunique()), float(values["value"].sum())
+def dram(variant: VariantStudy) -> tuple[int, float]:
+    """Kernels whose bytes ncu counted, and the bytes that they moved to and from device memory."""
+    each = [n for _, values in launches(variant.counters) if (n := dram_bytes(values)) is not None]
+    return len(each), sum(each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from moeprof import stats
+from moeprof import stats, verdicts
 from moeprof.manifest import Manifest
 from moeprof.metrics.analysis import Copies, Idle, Launch, Ledger, Window
 from moeprof.roofline import Work, roof, work
@@ -37,6 +37,8 @@ class Row:
     proof_ok: bool | None = None
     time_ns: Interval | None = None
     samples: int = 0
+    rounds: int = 0  # those that count
+    left_out: int = 0  # those that something disturbed
     verdict: Verdict | None = None
     limit_ratio: float | None = None  # ideal / time
     efficiency: float | None = None  # overlap efficiency
@@ -77,9 +79,11 @@ def pipeline_limit(study: Study) -> Limit | None:
     return Limit(stages, c, x, max(stages * c + x, c + stages * x))
 
 
-def make_row(variant: VariantStudy, study: Study, rival: VariantStudy | None = None, paired: bool = True) -> Row:
+def make_row(
+    variant: VariantStudy, study: Study, rival: VariantStudy | None = None, paired: bool = True, looks: int = 1
+) -> Row:
     """One variant of ``study``: limit, efficiency and compute against the study's own baseline, the verdict against
-    ``rival``; ``paired`` where both were timed in the same rounds."""
+    ``rival``; ``paired`` where both were timed in the same rounds, ``looks`` as their captures had (manifest.py)."""
     record, baseline = variant.record, study.variant(study.manifest.baseline)
     limit, time = pipeline_limit(study), stats.interval(times(variant))
     row = Row(
@@ -90,9 +94,13 @@ def make_row(variant: VariantStudy, study: Study, rival: VariantStudy | None = N
         proof=_proof_text(variant),
         proof_ok=None if record.proof is None else record.proof.ok,
         time_ns=time,
-        samples=len(record.times_ns),
+        samples=sum(len(r.times_ns) for r in record.used),
+        rounds=len(record.used),
+        left_out=verdicts.left_out(record),
         facts=record.facts,
-        verdict=None if rival is None else stats.verdict(times(rival), times(variant), paired),
+        verdict=None
+        if rival is None
+        else verdicts.verdict(rival.record, record, looks, paired, tuple(v.record for v in study.variants)),
     )
     if limit is not None and time is not None and baseline is not None:
         serial = None if baseline is variant else stats.typical(times(baseline))
@@ -106,8 +114,8 @@ def make_row(variant: VariantStudy, study: Study, rival: VariantStudy | None = N
 
 
 def times(variant: VariantStudy) -> list[tuple[int, ...]]:
-    """The clean times of a variant, round by round."""
-    return [r.times_ns for r in variant.record.rounds]
+    """The clean times of a variant, round by round, of the rounds that count."""
+    return verdicts.times(variant.record.rounds)
 
 
 def _proof_text(variant: VariantStudy) -> str:

@@ -7,15 +7,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof import ledger, measures, study
+from moeprof import diff, ledger, manifest, measures, stepdiff, study, verdicts, wording
 from moeprof.capture import Progress, Request, capture
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError, MoeprofError, UsageError
+from moeprof.expectations import expectation
 from moeprof.ledger import MAX_DIFF, Decide, New, Predict, Session, Try
+from moeprof.roofline import Ceiling, ceilings
+from moeprof.stepdiff import Seen, StepDiff
+from moeprof.study import Study
 from moeprof.workload import load
 
 FOLDER = Path("moeprof-session")
 CAPTURES = "captures"
 GIT_TIMEOUT_S = 20
+COMPARED = 12  # steps, the last ones, whose captures a page compares: each is a trace to read
 
 
 def now() -> str:
@@ -45,7 +50,7 @@ def begin(folder: Path, question: str, workload: str, variant: str | None) -> Se
 def predict(folder: Path, text: str, metric: str, expect: str) -> Session:
     """A prediction for the next change; its metric and expectation are checked first."""
     measures.known(metric)
-    measures.expectation(expect)
+    expectation(expect)
     return ledger.append(folder, lambda session: _begun(folder, session, Predict(text, metric, expect, now())))
 
 
@@ -95,8 +100,19 @@ def _measured(session: Session, capture_folder: Path) -> Try:
         return trial
     metric = waiting.prediction.metric
     before = _before(session, metric, capture_folder.parents[1])
-    held = measures.expectation(waiting.prediction.expect).holds(before, values[metric])
-    return replace(trial, before=before, after=values[metric], held=held)
+    held = expectation(waiting.prediction.expect).holds(before, values[metric])
+    judged = _judged(trial, session, found, capture_folder.parents[1])
+    return replace(judged, before=before, after=values[metric], held=held)
+
+
+def _judged(trial: Try, session: Session, found: Study, folder: Path) -> Try:
+    """The trial with its verdict against what is kept, and what makes the two captures unlike besides the change."""
+    if session.reference is None:
+        return trial
+    kept, name = manifest.read(folder / session.reference.capture), session.start.variant
+    verdict = verdicts.across(kept, found.manifest, name)
+    unlike = tuple(n.text for n in diff.apart(kept, found.manifest))
+    return replace(trial, verdict="" if verdict is None else wording.verdict(verdict), unlike=unlike)
 
 
 def _before(session: Session, metric: str, folder: Path) -> float | None:
@@ -124,3 +140,40 @@ def _git(folder: Path, *words: str) -> str:
     return subprocess.run(
         ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
     ).stdout
+
+
+def seen(folder: Path, session: Session) -> Seen:
+    """What the captures that are still there show of the last steps, each against the kept one that it started from."""
+    tried = [s for s in session.steps if s.trial is not None]
+    wanted = {s.number for s in tried[-COMPARED:]}
+    reference, at = session.base, 0
+    known: dict[str, Study | None] = {}
+    found: list[tuple[StepDiff, tuple[Ceiling, ...]]] = []
+    for step in tried:
+        assert step.trial is not None and reference is not None
+        if step.number in wanted:
+            known = {key: one for key, one in known.items() if key == reference.capture}  # no more than two at once
+            before, after = (_loaded(folder, trial.capture, known) for trial in (reference, step.trial))
+            ours = _compared(session.start.variant, (step.number, at), before, after)
+            found.append((ours, () if after is None else ceilings(after)))
+        if step.decision is not None and step.decision.kept:
+            reference, at = step.trial, step.number
+    lines = next((some for _, some in reversed(found) if some), ())
+    return Seen(tuple(one for one, _ in found), lines, len(tried) - len(wanted))
+
+
+def _loaded(folder: Path, capture: str, known: dict[str, Study | None]) -> Study | None:
+    """The study of a capture, read once; None where it is gone or cannot be read."""
+    if capture not in known:
+        try:
+            known[capture] = study.load(folder / capture)
+        except MoeprofError:
+            known[capture] = None
+    return known[capture]
+
+
+def _compared(variant: str, numbers: tuple[int, int], before: Study | None, after: Study | None) -> StepDiff:
+    if before is None or after is None:
+        which = "its own capture" if after is None else "the capture that it started from"
+        return StepDiff(*numbers, reason=f"{which} is gone or cannot be read")
+    return stepdiff.compare(*numbers, before.variant(variant), after.variant(variant))

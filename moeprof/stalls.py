@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from moeprof.metrics.counted import DURATION
 from moeprof.study import Study, VariantStudy
 
-DURATION = "gpu__time_duration.sum"
 PREFIX, SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
 # ncu's name of a state -> what a warp in it waits for
 STATES = {
@@ -53,16 +54,24 @@ def stalls(variant: VariantStudy) -> Stalls | None:
     if not len(durations) or not len(counted):
         return None
     longest = counted.loc[counted["launch"] == durations.idxmax()]
-    values = {
-        str(m).removeprefix(PREFIX).removesuffix(SUFFIX): float(v)
-        for m, v in zip(longest["metric"], longest["value"], strict=True)
+    found = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
+    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), found) if found else None
+
+
+def shares(values: Mapping[str, float]) -> dict[str, float]:
+    """The share of a warp's life in each state, from one launch's values by metric; empty where none was counted."""
+    states = cycles(values)
+    total = sum(states.values())
+    return {state: value / total for state, value in states.items()} if total else {}
+
+
+def cycles(values: Mapping[str, float]) -> dict[str, float]:
+    """The cycles that a warp is in each state between two of its instructions, of the states that were counted."""
+    return {
+        metric.removeprefix(PREFIX).removesuffix(SUFFIX): float(value)
+        for metric, value in values.items()
+        if metric.startswith(PREFIX) and metric.endswith(SUFFIX)
     }
-    total = sum(values.values())
-    if not total:
-        return None
-    return Stalls(
-        variant.record.name, str(longest["kernel"].iloc[0]), {state: value / total for state, value in values.items()}
-    )
 
 
 def of_study(study: Study) -> tuple[Stalls, ...]:

@@ -56,6 +56,16 @@ def load(folder: Path) -> Study:
     return Study(folder, found, tuple(_variant(folder, record) for record in found.variants))
 
 
+def bare(folder: Path) -> Study:
+    """The study of a capture without its traces and counters: what its manifest alone tells, read in no time.
+
+    Raises:
+        CaptureError: it is no capture.
+    """
+    found = manifest.read(folder)
+    return Study(folder, found, tuple(VariantStudy(record, None, None, None) for record in found.variants))
+
+
 def _variant(folder: Path, record: VariantRecord) -> VariantStudy:
     trace_part, counters_part = record.part("trace"), record.part("counters")
     trace = read(_existing(folder, trace_part)) if trace_part else None

@@ -1,4 +1,4 @@
-"""Find nsys, ncu and nvcc, say what they can do, and read the GPU's state through NVML.
+"""Find nsys, ncu and nvcc, and say what they can do; the GPU's state is read by nvml.py.
 
 A tool is looked for where the user says (an option, then the environment), on PATH, then in the usual folders; the
 nsys that ships inside Nsight Compute's host folder counts too.
@@ -12,13 +12,12 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moeprof.errors import ToolError
-from moeprof.manifest import Gpu
+from moeprof.nvml import gpus, linked  # noqa: F401  asked for together with the tools
 
 VARIABLES = {"nsys": "MOEPROF_NSYS", "ncu": "MOEPROF_NCU", "nvcc": "MOEPROF_NVCC"}
 FOLDERS = {
@@ -32,14 +31,6 @@ FOLDERS = {
 WHEELS = Path(sysconfig.get_path("purelib")) / "nvidia"
 VERSION_TIMEOUT_S = 20
 EXPORT_TIMEOUT_S = 1800
-# NVML's clock-event reasons that mean the GPU held itself back (nvml.h); idle and application settings are not among them
-THROTTLES = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x20: "thermal (software)",
-    0x40: "thermal (hardware)",
-    0x80: "power brake",
-}
 
 
 @dataclass(frozen=True)
@@ -134,80 +125,6 @@ def export_report(nsys: Tool, report: Path, target: Path) -> Path:
             "a report needs the nsys that wrote it or a newer one: give it with MOEPROF_NSYS",
         )
     return target
-
-
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """The NVML module, initialised; None where there is no package or no driver."""
-    try:
-        import pynvml
-    except ModuleNotFoundError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that NVML sees, with its state now; none where there is no driver."""
-    with _nvml() as nvml:
-        return () if nvml is None else tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-
-
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-
-    def ask(name: str, *args: Any) -> Any:
-        """One NVML reading; None where this GPU or driver does not give it."""
-        try:
-            return getattr(nvml, name)(handle, *args)
-        except nvml.NVMLError:
-            return None
-
-    capability, power = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetPowerUsage")
-    memory, reasons = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-    processes = ask("nvmlDeviceGetComputeRunningProcesses")
-    return Gpu(
-        index=index,
-        name=str(ask("nvmlDeviceGetName") or "unknown GPU"),
-        memory_bytes=memory.total if memory else None,
-        memory_used_bytes=memory.used if memory else None,
-        compute_capability=".".join(map(str, capability)) if capability else None,
-        driver=_driver(nvml),
-        sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-        power_w=power / 1000 if power is not None else None,
-        throttle_reasons=tuple(name for bit, name in THROTTLES.items() if reasons & bit),
-        other_processes=None if processes is None else len(processes),
-    )
-
-
-def _driver(nvml: Any) -> str | None:
-    try:
-        return str(nvml.nvmlSystemGetDriverVersion())
-    except nvml.NVMLError:
-        return None
-
-
-def linked() -> bool:
-    """Whether GPU 0 and GPU 1 can read and write each other's memory."""
-    with _nvml() as nvml:
-        if nvml is None:
-            return False
-        try:
-            first, second = (nvml.nvmlDeviceGetHandleByIndex(i) for i in (0, 1))
-            status = nvml.nvmlDeviceGetP2PStatus(first, second, nvml.NVML_P2P_CAPS_INDEX_READ)
-            return bool(status == nvml.NVML_P2P_STATUS_OK)
-        except nvml.NVMLError:
-            return False
 
 
 def missing_libraries(nsys: Path) -> tuple[str, ...]:

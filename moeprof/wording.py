@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from moeprof.metrics.analysis import CallCount
 from moeprof.rows import Row
+from moeprof.stats import Verdict
 
 if TYPE_CHECKING:
     from moeprof.diff import Diff
@@ -32,24 +33,55 @@ def rate(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def size(count: float) -> str:
+    """Bytes in the decimal unit that fits: 939.5 MB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def amount(kind: str, value: float) -> str:
+    """A hardware counter: a share in percent, bytes, bytes a second in GB/s, or a count."""
+    if kind == "share":
+        return percent(value)
+    if kind == "bytes":
+        return size(value)
+    return f"{value / 1e9:,.0f} GB/s" if kind == "bytes_per_s" else f"{value:,.0f}"
+
+
 def sentence(diff: Diff) -> str:
     """The verdict in one sentence."""
     row, base = diff.row(diff.optimized), diff.row(diff.baseline)
     if row is None or base is None or row.verdict is None or row.time_ns is None or base.time_ns is None:
         return _without_pair(diff)
-    found, spread = (
-        row.verdict.speedup,
-        f"95 % interval {row.verdict.speedup.low:.3f} to {row.verdict.speedup.high:.3f}",
-    )
-    noise = f"A against A on this machine: {percent(row.verdict.noise_ratio)}"
+    found = row.verdict
     claims = {
-        "FASTER": f"{row.name} is {found.value:.2f} times as fast as {base.name}",
-        "SLOWER": f"{row.name} is slower than {base.name}: {1 / found.value:.2f} times its time",
+        "FASTER": f"{row.name} is {found.speedup.value:.2f} times as fast as {base.name}",
+        "SLOWER": f"{row.name} is slower than {base.name}: {1 / found.speedup.value:.2f} times its time",
         "SAME": f"{row.name} and {base.name} take the same time",
-        "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {found.value:.3f}",
+        "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {found.speedup.value:.3f}",
     }
-    tail = f", {row.verdict.settle} would settle it" if row.verdict.settle else ""
-    return f"{claims[row.verdict.word]} ({ms(base.time_ns.value)} to {ms(row.time_ns.value)}; {spread}; {noise}){tail}."
+    times = f"{ms(base.time_ns.value)} to {ms(row.time_ns.value)}"
+    noise = f"A against A on this machine, by {found.noise_from}: {percent(found.noise_ratio)}"
+    tail = f" {found.reason[:1].upper()}{found.reason[1:]}; to settle it: {found.settle}." if found.settle else ""
+    return f"{claims[found.word]} ({times}; {_typical(found)}; {noise}).{tail}"
+
+
+def verdict(found: Verdict) -> str:
+    """A verdict on its own: the word, the numbers that it rests on, and the reason."""
+    noise = f"A against A, by {found.noise_from}: {percent(found.noise_ratio)}"
+    tail = f"; to settle it: {found.settle}" if found.settle else ""
+    return f"{found.word}: ratio {found.speedup.value:.3f} ({_typical(found)}; {noise}), since {found.reason}{tail}"
+
+
+def _typical(found: Verdict) -> str:
+    """The interval that decided; where there were too few rounds for one, that of the ratio of medians."""
+    if found.effect is None:
+        return f"95 % interval {found.speedup.low:.3f} to {found.speedup.high:.3f}"
+    return (
+        f"{100 * found.confidence:.4g} % interval of a typical round {found.effect.low:.3f} to {found.effect.high:.3f}"
+    )
 
 
 def _without_pair(diff: Diff) -> str:

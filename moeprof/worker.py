@@ -33,6 +33,7 @@ from moeprof.workload import Machine, Proof, Step, Variant, Workload, load
 MIN_ITERATIONS = 3
 MAX_ITERATIONS = 400
 WARM_UP = 3
+WARM_SECONDS = 0.02  # untimed, at the start of a round: another variant ran since this one did
 _STARTED = time.monotonic()
 
 
@@ -52,6 +53,16 @@ def machine(device: str) -> Machine:
         cpus=os.cpu_count() or 1,
         torch=torch.__version__,
     )
+
+
+def gpu_uuid(device: str) -> str | None:
+    """The UUID of the GPU that torch uses, which NVML may count otherwise; None where torch (before 2.4) does not tell."""
+    import torch
+
+    if device != "cuda" or not torch.cuda.is_available():
+        return None
+    found = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+    return None if found is None else str(found)
 
 
 def versions() -> dict[str, str | None]:
@@ -86,10 +97,9 @@ class Session:
         self.synchronise()
 
     def round(self, seconds: float) -> list[int]:
-        """Clean times in ns of single iterations, about ``seconds`` of them; the iteration before them warms up."""
-        first = self.times(1)[0]
-        count = max(MIN_ITERATIONS, min(MAX_ITERATIONS, round(seconds * 1e9 / max(first, 1))))
-        return self.times(count + 1)[1:]
+        """Clean times in ns of single iterations, about ``seconds`` of them; those before them warm up."""
+        warm = self.times(_count(self.times(1)[0], WARM_SECONDS, 1))
+        return self.times(_count(min(warm), seconds, MIN_ITERATIONS) + 1)[1:]
 
     def times(self, count: int) -> list[int]:
         """``count`` iterations back to back: CUDA events between them on a GPU, a clock on a CPU."""
@@ -112,6 +122,10 @@ class Session:
                 with region.region(region.ITERATION, number):
                     self.step.run()
             self.synchronise()
+
+
+def _count(iteration_ns: int, seconds: float, least: int) -> int:
+    return max(least, min(MAX_ITERATIONS, round(seconds * 1e9 / max(iteration_ns, 1))))
 
 
 def _clocked(run: Callable[[], None]) -> int:
@@ -137,7 +151,8 @@ class Server:
     def hello(self) -> dict[str, Any]:
         """The first line: what machine this is, and why the variant cannot run here, if so."""
         skip = self.variant.needs(self.facts)
-        return {"ready": True, "machine": encode(self.facts), "versions": versions(), "skip": skip}
+        facts = {"machine": encode(self.facts), "versions": versions(), "gpu_uuid": gpu_uuid(self.device)}
+        return {"ready": True, **facts, "skip": skip}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request."""

@@ -64,6 +64,8 @@ class Step:
         bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
         facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number or words, or a list
             of numbers to be drawn as bars; read once, after the proof.
+        slack: factor on the proof's tolerance that this variant's own rounding earns (scores stored in 16 bits); the proof says it.
+        repeatable: whether two runs of one input must agree bit for bit; a library's kernel may promise less.
     """
 
     run: Callable[[], None]
@@ -72,6 +74,8 @@ class Step:
     flops: int
     bytes_moved: int
     facts: Callable[[], dict[str, Any]] = dict
+    slack: float = 1.0
+    repeatable: bool = True
 
 
 def always(machine: Machine) -> str | None:

@@ -76,7 +76,10 @@ def fa3(it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
     """FlashAttention 3's decode entry over the whole cache with its lengths."""
     from fa3_fwd_interface import flash_attn_with_kvcache
 
-    q, k, v, last = it.q.unsqueeze(1), it.k.transpose(1, 2), it.v.transpose(1, 2), [None]
+    clean = [
+        torch.nan_to_num(whole).transpose(1, 2) for whole in (it.k, it.v)
+    ]  # it multiplies the tail by zero weights
+    q, k, v, last = it.q.unsqueeze(1), *clean, [None]
 
     def run() -> None:
         last[0] = flash_attn_with_kvcache(q, k, v, cache_seqlens=it.lengths)
@@ -178,6 +181,7 @@ def entries(name: str, params: Params, only: set[str] | None, kept: list[Any]) -
         if not proof.ok:
             raise RuntimeError(f"wrong: {proof.reason}")
         kept.append(step)
+        print(f"  {variant.name}: {step.facts()}", flush=True)
         return step.run
 
     runs: dict[str, Run] = {}

@@ -40,7 +40,7 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     counts = {name: max(2, min(200, round(ROUND_MS / timed(run, 2)))) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
-    for turn in range(rounds):
+    for turn in range(rounds if names else 0):
         at = turn % len(names)
         for name in names[at:] + names[:at]:
             times[name].append(timed(runs[name], counts[name]))

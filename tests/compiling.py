@@ -44,9 +44,16 @@ CACHE = {
     **PARTS,
     "table_width": "i32",
     "capacity": "i32",
+    "launched": "i32",
 }
-LATENT = {**dict.fromkeys(("q_ptr", "c_ptr"), "*bf16"), "length_ptr": "*i32", **PARTS, "capacity": "i32"}
-DECODE = {"HKV": 8, "G": 4, "GP": 16, "D": 128, "BP": 32, "BN": 64, "CHUNK": 128, "PROGRAMS": 264, "INSIDE": True}
+LATENT = {
+    **dict.fromkeys(("q_ptr", "c_ptr"), "*bf16"),
+    "length_ptr": "*i32",
+    **PARTS,
+    "capacity": "i32",
+    "launched": "i32",
+}
+DECODE = {"HKV": 8, "G": 4, "GP": 16, "D": 128, "BP": 32, "BN": 64, "CHUNK": 128, "INSIDE": True, "EARLY": False}
 # kernel, signature of what is no constant, constants, number of warps
 PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     *(
@@ -63,17 +70,17 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     (gemm.down, {"h_desc": "tensordesc<bf16[128, 64]>", "w_desc": "tensordesc<bf16[128, 64]>", "y_ptr": "*bf16",
                  **dict.fromkeys(("tile_expert_ptr", "tiles_ptr"), "*i32")}, {"INNER": 768, "N": 2048, **TILE, "FLATTEN": False}, 8),
     *((attention.decode, CACHE, {**DECODE, "PAGE": page, "SWAP": swap}, 4) for page, swap in ((0, False), (64, True), (16, False))),
-    (latent.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "SWAP": False, "PROGRAMS": 132, "INSIDE": True}, 8),
-    (attention.combine, {"length_ptr": "*i32", "out_ptr": "*bf16", "part_ptr": "*fp32", "stat_ptr": "*fp32", "batch_size": "i32"},
-     {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 16, "PROGRAMS": 132}, 4),
+    (latent.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "SWAP": False, "INSIDE": True}, 8),
+    (attention.combine, {"length_ptr": "*i32", "out_ptr": "*bf16", "part_ptr": "*fp32", "stat_ptr": "*fp32", "batch_size": "i32", "launched": "i32"},
+     {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 16, "EARLY": False}, 4),
     (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
 ]  # fmt: skip
 LATENTS = {"c_desc": f"tensordesc<bf16[64, 512],{LAYOUT}>", "rope_desc": f"tensordesc<bf16[64, 64],{LAYOUT}>", "length_ptr": "*i32", "out_ptr": "*bf16",
-           "part_ptr": "*fp32", "stat_ptr": "*fp32", "scale": "fp32", "batch_size": "i32", "capacity": "i32"}  # fmt: skip
+           "part_ptr": "*fp32", "stat_ptr": "*fp32", "scale": "fp32", "batch_size": "i32", "capacity": "i32", "launched": "i32"}  # fmt: skip
 GLUON = [
     *(
         (latent_hopper.mla, {"q_desc": f"tensordesc<bf16[{rows}, 512],{LAYOUT}>", "q_rope_desc": f"tensordesc<bf16[{rows}, 64],{LAYOUT}>", **LATENTS},
-         {"UNITS": units, "GP": rows, "DV": 512, "DR": 64, "BP": 128, "BN": 64, "SWAP": rows < 64, "STAGES": 2, "PROGRAMS": 132}, warps)
+         {"UNITS": units, "GP": rows, "DV": 512, "DR": 64, "BP": 128, "BN": 64, "SWAP": rows < 64, "STAGES": 2}, warps)
         for rows, units, warps in ((16, 1, 4), (16, 1, 8), (32, 1, 8), (64, 2, 8))
     ),
     (hopper.gate_up, {"x_ptr": "*bf16", "w_desc": f"tensordesc<bf16[256, 64],{LAYOUT}>", "h_desc": f"tensordesc<bf16[64, 128],{LAYOUT}>",

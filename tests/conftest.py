@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from captures import Ran
 
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:  # before anything imports triton: without a GPU its interpreter runs the kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from moeprof import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ROOT.parent / "shared" / "traces"
@@ -25,13 +29,30 @@ def traces() -> Path:
     return TRACES
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ran]:
+    """Run ``moeprof`` in this process, in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> Ran:
+        monkeypatch.setattr("sys.argv", ["moeprof", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` where there is no GPU."""
-    if any(item.get_closest_marker("gpu") for item in items):
-        reason = _no_gpu()
-        for item in items:
-            if reason and item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason=reason))
+    """Skip what is marked ``gpu`` where there is no GPU; there, torch's compiler may warn of its own future."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _no_gpu() if marked else ""
+    for item in marked:
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _no_gpu() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -14,6 +16,7 @@ from moeprof.worker import Session  # noqa: E402
 from moeprof.workload import load  # noqa: E402
 from moeprof.workloads import _attention as attention  # noqa: E402
 from moeprof.workloads import _attention_kernels as kernels  # noqa: E402
+from moeprof.workloads import _attention_split as split  # noqa: E402
 from moeprof.workloads import _mla_kernels, decode_attention, mla_decode  # noqa: E402
 
 ATTENTION, MLA = load("decode_attention"), load("mla_decode")
@@ -118,12 +121,34 @@ class Launch:
         self.counts = torch.zeros(units, dtype=torch.int32, device=DEVICE)
 
 
-def combine(lengths: Any, out: Any, made: Launch, units: int, group: int) -> None:
+def combine(lengths: Any, out: Any, made: Launch, units: int, group: int, side: int = 1) -> None:
     """Add up what the programs left, two parts at a time."""
     kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=1, HOLDERS=2,
-        PROGRAMS=made.programs,
+        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2, EARLY=False,
+        launched=made.programs,
     )  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 60))
+def test_the_programs_that_share_a_unit_are_counted(lengths: list[int], lines: int, launched: int) -> None:
+    blocks = [-(-length // 4) for length in lengths for _ in range(lines)]
+    owners, total = [], sum(blocks)
+    programs = min(total, launched)
+    for program in range(programs):
+        owners += [program] * (total * (program + 1) // programs - total * program // programs)
+    units = [owners[sum(blocks[:i]) : sum(blocks[: i + 1])] for i in range(len(blocks))]
+    assert split.holders(launched, 4, lengths, lines) == max(len(set(unit)) for unit in units)
+
+
+@given(st.integers(1, 300), st.integers(1, 2000))
+def test_whole_units_leave_no_rest(programs: int, units: int) -> None:
+    found = split.share(programs, units, True)
+    assert 1 <= found <= programs and split.share(programs, units, False) == programs
+    if units <= programs:
+        assert found % units == 0 and found + units > programs
+        assert split.holders(found, 1, [found // units] * units, 1) == found // units
+    else:
+        assert found == programs or (units % found == 0 and units // found == -(-units // programs))
 
 
 LENGTHS = ["50,7,130,64", "64,64", "1,1,300", "128,128,128,128"]
@@ -142,7 +167,7 @@ def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool,
         it.out.fill_(float("nan"))
         kernels.decode[(programs,)](
             it.q, k, v, it.lengths, table, it.out, made.parts, made.stats, made.counts, 32**-0.5 * attention.LOG2E, len(it.q), table.shape[-1],
-            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
+            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, launched=programs, INSIDE=inside, EARLY=False,
         )  # fmt: skip
         if not inside:
             combine(it.lengths, it.out, made, 2, 3)
@@ -162,7 +187,7 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, in
     out.fill_(float("nan"))
     _mla_kernels.mla[(programs,)](
         q, c, counts, out, made.parts, made.stats, made.counts, mla_decode.scale(p) * attention.LOG2E, len(q), c.shape[1],
-        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, PROGRAMS=programs, INSIDE=inside,
+        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, launched=programs, INSIDE=inside,
     )  # fmt: skip
     if not inside:
         combine(counts, out, made, 2, 2)
@@ -170,11 +195,47 @@ def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, in
     assert float((out.float() - expected).norm() / expected.norm()) < 1e-3 and not made.counts.any()
 
 
+def side_by_side(made: Launch, given: Any, units: int, block: int, factor: float) -> None:
+    """What the programs of the sm_90 kernel leave: the units of a sequence go through its blocks side by side."""
+    q, c, lengths, out = given
+    sizes = [-(-n // block) for n in lengths.tolist()]
+    line = [(b, i) for b, n in enumerate(sizes) for i in range(n)]
+    parts, group = min(len(line), made.programs // units), q.shape[1] // units
+    for part in range(parts):
+        mine = line[len(line) * part // parts : len(line) * (part + 1) // parts]
+        for b, u in {(b, u) for b, _ in mine for u in range(units)}:
+            blocks = [i for sequence, i in mine if sequence == b]
+            rows = c[b, blocks[0] * block : min((blocks[-1] + 1) * block, int(lengths[b]))].double()
+            heads = slice(u * group, (u + 1) * group)
+            scores = q[b, heads].double() @ rows.T * factor * attention.LOG2E
+            most = scores.amax(1)
+            weights = torch.exp2(scores - most[:, None])
+            total = weights @ rows[:, : out.shape[2]]
+            if len(blocks) == sizes[b]:
+                out[b, heads] = (total / weights.sum(1, keepdim=True)).to(out.dtype)
+                continue
+            slot = 2 * (part * units + u) + (blocks[0] == 0)
+            made.parts[slot, :group] = total.float()
+            made.stats[slot, 0, :group], made.stats[slot, 1, :group] = most.float(), weights.sum(1).float()
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("programs", [2, 7, 40])
+def test_parts_that_went_side_by_side_are_combined(lengths: str, programs: int) -> None:
+    p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
+    given = mla_decode.latents(p, DEVICE)
+    made = Launch(programs // 2 * 2, 2 * len(given[0]), 64)
+    given[3].fill_(float("nan"))
+    side_by_side(made, given, 2, 16, mla_decode.scale(p))
+    combine(given[2], given[3], made, 2, 2, side=2)
+    expected = mla_decode.reference(p, given, mla_decode.scale(p))
+    assert float((given[3].float() - expected).norm() / expected.norm()) < 1e-3
+
+
 # ---- on a GPU
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "more",
     [{}, {"lengths": "4641,1730,64,1"}, {"kv_heads": "32"}, {"page": "16", "backend": "flash", "head_dim": "64"}],
@@ -200,3 +261,24 @@ def test_mla_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:
     session = Session(MLA, MLA.variant(name), "cuda", MLA.params("default", {"batch": "4", "length": "1000", **more}))
     proof = session.prove()
     assert proof.ok, proof.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("more", [{}, {"heads": "8"}, {"heads": "32"}, {"heads": "128"}, {"heads": "64", "lengths": "4641,1730,64,1"}], ids=str)  # fmt: skip
+def test_every_way_of_mla_is_attention_on_the_gpu(more: dict[str, str]) -> None:
+    from moeprof.workloads._mla_split import latent, latent_ways
+
+    p = MLA.params("default", {"batch": "4", "length": "1000", **more})
+    q, c, lengths, out = given = mla_decode.latents(p, "cuda")
+    expected, wrong = mla_decode.reference(p, given, mla_decode.scale(p)), {}
+    for way in latent_ways(q, out):
+        out.fill_(float("nan"))
+        try:
+            launch, _ = latent(way, q, c, lengths, out, mla_decode.scale(p))
+            launch()
+        except triton.runtime.errors.OutOfResources:
+            continue
+        error = float((out.float() - expected).norm() / expected.norm())
+        if not error < 1e-2:
+            wrong[str(way)] = error
+    assert not wrong

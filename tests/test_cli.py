@@ -34,12 +34,13 @@ def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
             assert option.help and option.opts[-1] in docs, option.opts
 
 
-def test_every_command_of_a_session_stands_in_the_docs() -> None:
+@pytest.mark.parametrize("group_name", ["session", "baseline"])
+def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
     docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    group = cli.commands["session"]
+    group = cli.commands[group_name]
     assert isinstance(group, click.Group)
     for name, command in group.commands.items():
-        assert command.help and f"`session {name}" in docs
+        assert command.help and f"`{group_name} {name}" in docs
         for option in command.params:
             if isinstance(option, click.Option):
                 assert option.help and option.opts[-1] in docs, (name, option.opts)

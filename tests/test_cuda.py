@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +126,6 @@ def test_each_version_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> N
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 def test_the_operator_is_accepted_by_the_compiler() -> None:
     given: Any = decode_kernel.tensors(TINY, "cuda")
     parts, counts = torch.zeros(2 * 132 * 8, 128, device="cuda"), torch.zeros(3, dtype=torch.int32, device="cuda")
@@ -134,6 +136,26 @@ def test_the_operator_is_accepted_by_the_compiler() -> None:
 
     found = torch.compile(run, fullgraph=True)(*given)
     assert torch.allclose(found.double(), 2 * decode_kernel.reference(given), rtol=1e-4, atol=1e-6)
+
+
+PLANTED = "import sys; from moeprof.script import main; from moeprof.workloads import decode_kernel as d; d.SOURCE = sys.argv.pop(1); main(d.WORKLOAD)"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_missing_wait_for_the_copy_is_caught_by_the_proof(kept: bool, tmp_path: Path) -> None:
+    shutil.copytree(resources.folder("cuda"), tmp_path / "cuda")
+    source = tmp_path / "cuda" / "stream_tile.cu"
+    text, count = re.subn(r"barrier_wait\(&full\[stage\], [^;]*>> 1[^;]*;", "", source.read_text(encoding="utf-8"))
+    assert count == 1
+    if not kept:
+        source.write_text(text, encoding="utf-8")
+    words = ["--variant", "tma", "--preset", "tiny", "--set", "slices=512", "--set", "rows=8192", "--seconds", "0.1"]
+    ran = subprocess.run([sys.executable, "-P", "-c", PLANTED, str(source), *words], capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    assert (ran.returncode == 0) is kept, ran.stderr
+    assert (
+        kept or "tma is wrong" in ran.stderr or "launch failure" in ran.stderr
+    )  # a block that ends before its copies arrive
 
 
 def test_the_tutorials_changes_fit_the_source(tmp_path: Path) -> None:

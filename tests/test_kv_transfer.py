@@ -127,7 +127,6 @@ def test_a_variant_runs_as_a_plain_script() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")  # torch.compile warns of its own future
 @pytest.mark.parametrize("link", ["host", "device"])
 @pytest.mark.parametrize("name", ["baseline", "overlap", "graph"])
 def test_each_variant_is_proven_on_the_gpu(gpu_params: dict[str, Any], name: str, link: str) -> None:
@@ -146,7 +145,6 @@ def test_each_planted_fault_fails_the_proof_on_the_gpu(gpu_params: dict[str, Any
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["baseline", "overlap", "graph"])
 def test_each_variant_is_proven_over_nvlink(gpu_params: dict[str, Any], name: str) -> None:
     if not machine("cuda").linked:

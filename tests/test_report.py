@@ -1,4 +1,4 @@
-"""The contrast and its page: sums, sentences, hostile names, same bytes, and the page in a real browser."""
+"""The contrast and its page: sums, sentences, hostile names, same bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import recordings
-from cdp import CHROMIUM, Browser
 
 from moeprof import diff, resources, study
 from moeprof.codec import encode
@@ -96,21 +93,6 @@ def test_every_number_of_the_sentences_stands_in_the_page(sample: Study, contras
     for reason in contrast.reasons:
         for number in re.findall(r"\d+\.\d+(?= ms| %| GB/s)", reason):
             assert number in table_part, (number, reason)
-
-
-def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Study) -> None:
-    other = replace(sample, manifest=replace(sample.manifest, params={**sample.manifest.params, "tokens": 1}))
-    found = diff.contrast_captures(sample, other)
-    assert [(n.evidence["what"], n.evidence["after"]) for n in found.unlike] == [("parameter tokens", "1")]
-    assert (found.baseline, found.optimized) == ("A: graph", "B: graph")
-    row = found.row("B: graph")
-    assert row is not None and row.verdict is not None and row.verdict.word == "SAME"
-    own = diff.contrast(sample).row("graph")
-    assert own is not None and (row.efficiency, row.compute_ratio) == (own.efficiency, own.compute_ratio)
-    assert sum(b.delta_ns for b in found.waterfall) == 0
-    shown = html.render_pair(sample, other, found)
-    assert "These two captures are unlike" in shown and shown.index("unlike") < shown.index('id="variants"')
-    assert not diff.contrast_captures(sample, sample).unlike
 
 
 def test_hostile_names_are_text_everywhere(sample: Study) -> None:
@@ -213,67 +195,3 @@ def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
 
 def run_keys(found: dict[str, object]) -> list[str]:
     return list(found)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser() as found:
-        yield found
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_page_in_a_browser(browser: Browser, page: Path, tmp_path: Path, width: int, dark: bool) -> None:
-    browser.events.clear()
-    browser.open(page, width=width, dark=dark)
-    figures = browser.evaluate(
-        "[...document.querySelectorAll('.figure')].map(f => f.querySelectorAll('.main-svg').length > 0 && f.getBoundingClientRect().height > 100)"
-    )
-    assert len(figures) >= 7 and all(figures), "every figure is drawn"
-    assert browser.evaluate("document.body.innerText.includes('WebGL is not supported')") is False
-    assert browser.evaluate("document.querySelectorAll('#figure-timeline canvas').length") > 0, (
-        "the timeline is drawn with WebGL"
-    )
-    assert browser.evaluate(
-        "[...document.querySelectorAll('.figure')].every(f => f.closest('section').querySelector('table'))"
-    )
-    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
-        "no sideways scrolling of the page"
-    )
-    assert browser.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
-    assert browser.evaluate(
-        "[...document.querySelectorAll('.modebar-btn')].every(b => !/share|cloud|send/i.test(b.dataset.title || ''))"
-    )
-    browser.evaluate("document.getElementById('theme').click()")
-    assert browser.evaluate("document.documentElement.dataset.theme") == ("light" if dark else "dark")
-    browser.screenshot(tmp_path / "page.png")
-    assert browser.requests() == [] and browser.complaints() == []
-
-
-@pytest.mark.browser
-def test_without_webgl_the_timeline_is_drawn_all_the_same(page: Path) -> None:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser(webgl=False) as browser:
-        browser.open(page)
-        assert browser.evaluate("document.body.innerText.includes('WebGL is not supported')") is False
-        assert browser.evaluate("document.querySelectorAll('#figure-timeline .scatterlayer .trace').length") > 5
-        assert browser.requests() == []
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_page_of_two_traces_in_a_browser(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
-    page = tmp_path / "two.html"
-    pair = [str(recordings.path(f"graph-opportunity-{form}")) for form in ("faulty", "mended")]
-    ran = run("report", "--diff", *pair, "-o", str(page), cwd=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    browser.events.clear()
-    browser.open(page, width=width, dark=dark)
-    drawn = "[...document.querySelectorAll('.figure')].map(f => f.querySelectorAll('.main-svg').length > 0)"
-    assert browser.evaluate(drawn) == [True]
-    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert "graph-opportunity" in browser.evaluate("document.querySelector('#findings').innerText")
-    assert browser.requests() == [] and browser.complaints() == []

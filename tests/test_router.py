@@ -318,7 +318,6 @@ def on_gpu(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")  # torch's compiler warns of what does not matter here
 @pytest.mark.parametrize("name", [v.name for v in WORKLOAD.variants])
 @pytest.mark.parametrize(
     "more", [{}, {"routing": "deepseek", "groups": 8, "kept_groups": 2, "topk": 4, "load": "zipf"}]
@@ -344,7 +343,6 @@ def test_fused_is_proven_at_thin_and_wide_tiles(tokens: int, load_: str) -> None
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("fault", sorted(WORKLOAD.faults))
 def test_each_planted_fault_fails_the_proof_on_the_gpu(fault: str) -> None:
     assert not prove(on_gpu(), "cuda", WORKLOAD.faults[fault](on_gpu(), "cuda")).ok

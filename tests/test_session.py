@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from moeprof import ledger, measures, resources, sessions, study
 from moeprof.errors import CaptureError, UsageError
+from moeprof.expectations import expectation
 from moeprof.ledger import Decide, New, Predict, Try
 from moeprof.report import session as shown
 
@@ -118,13 +119,13 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_an_expectation_holds_or_not_or_cannot_be_told(
     text: str, before: float | None, after: float | None, holds: bool | None
 ) -> None:
-    assert measures.expectation(text).holds(before, after) is holds
+    assert expectation(text).holds(before, after) is holds
 
 
 @pytest.mark.parametrize("text", ["0.5x", "<", "<abc", "=3", "<0.5xx", ""])
 def test_what_is_no_expectation_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no expectation"):
-        measures.expectation(text)
+        expectation(text)
 
 
 def test_measures_of_a_real_capture_are_those_of_its_report() -> None:
@@ -189,6 +190,10 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     (project / "work.py").write_text(text.replace("build(0.001)", "build(0.0004)"))
     ran = run(project, *trial)
     assert ran.returncode == 0 and "held: 0." in ran.stdout and "Next: decide" in ran.stdout, ran.stdout + ran.stderr
+    told = " ".join(ran.stdout.split())
+    assert (
+        "Step 1 against what was kept: UNCLEAR: ratio" in told and "since 4 rounds are too few: 5 is the least" in told
+    )
     assert run(project, "keep", "shorter").returncode == 0
     run(project, "predict", "no launches", "--metric", "kernels", "--expect", "<1")
     assert "unknown: the capture does not hold the metric" in run(project, *trial).stdout  # no trace was taken
@@ -197,6 +202,7 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     assert "+        Variant" in step and "build(0.0004)" in step and "+dirty" in step and "Why kept: shorter" in step
     assert run(project, "report").returncode == 0
     page = (project / "moeprof-session" / "session.html").read_text()
+    assert "since 4 rounds are too few" in page and "are unlike" not in page
     assert "why so &lt;slow&gt;?" in page and "1 of 1 predictions held" in page and "build(0.0004)" in page
     said = json.loads(run(project, "log", "--json").stdout)["session"]
     assert [s["trial"]["held"] for s in said["steps"]] == [True, None] and said["steps"][1]["decision"]["kept"] is False

@@ -17,9 +17,10 @@ COLD_BYTES = 256 << 20  # caches smaller than this are cloned and used in turn: 
 MOST_COPIES = 16
 GRAIN = 64  # a cache's capacity is a multiple of it, and at least one row more than the longest sequence
 LOG2E = 1.4426950408889634
-# relative Frobenius norm, whole and of a single head of a sequence; bf16 gives 2e-3 in one pass and 5e-3 with bf16 scores
+# relative Frobenius norm, whole and of a single head of a sequence; bf16 gives 2e-3 in one pass
 TOLERANCES = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 HEAD_FACTOR = 3
+ROUNDED = 3.0  # slack of variants that store scores in 16 bits: half a unit in the last place of a score near 16 is 0.03: 3 % of its weight
 NEEDLE = 0.12  # weight that the first and the last key of a sequence get: what leaves one out is seen
 
 
@@ -119,18 +120,22 @@ def compare(params: Params, device: str, step: Step, expected: Any) -> Proof:
         synchronise(device)
         return step.output().clone()
 
-    found, tolerance = fresh(), TOLERANCES[params["dtype"]]
+    found, tolerance = fresh(), step.slack * TOLERANCES[params["dtype"]]
     off = (found.to(expected.dtype) - expected).norm(dim=-1)
     heads, error = off / expected.norm(dim=-1), float(off.norm() / expected.norm())
     wrong = (~(heads <= HEAD_FACTOR * tolerance)).nonzero()[:6].tolist()
     if not error <= tolerance or wrong:  # NaN never passes
         reason = f"the output differs from the reference by {error:.1e} of its size; wrong (sequence, head): {wrong}"
         return Proof(False, "", None if isnan(error) else error, tolerance, reason)
-    if not torch.equal(found, fresh()):
+    again = fresh()
+    same = torch.equal(found, again)
+    differ = float((again.to(expected.dtype) - expected).norm() / expected.norm())
+    if not same and (step.repeatable or not differ <= tolerance):
         return Proof(False, "", error, tolerance, "two runs of the same input differ")
+    twice = "twice the same" if same else "twice, not the same bits"
     return Proof(
         True,
-        f"{heads.numel()} of {heads.numel()} heads, every element, twice the same, tails poisoned",
+        f"{heads.numel()} of {heads.numel()} heads, every element, {twice}, tails poisoned",
         error,
         tolerance,
     )

@@ -12,6 +12,7 @@ import torch
 from moeprof.errors import UsageError
 from moeprof.workloads import _cuda
 from moeprof.workloads._attention import LOG2E, Cache
+from moeprof.workloads._attention_split import share
 
 SOURCE = "decode_attention.cu"
 ROWS, MAX_BATCH, WIDTHS = 16, 1024, (64, 128)
@@ -55,8 +56,8 @@ def operator() -> Any:
     return decode
 
 
-def prepared(it: Cache, scale: float) -> Callable[[], object]:
-    """What launches the kernel over a cache, with its scratch.
+def prepared(it: Cache, scale: float, whole: bool) -> Callable[[], object]:
+    """What launches the kernel over a cache, with its scratch; ``whole``: as many blocks as sequences' heads fill without a rest.
 
     Raises:
         UsageError: the kernel has no version for these sizes or this dtype.
@@ -71,7 +72,8 @@ def prepared(it: Cache, scale: float) -> Callable[[], object]:
     opened, _ = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
     _cuda.checked(opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention")
-    parts = torch.zeros(2 * programs.value, ROWS, width, device="cuda")
-    stats = torch.zeros(2 * programs.value, 2, ROWS, device="cuda")
+    blocks = share(programs.value, batch * heads, whole)
+    parts = torch.zeros(2 * blocks, ROWS, width, device="cuda")
+    stats = torch.zeros(2 * blocks, 2, ROWS, device="cuda")
     counts = torch.zeros(batch * heads, dtype=torch.int32, device="cuda")
     return lambda: operator()(it.q, it.k, it.v, it.lengths, it.out, parts, stats, counts, scale)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -125,10 +126,12 @@ def _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, last,
 
 
 @triton.jit
-def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
-            BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, PROGRAMS: tl.constexpr):  # fmt: skip
+def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
+            BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """The outputs of the units that several programs share, from what these left: one head a program of this launch, HOLDERS
     parts at a time. SIDE units of a sequence go side by side through its blocks, each in a program of its own."""
+    if EARLY:
+        gdc_wait()
     unit, head = tl.program_id(0) // G, tl.program_id(0) % G
     b, u = unit // UNITS, unit % UNITS
     batch, width = tl.arange(0, BP), tl.arange(0, D)
@@ -136,7 +139,7 @@ def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, UNITS: tl.const
     ends = tl.cumsum(sizes, 0) * (UNITS // SIDE)
     total, blocks = tl.max(ends, 0), tl.sum(tl.where(batch == b, sizes, 0), 0)
     first = tl.sum(tl.where(batch == b, ends, 0), 0) - blocks * (UNITS // SIDE) + u // SIDE * blocks
-    programs = tl.minimum(total, PROGRAMS // SIDE)
+    programs = tl.minimum(total, launched // SIDE)
     low, high = _holder(first, total, programs), _holder(first + blocks - 1, total, programs)
     if (blocks > 0) & (high > low):
         most, weight, acc = float("-inf"), 0.0, tl.zeros((D,), tl.float32)
@@ -185,18 +188,20 @@ def _paged(q, k_ptr, v_ptr, table_ptr, h, block, full, length, most, weight, acc
 
 
 @triton.jit
-def decode(q_ptr, k_ptr, v_ptr, length_ptr, table_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, table_width, capacity,
+def decode(q_ptr, k_ptr, v_ptr, length_ptr, table_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, table_width, capacity, launched,
            HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr,
-           CHUNK: tl.constexpr, SWAP: tl.constexpr, PROGRAMS: tl.constexpr, INSIDE: tl.constexpr):  # fmt: skip
+           CHUNK: tl.constexpr, SWAP: tl.constexpr, INSIDE: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """out [B, HKV * G, D] = softmax(q k^T scale) v over each sequence's own length; ``scale`` includes log2(e).
 
     PAGE 0: the cache is [B, HKV, capacity, D]; else pages [N, HKV, PAGE, D] that the table [B, table_width] names.
     """
+    if EARLY:
+        gdc_launch_dependents()
     batch, heads, width = tl.arange(0, BP), tl.arange(0, GP), tl.arange(0, D)
     lengths = tl.load(length_ptr + batch, batch < batch_size, 0)
     ends = tl.cumsum((lengths + BN - 1) // BN, 0) * HKV
     total = tl.max(ends, 0)
-    program, programs = tl.program_id(0), tl.minimum(total, PROGRAMS)
+    program, programs = tl.program_id(0), tl.minimum(total, launched)
     at = _part(program, total, programs)
     stop = tl.where(program < programs, _part(program + 1, total, programs), at)
     while at < stop:

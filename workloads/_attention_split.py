@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,24 +14,52 @@ from moeprof.workloads._attention import LOG2E, Cache
 from moeprof.workloads._timing import seconds
 from moeprof.workloads._tuning import fastest
 
+BATCH = 32  # sequences that a kernel is compiled for, at least: one version for all small batches
 CHUNK = 128  # blocks whose page-table entries are read ahead
 FEW = 3  # parts of a unit that the last of its programs adds up itself; more take a launch of their own, side by side
-HOLDERS = 16  # parts that it reads at a time
+EARLIEST = (9, 0)  # compute capability that launches a kernel before the one ahead of it has ended
+HOLDERS = 16  # parts that it reads at a time, at most
 Way = dict[str, Any]
-# block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile
-DECODE = (
+# block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile; each with and without whole units
+TILES = (
     (64, 4, 3, 2, False),
     (64, 4, 4, 1, False),
     (128, 8, 3, 1, False),
+    (128, 4, 3, 1, False),
     (64, 4, 3, 2, True),
-    (128, 8, 3, 1, True),
-    (32, 2, 4, 4, False),
 )
 
 
 def ways(table: Sequence[tuple[int, int, int, int, bool]]) -> list[Way]:
-    """The rows of a table by name."""
-    return [dict(zip(("bn", "warps", "stages", "per_sm", "swap"), row, strict=True)) for row in table]
+    """The rows of a table by name, each cut into as many parts as programs fit the GPU, and into whole units."""
+    named = [dict(zip(("bn", "warps", "stages", "per_sm", "swap"), row, strict=True)) for row in table]
+    return [{**way, "whole": whole} for way in named for whole in (False, True)]
+
+
+DECODE = ways(TILES)
+
+
+def words(way: Way) -> dict[str, Any]:
+    """A way as facts of a step."""
+    return {
+        "keys a block": way["bn"], "warps": way["warps"], "stages": way["stages"], "programs an SM": way["per_sm"],
+        "rows of the tile": "keys" if way["swap"] else "heads", "parts": "whole units" if way["whole"] else "equal",
+    }  # fmt: skip
+
+
+def share(programs: int, units: int, whole: bool) -> int:
+    """Programs to launch of those that fit. ``whole``: so many that each gets equally many whole units, or the same
+    part of one; all of them where that does not divide.
+
+    >>> share(132, 128, True), share(132, 300, True), share(264, 8, True), share(132, 128, False)
+    (128, 100, 264, 132)
+    """
+    if not whole:
+        return programs
+    if units <= programs:
+        return units * (programs // units)
+    each = -(-units // programs)
+    return programs if units % each else units // each
 
 
 class Scratch:
@@ -47,9 +76,10 @@ class Scratch:
         return self.parts, self.stats, self.counts
 
 
-def programs(way: Way) -> int:
-    """Programs of a launch."""
-    return int(way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
+def programs(way: Way, units: int) -> int:
+    """Programs of a launch over units of one length."""
+    fit = way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count
+    return share(fit, units, way["whole"])
 
 
 def chosen(key: Sequence[Any], found: Sequence[Way], make: Callable[[Way], Callable[[], object]]) -> Way:
@@ -58,12 +88,17 @@ def chosen(key: Sequence[Any], found: Sequence[Way], make: Callable[[Way], Calla
     return fastest(whole, found, lambda way: seconds(make(way), "cuda", 10, graph=True))
 
 
-def holders(way: Way, lengths: Sequence[int], units: int, lines: int) -> int:
-    """Programs that share one unit, at most: ``units`` of a sequence, of which ``lines`` stand in line."""
-    blocks = [-(-length // way["bn"]) for length in lengths]
-    total, longest = sum(blocks) * lines, max(blocks)
-    each = max(1.0, total / (programs(way) // (units // lines)))  # blocks of a program
-    return int(longest / each) + 2
+def holders(launched: int, bn: int, lengths: Sequence[int], lines: int) -> int:
+    """Programs that share one unit, at most: ``lines`` units of a sequence, one after another, among ``launched`` programs."""
+    blocks = [-(-length // bn) for length in lengths for _ in range(lines)]
+    ends = list(accumulate(blocks))
+    total = ends[-1]
+    count = min(total, launched)
+    most = 1
+    for end, mine in zip(ends, blocks, strict=True):
+        first, last = ((count * (block + 1) - 1) // total for block in (end - mine, end - 1))
+        most = max(most, last - first + 1)
+    return most
 
 
 def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callable[[], object], Scratch]:
@@ -73,24 +108,30 @@ def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callab
     kv_heads = k.shape[1]
     group = heads // kv_heads
     rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way), batch * kv_heads, rows, width)
-    inside = holders(way, it.lengths.tolist(), kv_heads, kv_heads) <= FEW
+    scratch = Scratch(programs(way, batch * kv_heads), batch * kv_heads, rows, width)
+    shared = holders(scratch.programs, way["bn"], it.lengths.tolist(), kv_heads)
+    inside = shared <= FEW
+    early = not inside and torch.cuda.get_device_capability(q.device) >= EARLIEST
 
     def launch() -> object:
         kernels.decode[(scratch.programs,)](
             q, k, it.v, it.lengths, it.lengths if table is None else table, it.out, *scratch.tensors, scale * LOG2E, batch,
             0 if table is None else table.shape[1], 0 if table is not None else k.shape[2], HKV=kv_heads, G=group, GP=rows, D=width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], PAGE=0 if table is None else k.shape[2], CHUNK=CHUNK, SWAP=way["swap"],
-            PROGRAMS=scratch.programs, INSIDE=inside, num_warps=way["warps"], num_stages=way["stages"],
+            BP=max(BATCH, triton.next_power_of_2(batch)), BN=way["bn"], PAGE=0 if table is None else k.shape[2], CHUNK=CHUNK, SWAP=way["swap"],
+            launched=scratch.programs, INSIDE=inside, EARLY=early, num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
-        return None if inside else combine(way, it.lengths, it.out, scratch, kv_heads, group)
+        return None if inside else combine(way, it.lengths, it.out, scratch, group, shared, early=early)
 
     return launch, scratch
 
 
-def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, units: int, group: int, side: int = 1) -> object:
-    """Launch what adds up the parts of the units [B * units] that several programs share; out [B, units * group, D]."""
+def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, group: int, shared: int, side: int = 1, early: bool = False) -> object:  # fmt: skip # noqa: PLR0917
+    """Launch what adds up the parts of the units that several programs share, at most ``shared``; out [B, units * group, D].
+
+    ``side``: units of a sequence that stand side by side; ``early``: it is launched while the kernel before it runs, and waits.
+    """
     return kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=units, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
-        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=HOLDERS, PROGRAMS=scratch.programs,
+        lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=out.shape[1] // group, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
+        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=min(HOLDERS, triton.next_power_of_2(shared)), EARLY=early,
+        launched=scratch.programs, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip

@@ -114,6 +114,26 @@ def build(source: str, capability: tuple[int, int], nvcc: tools.Tool | None = No
     return Built(target, report.read_text(encoding="utf-8"))
 
 
+def said_of(kernel: str, capability: tuple[int, int]) -> dict[str, int | str]:
+    """What the assembler said of a kernel in the sources as they are now, where they were built for this GPU: its source,
+    registers and spilled bytes; empty for a kernel that is none of ours, or was not built.
+
+    Raises:
+        ToolError: the nvcc that was named does not run.
+    """
+    compiler = tools.find("nvcc")
+    if compiler is None:
+        return {}
+    for source in sorted(folder("cuda").glob("*.cu")):
+        target = _cached(source, compiler, architecture(capability))
+        report = target.with_suffix(".log")
+        if target.is_file() and report.is_file():
+            usage = Built(target, report.read_text(encoding="utf-8")).usage(kernel)
+            if usage:
+                return {"source": source.name, **usage}
+    return {}
+
+
 def _cached(source: Path, compiler: tools.Tool, arch: str) -> Path:
     headers = sorted(source.parent.glob("*.cuh"))
     text = [*(file.read_text(encoding="utf-8") for file in (source, *headers)), compiler.version, arch, *FLAGS]

@@ -63,48 +63,58 @@ def _clear(c, left, BN: gl.constexpr, DV: gl.constexpr):
 
 
 @gluon.jit
+def _arrived(c_smem, rope_smem, full, step, left, BN: gl.constexpr, DV: gl.constexpr, STAGES: gl.constexpr):
+    """The tile of a step once it is there, zeros in its rows past the length."""
+    slot = step % STAGES
+    mbarrier.wait(full.index(slot), (step // STAGES) & 1)
+    c, rope = c_smem.index(slot), rope_smem.index(slot)
+    if left < BN:
+        _clear(c, left, BN, DV)
+    return c, rope
+
+
+@gluon.jit
 def _scores(q, q_rope, c, rope, layout: gl.constexpr, GP: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr):
-    """q c^T [GP, BN]; SWAP: c q^T [BN, GP]."""
+    """Begin q c^T [GP, BN]; SWAP: c q^T [BN, GP]."""
     if SWAP:
         scores = warpgroup_mma(
             c, q.permute((1, 0)), gl.zeros((BN, GP), gl.float32, layout), use_acc=False, is_async=True
         )
-        scores = warpgroup_mma(rope, q_rope.permute((1, 0)), scores, is_async=True)
+        return warpgroup_mma(rope, q_rope.permute((1, 0)), scores, is_async=True)
     else:
         scores = warpgroup_mma(
             q, c.permute((1, 0)), gl.zeros((GP, BN), gl.float32, layout), use_acc=False, is_async=True
         )
-        scores = warpgroup_mma(q_rope, rope.permute((1, 0)), scores, is_async=True)
-    return warpgroup_mma_wait(num_outstanding=0, deps=(scores,))
+        return warpgroup_mma(q_rope, rope.permute((1, 0)), scores, is_async=True)
 
 
 @gluon.jit
 def _softmax(scores, left, most, weight, layout: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr):
-    """One step of the online softmax in base 2: weights, largest score, sum of weights, what the sums so far shrink by."""
+    """One step of the online softmax in base 2: weights, largest score, sums of weights (SWAP: each thread's), what the sums so far shrink by."""
     keys: gl.constexpr = 0 if SWAP else 1
     alive = gl.arange(0, BN, gl.SliceLayout(1 - keys, layout)) < left
     scores = gl.where(alive.expand_dims(1 - keys), scores, float("-inf"))
     newest = gl.maximum(most, gl.max(scores, keys))
     shrink = gl.exp2(most - newest)
     p = gl.exp2(scores - newest.expand_dims(keys))
-    return p, newest, weight * shrink + gl.sum(p, keys), shrink
+    weight = weight * shrink.expand_dims(0) + p if SWAP else weight * shrink + gl.sum(p, 1)
+    return p, newest, weight, shrink
 
 
 @gluon.jit
 def _weighted(p, p_smem, c, acc, shrink, SWAP: gl.constexpr):
-    """acc [GP, DV] * shrink + p c; SWAP: acc [DV, GP] * shrink + c^T p."""
+    """Begin acc [GP, DV] * shrink + p c; SWAP: acc [DV, GP] * shrink + c^T p."""
     heads: gl.constexpr = 1 if SWAP else 0
     less = gl.convert_layout(shrink, gl.SliceLayout(1 - heads, acc.type.layout))
     acc *= less.expand_dims(1 - heads)
     if SWAP:
         p_smem.permute((1, 0)).store(p.to(c.dtype))
         fence_async_shared()
-        acc = warpgroup_mma(c.permute((1, 0)), p_smem.permute((1, 0)), acc, is_async=True)
+        return warpgroup_mma(c.permute((1, 0)), p_smem.permute((1, 0)), acc, is_async=True)
     else:
         p_smem.store(p.to(c.dtype))
         fence_async_shared()
-        acc = warpgroup_mma(p_smem, c, acc, is_async=True)
-    return warpgroup_mma_wait(num_outstanding=0, deps=(acc,))
+        return warpgroup_mma(p_smem, c, acc, is_async=True)
 
 
 @gluon.jit
@@ -139,8 +149,8 @@ def _leave(
 
 # fmt: off
 @gluon.jit
-def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, stat_ptr, scale, batch_size, capacity, UNITS: gl.constexpr,
-        GP: gl.constexpr, DV: gl.constexpr, DR: gl.constexpr, BP: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr, STAGES: gl.constexpr, PROGRAMS: gl.constexpr):
+def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, stat_ptr, scale, batch_size, capacity, launched, UNITS: gl.constexpr,
+        GP: gl.constexpr, DV: gl.constexpr, DR: gl.constexpr, BP: gl.constexpr, BN: gl.constexpr, SWAP: gl.constexpr, STAGES: gl.constexpr):
     """out [B, UNITS * GP, DV] = softmax(q c^T scale) c[:, :DV] over latents c [B * capacity, DV + DR], whole units; parts of the others."""
     GROUPS: gl.constexpr = gl.num_warps() // 4
     score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, GROUPS], [16, GP // GROUPS if SWAP else BN // GROUPS, 16])
@@ -160,7 +170,7 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
     sizes = (gl.load(length_ptr + batch, mask=batch < batch_size, other=0) + BN - 1) // BN
     ends = gl.associative_scan(sizes, 0, _add)
     total = gl.max(ends, 0)
-    part, u, parts = gl.program_id(0) // UNITS, gl.program_id(0) % UNITS, gl.minimum(total, PROGRAMS // UNITS)
+    part, u, parts = gl.program_id(0) // UNITS, gl.program_id(0) % UNITS, gl.minimum(total, launched // UNITS)
     at = _part(gl.minimum(part, parts), total, parts)
     todo = _part(gl.minimum(part + 1, parts), total, parts) - at
     b = gl.sum((ends <= at).to(gl.int32), 0)
@@ -176,22 +186,32 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
         unit, length, count = b * UNITS + u, gl.load(length_ptr + b), gl.minimum(todo - step, blocks - block)
         _fetch(q_desc, q_rope_desc, q_smem, q_rope_smem, full.index(STAGES), unit * GP, True)
         most = gl.full((GP,), float("-inf"), gl.float32, head_layout)
-        weight = gl.zeros((GP,), gl.float32, head_layout)
+        weight = gl.zeros((BN, GP), gl.float32, score_layout) if SWAP else gl.zeros((GP,), gl.float32, head_layout)
         acc = gl.zeros((DV, GP) if SWAP else (GP, DV), gl.float32, acc_layout)
         mbarrier.wait(full.index(STAGES), units & 1)
-        for i in range(count):
-            slot, left = step % STAGES, length - (block + i) * BN
-            c, rope = c_smem.index(slot), rope_smem.index(slot)
-            mbarrier.wait(full.index(slot), (step // STAGES) & 1)
-            if left < BN:
-                _clear(c, left, BN, DV)
-            scores = _scores(q_smem, q_rope_smem, c, rope, score_layout, GP, BN, SWAP) * scale
-            p, most, weight, shrink = _softmax(scores, left, most, weight, score_layout, BN, SWAP)
+        left = length - block * BN
+        c, rope = _arrived(c_smem, rope_smem, full, step, left, BN, DV, STAGES)
+        scores = warpgroup_mma_wait(0, deps=(_scores(q_smem, q_rope_smem, c, rope, score_layout, GP, BN, SWAP),))
+        for _ in range(count - 1):
+            p, most, weight, shrink = _softmax(scores * scale, left, most, weight, score_layout, BN, SWAP)
             acc = _weighted(p, p_smem, c, acc, shrink, SWAP)
-            _barrier()  # every warp has read the tile before the next one overwrites it
+            left -= BN
+            ahead, ahead_rope = _arrived(c_smem, rope_smem, full, step + 1, left, BN, DV, STAGES)
+            scores = _scores(q_smem, q_rope_smem, ahead, ahead_rope, score_layout, GP, BN, SWAP)
+            acc = warpgroup_mma_wait(2, deps=(acc,))  # the next scores' two products go on
+            _barrier()  # every warp has read the tile before another overwrites it
             step += 1
-            _fetch(c_desc, rope_desc, c, rope, full.index(slot), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
+            _fetch(c_desc, rope_desc, c, rope, full.index((step - 1) % STAGES), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
             next_b, next_block, next_blocks = _after(next_b, next_block, next_blocks, length_ptr, batch_size, BN)
+            scores = warpgroup_mma_wait(0, deps=(scores,))
+            c, rope = ahead, ahead_rope
+        p, most, weight, shrink = _softmax(scores * scale, left, most, weight, score_layout, BN, SWAP)
+        acc = warpgroup_mma_wait(0, deps=(_weighted(p, p_smem, c, acc, shrink, SWAP),))
+        _barrier()
+        step += 1
+        _fetch(c_desc, rope_desc, c, rope, full.index((step - 1) % STAGES), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
+        next_b, next_block, next_blocks = _after(next_b, next_block, next_blocks, length_ptr, batch_size, BN)
+        weight = gl.sum(weight, 0) if SWAP else weight
         _leave(out_ptr, part_ptr, stat_ptr, unit, 2 * gl.program_id(0) + (block == 0).to(gl.int32), (block == 0) & (count == blocks), most, weight, acc, GP, DV, SWAP)
         b, block, blocks = _after(b, block + count - 1, blocks, length_ptr, batch_size, BN)
         units += 1

@@ -25,15 +25,15 @@ def _latent(
 
 
 @triton.jit
-def mla(q_ptr, c_ptr, length_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, capacity,
+def mla(q_ptr, c_ptr, length_ptr, out_ptr, part_ptr, stat_ptr, count_ptr, scale, batch_size, capacity, launched,
         UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, DV: tl.constexpr, DR: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
-        SWAP: tl.constexpr, PROGRAMS: tl.constexpr, INSIDE: tl.constexpr):  # fmt: skip
+        SWAP: tl.constexpr, INSIDE: tl.constexpr):  # fmt: skip
     """out [B, UNITS * G, DV] = softmax(q c^T scale) c[:, :DV] over latents c [B, capacity, DV + DR]."""
     batch, heads = tl.arange(0, BP), tl.arange(0, GP)
     lengths = tl.load(length_ptr + batch, batch < batch_size, 0)
     ends = tl.cumsum((lengths + BN - 1) // BN, 0) * UNITS
     total = tl.max(ends, 0)
-    program, programs = tl.program_id(0), tl.minimum(total, PROGRAMS)
+    program, programs = tl.program_id(0), tl.minimum(total, launched)
     at = _part(program, total, programs)
     stop = tl.where(program < programs, _part(program + 1, total, programs), at)
     while at < stop:

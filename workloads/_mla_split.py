@@ -10,10 +10,10 @@ import triton
 
 from moeprof.workloads import _mla_kernels as kernels
 from moeprof.workloads._attention import LOG2E
-from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, ways
+from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, share, ways, words
 
 # block of latents, warps, stages, programs an SM, latents as the rows of the tensor cores' tile
-PLAIN = ((64, 4, 2, 1, True), (64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
+PLAIN = ((64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
 WIDTHS = (512, 64)  # latent and rotary columns that the sm_90 kernel's shared memory is cut for
 FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more come in blocks of 64 rows
 
@@ -26,8 +26,13 @@ def latent_ways(q: Any, out: Any) -> list[Way]:
     if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
         few = heads in FEW_HEADS
         rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
-        found = [*({**way, "hopper": True} for way in ways(rows)), *found]
+        return [{**way, "hopper": True} for way in ways(rows)]
     return found
+
+
+def described(way: Way) -> dict[str, Any]:
+    """A way as facts of a step."""
+    return {"written in": "Gluon" if way["hopper"] else "Triton", **words(way)}
 
 
 def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
@@ -41,16 +46,17 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     group = min(64, heads)
     units = heads // group
     rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way), batch * units, rows, width)
-    inside = holders(way, lengths.tolist(), units, units) <= FEW
+    scratch = Scratch(programs(way, batch * units), batch * units, rows, width)
+    shared = holders(scratch.programs, way["bn"], lengths.tolist(), units)
+    inside = shared <= FEW
 
     def launch() -> object:
         kernels.mla[(scratch.programs,)](
             q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], PROGRAMS=scratch.programs, INSIDE=inside,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], launched=scratch.programs, INSIDE=inside,
             num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
-        return None if inside else combine(way, lengths, out, scratch, units, group)
+        return None if inside else combine(way, lengths, out, scratch, group, shared)
 
     return launch, scratch
 
@@ -62,7 +68,10 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     width = out.shape[-1]
     group = heads if way["swap"] else 64
     units = heads // group
-    scratch = Scratch(programs(way) // units * units, batch * units, group, width)
+    fit = programs({**way, "whole": False}, batch) // units  # programs that one unit of each sequence can have
+    side = share(fit, batch, way["whole"])
+    scratch = Scratch(side * units, batch * units, group, width)
+    shared = holders(side, way["bn"], lengths.tolist(), 1)
     tiles = [
         _tile(whole.view(-1, full), rows, columns)
         for whole, rows in ((q, group), (c, way["bn"]))
@@ -72,10 +81,10 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     def launch() -> object:
         gluon.mla[(scratch.programs,)](
             *tiles, lengths, out, *scratch.tensors[:2], scale * LOG2E, batch, c.shape[1], UNITS=units, GP=group, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], PROGRAMS=scratch.programs,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], launched=scratch.programs,
             num_warps=way["warps"],
         )  # fmt: skip
-        return combine(way, lengths, out, scratch, units, group, side=units)
+        return combine(way, lengths, out, scratch, group, shared, side=units, early=True) if shared > 1 else None
 
     return launch, scratch
 

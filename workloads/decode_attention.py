@@ -85,7 +85,7 @@ def build_naive(params: Params, device: str) -> Step:
 
         return run
 
-    return _step(params, device, cache(params, device), make)
+    return _step(params, device, cache(params, device), make, slack=attention.ROUNDED)
 
 
 def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
@@ -103,8 +103,8 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
         parts = _alike(it)
 
         def run() -> None:
-            with sdpa_kernel([chosen]):
-                for part, count in parts:
+            for part, count in parts:
+                with sdpa_kernel([SDPBackend.MATH if count == 1 else chosen]):  # cuDNN does not take a single key
                     result = torch.nn.functional.scaled_dot_product_attention(
                         it.q[part].unsqueeze(2), it.k[part, :, :count], it.v[part, :, :count], enable_gqa=True
                     )
@@ -113,7 +113,15 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
         return run
 
     first = cache(params, device)
-    return _step(params, device, first, make, facts=facts)
+    return _step(
+        params,
+        device,
+        first,
+        make,
+        facts=facts,
+        slack=attention.ROUNDED if chosen is SDPBackend.MATH else 1.0,
+        repeatable=chosen is not SDPBackend.CUDNN_ATTENTION,  # on long caches two runs of it differ in the last bits
+    )
 
 
 def usable(it: Cache) -> list[str]:
@@ -139,12 +147,12 @@ def build_split_kv(params: Params, device: str) -> Step:
 
     it, scale = cache(params, device), params["head_dim"] ** -0.5
     key = ["decode", *it.q.shape, *it.k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.ways(split.DECODE), lambda way: split.decode(way, it, scale)[0])
+    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale)[0])
 
     def make(it: Cache) -> Callable[[], None]:
         return captured(split.decode(way, it, scale)[0])
 
-    return _step(params, device, it, make)
+    return _step(params, device, it, make, facts=lambda: split.words(way))
 
 
 def paged(it: Cache, page: int, seed: int) -> tuple[Any, Any, Any]:
@@ -177,20 +185,26 @@ def build_paged(params: Params, device: str) -> Step:
     k, v, table = paged(it, params["page"], params["seed"])
     it = replace(it, k=k, v=v)
     key = ["paged", *it.q.shape, *k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.ways(split.DECODE), lambda way: split.decode(way, it, scale, table)[0])
+    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale, table)[0])
 
     def make(it: Cache) -> Callable[[], None]:
         return captured(split.decode(way, it, scale, table)[0])
 
-    return _step(params, device, it, make)
+    return _step(params, device, it, make, facts=lambda: split.words(way))
 
 
 def build_cuda(params: Params, device: str) -> Step:
     """The same idea in CUDA C++: bulk copies by a producer warp, four warps with 16 keys of a tile each."""
     from moeprof.workloads import _attention_cuda as native
+    from moeprof.workloads import _attention_split as split
 
     it, scale = cache(params, device), params["head_dim"] ** -0.5
-    return _step(params, device, it, lambda it: captured(native.prepared(it, scale)))
+    key = ["cuda", *it.q.shape, *it.k.shape, str(it.lengths.tolist())]
+    way = split.chosen(
+        key, [{"whole": whole} for whole in (False, True)], lambda way: native.prepared(it, scale, way["whole"])
+    )
+    facts = {"parts": "whole units" if way["whole"] else "equal"}
+    return _step(params, device, it, lambda it: captured(native.prepared(it, scale, way["whole"])), facts=lambda: facts)
 
 
 def reference(params: Params, it: Cache, skip: tuple[int, int] = (0, 0), scale: float | None = None) -> Any:

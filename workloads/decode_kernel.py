@@ -28,6 +28,7 @@ COLS, TILE_ROWS = 128, 64
 NAMES = ("baseline", "vectorized", "tma", "tma_pipelined")
 TOLERANCE = 1e-5  # relative Frobenius norm, whole and of a single slice: sums in fp32
 SLICE_FACTOR = 10
+SCHEMA = "(Tensor cache, Tensor query, Tensor(a2!) out, Tensor(a3!) parts, Tensor(a4!) counts, int variant) -> ()"
 
 
 def tensors(params: Params, device: str) -> tuple[Any, Any, Any]:
@@ -63,15 +64,8 @@ def operator() -> Any:
     """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
     import torch
 
-    @torch.library.custom_op("moeprof::stream", mutates_args=("out", "parts", "counts"))
-    def stream(
-        cache: torch.Tensor,
-        query: torch.Tensor,
-        out: torch.Tensor,
-        parts: torch.Tensor,
-        counts: torch.Tensor,
-        variant: int,
-    ) -> None:
+    @torch.library.custom_op("moeprof::stream", mutates_args=("out", "parts", "counts"), schema=SCHEMA)
+    def stream(cache: Any, query: Any, out: Any, parts: Any, counts: Any, variant: int) -> None:
         opened, _ = library(torch.cuda.get_device_capability(cache.device))
         given = (t.data_ptr() for t in (cache, query, out, parts, counts))
         with torch.cuda.device(cache.device):
@@ -109,10 +103,13 @@ def build(name: str, params: Params, device: str) -> Step:
     opened, built = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
     _cuda.checked(opened.moeprof_stream_programs(variant, ctypes.byref(programs)), f"the occupancy of {name}")
-    parts = torch.zeros(2 * programs.value, COLS, device=device)
+    blocks = programs.value
+    if params["per_sm"] > 0:
+        blocks = min(blocks, params["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
+    parts = torch.zeros(2 * blocks, COLS, device=device)
     counts = torch.zeros(params["slices"], dtype=torch.int32, device=device)
     replay = captured(lambda: operator()(*given, parts, counts, variant))
-    return _step(params, given, replay, (parts,), facts=lambda: {**built.usage(name), "blocks": programs.value})
+    return _step(params, given, replay, (parts,), facts=lambda: {**built.usage(name), "blocks": blocks})
 
 
 def reference(given: tuple[Any, Any, Any]) -> Any:
@@ -176,7 +173,7 @@ def ceilings(params: Params, device: str) -> dict[str, float]:
     return {"gemm_tflop_per_s": gemm_tflop_per_s(torch.bfloat16, device), "read_gb_per_s": read_gb_per_s(device)}
 
 
-DEFAULT: dict[str, Any] = {"slices": 256, "rows": 8192, "seed": 0}
+DEFAULT: dict[str, Any] = {"slices": 1024, "rows": 8192, "per_sm": 2, "seed": 0}
 
 WORKLOAD = Workload(
     name="decode_kernel",
@@ -189,7 +186,7 @@ WORKLOAD = Workload(
     ),
     baseline="baseline",
     optimized="tma_pipelined",
-    presets={"default": DEFAULT, "gb10": {**DEFAULT, "slices": 64}, "tiny": {**DEFAULT, "slices": 3, "rows": 256}},
+    presets={"default": DEFAULT, "full": {**DEFAULT, "per_sm": 0}, "gb10": {**DEFAULT, "slices": 64}, "tiny": {**DEFAULT, "slices": 3, "rows": 256}},
     prove=prove,
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s"),
     faults=FAULTS,

@@ -37,12 +37,14 @@ def scale(params: Params) -> float:
     return float((params["key_dim"] + params["rope_dim"]) ** -0.5)
 
 
-def _step(params: Params, device: str, given: tuple[Any, ...], make: Callable[[Any], Callable[[], object]], scratch: tuple[Any, ...] = ()) -> Step:  # fmt: skip
+def _step(
+    params: Params, device: str, given: tuple[Any, ...], make: Callable[[Any], Callable[[], object]], **more: Any
+) -> Step:
     q, c, _, out = given
     tokens, width = sum(attention.lengths(params)), params["latent_dim"] + params["rope_dim"]
     moved = c.element_size() * (tokens * width + q.numel() + out.numel())
     run = attention.cold(params, device, c, lambda whole: whole.clone(), c.nbytes, make)
-    return attention.step(run, out, scratch, 2 * tokens * params["heads"] * (width + params["latent_dim"]), moved)
+    return attention.step(run, out, (), 2 * tokens * params["heads"] * (width + params["latent_dim"]), moved, **more)
 
 
 def build_absorbed(params: Params, device: str) -> Step:
@@ -65,19 +67,21 @@ def build_absorbed(params: Params, device: str) -> Step:
 
         return run
 
-    return _step(params, device, given, make)
+    return _step(params, device, given, make, slack=attention.ROUNDED)
 
 
 def build_fused(params: Params, device: str) -> Step:
     """One pass in Triton, on sm_90 in its lower level Gluon."""
     from moeprof.workloads._attention_split import chosen
-    from moeprof.workloads._mla_split import latent, latent_ways
+    from moeprof.workloads._mla_split import described, latent, latent_ways
 
     given = latents(params, device)
     q, c, lengths, out = given
     key = ["mla", *q.shape, *c.shape, str(lengths.tolist()), params["dtype"]]
     way = chosen(key, latent_ways(q, out), lambda way: latent(way, q, c, lengths, out, scale(params))[0])
-    return _step(params, device, given, lambda c: captured(latent(way, q, c, lengths, out, scale(params))[0]))
+    return _step(
+        params, device, given, lambda c: captured(latent(way, q, c, lengths, out, scale(params))[0]), facts=lambda: described(way)
+    )  # fmt: skip
 
 
 def reference(params: Params, given: tuple[Any, ...], factor: float, skip_last: int = 0) -> Any:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from moeprof import tools
-from moeprof.capture.plan import ROUND_SECONDS, Request, Target, serve
+from moeprof import nvml
+from moeprof.capture import host
+from moeprof.capture.plan import Request, Target, serve
 from moeprof.capture.processes import Server
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
+from moeprof.capture.timing import Timing, Workers
 from moeprof.codec import decode
 from moeprof.errors import MoeprofError, ToolError, WorkloadError
-from moeprof.manifest import Gpu, Round
+from moeprof.manifest import Gpu
 from moeprof.notes import note
 from moeprof.workload import Proof
+
+ROOM_SHARE = 0.8  # of the memory that is left: what a twin of the baseline in a process of its own may take
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Clean:
     progress: Progress
     problems: list[MoeprofError]
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
+    uuid: str | None = None  # of the GPU that the workers use
+    twin: Server | None = None
 
     def run(self, targets: dict[str, Target]) -> dict[str, Target]:
         """Prove and time the targets; those that may be profiled, with resolved parameters."""
@@ -33,16 +39,23 @@ class Clean:
         try:
             self.progress.phase("prove", len(targets))
             for name, target in targets.items():  # all start before any is waited for: imports take seconds
-                servers[name] = Server(name, serve(target), self.store.log(name, "clean"), self.request.timeout_s)
+                servers[name] = self._start(name, target, "clean")
+            baseline = self.store.manifest.baseline
+            if baseline in targets:
+                self.twin = self._start(f"{baseline} (twin)", targets[baseline], "twin")
             self._greet(servers, targets)
             params = self._prepare(servers)
             self._prove(servers, params)
             self.bytes_each = self._memory() // max(len(servers), 1)
-            self._rounds(servers)
+            self._build_twin(servers, params)
+            self._time(servers)
             return {n: Target(t.workload, t.variant, t.device, params) for n, t in targets.items() if n in servers}
         finally:
-            for server in servers.values():
+            for server in [*servers.values(), *([self.twin] if self.twin is not None else [])]:
                 server.close()
+
+    def _start(self, name: str, target: Target, kind: str) -> Server:
+        return Server(name, serve(target), self.store.log(target.variant, kind), self.request.timeout_s)
 
     def _fail(self, servers: dict[str, Server], name: str, error: MoeprofError) -> None:
         servers.pop(name).close()
@@ -60,6 +73,7 @@ class Clean:
             if targets[name].device == "cuda" and not hello["machine"]["cuda"]:
                 raise ToolError("torch sees no GPU here", "install a CUDA build of torch, or give --device cpu")
             self._versions(hello["versions"])
+            self.uuid = self.uuid or hello["gpu_uuid"]
             if hello["skip"]:
                 servers.pop(name).close()
                 self.store.record(name, status="skipped", reason=hello["skip"])
@@ -112,25 +126,45 @@ class Clean:
             else:
                 self._fail(servers, name, WorkloadError(f"{name} is wrong: {proof.reason}", "it is not timed"))
 
-    def _rounds(self, servers: dict[str, Server]) -> None:
-        """Rounds of all variants, the order rotated by one each time."""
-        self.progress.phase("time", self.request.rounds * len(servers))
-        for index in range(self.request.rounds):
-            names = list(servers)
-            turn = index % max(len(names), 1)
-            for position, name in enumerate(names[turn:] + names[:turn]):
-                try:
-                    times = servers[name].ask({"do": "round", "seconds": ROUND_SECONDS})["times_ns"]
-                except MoeprofError as error:
-                    self._fail(servers, name, error)
-                    continue
-                self._keep(name, Round(index, position, tuple(times), self._gpu()))
-                self.progress.step(f"round {index + 1}: {name}")
+    def _build_twin(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+        """The baseline once more in a process of its own, where memory allows: two processes of one program differ (where
+        memory lies, what was chosen by timing), and only a second one shows by how much. Else it shares the baseline's."""
+        baseline, twin, why = self.store.manifest.baseline, self.twin, ""
+        if twin is None or baseline not in servers:
+            why = "the baseline does not run here"
+        elif not self._room(servers[baseline]):
+            why = "memory would not hold another process"
+        else:
+            try:
+                twin.hear()  # its first line: as the baseline's
+                twin.ask({"do": "build", "params": params})
+            except MoeprofError as error:
+                why = error.message
+        if why and twin is not None:
+            twin.close()
+            self.twin = None
+        if baseline in servers:
+            self.store.record(baseline, twin_process=not why)
+            self.store.note(*([note("twin-shared", why=why)] if why else []))
+
+    def _room(self, baseline: Server) -> bool:
+        """Whether memory holds one more process like the baseline's."""
+        if self.store.manifest.device == "cpu":
+            return host.has_room(baseline.process.pid, ROOM_SHARE)
+        now = self._gpu()
+        if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
+            return False
+        return self.bytes_each < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
+
+    def _time(self, servers: dict[str, Server]) -> None:
+        """Rounds of all variants."""
+
+        def failed(name: str, error: MoeprofError) -> None:
+            self._fail(servers, name, error)
+
+        Timing(self.request, self.store, self.progress, Workers(servers, self.twin, self.uuid), failed).run()
         for name in servers:
             self.store.record(name, status="ok")
-
-    def _keep(self, name: str, done: Round) -> None:
-        self.store.record(name, rounds=(*self.store.variant(name).rounds, done))
 
     def _memory(self) -> int:
         """Bytes of GPU memory that the workers took."""
@@ -140,5 +174,4 @@ class Clean:
         return max((now.memory_used_bytes or 0) - (before.memory_used_bytes or 0), 0)
 
     def _gpu(self) -> Gpu | None:
-        found = tools.gpus() if self.store.manifest.device == "cuda" else ()
-        return found[0] if found else None
+        return nvml.gpu(self.uuid) if self.store.manifest.device == "cuda" else None

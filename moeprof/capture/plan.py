@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from moeprof import region
 from moeprof.errors import ToolError
+from moeprof.metrics import flops
+from moeprof.roofline import PEAKS
 from moeprof.stalls import METRICS as STALL_METRICS
 from moeprof.tools import Tool, export_command
 from moeprof.workload import DEFAULT_COUNTED
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
+BUDGET_S = (
+    40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
+)
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
 # Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
@@ -39,6 +45,13 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 
 
+def roofline_metrics(known: Iterable[str]) -> tuple[str, ...]:
+    """Counters of FLOPs and peaks among the base names that ncu knows on a chip: names differ by chip, and ncu refuses a
+    run with one that it does not know."""
+    names = frozenset(known)
+    return (*flops.wanted(names), *(metric for metric in PEAKS if metric.partition(".")[0] in names))
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked for. ``workload`` is a name or path, or None where ``program`` holds a command line."""
@@ -50,9 +63,11 @@ class Request:
     overrides: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     tools: tuple[str, ...] | None = None
-    rounds: int = 8
+    rounds: int | None = None  # None: until the verdicts are clear or the budget is spent
+    budget_s: float | None = None  # of clean timing; None: BUDGET_S
     iterations: int = 8
     stalls: bool = False  # count too why warps wait
+    roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that ncu knows on this chip
     ncu_kernels: int | None = None  # None: as many as the workload says
     nsys: Path | None = None
     ncu: Path | None = None
@@ -171,6 +186,12 @@ def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
 def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
     return (
         str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*METRICS, *(STALL_METRICS if request.stalls else ())]),
+        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*METRICS, *request.roofline, *(STALL_METRICS if request.stalls else ())]),
         "--log-file", str(out),
     )  # fmt: skip
+
+
+def without_roofline(request: Request, command: Command) -> Command:
+    """The same counting without the counters that only the roofline needs."""
+    more = "," + ",".join(request.roofline)
+    return replace(command, argv=tuple(word.replace(more, "") for word in command.argv))

@@ -103,12 +103,13 @@ def last_line(log: Path) -> str:
         else []
     )
     for line in reversed([line for line in lines if line]):
-        reason = _reason(line)
+        reason = reason_of(line)
         return reason[0] if reason else line[:200]
     return "nothing"
 
 
-def _reason(line: str) -> tuple[str, str, int] | None:
+def reason_of(line: str) -> tuple[str, str, int] | None:
+    """What a line of the worker's own JSON says of its failure: message, hint, exit code; None for any other line."""
     try:
         said = json.loads(line)
     except ValueError:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moeprof.capture import plan, redact, validate
 from moeprof.capture.plan import Command, Request, Target
-from moeprof.capture.processes import Child, end, how_it_ended, run
+from moeprof.capture.processes import Child, end, how_it_ended, last_line, run
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
@@ -187,6 +187,11 @@ class Profile:
         """Validate, redact and keep ncu's table."""
         source = command.produces
         assert source is not None
+        why = validate.refused_metric(source, said) if self.request.roofline else ""
+        if why:
+            self.store.note(note("no-flops", version=self.store.manifest.environment.ncu, why=why))
+            command, log = plan.without_roofline(self.request, command), self.store.log(name, "ncu")
+            status, said = run(command, log), last_line(log)
         counted = validate.counters(source, status, said)
         kept = self.store.partial(f"{name}/counters.csv")
         redact.ncu_csv(source, kept)

@@ -156,6 +156,18 @@ def ncu_csv(source: Path, target: Path) -> None:
         csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
 
 
+def ncu_source(source: Path, target: Path) -> None:
+    """Copy a source page with each file's name without its folders; the tool's own lines go."""
+    with (
+        source.open(encoding="utf-8", errors="replace", newline="") as given,
+        target.open("w", encoding="utf-8", newline="") as made,
+    ):
+        writer = csv.writer(made, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        for row in csv.reader(line for line in given if not line.startswith("==") and line.strip()):
+            is_path = len(row) > 1 and row[0] == "File Path"
+            writer.writerow([row[0], row[1].rpartition("/")[2], *row[2:]] if is_path else row)
+
+
 def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
     with opened(source) as file:

@@ -41,7 +41,7 @@ def capture(request: Request, progress: Progress) -> Result:
     """
     found = setup(request)
     workload = load(request.workload) if request.workload is not None else None
-    request = _counting(request, workload)
+    request = _counting(request, workload, found)
     store = Store(
         choose(describe.name(request, workload), request.output, request.force),
         describe.manifest(request, found, workload),
@@ -60,8 +60,9 @@ def capture(request: Request, progress: Progress) -> Result:
     return _result(store, problems)
 
 
-def _counting(request: Request, workload: Workload | None) -> Request:
+def _counting(request: Request, workload: Workload | None, found: Setup) -> Request:
     """As many kernels for ncu as the user says, else as the workload says; its stalls where the workload asks."""
+    request = replace(request, roofline=found.roofline)
     if workload is None:
         return request
     return replace(request, ncu_kernels=request.ncu_kernels or workload.counted, stalls=workload.stalls)
@@ -171,16 +172,20 @@ def dry_run(request: Request) -> str:
     found = setup(request)
     folder = choose(PROGRAM, request.output, True)
     if request.workload is None:
+        request = _counting(request, None, found)
         profile = Profile(request, Store(folder, describe.manifest(request, found, None)), Silent(), [])
         return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
     workload = load(request.workload)
-    name, request = request.workload, _counting(request, workload)
+    name, request = request.workload, _counting(request, workload, found)
     store = Store(folder, describe.manifest(request, found, workload))
     profile = Profile(request, store, Silent(), [])
     lines = []
     for record in store.manifest.variants:
         target = Target(name, record.name, found.device, store.manifest.params)
-        lines.append(str(plan.Command(plan.serve(target), None, request.timeout_s)))
+        command = str(plan.Command(plan.serve(target), None, request.timeout_s))
+        lines += [command] * (
+            1 + (record.name == store.manifest.baseline)
+        )  # the baseline's twin has a process of its own
         jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
         lines += [str(job.command) for job in jobs]
     return "\n".join(lines)

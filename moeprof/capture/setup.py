@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from moeprof import tools
-from moeprof.capture import plan
+from moeprof.capture import known, plan
 from moeprof.capture.plan import Request
 from moeprof.errors import ToolError, UsageError
 from moeprof.notes import Note, note
@@ -23,6 +23,7 @@ class Setup:
     nsys: Tool | None = None
     torch: bool = False
     ncu: Tool | None = None
+    roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that this ncu knows on this chip
 
     @property
     def traces(self) -> bool:
@@ -37,6 +38,8 @@ def setup(request: Request) -> Setup:
         UsageError: the tools named do not fit together.
         ToolError: a tool that was asked for, the GPU or torch is missing.
     """
+    if request.rounds and request.budget_s:
+        raise UsageError("--rounds and --budget exclude each other", "a number of rounds is run whatever time it takes")
     wanted = request.tools
     unknown = [t for t in wanted or () if t not in plan.KNOWN_TOOLS]
     if unknown or (wanted and "none" in wanted and len(wanted) > 1) or (wanted and {"nsys", "torch"} <= set(wanted)):
@@ -58,7 +61,8 @@ def setup(request: Request) -> Setup:
         return _cpu_setup(request)
     nsys, torch, trace_notes = _tracer(request)
     ncu, count_notes = _counter(request)
-    return Setup(device, trace_notes + count_notes, nsys, torch, ncu)
+    metrics, metric_notes = ((), ()) if ncu is None else known.roofline_metrics(ncu)
+    return Setup(device, trace_notes + count_notes + metric_notes, nsys, torch, ncu, metrics)
 
 
 def _cpu_setup(request: Request) -> Setup:

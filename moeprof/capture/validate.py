@@ -61,6 +61,13 @@ def trace(path: Path, iterations: int | None) -> Trace:
     return found
 
 
+def refused_metric(path: Path, said: str) -> str:
+    """What ncu says of a metric that it does not know, which ends its whole run; "" where it refused none."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lines = [line for line in (*text.splitlines(), said) if "==ERROR==" in line and "metric" in line.lower()]
+    return lines[0].replace("==ERROR==", "").strip()[:200] if lines else ""
+
+
 def counters(path: Path, status: int, said: str) -> int:
     """The number of kernels that ncu counted.
 

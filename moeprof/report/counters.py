@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from moeprof import wording
+from moeprof.counterdiff import Counter, CounterDiff
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.stalls import STATES, Stalls, steps
@@ -35,6 +37,38 @@ DETAILS = {  # the details page's names of the same
     "Registers Per Thread": "launch__registers_per_thread",
 }
 SHOWN_COUNTERS |= {detail: SHOWN_COUNTERS[metric] for detail, metric in DETAILS.items()}
+
+
+def contrasted(found: CounterDiff) -> Table:
+    """The counters of both sides, the row that changed most marked."""
+    marked = None if found.moved is None else found.most
+    rows = [
+        (f"{row.label}, {row.scope}", _amount(row, row.before), _amount(row, row.after), _change(row) + (" ◂ most" if i == marked else ""))
+        for i, row in enumerate(found.counters)
+    ]  # fmt: skip
+    caption = f"Counted: {found.coverage[0]} of {found.before}, {found.coverage[1]} of {found.after}; the longest are {' and '.join(dict.fromkeys(fmt.short_kernel(n) for n in found.longest))}"
+    return Table(caption, ("counter", found.before, found.after, "change"), tuple(rows), marked=marked)
+
+
+def title(found: CounterDiff) -> str:
+    """Names the row that changed most."""
+    row = found.moved
+    if row is None:
+        return f"Counters of {found.before} and {found.after}: much alike"
+    return f"Counters: {row.label} of the {row.scope} goes from {_amount(row, row.before)} to {_amount(row, row.after)}"
+
+
+def _amount(row: Counter, value: float | None) -> str:
+    return fmt.DASH if value is None else wording.amount(row.kind, value)
+
+
+def _change(row: Counter) -> str:
+    """A share's change in points, any other in percent of what it was."""
+    if row.before is None or row.after is None:
+        return fmt.DASH
+    if row.kind == "share":
+        return f"{100 * (row.after - row.before):+.1f} points".replace("-", "−")
+    return fmt.DASH if not row.before else f"{100 * (row.after / row.before - 1):+.1f} %".replace("-", "−")
 
 
 def counters(study: Study) -> tuple[Table, ...]:

@@ -1,4 +1,4 @@
-"""Diff -> plotly figures: waterfall, ledgers, overlap and link, launches, times. Axes in ms; theme is the page's."""
+"""Diff -> plotly figures: waterfall, ledgers, overlap and link, launches. Axes in ms; theme is the page's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moeprof.diff import Diff
+from moeprof.metrics.analysis import Window
 from moeprof.metrics.waterfall import Bar
 from moeprof.report import format as fmt
 from moeprof.report.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
 from moeprof.rows import Row
-from moeprof.study import Study
 
 BAR_HEIGHT = 44  # pixels a horizontal bar
 
@@ -38,7 +38,7 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
     texts = [fmt.ms(before[1]), *(fmt.signed_ms(b.delta_ns) for b in bars), fmt.ms(after[1])]
     figure = go.Figure(
         go.Bar(
-            x=labels, y=_ms(heights), base=_ms([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
+            x=labels, y=milliseconds(heights), base=milliseconds([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
             hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
         )
     )  # fmt: skip
@@ -48,20 +48,23 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
 
 def ledgers(diff: Diff) -> go.Figure | None:
     """One stacked bar a variant: every nanosecond of its iteration under one owner."""
-    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None][::-1]
-    if not rows:
-        return None
-    figure = go.Figure()
+    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None]
+    return stacked([(r.name, r, 1) for r in rows]) if rows else None
+
+
+def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
+    """Ledgers as bars, the first on top: a name, what has a ledger with its idle split, and how many iterations that is."""
+    names, figure = [name for name, _, _ in bars][::-1], go.Figure()
     for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
         for label, key, colour in keys:
-            values = [getattr(getattr(r, part), key) for r in rows]
+            values = [getattr(getattr(found, part), key) / each for _, found, each in bars][::-1]
             if any(values):
                 figure.add_bar(
-                    y=[r.name for r in rows], x=_ms(values), orientation="h", name=label, marker_color=colour,
+                    y=names, x=milliseconds(values), orientation="h", name=label, marker_color=colour,
                     hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
                 )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(rows), **_legend()
+        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
     )
     return figure
 
@@ -76,16 +79,16 @@ def overlap(diff: Diff) -> go.Figure | None:
     names = [r.name for r in rows]
     figure = go.Figure()
     figure.add_bar(
-        y=names, x=_ms(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
+        y=names, x=milliseconds(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
         text=[fmt.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
         hovertemplate="%{y}: %{x:.3f} ms hidden<extra></extra>",
     )  # fmt: skip
     figure.add_bar(
-        y=names, x=_ms(exposed), orientation="h", name="exposed copy", marker_color=COLOURS["copy"],
+        y=names, x=milliseconds(exposed), orientation="h", name="exposed copy", marker_color=COLOURS["copy"],
         hovertemplate="%{y}: %{x:.3f} ms exposed<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **_legend()
+        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
     )
     return figure
 
@@ -140,7 +143,7 @@ def series(name: str, found: dict[str, tuple[float, ...]]) -> go.Figure:
         annotation_text=f"mean {mean:,.1f}",
         annotation_position="top right",
     )
-    figure.update_layout(xaxis_title="rank", yaxis_title=name, barmode="group", height=300, **_legend())
+    figure.update_layout(xaxis_title="rank", yaxis_title=name, barmode="group", height=300, **legend())
     return figure
 
 
@@ -201,53 +204,30 @@ def launches(diff: Diff) -> go.Figure | None:
         values = [sum(c.total_ns for c in r.launch.calls if c.kind == kind) for r in rows if r.launch]
         if any(values):
             figure.add_bar(
-                y=[r.name for r in rows], x=_ms(values), orientation="h", name=label, marker_color=colour,
+                y=[r.name for r in rows], x=milliseconds(values), orientation="h", name=label, marker_color=colour,
                 hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
             )  # fmt: skip
     work = [r.traced_ns - r.ledger.idle_ns for r in rows if r.traced_ns is not None and r.ledger is not None]
     figure.add_scatter(
-        y=[r.name for r in rows], x=_ms(work), mode="markers", name="GPU work", marker={"symbol": "line-ns-open", "size": 26, "line": {"width": 3}, "color": SLOWER},
+        y=[r.name for r in rows], x=milliseconds(work), mode="markers", name="GPU work", marker={"symbol": "line-ns-open", "size": 26, "line": {"width": 3}, "color": SLOWER},
         hovertemplate="%{y}: %{x:.3f} ms of GPU work<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
         barmode="stack",
         xaxis_title="ms of host time in CUDA calls an iteration",
         height=150 + BAR_HEIGHT * len(rows),
-        **_legend(),
+        **legend(),
     )
     return figure
 
 
-def times(study: Study) -> go.Figure | None:
-    """Every clean sample, round by round: the raw material of the verdict."""
-    rows = [v for v in study.variants if v.record.rounds]
-    if not rows:
-        return None
-    figure = go.Figure()
-    shades = (TOTAL, COLOURS["copy"], COLOURS["compute"], COLOURS["communication"], COLOURS["memset"])
-    for index, variant in enumerate(rows):
-        x = np.concatenate([np.full(len(r.times_ns), r.index + 1) for r in variant.record.rounds])
-        jitter = (np.arange(len(x)) % 7 - 3) * 0.03 + (index - (len(rows) - 1) / 2) * 0.24
-        figure.add_scatter(
-            x=np.round(x + jitter, 4), y=_ms(variant.record.times_ns), mode="markers", name=variant.record.name,
-            marker={"size": 5, "opacity": 0.65, "color": shades[index % len(shades)]}, hovertemplate="round %{x:.0f}: %{y:.3f} ms<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
-    figure.update_layout(
-        xaxis_title="round",
-        yaxis_title="ms an iteration, no profiler",
-        yaxis_rangemode="tozero",
-        height=320,
-        **_legend(),
-    )
-    figure.update_xaxes(dtick=1)
-    return figure
-
-
-def _ms(values: Any) -> Any:
+def milliseconds(values: Any) -> Any:
+    """Nanoseconds as milliseconds, to the nanosecond."""
     return np.round(np.asarray(values, dtype=np.float64) / 1e6, 6)
 
 
-def _legend() -> dict[str, Any]:
+def legend() -> dict[str, Any]:
+    """Where a figure has its legend."""
     return {"legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"}}
 
 

@@ -54,12 +54,7 @@ def between(interval: Interval | None, scale: float = 1.0, digits: int = 3) -> s
 
 def size(count: float | None) -> str:
     """Bytes in the decimal unit that fits: 939.5 MB."""
-    if count is None:
-        return DASH
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= factor:
-            return f"{count / factor:,.1f} {unit}"
-    return f"{count:,.0f} B"
+    return DASH if count is None else wording.size(count)
 
 
 def short_kernel(name: str, limit: int = 48) -> str:

@@ -2,8 +2,10 @@
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("clean time", "Time of an iteration with no profiler attached, between CUDA events. It alone makes the verdict."),
-    ("verdict", "FASTER or SLOWER when the whole 95 % interval of the ratio of medians lies beyond the machine's own noise, SAME when it lies within it, UNCLEAR otherwise."),
-    ("A against A", "How far the ratio of two halves of one variant's own rounds strays from 1: the noise of this machine."),
+    ("verdict", "FASTER or SLOWER when the whole interval of a typical round's speed-up lies beyond A against A, SAME when it lies within it (1 % at least, 3 % at most), UNCLEAR otherwise."),
+    ("a typical round", "How many times as fast the variant is in a round, next to the baseline of the same round: the median over all averages of two rounds (Hodges and Lehmann). It decides; what moves a whole round cancels."),
+    ("A against A", "How far the baseline may be from itself, by twins: it is timed twice in every round, in two processes; by halves, in older captures: two halves of one variant's rounds."),
+    ("disturbed round", "One in which the GPU was held back by heat or brake, its clock fell, or another process used it. It is repeated, kept, and does not count."),
     ("time ledger", "Every nanosecond of an iteration has one owner: compute, else communication, else copy, migration, memset; what is left is idle."),
     ("exposed copy", "Copy time during which no kernel runs. Only this part costs time."),
     ("idle: launch", "The GPU waits while the host is inside the very call that launches the next operation."),

@@ -15,7 +15,8 @@ from plotly.offline import get_plotlyjs
 
 import moeprof
 from moeprof.diff import Diff, contrast
-from moeprof.report import figures, tables, worktables
+from moeprof.report import counters as counted
+from moeprof.report import figures, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters, stalled
 from moeprof.report.glossary import GLOSSARY
@@ -50,7 +51,15 @@ def render_single(study: Study) -> str:
 
 def render_pair(before: Study, after: Study, diff: Diff) -> str:
     """The page that contrasts two captures."""
-    sections = [_waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, after), _launches(diff)]
+    sections = [
+        _waterfall(diff),
+        _ledgers(diff),
+        _overlap(diff),
+        _link(diff, after),
+        _launches(diff),
+        _roofline(diff),
+        _contrasted(diff),
+    ]
     lines = [_timeline(before, "A: "), _timeline(after, "B: ")]
     return _page(diff, (before, after), [s for s in (*sections, *lines) if s is not None])
 
@@ -58,7 +67,7 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
         _work(diff), *_series(diff), _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
-        _times(study), _stalls(study), _counters(study),
+        _times(study), _roofline(diff), _contrasted(diff), _stalls(study), _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
 
@@ -158,9 +167,34 @@ def _timeline(study: Study, prefix: str = "") -> Section | None:
 
 
 def _times(study: Study) -> Section | None:
-    figure = figures.times(study)
-    note = "No profiler attached. Rounds interleave the variants and rotate their order; the verdict resamples rounds."
-    return None if figure is None else section("times", "Every clean sample", note, figure, (tables.times(study),))
+    figure = timed.samples(study)
+    note = "No profiler attached. Rounds interleave the variants and the baseline's twin in shuffled orders; the verdict counts rounds. A cross is a sample of a round that does not count."
+    return None if figure is None else section("times", timed.title(study), note, figure, (timed.times(study),))
+
+
+def _roofline(diff: Diff) -> Section | None:
+    found = diff.roofline
+    if not found.points and not found.missing:
+        return None
+    if not found.points:
+        note = "A point needs the FLOPs, the DRAM bytes and the duration of a kernel, all by Nsight Compute."
+        return section("roofline", roofline.title(found, diff.optimized), note, None, (roofline.missing(found),))
+    note = (
+        "Both axes by hardware counters: FLOPs by pipe over DRAM bytes, and over ncu's own duration, for which it runs one kernel at a time on flushed "
+        "caches; ‘declared’ FLOPs are the variant's own count. Circles are a variant's longest kernels, diamonds whole iterations; arrows lead from the "
+        "baseline to the optimized variant. Lines are ceilings measured in this capture, or peaks by ncu where it says so."
+    )
+    figure = roofline.figure(found, diff.baseline, diff.optimized)
+    shown = (roofline.table(found), roofline.roofs(found), roofline.missing(found))
+    return section("roofline", roofline.title(found, diff.optimized), note, figure, shown)
+
+
+def _contrasted(diff: Diff) -> Section | None:
+    found = diff.counted
+    if found is None:
+        return None
+    note = "From Nsight Compute. Means are weighted by the kernels' durations; bytes stand only where every kernel of the iteration was counted on both sides."
+    return section("counted", counted.title(found), note, None, (counted.contrasted(found),))
 
 
 def _counters(study: Study) -> Section | None:
@@ -199,6 +233,7 @@ def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> st
         diff=diff,
         word=optimized.verdict.word if optimized and optimized.verdict else "",
         variants=tables.variants(diff),
+        verdicts=timed.verdicts(diff),
         limit=worktables.limit(diff) or tables.limit(diff),
         sections=sections,
         environments=[

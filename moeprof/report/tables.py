@@ -22,12 +22,14 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``."""
+    """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``; ``marked`` is
+    the row to look at first."""
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     plain: bool = False
+    marked: int | None = None
 
 
 def variants(diff: Diff) -> Table:
@@ -208,30 +210,6 @@ def kernels(study: Study) -> tuple[Table, ...]:
                 )
             )
     return tuple(found)
-
-
-def times(study: Study) -> Table:
-    """Rounds of clean timing."""
-    rows = []
-    for variant in study.variants:
-        for r in variant.record.rounds:
-            middle = sorted(r.times_ns)[len(r.times_ns) // 2]
-            clock = f"{r.gpu.sm_clock_mhz} MHz" if r.gpu and r.gpu.sm_clock_mhz else fmt.DASH
-            held = ", ".join(r.gpu.throttle_reasons) if r.gpu and r.gpu.throttle_reasons else fmt.DASH
-            rows.append(
-                (
-                    variant.record.name,
-                    str(r.index + 1),
-                    str(r.position + 1),
-                    str(len(r.times_ns)),
-                    fmt.ms(middle),
-                    clock,
-                    held,
-                )
-            )
-    return Table(
-        "Rounds", ("variant", "round", "turn", "samples", "median", "SM clock after", "held back by"), tuple(rows)
-    )
 
 
 def environment(study: Study) -> Table:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from moeprof.diff import Diff
 from moeprof.metrics.analysis import Analysis
-from moeprof.report import counters, tables, worktables
+from moeprof.report import counters, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 
@@ -68,20 +68,39 @@ def diff_text(diff: Diff) -> str:
         parts.append(Text.assemble((row.verdict.word, STYLES[row.verdict.word]), "  ", diff.sentence))
     else:
         parts.append(Text(diff.sentence))
-    shown = [_without_proof(tables.variants(diff)), *_work(diff)] + ([tables.waterfall(diff)] if diff.waterfall else [])
+    where = [tables.waterfall(diff)] if diff.waterfall else _ledger(diff)
+    shown = [_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff), *where, *_counted(diff)]
     parts += [rich_table(t) for t in shown]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
+    parts += [Text(), Text("In words", style="italic"), Text(" ".join(diff.closing))] if diff.closing else []
     return rendered(Group(*parts))
+
+
+def _ledger(diff: Diff) -> list[Table]:
+    """The ledgers of all variants, where there are any."""
+    return [tables.ledger(diff)] if any(r.ledger for r in diff.rows) else []
+
+
+def _counted(diff: Diff) -> list[Table]:
+    """Points of the roofline and counters of both sides, where there are any."""
+    found = [roofline.table(diff.roofline)] if diff.roofline.points else []
+    return found + ([counters.contrasted(diff.counted)] if diff.counted is not None else [])
 
 
 def study_text(diff: Diff) -> str:
     """One capture without the contrast."""
-    parts: list[RenderableType] = [rich_table(t) for t in (_without_proof(tables.variants(diff)), *_work(diff))]
-    if any(r.ledger for r in diff.rows):
-        parts.append(rich_table(tables.ledger(diff)))
+    parts: list[RenderableType] = [
+        rich_table(t) for t in (_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff))
+    ]
+    parts += [rich_table(t) for t in _ledger(diff)]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     return rendered(Group(*parts))
+
+
+def _verdicts(diff: Diff) -> list[Table]:
+    found = timed.verdicts(diff)
+    return [found] if found.rows else []
 
 
 def _work(diff: Diff) -> list[Table]:
@@ -204,8 +223,8 @@ def rich_table(table: Table) -> RichTable:
     )
     for index, name in enumerate(table.header):
         shown.add_column(name, justify="left" if index == 0 or table.plain else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text(cell) for cell in row))
+    for number, row in enumerate(table.rows):
+        shown.add_row(*(Text(cell) for cell in row), style="bold" if number == table.marked else None)
     return shown
 
 

@@ -4,6 +4,6 @@
 """
 
 from moeprof.trace.reading import read
-from moeprof.trace.tables import Device, Origin, Trace
+from moeprof.trace.tables import Device, Trace
 
-__all__ = ["Device", "Origin", "Trace", "read"]
+__all__ = ["Device", "Trace", "read"]

@@ -18,9 +18,8 @@ import pandas as pd
 
 from moeprof.errors import TraceError
 from moeprof.notes import note
-from moeprof.trace import classify, messages
+from moeprof.trace import classify
 from moeprof.trace.classify import Classes
-from moeprof.trace.origin import of_document
 from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -43,12 +42,7 @@ def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
     Raises:
         TraceError: it is not JSON, or has no list of events.
     """
-    document = _load(path)
-    listed = document["traceEvents"]
-    events = [
-        _timed(path, i, e) for i, e in enumerate(listed) if isinstance(e, dict) and e.get("ph") == "X" and "ts" in e
-    ]
-    zero = min((e["start"] for e in events), default=0)
+    document, events, zero = _events(path)
     calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
     gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
     ops = (
@@ -67,9 +61,25 @@ def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
         devices=_devices(document) if gpu else (Device(0, "CPU"),),
         notes=() if gpu else (note("cpu-operators"),),
         classes=classes,
-        messages=messages.of_events(gpu, zero),
-        origin=of_document(document, zero),
     )
+
+
+def operators(path: Path) -> pd.DataFrame:
+    """The outermost CPU operators of the trace at ``path``, also where there is GPU activity: start_ns, end_ns, tid, name,
+    by thread and start; times as ``read_kineto`` gives them. Raises as it does."""
+    _, events, zero = _events(path)
+    return _outermost([e for e in events if e.get("cat") == "cpu_op"], zero)
+
+
+def _events(path: Path) -> tuple[dict[str, Any], list[Event], int]:
+    """The document, its events that have a duration, and the time that all others count from."""
+    document = _load(path)
+    events = [
+        _timed(path, i, e)
+        for i, e in enumerate(document["traceEvents"])
+        if isinstance(e, dict) and e.get("ph") == "X" and "ts" in e
+    ]
+    return document, events, min((e["start"] for e in events), default=0)
 
 
 def opened(path: Path) -> Any:
@@ -237,13 +247,7 @@ def _joined(ops: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
 
 def _cpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
     """Operators that no other operator of their thread encloses; copies by their name, a stream a thread."""
-    frame = pd.DataFrame(
-        {**_times(events, zero), "name": [e["name"] for e in events], "tid": [_whole(e.get("tid")) for e in events]}
-    )
-    frame = frame.astype({"start_ns": "int64", "end_ns": "int64", "tid": "int64"})
-    frame = frame.sort_values(["tid", "start_ns", "end_ns"], ascending=[True, True, False], kind="stable")
-    ended_before = frame.groupby("tid")["end_ns"].cummax().groupby(frame["tid"]).shift(fill_value=-1)
-    top = frame[frame["start_ns"] >= ended_before]
+    top = _outermost(events, zero)
     copy = top["name"].isin(COPY_OPERATORS)
     columns = {
         "start_ns": top["start_ns"], "end_ns": top["end_ns"], "name": top["name"].where(~copy, "H2H"),
@@ -251,6 +255,17 @@ def _cpu_ops(events: list[Event], zero: int) -> pd.DataFrame:
         "direction": np.where(copy, "H2H", ""), "src_memory": np.where(copy, "host", ""), "dst_memory": np.where(copy, "host", ""),
     }  # fmt: skip
     return table(OPS, {name: list(values) for name, values in columns.items()})
+
+
+def _outermost(events: list[Event], zero: int) -> pd.DataFrame:
+    """The operators that no other one of their thread encloses."""
+    frame = pd.DataFrame(
+        {**_times(events, zero), "name": [e["name"] for e in events], "tid": [_whole(e.get("tid")) for e in events]}
+    )
+    frame = frame.astype({"start_ns": "int64", "end_ns": "int64", "tid": "int64"})
+    frame = frame.sort_values(["tid", "start_ns", "end_ns"], ascending=[True, True, False], kind="stable")
+    ended_before = frame.groupby("tid")["end_ns"].cummax().groupby(frame["tid"]).shift(fill_value=-1)
+    return frame[frame["start_ns"] >= ended_before]
 
 
 def _devices(document: dict[str, Any]) -> tuple[Device, ...]:

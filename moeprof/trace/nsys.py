@@ -20,7 +20,6 @@ from moeprof.trace import classify, nsysabout
 from moeprof.trace.classify import Classes
 from moeprof.trace.export import Export, Integers
 from moeprof.trace.nsysabout import TID_MASK
-from moeprof.trace.origin import of_export
 from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
@@ -100,7 +99,6 @@ class _Reader:
             streams=nsysabout.streams(self.export),
             overheads=self._overheads(),
             classes=self.classes,
-            origin=of_export(self.export),
         )
 
     def _overheads(self) -> pd.DataFrame:

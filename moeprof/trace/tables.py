@@ -60,26 +60,6 @@ COUNTERS: dict[str, str] = {
     "metric": "category", "unit": "category", "value": "float64",
 }  # fmt: skip
 
-# What the profiler says of a collective's message, one row an operation that it says it of (Kineto, newer torch).
-#   (device, stream, start_ns) name the operation; collective: "allreduce" and so on, as the framework calls it
-#   group: the process group's name and ranks; group_size; in_elements, out_elements; sequence: its number, or -1
-#   element_bytes: of the dtype, or -1 where it is not known
-MESSAGES: dict[str, str] = {
-    "start_ns": "int64", "end_ns": "int64", "device": "int32", "stream": "int32", "collective": "category", "group": "category",
-    "group_size": "int64", "in_elements": "int64", "out_elements": "int64", "element_bytes": "int64", "sequence": "int64",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a trace comes from, as far as its file tells: its rank of ``world_size``, ``told_by`` what; ``zero_utc_ns`` is
-    the moment of the trace's own zero in nanoseconds since 1970 by its host's clock."""
-
-    rank: int | None = None
-    world_size: int | None = None
-    told_by: str = ""
-    zero_utc_ns: int | None = None
-
 
 @dataclass(frozen=True)
 class Device:
@@ -111,8 +91,6 @@ class Trace:
     streams: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
     overheads: pd.DataFrame = field(default_factory=lambda: table(OVERHEADS, {}))
     classes: Classes = COMMUNICATION
-    messages: pd.DataFrame = field(default_factory=lambda: table(MESSAGES, {}))
-    origin: Origin = Origin()
 
 
 def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:

@@ -1,9 +1,15 @@
-"""Stands for NVML with one GPU."""
+"""Stands for NVML with one GPU. FAKE_NVML names a file of readings to come, one JSON object a line, taken by each reading of
+the processes in turn: {"reasons": bits, "clock": MHz, "others": count}; what a line does not say, and what comes after the
+last one, is ordinary."""
 
+import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_P2P_CAPS_INDEX_READ, NVML_P2P_STATUS_OK = 1, 2, 0, 0, 0
+ORDINARY = {"reasons": 0x4, "clock": 1980, "others": 0}
+_now = dict(ORDINARY)
 
 
 class NVMLError(Exception):
@@ -28,6 +34,25 @@ def nvmlDeviceGetHandleByIndex(index):
     return index
 
 
+def nvmlDeviceGetHandleByUUID(uuid):
+    if uuid != "GPU-aaaa-bbbb":
+        raise NVMLError("no such GPU")
+    _next()  # a phase is over: its state is read
+    return 0
+
+
+def _next():
+    script = os.environ.get("FAKE_NVML")
+    lines = Path(script).read_text().splitlines() if script else []
+    _now.update(ORDINARY | (json.loads(lines[0]) if lines else {}))
+    if lines:
+        Path(script).write_text("\n".join(lines[1:]))
+
+
+def nvmlDeviceGetIndex(handle):
+    return handle
+
+
 def nvmlSystemGetDriverVersion():
     return "999.1"
 
@@ -44,20 +69,35 @@ def nvmlDeviceGetPowerUsage(handle):
     return 123_000
 
 
+def nvmlDeviceGetEnforcedPowerLimit(handle):
+    return 700_000
+
+
+def nvmlDeviceGetEccMode(handle):
+    return [1, 1]
+
+
+def nvmlDeviceGetMigMode(handle):
+    raise NVMLError("not supported")
+
+
 def nvmlDeviceGetMemoryInfo(handle):
     return SimpleNamespace(total=80_000_000_000, used=int(os.environ.get("FAKE_USED", "0")))
 
 
 def nvmlDeviceGetCurrentClocksThrottleReasons(handle):
-    return 0x4
+    return _now["reasons"]
 
 
 def nvmlDeviceGetComputeRunningProcesses(handle):
-    return []
+    workers = [
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    return [SimpleNamespace(pid=pid) for pid in (*workers, *range(4_000_000, 4_000_000 + _now["others"]))]
 
 
 def nvmlDeviceGetClockInfo(handle, kind):
-    return 1980
+    return _now["clock"]
 
 
 def nvmlDeviceGetTemperature(handle, kind):

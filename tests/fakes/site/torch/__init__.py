@@ -22,6 +22,7 @@ cuda = SimpleNamespace(
     is_available=lambda: True,
     device_count=lambda: 1,
     get_device_capability=lambda index: (9, 0),
+    get_device_properties=lambda index: SimpleNamespace(uuid="aaaa-bbbb"),
     get_device_name=lambda index: "Fake GPU",
     can_device_access_peer=lambda a, b: False,
     synchronize=lambda: None,

@@ -1,0 +1,131 @@
+"""Which timed phases something disturbed, and what held in all of them alike. Pure. The rules and why: docs/verdict.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+
+from moeprof.manifest import Environment, Round
+from moeprof.notes import Note, note
+from moeprof.nvml import POWER_CAP
+
+MOST = (
+    0.5  # share of a variant's phases beyond which a state is a condition of the run, which repeating would not change
+)
+CLOCK_FELL = (
+    0.9  # of the median SM clock of the same variant's phases: below it something other than its own power held it
+)
+OTHERS_ROSE = 0.25  # of all cores, busy with other processes beyond the median of the run
+OTHERS_MOST = 0.5  # of all cores, busy with other processes in the median: a condition
+CLOCK, OTHER, CPU = "SM clock fell", "another process on the GPU", "other work on the CPU"
+
+Phases = Mapping[str, tuple[Round, ...]]  # by variant; the baseline's twin under a name of its own
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A state that held in most phases of a variant: not a disturbance, and to be known."""
+
+    name: str
+    state: str
+    count: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The phases with their marks, and the conditions of the run."""
+
+    phases: dict[str, tuple[Round, ...]]
+    conditions: tuple[Condition, ...]
+
+    @property
+    def used(self) -> int:
+        """How many rounds count."""
+        return len({r.index for rounds in self.phases.values() for r in rounds if r.used})
+
+    @property
+    def left_out(self) -> dict[int, tuple[str, ...]]:
+        """The rounds that do not count, and why."""
+        rounds = sorted((r for rounds in self.phases.values() for r in rounds if not r.used), key=lambda r: r.index)
+        return {
+            i: tuple(dict.fromkeys(reason for r in rounds if r.index == i for reason in r.disturbed))
+            for i in dict.fromkeys(r.index for r in rounds)
+        }
+
+
+def judge(phases: Phases, environment: Environment, device: str) -> Judged:
+    """Mark each phase. A round in which any phase was disturbed is left out for all: its pairs would not be alike."""
+    marked: dict[str, tuple[Round, ...]] = {}
+    conditions: list[Condition] = []
+    for name, rounds in phases.items():
+        marked[name], held = _variant(name, _Usual.of(rounds, environment.cpus if device == "cpu" else None), rounds)
+        conditions += held
+    bad = {r.index for rounds in marked.values() for r in rounds if r.disturbed}
+    return Judged(
+        {name: tuple(replace(r, used=r.index not in bad) for r in rounds) for name, rounds in marked.items()},
+        tuple(conditions),
+    )
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual in one variant's phases. ``cpus`` is None where work on the CPU is not watched (the GPU is timed)."""
+
+    clock_mhz: float | None
+    others_cores: float | None
+    cpus: int | None
+
+    @staticmethod
+    def of(rounds: tuple[Round, ...], cpus: int | None) -> _Usual:
+        clocks = [r.gpu.sm_clock_mhz for r in rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
+        others = [r.others_cores for r in rounds if r.others_cores is not None]
+        return _Usual(median(clocks) if clocks else None, median(others) if others else None, cpus)
+
+
+def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple[Round, ...], list[Condition]]:
+    """One variant's phases marked: what holds in most of them is its condition, what holds in some disturbed those."""
+    states = [_states(r, usual) for r in rounds]
+    counts = Counter(state for found in states for state in found)
+    lasting = [state for state, count in counts.items() if count > MOST * len(rounds)]
+    passing = counts.keys() - set(lasting) - {POWER_CAP}
+    marked = tuple(
+        replace(r, disturbed=tuple(s for s in found if s in passing)) for r, found in zip(rounds, states, strict=True)
+    )
+    conditions = [Condition(name, state, counts[state], len(rounds)) for state in lasting]
+    if usual.cpus and usual.others_cores is not None and usual.others_cores > OTHERS_MOST * usual.cpus:
+        conditions.append(Condition(name, CPU, len(rounds), len(rounds)))
+    return marked, conditions
+
+
+def _states(phase: Round, usual: _Usual) -> list[str]:
+    """What was out of the ordinary right after a phase."""
+    found: list[str] = []
+    if phase.gpu is not None:
+        found += phase.gpu.throttle_reasons
+        clock, capped = phase.gpu.sm_clock_mhz, POWER_CAP in phase.gpu.throttle_reasons
+        if usual.clock_mhz and clock and clock < CLOCK_FELL * usual.clock_mhz and not capped:
+            found.append(CLOCK)
+        if phase.gpu.other_processes:
+            found.append(OTHER)
+    others = phase.others_cores
+    if usual.cpus and others is not None and others > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
+        found.append(CPU)
+    return found
+
+
+def notes(judged: Judged, total: int) -> tuple[Note, ...]:
+    """What is to be said: rounds that were left out, and conditions by state."""
+    found: list[Note] = []
+    left = judged.left_out
+    if left:
+        counts = Counter(reason for reasons in left.values() for reason in reasons)
+        why = ", ".join(f"{reason} in {count}" for reason, count in counts.most_common())
+        found.append(note("rounds-left-out", count=len(left), total=total, used=judged.used, why=why))
+    for state in dict.fromkeys(c.state for c in judged.conditions):
+        held = [c for c in judged.conditions if c.state == state]
+        where = ", ".join(f"{c.name} {c.count} of {c.of}" for c in held)
+        found.append(note("power-capped" if state == POWER_CAP else "condition", state=state, where=where))
+    return tuple(found)

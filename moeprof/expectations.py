@@ -1,0 +1,101 @@
+"""Expectations of a number, and rules of a gate: the one grammar that sessions and gates share. Pure.
+
+An expectation is an operator, a number and what the number is of::
+
+    <0.5x    the value over what it was         <-20%    the change in per cent
+    >+0      the change in the metric's unit    >0.9     the value itself
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from moeprof.errors import UsageError
+
+Of = Literal["x", "%", "+", ""]
+NUMBER = r"([+-]?)(\d+(?:\.\d+)?)\s*(x|%)?"
+EXPECTATION = re.compile(rf"(<=|>=|<|>)\s*{NUMBER}")
+RULE = re.compile(r"(.+?)\s*((?:<=|>=|<|>)[^<>=]*)")
+GRAMMAR = (
+    "METRIC, one of < <= > >=, and a number: '3%' change, '1.05x' ratio, '+0' change in its unit, '0.9' the value itself; "
+    "such as 'step_time>3%', 'copy_overlap<0.9', 'launches>+0'"
+)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """``<0.5x``: less than half of what it was; ``<-20%``: fallen by more than a fifth; ``>+2``: grown by more than two;
+    ``>0.9``: the value itself."""
+
+    operator: str
+    number: float
+    unit: Of
+
+    @property
+    def same(self) -> float | None:
+        """The measured number where nothing changed; None where it is the value itself."""
+        return {"x": 1.0, "%": 0.0, "+": 0.0}.get(self.unit)
+
+    def measured(self, before: float | None, after: float) -> float | None:
+        """The number that is compared with the expected one; None where it rests on a value of before that is not there."""
+        if not self.unit:
+            return after
+        if before is None or (before == 0 and self.unit != "+"):
+            return None
+        if self.unit == "+":
+            return after - before
+        return after / before if self.unit == "x" else 100 * (after / before - 1)
+
+    def true_of(self, found: float) -> bool:
+        """Whether a measured number is as expected."""
+        return {
+            "<": found < self.number,
+            "<=": found <= self.number,
+            ">": found > self.number,
+            ">=": found >= self.number,
+        }[self.operator]
+
+    def holds(self, before: float | None, after: float | None) -> bool | None:
+        """Whether it holds; None where it cannot be told."""
+        found = None if after is None else self.measured(before, after)
+        return None if found is None else self.true_of(found)
+
+    def said(self, found: float | None) -> str:
+        """A measured number as the expectation's own kind: 0.5x, -20%, +3."""
+        if found is None:
+            return "–"
+        sign = "+" if self.unit in ("+", "%") else ""
+        digits = f"{sign},.0f" if abs(found) >= 1e4 else f"{sign}.4g"
+        return f"{found:{digits}}{self.unit.replace('+', '')}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A gate fails where the expectation of the metric holds."""
+
+    text: str
+    metric: str
+    fails: Expectation
+
+
+def expectation(text: str) -> Expectation:
+    """Parse an expectation; raises UsageError for what is none."""
+    found = EXPECTATION.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no expectation", "give for example '<0.5x', '<-20%', '>+2' or '>0.9'")
+    operator, sign, digits, unit = found.groups()
+    number = float(sign + digits) + 0.0  # no -0.0
+    return Expectation(operator, number, cast(Of, unit or ("+" if sign else "")))
+
+
+def rule(text: str) -> Rule:
+    """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for what is none."""
+    found = RULE.fullmatch(text.strip())
+    try:
+        if found is not None:
+            return Rule(text.strip(), found[1], expectation(found[2]))
+    except UsageError:
+        pass  # said below, with the whole rule
+    raise UsageError(f"{text!r} is no rule", GRAMMAR)

@@ -1,0 +1,140 @@
+"""A history for the terminal and as a page: values with intervals, levels, change points, and where captures are unlike."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import plotly.graph_objects as go
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from moeprof.expectations import Expectation
+from moeprof.history import Entry, History
+from moeprof.report import format as fmt
+from moeprof.report.html import filled, section
+from moeprof.report.style import COLOURS, FASTER, SLOWER, TOTAL
+from moeprof.report.tables import Table
+from moeprof.report.text import rendered, rich_table
+
+LESS_IS_WORSE = ("of_limit", "tflop_per_s", "gb_per_s", "copy_overlap")
+NOTE = (
+    "Each point is one capture, its bar the 95 % interval of its clean times, or all its traced iterations. A thick line is the level "
+    "(median) between changes; an upright line marks a change, found by E-divisive with a permutation test at 5 % (docs/check.md). At a "
+    "dotted line the captures are unlike: nothing is compared over it."
+)
+
+
+def number(value: float | None) -> str:
+    """Four digits that matter."""
+    return fmt.DASH if value is None else Expectation("<", 0, "").said(value)
+
+
+def said(entry: Entry, unit: str) -> str:
+    """The change with its size, or what breaks the history, or why there is no value."""
+    parts = [f"UNLIKE: {', '.join(str(n.evidence['what']) for n in entry.breaks)}"] if entry.breaks else []
+    if entry.change is not None:
+        found = entry.change
+        how = "exact" if found.p is None else f"p = {found.p:.3f}"
+        ratio = "" if not found.before else f" ({found.after / found.before - 1:+.1%})"
+        parts.append(f"CHANGE: {number(found.before)} to {number(found.after)} {unit}".strip() + f"{ratio}, {how}")
+    return "; ".join([*parts, *([entry.missing] if entry.missing else [])])
+
+
+def table(found: History) -> Table:
+    """All captures, one a row."""
+    rows = [
+        (
+            str(place), e.capture, e.created, e.git or fmt.DASH, e.gpu or fmt.DASH, number(e.value.value if e.value else None),
+            f"{number(e.value.low)} to {number(e.value.high)}" if e.value else fmt.DASH, e.verdict or fmt.DASH, said(e, found.unit),
+        )
+        for place, e in enumerate(found.entries, start=1)
+    ]  # fmt: skip
+    heading = f"{found.metric}, {found.unit}" if found.unit else found.metric
+    header = ("", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
+    return Table(f"{found.workload}/{found.variant}", header, tuple(rows), plain=True)
+
+
+def title(found: History) -> str:
+    """What the history shows, in a sentence."""
+    changes = [(place, e) for place, e in enumerate(found.entries, start=1) if e.change is not None]
+    breaks = sum(bool(e.breaks) for e in found.entries)
+    tail = f"; the captures are unlike at {breaks} place{'s' * (breaks > 1)}" if breaks else ""
+    count = f"{len(found.entries)} capture{'s' * (len(found.entries) != 1)}"
+    if not changes:
+        return f"{found.metric} of {found.variant}: no change found in {count}{tail}"
+    where = ", ".join(f"{place} ({e.capture})" for place, e in changes[:4]) + (" and more" if len(changes) > 4 else "")
+    return f"{found.metric} of {found.variant}: {len(changes)} change{'s' * (len(changes) > 1)} in {count}, at {where}{tail}"
+
+
+def text(found: History) -> str:
+    """For the terminal."""
+    parts: list[RenderableType] = [Text(title(found), style="bold"), rich_table(table(found))]
+    parts += [Text(note, style="yellow") for note in found.notes]
+    return rendered(Group(*parts))
+
+
+def figure(found: History) -> go.Figure | None:
+    """Points with intervals, the level of each segment, changes and breaks."""
+    points = [(x, e, e.value) for x, e in enumerate(found.entries, start=1) if e.value is not None]
+    if not points:
+        return None
+    drawn = go.Figure()
+    for segment in _segments(found):
+        level = median(value for _, value in segment)
+        ends = [segment[0][0] - 0.4, segment[-1][0] + 0.4]
+        drawn.add_scatter(x=ends, y=[level, level], mode="lines", line={"color": TOTAL, "width": 4}, opacity=0.45, showlegend=False, hoverinfo="skip")  # fmt: skip
+    drawn.add_scatter(
+        x=[x for x, _, _ in points], y=[v.value for _, _, v in points], mode="markers", marker={"size": 8, "color": COLOURS["compute"]}, showlegend=False,
+        error_y={"type": "data", "symmetric": False, "array": [v.high - v.value for _, _, v in points], "arrayminus": [v.value - v.low for _, _, v in points]},
+        text=[f"{e.capture}<br>{e.created}<br>git {e.git or fmt.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
+    )  # fmt: skip
+    for x, entry, _ in points:
+        _mark(drawn, x, entry, found.metric)
+    unit = f"{found.metric}, {found.unit}" if found.unit else found.metric
+    drawn.update_layout(xaxis_title="capture, in order", yaxis_title=unit, height=420, margin_t=60)
+    drawn.update_xaxes(
+        tickmode="array",
+        tickvals=[x for x, _, _ in points][:: max(1, len(points) // 20)],
+        range=[0.3, len(found.entries) + 0.7],
+    )
+    return drawn
+
+
+def _segments(found: History) -> list[list[tuple[int, float]]]:
+    """The captures with a value, cut at changes and breaks."""
+    segments: list[list[tuple[int, float]]] = []
+    for x, entry in enumerate(found.entries, start=1):
+        if entry.value is not None:
+            if not segments or entry.change is not None or entry.breaks:
+                segments.append([])
+            segments[-1].append((x, entry.value.value))
+    return segments
+
+
+def _mark(drawn: go.Figure, x: int, entry: Entry, metric: str) -> None:
+    """An upright line before a capture with which something changed."""
+    if entry.change is not None:
+        grown = entry.change.after > entry.change.before
+        colour = SLOWER if grown != (metric in LESS_IS_WORSE) else FASTER
+        ratio = f"{entry.change.after / entry.change.before - 1:+.1%}" if entry.change.before else f"{entry.change.after - entry.change.before:+g}"  # fmt: skip
+        drawn.add_vline(
+            x=x - 0.5,
+            line={"color": colour, "width": 2},
+            annotation={"text": ratio, "yref": "paper", "y": 1.08, "showarrow": False},
+        )
+    elif entry.breaks:
+        what = ", ".join(str(n.evidence["what"]) for n in entry.breaks[:2]) + (" ..." if len(entry.breaks) > 2 else "")
+        drawn.add_vline(x=x - 0.5, line={"color": TOTAL, "width": 1, "dash": "dot"}, annotation={"text": f"other {what}", "yref": "paper", "y": 1.08, "showarrow": False})  # fmt: skip
+
+
+def render(found: History) -> str:
+    """The page."""
+    breaks = [(place, n.text) for place, e in enumerate(found.entries, start=1) for n in e.breaks]
+    return filled(
+        "history.html.j2",
+        title=f"{found.workload}/{found.variant}",
+        metric=found.metric,
+        sections=[section("history", title(found), NOTE, figure(found), (table(found),))],
+        breaks=breaks,
+        notes=found.notes,
+    )

@@ -1,0 +1,25 @@
+"""Write the records of a run as a page and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import moeprof
+from moeprof.codec import decode, dumps
+from moeprof.files import write_whole
+from moeprof.tested import Case, Run
+
+
+def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[Path]:
+    """The files that were written; ``records`` are JSON texts of ``Case``, in any order."""
+    found = sorted((decode(Case, json.loads(text)) for text in records), key=lambda t: t.nodeid)
+    run = Run(moeprof.__version__, tuple(found))
+    if data is not None:
+        write_whole(data, dumps(run))
+    if page is not None:
+        from moeprof.report.tested import render
+
+        write_whole(page, render(run))
+    return [path for path in (data, page) if path is not None]

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Run on a machine with a GPU what docs/results.md claims, a part at a time; each part leaves its log in OUT, captures as one archive.
+#
+# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts (default: all)
+#
+# nsys, ncu and nvcc should be on PATH. A part that fails does not stop the next one; the exit status says whether any did.
+set -uo pipefail
+out=${1:?usage: measure_all.sh OUT [PART...]}
+shift
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(tests samples router attention session sanitizer verdicts)
+here=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PYTHONUNBUFFERED=1
+python=${PYTHON:-python3}
+failed=0
+
+said() { echo "== $(date +%T) $*"; }
+
+run_tests() { (cd "$here" && timeout 560 "$python" -P -m pytest -p no:cacheprovider -m gpu -q --durations=8 tests); }
+
+run_samples() {
+  local workload
+  for workload in router decode_attention decode_kernel mla_decode; do
+    said "capture $workload"
+    (time timeout 200 moeprof capture "$workload" -o "$work/captures/$workload") 2>&1 || failed=1
+  done
+  tar cJf "$out/captures.tar.xz" -C "$work" captures
+}
+
+run_router() {
+  cd "$here/scripts"
+  local only=fused,bound,grouped
+  timeout 150 "$python" benchmark_router.py qwen3-16k:load=balanced --rounds 7 || failed=1
+  timeout 100 "$python" benchmark_router.py qwen3-16k qwen3-16k:load=zipf qwen3-16k:load=balanced,tokens=32768 --rounds 7 --only $only || failed=1
+  timeout 120 "$python" benchmark_router.py mixtral:load=balanced --rounds 7 || failed=1
+  timeout 90 "$python" benchmark_router.py qwen3-decode mixtral-decode seed:tokens=256 --rounds 7 || failed=1
+}
+
+run_attention() {
+  cd "$here/scripts"
+  timeout 560 "$python" benchmark_attention.py decode_attention/llama8b decode_attention/llama70b decode_attention/qwen3 decode_attention/long \
+    decode_attention/one decode_attention/ragged mla_decode mla_decode/heads128 mla_decode/ragged decode_kernel --rounds 7
+}
+
+run_session() {
+  local sources
+  sources=$("$python" -c "from moeprof import resources; print(resources.folder('cuda').parent)")
+  cd "$sources" || return 1
+  git rev-parse -q --git-dir >/dev/null 2>&1 || { git init -q && git add cuda && git -c user.name=draft -c user.email=draft@localhost commit -qm "as installed"; }
+  timeout 500 "$python" "$here/scripts/first_investigation.py" --session "$work/session" || return 1
+  tar cJf "$out/session.tar.xz" -C "$work" session
+}
+
+run_sanitizer() {
+  local tool name checker
+  checker=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)
+  [ -n "$checker" ] || { echo "compute-sanitizer is missing"; return 1; }
+  for tool in memcheck racecheck; do
+    for name in baseline vectorized tma tma_pipelined; do
+      said "$tool $name"
+      timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
+    done
+    said "$tool decode_attention cuda"
+    timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \
+      --iterations 1 --seconds 0.01 2>&1 | tail -n 4
+  done
+}
+
+run_verdicts() {
+  cd "$work" || return 1
+  local workload
+  for workload in kv_transfer router decode_attention decode_kernel; do
+    said "a against a: $workload"
+    (time timeout 110 moeprof capture "$workload" --tools none -o "$work/a/$workload") 2>&1 | tail -n 12
+  done
+}
+
+for part in "${parts[@]}"; do
+  said "$part"
+  ("run_$part"; code=$?; exit $((code || failed))) 2>&1 | tee "$out/$part.log"
+  [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
+done
+said "done"
+exit $failed

@@ -1,0 +1,64 @@
+"""Files and commands of a document, as they stand: a fenced block after a comment ``<!-- file: NAME -->`` or ``<!-- run -->``."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BLOCK = re.compile(r"^<!-- (file|run)(?:: ([^\n]*?))? -->\n```\w+\n(.*?)^```$", flags=re.S | re.M)
+NEEDS = re.compile(r"needs the command (\w+)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """``kind`` "file" (``note`` is its name) or "run" (``note`` says what it needs and how it may end)."""
+
+    kind: str
+    note: str
+    text: str
+
+    @property
+    def needs(self) -> str:
+        """The command of moeprof that must exist; "" where none is named."""
+        found = NEEDS.search(self.note)
+        return found[1] if found else ""
+
+    @property
+    def codes(self) -> set[int]:
+        """The exit codes with which it may end."""
+        return {0, *(int(code) for code in re.findall(r"may end with (\d+)", self.note))}
+
+
+def blocks(document: Path) -> list[Block]:
+    """All marked blocks, in order."""
+    return [Block(*found) for found in BLOCK.findall(document.read_text(encoding="utf-8"))]
+
+
+def write_files(document: Path, folder: Path) -> None:
+    """Save the document's files."""
+    for block in blocks(document):
+        if block.kind == "file":
+            (folder / block.note).write_text(block.text)
+
+
+def has_command(name: str) -> bool:
+    """Whether ``moeprof NAME`` exists."""
+    command = [sys.executable, "-P", "-m", "moeprof", name, "--help"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def run(block: Block, folder: Path) -> str:
+    """Run a block's commands in ``folder`` with this Python first on PATH; stops at the first that fails. Its output.
+
+    One thread: on a busy machine threads that wait for one another take minutes.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    command = ["bash", "-e", "-c", block.text]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode in block.codes, f"{block.text}\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout + ran.stderr
