@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof.errors import ToolError, UsageError
-from moeprof.many import Unit, rows_of, units
+from moeprof import tracefiles
+from moeprof.errors import CaptureError, ToolError
+from moeprof.many import Unit, failed, rows_of
 from moeprof.metrics.tracerow import TraceRow
 
-LOCAL = "local"  # the address that stands for a cluster of this machine's cores
-CACHE = ".moeprof-analysis"
+LOCAL = "local"  # the address that stands for worker processes on this machine
+RESULTS = ".moeprof-analysis"
 CONNECT_S = 20
 
-Done = Callable[[int, int], None]  # finished, all
+Done = Callable[[int, int, str], None]  # finished, all, the label of the trace
+Rows = tuple[TraceRow, ...]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The table: one row a rank of a trace, in order of paths, whatever order they were finished in."""
+    """The table: a row for each GPU of a trace, in the order of the files, whatever order they were finished in."""
 
     folder: str
-    rows: tuple[TraceRow, ...]
+    rows: Rows
     traces: int
     failed: int  # traces that gave an error
     schema_version: int = 1
@@ -35,60 +37,82 @@ class Spread:
 def analyse_folder(
     folder: Path,
     dask: str | None = None,
-    cache: Path | None = None,
+    results: Path | None = None,
     classes: Path | None = None,
-    done: Done = lambda n, of: None,
+    done: Done = lambda number, of, label: None,
 ) -> Spread:
     """All traces below the folder. ``dask``: a scheduler's address, or "local"; None: one after the other, here.
 
-    Results are remembered in ``cache`` (default: the folder's .moeprof-analysis): a run that was stopped goes on.
+    Rows are kept in ``results`` (default: the folder's .moeprof-analysis), so that a run that was stopped goes on.
 
     Raises:
-        UsageError: there is no trace in the folder.
+        CaptureError: there is no trace in the folder, or results cannot be kept.
         ToolError: Dask is not installed, or no scheduler answers.
+        KeyboardInterrupt: says what was kept.
     """
-    found = units(folder, classes, cache or folder / CACHE)
+    kept = _made((results or folder / RESULTS).resolve())
+    units = _units(folder, kept, classes.resolve() if classes else None)
+    found: dict[int, Rows] = {}
+    try:
+        for number, rows in _serial(units) if dask is None else _spread(units, dask):
+            found[number] = rows
+            done(len(found), len(units), units[number].trace.label)
+    except KeyboardInterrupt:
+        said = f"interrupted; {len(found)} of {len(units)} traces are done and kept in {kept}; the same command goes on"
+        raise KeyboardInterrupt(said) from None
+    rows = tuple(row for number in range(len(units)) for row in found[number])
+    return Spread(folder.resolve().name, rows, len(units), sum(row.error is not None for row in rows))
+
+
+def _units(folder: Path, results: Path, classes: Path | None) -> tuple[Unit, ...]:
+    found = tracefiles.below(folder)
     if not found:
-        raise UsageError(
-            f"{folder} holds no capture and no trace", "give a folder of .sqlite, .nsys-rep or .json[.gz] files"
+        raise CaptureError(
+            f"{folder} is not a capture and holds none, nor a trace",
+            "make one with: moeprof capture kv_transfer; or give a folder of .sqlite, .nsys-rep or .json[.gz] files",
         )
-    results: dict[int, tuple[TraceRow, ...]] = {}
-    for number, rows in _serial(found) if dask is None else _spread(found, dask):
-        results[number] = rows
-        done(len(results), len(found))
-    rows = tuple(row for number in range(len(found)) for row in results[number])
-    failed = sum(any(row.error for row in found_rows) for found_rows in results.values())
-    return Spread(folder.name, rows, len(found), failed)
+    return tuple(Unit(trace, results, classes) for trace in found)
 
 
-def _serial(found: list[Unit]) -> Iterator[tuple[int, tuple[TraceRow, ...]]]:
-    return ((number, rows_of(unit)) for number, unit in enumerate(found))
+def _made(results: Path) -> Path:
+    """The folder of results, which must be one before hours of work are done."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaptureError(
+            f"results cannot be kept in {results}: {error.strerror}", "say where: --results DIR"
+        ) from error
+    return results
 
 
-def _spread(found: list[Unit], address: str) -> Iterator[tuple[int, tuple[TraceRow, ...]]]:
+def _serial(units: tuple[Unit, ...]) -> Iterator[tuple[int, Rows]]:
+    return ((number, rows_of(unit)) for number, unit in enumerate(units))
+
+
+def _spread(units: tuple[Unit, ...], address: str) -> Iterator[tuple[int, Rows]]:
     """On Dask's workers, in the order in which they finish. A worker that dies is a row with an error."""
     if importlib.util.find_spec("distributed") is None:
-        raise ToolError("Dask is not installed", "pip install 'moeprof[dask]', or leave out --dask")
+        raise ToolError("--dask needs Dask, which is not installed", "pip install 'moeprof[dask]', or leave out --dask")
     from distributed import as_completed
 
-    with _client(address) as client:
-        futures = {client.submit(rows_of, unit, pure=False): number for number, unit in enumerate(found)}
+    with _client(address, len(units)) as client:
+        futures = {client.submit(rows_of, unit, pure=False): number for number, unit in enumerate(units)}
         for future in as_completed(futures):
-            number = futures[future]
-            error = future.exception()
-            unit = found[number]
-            failed = (TraceRow(unit.label, unit.variant, unit.rank, error=f"{type(error).__name__}: {error}"),)
-            yield number, failed if error is not None else future.result()
+            number, error = futures[future], future.exception()
+            why = f"the Dask worker failed: {type(error).__name__}: {error}"
+            yield number, future.result() if error is None else failed(units[number], why)
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Any]:
-    """A client of the scheduler; the local cluster has a worker process for each core and no dashboard."""
+def _client(address: str, traces: int) -> Iterator[Any]:
+    """A client of the scheduler. The local cluster: a process a core, no dashboard, no limit of memory that is not serial's."""
+    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     if address == LOCAL:
-        cluster = LocalCluster(threads_per_worker=1, processes=True, dashboard_address=None)
-        with cluster, Client(cluster) as client:
+        workers = min(CPU_COUNT, traces)
+        options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": None}
+        with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
             yield client
         return
     try:
