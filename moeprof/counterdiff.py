@@ -82,7 +82,8 @@ def contrast(
     rows = _rows(ALL, [[v for _, v in side] for side in sides], both_whole) + _rows(
         LONGEST, [[v] for _, v in longest], True
     )
-    changes = [row.change or 0.0 for row in rows]
+    # one kernel of many that were not counted moves less than one that does it all: its bytes are shown, and no finding
+    changes = [0.0 if row.kind == "bytes" and not both_whole else row.change or 0.0 for row in rows]
     covered = [f"{len(side)} of {_kernels(v) or '–'} kernels" for v, side in zip((one, other), sides, strict=True)]
     return CounterDiff(
         before=str(names[0]), after=str(names[1]), coverage=(covered[0], covered[1]), longest=(longest[0][0], longest[1][0]),

@@ -191,12 +191,13 @@ def _bound(row: Row, diff: Diff) -> str:
 def _slowed(row: Row, diff: Diff) -> str:
     if row.compute_ratio is None or row.compute_ratio < SLOWED:
         return ""
-    return (
-        f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's, whose device rests while it copies"
-    )
+    baseline = next((r for r in diff.rows if r.name == diff.baseline), None)
+    why = ", whose device rests while it copies" if baseline and _copies_matter(baseline) else ""
+    return f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's{why}"
 
 
 def _graph(row: Row) -> str:
     if row.launch is None or not row.launch.graph_launches:
         return ""
-    return f"{row.launch.graph_launches} graph launch replaces the launches of {row.launch.kernels_in_graphs} kernels"
+    count = row.launch.kernels_in_graphs
+    return f"{row.launch.graph_launches} graph launch replaces the launch{'es' if count != 1 else ''} of {count} kernel{'s' if count != 1 else ''}"
