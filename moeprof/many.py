@@ -30,8 +30,8 @@ class Unit:
 
     trace: TraceFile
     results: Path  # where rows are remembered
-    classes: Path | None = None  # a user's classes of communication
-    moeprof: str = moeprof.__version__  # of the command
+    classes: Path | None  # a user's classes of communication
+    moeprof: str  # the command's version
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import moeprof
 from moeprof import tracefiles
 from moeprof.errors import CaptureError, ToolError
 from moeprof.many import Unit, failed, rows_of
@@ -50,8 +52,9 @@ def analyse_folder(
         ToolError: Dask is not installed, or no scheduler answers.
         KeyboardInterrupt: says what was kept.
     """
-    kept = _made((results or folder / RESULTS).resolve())
+    kept = (results or folder / RESULTS).resolve()
     units = _units(folder, kept, classes.resolve() if classes else None)
+    _make(kept)
     found: dict[int, Rows] = {}
     try:
         for number, rows in _serial(units) if dask is None else _spread(units, dask):
@@ -71,18 +74,18 @@ def _units(folder: Path, results: Path, classes: Path | None) -> tuple[Unit, ...
             f"{folder} is not a capture and holds none, nor a trace",
             "make one with: moeprof capture kv_transfer; or give a folder of .sqlite, .nsys-rep or .json[.gz] files",
         )
-    return tuple(Unit(trace, results, classes) for trace in found)
+    return tuple(Unit(trace, results, classes, moeprof.__version__) for trace in found)
 
 
-def _made(results: Path) -> Path:
-    """The folder of results, which must be one before hours of work are done."""
+def _make(results: Path) -> None:
+    """The folder of results: that it can be written is known before any work is done."""
     try:
         results.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=results).close()
     except OSError as error:
         raise CaptureError(
             f"results cannot be kept in {results}: {error.strerror}", "say where: --results DIR"
         ) from error
-    return results
 
 
 def _serial(units: tuple[Unit, ...]) -> Iterator[tuple[int, Rows]]:
