@@ -96,14 +96,34 @@ def _spread(units: tuple[Unit, ...], address: str) -> Iterator[tuple[int, Rows]]
     """On Dask's workers, in the order in which they finish. A worker that dies is a row with an error."""
     if importlib.util.find_spec("distributed") is None:
         raise ToolError("--dask needs Dask, which is not installed", "pip install 'moeprof[dask]', or leave out --dask")
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     with _client(address, len(units)) as client:
         futures = {client.submit(rows_of, unit, pure=False): number for number, unit in enumerate(units)}
+        blamed = []
         for future in as_completed(futures):
-            number, error = futures[future], future.exception()
-            why = f"the Dask worker failed: {type(error).__name__}: {error}"
-            yield number, future.result() if error is None else failed(units[number], why)
+            try:
+                rows = future.result()
+            except KilledWorker:
+                blamed.append(futures[future])
+                continue
+            except Exception as error:  # whatever went wrong out there is this trace's row
+                rows = _lost(units[futures[future]], error)
+            yield futures[future], rows
+        for number in blamed:  # one at a time: Dask also blames what waited on the worker that another trace killed
+            yield number, _alone(client, units[number])
+
+
+def _alone(client: Any, unit: Unit) -> Rows:
+    try:
+        rows: Rows = client.submit(rows_of, unit, pure=False).result()
+    except Exception as error:  # as above
+        return _lost(unit, error)
+    return rows
+
+
+def _lost(unit: Unit, error: Exception) -> Rows:
+    return failed(unit, f"the Dask worker failed: {type(error).__name__}: {error}")
 
 
 @contextmanager
