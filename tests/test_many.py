@@ -327,6 +327,7 @@ def test_a_given_cluster_and_a_worker_that_dies(
     command: Run, folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serial = command("analyze", folder, "--json", "--results", "serial")
+    monkeypatch.setattr("distributed.LocalCluster", None)  # none of its own
     given = command("analyze", folder, "--json", "--results", "given", "--dask", scheduler)
     assert given.code == 0 and given.out == serial.out
     assert len(list((folder.parent / "given").iterdir())) == 6  # the worker, not this process, wrote them
