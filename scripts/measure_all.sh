@@ -70,13 +70,19 @@ run_sanitizer() {
   done
 }
 
+# Every workload's optimized variant twice, and with a planted wait of 5 %: SAME and SLOWER are expected, exits 0 and 3.
 run_verdicts() {
   cd "$work" || return 1
-  local workload
-  for workload in kv_transfer router decode_attention decode_kernel; do
-    said "a against a: $workload"
-    (time timeout 110 moeprof capture "$workload" --tools none -o "$work/a/$workload") 2>&1 | tail -n 12
+  local workload missed=0
+  for workload in kv_transfer router decode_attention decode_kernel mla_decode; do
+    said "planted: $workload"
+    (time PLANTED=$workload timeout 110 moeprof capture "$here/scripts/planted_slowdown.py" --tools none -o "$work/planted/$workload") 2>&1 | tail -n 4
+    moeprof report --diff "$work/planted/$workload" -o "$work/planted/$workload.html" | head -n 12
+    moeprof check "$work/planted/$workload" --variant again --fail-on 'step_time>2%' || { missed=1; echo "exit $?, 0 was expected"; }
+    moeprof check "$work/planted/$workload" --variant slower --fail-on 'step_time>2%'
+    [ $? -eq 3 ] || { missed=1; echo "3 was expected"; }
   done
+  return $missed
 }
 
 for part in "${parts[@]}"; do

@@ -178,16 +178,15 @@ def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool,
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("programs", [1, 7])
-@pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("inside", [False, True])
-def test_the_mla_kernel_is_attention(lengths: str, programs: int, swap: bool, inside: bool) -> None:
+def test_the_mla_kernel_is_attention(lengths: str, programs: int, inside: bool) -> None:
     p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
     q, c, counts, out = given = mla_decode.latents(p, DEVICE)
     made = Launch(programs, 2 * len(q), 64)
     out.fill_(float("nan"))
     _mla_kernels.mla[(programs,)](
         q, c, counts, out, made.parts, made.stats, made.counts, mla_decode.scale(p) * attention.LOG2E, len(q), c.shape[1],
-        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, SWAP=swap, launched=programs, INSIDE=inside,
+        UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, launched=programs, INSIDE=inside,
     )  # fmt: skip
     if not inside:
         combine(counts, out, made, 2, 2)

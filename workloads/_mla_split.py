@@ -53,7 +53,7 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     def launch() -> object:
         kernels.mla[(scratch.programs,)](
             q, c, lengths, out, *scratch.tensors, scale * LOG2E, batch, c.shape[1], UNITS=units, G=group, GP=rows, DV=width, DR=full - width,
-            BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], launched=scratch.programs, INSIDE=inside,
+            BP=triton.next_power_of_2(batch), BN=way["bn"], launched=scratch.programs, INSIDE=inside,
             num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
         return None if inside else combine(way, lengths, out, scratch, group, shared)
