@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from moeprof.cli_analyze import analyze
 from moeprof.cli_check import baseline, check
 from moeprof.cli_export import export
 from moeprof.cli_history import history
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (kernels, inspect, session, check, baseline, history, export):
+for command in (analyze, kernels, inspect, session, check, baseline, history, export):
     cli.add_command(command)
 
 
@@ -174,53 +175,6 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
 def split(text: str | None) -> tuple[str, ...] | None:
     """Comma-separated words; None where the option was not given."""
     return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-@cli.command()
-@click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
-@click.option("--device", type=int, help="Only this GPU.")
-@click.option("--rules", type=click.Path(path_type=Path), help="Your own rules: a .py file with a list RULES.")
-@click.option(
-    "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
-)
-@json_option
-def analyze(
-    trace: Path,
-    range_name: str | None,
-    device: int | None,
-    rules: Path | None,
-    communication: Path | None,
-    as_json: bool,
-) -> None:
-    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep."""
-    from moeprof import analysing, findings
-    from moeprof.codec import encode
-    from moeprof.report import text
-    from moeprof.trace import classify
-
-    counted = analysing.counters(trace)
-    if counted is not None:
-        if as_json:
-            echo_json(counted.encoded())
-        else:
-            click.echo(text.counters_text(counted.path, counted.table, counted.rules))
-        return
-    own = findings.load(rules) if rules else ()
-    classes = classify.communication(communication) if communication else classify.COMMUNICATION
-    analyses = analysing.analyse(trace, range_name, device, own, classes)
-    if as_json:
-        documents = [encode(a) for a in analyses.values()]
-        echo_json(
-            documents[0]
-            if len(documents) == 1
-            else {"schema_version": 1, "variants": dict(zip(analyses, documents, strict=True))}
-        )
-        return
-    for name, analysis in analyses.items():
-        if len(analyses) > 1:
-            click.echo(f"\n{name}")
-        click.echo(text.analysis_text(analysis))
 
 
 @cli.command()
