@@ -21,7 +21,17 @@ from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
-from moeprof.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
+from moeprof.options import (
+    budget_option,
+    dry_run_option,
+    echo_json,
+    force_option,
+    json_option,
+    ncu_option,
+    output_option,
+    rounds_option,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
@@ -57,7 +67,7 @@ def list_command(as_json: bool) -> None:
 @cli.command()
 @json_option
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
-@click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
+@ncu_option
 @output_option
 @click.option("--ceilings", is_flag=True, help="Measure what this machine reaches at best; remembered for it.")
 @click.option("--fresh", is_flag=True, help="Measure the ceilings anew.")
@@ -103,17 +113,10 @@ def _print_ceilings(fresh: bool, as_json: bool) -> None:
     help="Kernels to count with ncu; default: as the workload says, else 3.",
 )
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
-@click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Seconds a process may take.",
-)
+@ncu_option
+@timeout_option(300, "Seconds a process may take.")
 @click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
-@click.option("--dry-run", is_flag=True, help="Print the commands and run nothing.")
+@dry_run_option
 @output_option
 @force_option
 @json_option

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
 
 from moeprof.errors import UsageError
-from moeprof.options import echo_json, force_option, json_option, output_option
+from moeprof.options import (
+    dry_run_option,
+    echo_json,
+    force_option,
+    json_option,
+    ncu_option,
+    output_option,
+    timeout_option,
+)
 
 PROGRAM = "moeprof.program"
 
@@ -35,17 +42,10 @@ class Dashed(click.Command):
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter of the workload.")
 @click.option("--launches", type=click.IntRange(min=1), default=3, show_default=True, help="Launches to count.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Launches of the kernel to pass over first.")
-@click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(min=1),
-    default=600,
-    show_default=True,
-    help="Seconds that ncu may take.",
-)
+@ncu_option
+@timeout_option(600, "Seconds that ncu may take.")
 @click.option("--keep-raw", is_flag=True, help="Keep the .ncu-rep: it holds the environment and the host's name.")
-@click.option("--dry-run", is_flag=True, help="Print the commands and run nothing.")
+@dry_run_option
 @output_option
 @force_option
 @json_option

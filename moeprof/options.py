@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
@@ -20,6 +22,14 @@ budget_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds that clean timing may take to come to clear verdicts; default: 40.",
 )
+ncu_option = click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the commands and run nothing.")
+
+
+def timeout_option(default_s: int, said: str) -> Callable[[Command], Command]:
+    """``--timeout``, as ``timeout_s``."""
+    seconds = click.IntRange(min=1)
+    return click.option("--timeout", "timeout_s", type=seconds, default=default_s, show_default=True, help=said)
 
 
 def echo_json(value: Any) -> None:

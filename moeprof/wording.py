@@ -191,7 +191,7 @@ def _bound(row: Row, diff: Diff) -> str:
 def _slowed(row: Row, diff: Diff) -> str:
     if row.compute_ratio is None or row.compute_ratio < SLOWED:
         return ""
-    baseline = next((r for r in diff.rows if r.name == diff.baseline), None)
+    baseline = diff.row(diff.baseline)
     why = ", whose device rests while it copies" if baseline and _copies_matter(baseline) else ""
     return f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's{why}"
 

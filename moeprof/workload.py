@@ -56,8 +56,8 @@ class Step:
     """A built variant: everything is allocated; ``run()`` is what is timed and profiled.
 
     Attributes:
-        run: enqueue one iteration; on CUDA it may return before the work ends, but the work must have joined the
-            current stream, so that an event recorded after it marks its end.
+        run: enqueue one iteration; on CUDA it may return before the work ends, but the work must have joined the current
+            stream, so that an event recorded after it marks its end.
         output: the tensor that the proof compares; valid after a device synchronise.
         poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
         flops: useful floating-point operations of one iteration.

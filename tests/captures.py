@@ -12,6 +12,7 @@ import numpy as np
 from moeprof import manifest, resources
 from moeprof.codec import dumps
 from moeprof.manifest import Manifest, Round, VariantRecord
+from moeprof.study import Study
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 Change = Callable[[Manifest], Manifest]
@@ -66,3 +67,18 @@ class Ran:
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
         self.words = " ".join((out + err).split())  # tables wrap long cells
+
+
+def marked(sample: Study) -> Study:
+    """The sample with a twin of its baseline, and two rounds that something disturbed."""
+    bad = {2: ("thermal (software)",), 5: ("another process on the GPU",)}
+
+    def mark(record: VariantRecord) -> VariantRecord:
+        own = bad if record.name == "overlap" else {}
+        rounds = tuple(replace(r, used=r.index not in bad, disturbed=own.get(r.index, ())) for r in record.rounds)
+        return replace(record, rounds=rounds, twin=rounds if record.name == "baseline" else ())
+
+    variants = tuple(replace(v, record=mark(v.record)) for v in sample.variants)
+    return replace(
+        sample, variants=variants, manifest=replace(sample.manifest, variants=tuple(v.record for v in variants))
+    )

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from captures import Ran
+from captures import SAMPLE, Ran
+from cdp import CHROMIUM, Browser
 
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:  # before anything imports triton: without a GPU its interpreter runs the kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from moeprof import cli
+from moeprof import cli, diff, study
+from moeprof.diff import Diff
+from moeprof.report import html
+from moeprof.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ROOT.parent / "shared" / "traces"
@@ -43,6 +47,32 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         return Ran(int(ended.value.code or 0), said.out, said.err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; tests that need it skip where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH")
+    with Browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sample() -> Study:
+    return study.load(SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def contrast(sample: Study) -> Diff:
+    return diff.contrast(sample)
+
+
+@pytest.fixture(scope="module")
+def page(sample: Study, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(html.render(sample, contrast), encoding="utf-8")
+    return path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

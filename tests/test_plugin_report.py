@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cdp import CHROMIUM, Browser
+from cdp import Browser
 from kinetomaking import small
 
 import moeprof.report.tested as shown
@@ -124,14 +123,6 @@ def test_what_a_cpu_does_not_know_is_a_dash_on_the_page(tmp_path: Path) -> None:
     page = shown.render(Run("0", (case,) if case else ()))
     for row in ("launches", "synchronising calls", "copy overlap"):
         assert re.search(rf">{row}</th><td>–</td>", page), row
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser() as found:
-        yield found
 
 
 @pytest.mark.browser

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import counting
 import pytest
-from cdp import CHROMIUM, Browser
+from cdp import Browser
 
 from moeprof import diff
 from moeprof.points import WHOLE, Roofline, roofline
@@ -155,14 +154,6 @@ def test_two_captures_stand_under_the_roofs_of_the_second(story: Study) -> None:
     )
     assert [c.per_s for c in diff.contrast_captures(other, story).roofline.ceilings] == [700e12, 4e12]
     assert 'id="figure-roofline"' in html.render_pair(story, story, found)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser() as found:
-        yield found
 
 
 TEXTS = """[...document.querySelectorAll('#figure-roofline .legendtext, #figure-roofline .xtick text, #figure-roofline .ytick text,' +

@@ -22,23 +22,6 @@ SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 HOSTILE = "evil<script>alert('x')</script><int, (char)38>&amp;\"'</script>"
 
 
-@pytest.fixture(scope="module")
-def sample() -> Study:
-    return study.load(SAMPLE)
-
-
-@pytest.fixture(scope="module")
-def contrast(sample: Study) -> Diff:
-    return diff.contrast(sample)
-
-
-@pytest.fixture(scope="module")
-def page(sample: Study, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(html.render(sample, contrast), encoding="utf-8")
-    return path
-
-
 def test_the_sample_is_whole_small_and_expected(sample: Study, contrast: Diff) -> None:
     assert sum(p.stat().st_size for p in SAMPLE.rglob("*")) < 3_000_000
     assert sample.manifest.complete and sample.manifest.environment.nsys and sample.manifest.environment.ncu

@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import recordings
+from captures import marked
 from capturing import moeprof
 from cdp import CHROMIUM, Browser
 
-from moeprof import diff, resources, study
-from moeprof.diff import Diff
-from moeprof.manifest import VariantRecord
+from moeprof import diff, resources
 from moeprof.report import html
 from moeprof.study import Study
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
-
-
-@pytest.fixture(scope="module")
-def sample() -> Study:
-    return study.load(SAMPLE)
-
-
-@pytest.fixture(scope="module")
-def contrast(sample: Study) -> Diff:
-    return diff.contrast(sample)
-
-
-@pytest.fixture(scope="module")
-def page(sample: Study, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(html.render(sample, contrast), encoding="utf-8")
-    return path
-
-
-def marked(sample: Study) -> Study:
-    """The sample with a twin of its baseline, and two rounds that something disturbed."""
-    bad = {2: ("thermal (software)",), 5: ("another process on the GPU",)}
-
-    def mark(record: VariantRecord) -> VariantRecord:
-        own = bad if record.name == "overlap" else {}
-        rounds = tuple(replace(r, used=r.index not in bad, disturbed=own.get(r.index, ())) for r in record.rounds)
-        return replace(record, rounds=rounds, twin=rounds if record.name == "baseline" else ())
-
-    variants = tuple(replace(v, record=mark(v.record)) for v in sample.variants)
-    return replace(
-        sample, variants=variants, manifest=replace(sample.manifest, variants=tuple(v.record for v in variants))
-    )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser() as found:
-        yield found
 
 
 @pytest.mark.browser

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cdp import CHROMIUM, Browser
+from cdp import Browser
 from test_points import meeting
 from test_session import AT, SAMPLE, START, written
 
@@ -161,14 +160,6 @@ def test_a_session_without_useful_flops_has_no_roofline(tmp_path: Path) -> None:
     written(tmp_path, START, Try("c", AT, None, "", {"step_time": 4.0, "of_limit": None, "tflop_per_s": None}))
     page = shown.render(ledger.read(tmp_path))
     assert "figure-trajectory" in page and "figure-roofline" not in page and "figure-of-limit" not in page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
-    with Browser() as found:
-        yield found
 
 
 TEXTS = """[...document.querySelectorAll('#figure-roofline .legendtext, #figure-roofline .textpoint text, #figure-roofline .xtick text,' +

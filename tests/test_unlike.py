@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import recordings
+from captures import marked
 
 from moeprof import diff, measures, reporting, resources, study
 from moeprof.codec import encode
 from moeprof.contrast import contrast as compare
-from moeprof.manifest import VariantRecord
 from moeprof.report import html, text, timed
 from moeprof.report import traces as trace_pages
 from moeprof.study import Study
@@ -97,21 +97,6 @@ def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     body = page[page.index("<main>") :]
     assert 0 < body.index("differ in profiler") < body.index('id="verdict"')
     assert data.index("differ in profiler") < data.index("before_ns")
-
-
-def marked(sample: Study) -> Study:
-    """The sample with a twin of its baseline, and two rounds that something disturbed."""
-    bad = {2: ("thermal (software)",), 5: ("another process on the GPU",)}
-
-    def mark(record: VariantRecord) -> VariantRecord:
-        own = bad if record.name == "overlap" else {}
-        rounds = tuple(replace(r, used=r.index not in bad, disturbed=own.get(r.index, ())) for r in record.rounds)
-        return replace(record, rounds=rounds, twin=rounds if record.name == "baseline" else ())
-
-    variants = tuple(replace(v, record=mark(v.record)) for v in sample.variants)
-    return replace(
-        sample, variants=variants, manifest=replace(sample.manifest, variants=tuple(v.record for v in variants))
-    )
 
 
 def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Study) -> None:

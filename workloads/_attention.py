@@ -61,6 +61,11 @@ def lengths(params: Params) -> list[int]:
     return found
 
 
+def alike(counts: Sequence[int]) -> list[tuple[slice, int]]:
+    """The sequences that can be computed together, with their length: all, or one after another where they differ."""
+    return [(slice(None), counts[0])] if len(set(counts)) == 1 else [(slice(i, i + 1), n) for i, n in enumerate(counts)]
+
+
 def capacity(params: Params) -> int:
     """Rows of a cache: room for the longest sequence and a tail that must not be read."""
     return (max(lengths(params)) // GRAIN + 1) * GRAIN

@@ -76,10 +76,9 @@ class Scratch:
         return self.parts, self.stats, self.counts
 
 
-def programs(way: Way, units: int) -> int:
-    """Programs of a launch over units of one length."""
-    fit = way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count
-    return share(fit, units, way["whole"])
+def fitting(way: Way) -> int:
+    """Programs that fit the GPU at once."""
+    return int(way["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
 
 
 def chosen(key: Sequence[Any], found: Sequence[Way], make: Callable[[Way], Callable[[], object]]) -> Way:
@@ -108,7 +107,7 @@ def decode(way: Way, it: Cache, scale: float, table: Any = None) -> tuple[Callab
     kv_heads = k.shape[1]
     group = heads // kv_heads
     rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way, batch * kv_heads), batch * kv_heads, rows, width)
+    scratch = Scratch(share(fitting(way), batch * kv_heads, way["whole"]), batch * kv_heads, rows, width)
     shared = holders(scratch.programs, way["bn"], it.lengths.tolist(), kv_heads)
     inside = shared <= FEW
     early = not inside and torch.cuda.get_device_capability(q.device) >= EARLIEST

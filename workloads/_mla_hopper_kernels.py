@@ -51,6 +51,16 @@ def _fetch(desc, rope_desc, smem, rope_smem, full, row, wanted):
     _tma_load(rope_desc, [row, desc.block_type.shape[1]], full, rope_smem, pred=wanted)
 
 
+# fmt: off
+@gluon.jit
+def _refill(desc, rope_desc, c, rope, full, step, b, block, blocks, todo, capacity, length_ptr, batch_size, BN: gl.constexpr, STAGES: gl.constexpr):
+    """Once every warp has read a step's tile, fetch block ``block`` of sequence ``b`` into its place; the block after that one."""
+    _barrier()
+    _fetch(desc, rope_desc, c, rope, full.index(step % STAGES), b * capacity + block * BN, step + STAGES < todo)
+    return _after(b, block, blocks, length_ptr, batch_size, BN)
+# fmt: on
+
+
 @gluon.jit
 def _clear(c, left, BN: gl.constexpr, DV: gl.constexpr):
     """Zeros in the rows past the length, which may hold NaN: a weight of zero does not undo it."""
@@ -199,18 +209,14 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
             ahead, ahead_rope = _arrived(c_smem, rope_smem, full, step + 1, left, BN, DV, STAGES)
             scores = _scores(q_smem, q_rope_smem, ahead, ahead_rope, score_layout, GP, BN, SWAP)
             acc = warpgroup_mma_wait(2, deps=(acc,))  # the next scores' two products go on
-            _barrier()  # every warp has read the tile before another overwrites it
+            next_b, next_block, next_blocks = _refill(c_desc, rope_desc, c, rope, full, step, next_b, next_block, next_blocks, todo, capacity, length_ptr, batch_size, BN, STAGES)
             step += 1
-            _fetch(c_desc, rope_desc, c, rope, full.index((step - 1) % STAGES), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
-            next_b, next_block, next_blocks = _after(next_b, next_block, next_blocks, length_ptr, batch_size, BN)
             scores = warpgroup_mma_wait(0, deps=(scores,))
             c, rope = ahead, ahead_rope
         p, most, weight, shrink = _softmax(scores * scale, left, most, weight, score_layout, BN, SWAP)
         acc = warpgroup_mma_wait(0, deps=(_weighted(p, p_smem, c, acc, shrink, SWAP),))
-        _barrier()
+        next_b, next_block, next_blocks = _refill(c_desc, rope_desc, c, rope, full, step, next_b, next_block, next_blocks, todo, capacity, length_ptr, batch_size, BN, STAGES)
         step += 1
-        _fetch(c_desc, rope_desc, c, rope, full.index((step - 1) % STAGES), next_b * capacity + next_block * BN, step + STAGES - 1 < todo)
-        next_b, next_block, next_blocks = _after(next_b, next_block, next_blocks, length_ptr, batch_size, BN)
         weight = gl.sum(weight, 0) if SWAP else weight
         _leave(out_ptr, part_ptr, stat_ptr, unit, 2 * gl.program_id(0) + (block == 0).to(gl.int32), (block == 0) & (count == blocks), most, weight, acc, GP, DV, SWAP)
         b, block, blocks = _after(b, block + count - 1, blocks, length_ptr, batch_size, BN)

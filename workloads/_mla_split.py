@@ -10,7 +10,7 @@ import triton
 
 from moeprof.workloads import _mla_kernels as kernels
 from moeprof.workloads._attention import LOG2E
-from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, holders, programs, share, ways, words
+from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, fitting, holders, share, ways, words
 
 # block of latents, warps, stages, programs an SM, latents as the rows of the tensor cores' tile
 PLAIN = ((64, 8, 2, 1, False), (32, 8, 3, 1, False), (32, 4, 2, 1, False))
@@ -21,13 +21,12 @@ FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more
 def latent_ways(q: Any, out: Any) -> list[Way]:
     """The ways worth timing for q [B, H, DV + DR], out [B, H, DV]."""
     heads, width = out.shape[1:]
-    found = [{**way, "hopper": False} for way in ways(PLAIN)]
     fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
     if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
         few = heads in FEW_HEADS
         rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
         return [{**way, "hopper": True} for way in ways(rows)]
-    return found
+    return [{**way, "hopper": False} for way in ways(PLAIN)]
 
 
 def described(way: Way) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     group = min(64, heads)
     units = heads // group
     rows = max(16, triton.next_power_of_2(group))
-    scratch = Scratch(programs(way, batch * units), batch * units, rows, width)
+    scratch = Scratch(share(fitting(way), batch * units, way["whole"]), batch * units, rows, width)
     shared = holders(scratch.programs, way["bn"], lengths.tolist(), units)
     inside = shared <= FEW
 
@@ -68,8 +67,7 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     width = out.shape[-1]
     group = heads if way["swap"] else 64
     units = heads // group
-    fit = programs({**way, "whole": False}, batch) // units  # programs that one unit of each sequence can have
-    side = share(fit, batch, way["whole"])
+    side = share(fitting(way) // units, batch, way["whole"])  # programs that one unit of each sequence gets
     scratch = Scratch(side * units, batch * units, group, width)
     shared = holders(side, way["bn"], lengths.tolist(), 1)
     tiles = [

@@ -61,12 +61,6 @@ def _step(params: Params, device: str, it: Cache, make: Callable[[Cache], Callab
     return attention.step(run, it.out, (), 4 * tokens * params["q_heads"] * width, moved, **more)
 
 
-def _alike(it: Cache) -> list[tuple[slice, int]]:
-    """The sequences that can be computed together, with their length: all, or one after another where they differ."""
-    counts = it.lengths.tolist()
-    return [(slice(None), counts[0])] if len(set(counts)) == 1 else [(slice(i, i + 1), n) for i, n in enumerate(counts)]
-
-
 def build_naive(params: Params, device: str) -> Step:
     """A loop over the heads: three or four launches each."""
     import torch
@@ -74,7 +68,7 @@ def build_naive(params: Params, device: str) -> Step:
     group, scale = params["q_heads"] // params["kv_heads"], params["head_dim"] ** -0.5
 
     def make(it: Cache) -> Callable[[], None]:
-        parts = _alike(it)
+        parts = attention.alike(it.lengths.tolist())
 
         def run() -> None:
             for part, count in parts:
@@ -100,7 +94,7 @@ def _build_sdpa(backend: str | None, params: Params, device: str) -> Step:
         return {"pinned": chosen.name, "backends that can": ", ".join(usable(first)) if device == "cuda" else "-"}
 
     def make(it: Cache) -> Callable[[], None]:
-        parts = _alike(it)
+        parts = attention.alike(it.lengths.tolist())
 
         def run() -> None:
             for part, count in parts:
@@ -141,18 +135,23 @@ def usable(it: Cache) -> list[str]:
     return [name for name in order if name == "MATH" or (name in can and can[name](given, False))]
 
 
-def build_split_kv(params: Params, device: str) -> Step:
-    """One Triton kernel over a contiguous cache."""
+def _build_triton(name: str, params: Params, device: str, first: Cache, table: Any = None) -> Step:
+    """The Triton kernel in its fastest way, over a contiguous cache or over pages and their table."""
     from moeprof.workloads import _attention_split as split
 
-    it, scale = cache(params, device), params["head_dim"] ** -0.5
-    key = ["decode", *it.q.shape, *it.k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale)[0])
+    scale = params["head_dim"] ** -0.5
+    key = [name, *first.q.shape, *first.k.shape, str(first.lengths.tolist()), params["dtype"]]
+    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, first, scale, table)[0])
 
     def make(it: Cache) -> Callable[[], None]:
-        return captured(split.decode(way, it, scale)[0])
+        return captured(split.decode(way, it, scale, table)[0])
 
-    return _step(params, device, it, make, facts=lambda: split.words(way))
+    return _step(params, device, first, make, facts=lambda: split.words(way))
+
+
+def build_split_kv(params: Params, device: str) -> Step:
+    """One Triton kernel over a contiguous cache."""
+    return _build_triton("decode", params, device, cache(params, device))
 
 
 def paged(it: Cache, page: int, seed: int) -> tuple[Any, Any, Any]:
@@ -177,20 +176,11 @@ def paged(it: Cache, page: int, seed: int) -> tuple[Any, Any, Any]:
 
 def build_paged(params: Params, device: str) -> Step:
     """The same kernel over pages."""
-    from moeprof.workloads import _attention_split as split
-
     if params["page"] < 1 or params["page"] & (params["page"] - 1) or params["page"] > attention.GRAIN:
         raise UsageError(f"parameter page={params['page']} is no power of two up to {attention.GRAIN}", "give 16 or 64")
-    it, scale = cache(params, device), params["head_dim"] ** -0.5
+    it = cache(params, device)
     k, v, table = paged(it, params["page"], params["seed"])
-    it = replace(it, k=k, v=v)
-    key = ["paged", *it.q.shape, *k.shape, str(it.lengths.tolist()), params["dtype"]]
-    way = split.chosen(key, split.DECODE, lambda way: split.decode(way, it, scale, table)[0])
-
-    def make(it: Cache) -> Callable[[], None]:
-        return captured(split.decode(way, it, scale, table)[0])
-
-    return _step(params, device, it, make, facts=lambda: split.words(way))
+    return _build_triton("paged", params, device, replace(it, k=k, v=v), table)
 
 
 def build_cuda(params: Params, device: str) -> Step:

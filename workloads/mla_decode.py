@@ -53,14 +53,11 @@ def build_absorbed(params: Params, device: str) -> Step:
 
     given = latents(params, device)
     q, _, lengths, out = given
-    counts = lengths.tolist()
-    alike = (
-        [(slice(None), counts[0])] if len(set(counts)) == 1 else [(slice(i, i + 1), n) for i, n in enumerate(counts)]
-    )
+    parts = attention.alike(lengths.tolist())
 
     def make(c: Any) -> Callable[[], None]:
         def run() -> None:
-            for part, count in alike:
+            for part, count in parts:
                 rows = c[part, :count]
                 scores = torch.bmm(q[part], rows.transpose(1, 2)) * scale(params)
                 out[part] = torch.bmm(torch.softmax(scores, -1), rows[..., : params["latent_dim"]])
