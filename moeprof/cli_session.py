@@ -18,6 +18,8 @@ session_option = click.option(
     help="The session's folder.",
 )
 
+sample_option = click.option("--sample", help="The recorded session of that name, which ships with moeprof.")
+
 
 @click.group()
 def session() -> None:
@@ -108,27 +110,29 @@ keep, revert = _decision("keep", True), _decision("revert", False)
 
 @session.command()
 @session_option
+@sample_option
 @json_option
-def log(folder: Path, as_json: bool) -> None:
+def log(folder: Path, sample: str | None, as_json: bool) -> None:
     """All steps, and what the session waits for."""
-    from moeprof import ledger
+    from moeprof import ledger, sessions
     from moeprof.codec import encode
     from moeprof.report import session as shown
 
-    found = ledger.read(folder)
+    found = ledger.read(sessions.place(folder, sample))
     echo_json({"schema_version": 1, "session": encode(found)}) if as_json else click.echo(shown.log(found))
 
 
 @session.command()
 @click.argument("number", type=int)
 @session_option
-def show(number: int, folder: Path) -> None:
+@sample_option
+def show(number: int, folder: Path, sample: str | None) -> None:
     """One step whole: prediction, numbers, decision and the change itself."""
-    from moeprof import ledger
+    from moeprof import ledger, sessions
     from moeprof.errors import UsageError
     from moeprof.report import session as shown
 
-    found = ledger.read(folder).steps
+    found = ledger.read(sessions.place(folder, sample)).steps
     if not 1 <= number <= len(found):
         raise UsageError(
             f"there is no step {number}", f"steps: 1 to {len(found)}" if found else "no step was predicted yet"
@@ -140,16 +144,20 @@ def show(number: int, folder: Path) -> None:
 @output_option
 @force_option
 @session_option
-def report(folder: Path, output: Path | None, force: bool) -> None:
-    """Write the session's page."""
+@sample_option
+def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
+    """Write the session's page; of a recorded one to ./moeprof-out/NAME.html."""
     from moeprof import ledger, sessions
+    from moeprof.capture.store import OUTPUT
     from moeprof.errors import UsageError
     from moeprof.files import write_whole
     from moeprof.report import session as shown
 
-    page = output or folder / "session.html"
+    folder = sessions.place(folder, sample)
+    page = output or (OUTPUT / f"{sample}.html" if sample else folder / "session.html")
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
     found = ledger.read(folder)
+    page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(page, shown.render(found, sessions.seen(folder, found)))
     click.echo(f"Wrote {page}")

@@ -175,7 +175,7 @@ def _outcome(judged: Rule, now: Side, base: Side | None, differing: tuple[Note, 
         reason = f"the captures are unlike ({what}): their numbers do not compare"
         return outcome(unclear(reason, "a baseline of the same kind"))
     verdict = _verdict(base, now) if after.rounds else None
-    return outcome(judge_change(wanted, before, after, verdict, paired=base.study is now.study))
+    return outcome(judge_change(wanted, before, after, verdict))
 
 
 def _verdict(base: Side, now: Side) -> Verdict | None:

@@ -74,13 +74,11 @@ def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
     return _judged(wanted, spanned(sample), stats.noise(sample.rounds) * sample.value, "rounds")
 
 
-def judge_change(
-    wanted: Expectation, before: Sample, after: Sample, verdict: Verdict | None = None, paired: bool = True
-) -> Judgement:
+def judge_change(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict | None = None) -> Judgement:
     """The change, or the ratio, from before to after against a threshold; ``verdict`` is that on clean times, after against
-    before, where the metric rests on them, ``paired`` where both were timed in the same rounds."""
+    before, where the metric rests on them."""
     if verdict is not None:
-        return _judge_times(wanted, before, after, verdict, stats.LEAST_NOISE if paired else stats.LEAST_MARGIN)
+        return _judge_times(wanted, before, after, verdict)
     old, new = spanned(before), spanned(after)
     value = wanted.measured(old.value, new.value)
     low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
@@ -91,14 +89,14 @@ def judge_change(
     return _judged(wanted, Interval(value, low, high), None, _basis(before, after))
 
 
-def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict, least_noise: float) -> Judgement:
+def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict) -> Judgement:
     """What derives from clean times: the interval of the typical round's ratio, turned where the metric falls with the time."""
     speed = verdict.effect or verdict.speedup
     faster = (speed.value, speed.low, speed.high)
     moved = faster if after.power < 0 else (1 / faster[0], 1 / faster[2], 1 / faster[1])
     scale = _besides_time(before, after)
     value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
-    noise = max(verdict.noise_ratio, least_noise)
+    noise = max(verdict.noise_ratio, stats.LEAST_MARGIN)
     noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
     found = Interval(value, low, high)
     if verdict.effect is None:

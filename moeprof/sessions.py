@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof import diff, ledger, manifest, measures, stepdiff, study, verdicts, wording
+from moeprof import diff, ledger, manifest, measures, resources, stepdiff, study, verdicts, wording
 from moeprof.capture import Progress, Request, capture
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.expectations import expectation
@@ -26,6 +26,21 @@ COMPARED = 12  # steps, the last ones, whose captures a page compares: each is a
 def now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def place(folder: Path, sample: str | None) -> Path:
+    """Where a session lies: ``folder``, or the recorded one called ``sample`` that ships with moeprof.
+
+    Raises:
+        UsageError: there is no such sample.
+    """
+    if sample is None:
+        return folder
+    shipped = resources.folder("reports") / "sessions"
+    if not (shipped / sample).is_dir():
+        known = ", ".join(sorted(p.name for p in shipped.iterdir() if p.is_dir()))
+        raise UsageError(f"there is no recorded session {sample!r}", f"known: {known}")
+    return shipped / sample
 
 
 def begin(folder: Path, question: str, workload: str, variant: str | None) -> Session:

@@ -24,8 +24,7 @@ FALSE_ALARMS = (
     0.01  # of pairs without a difference may be called FASTER or SLOWER, over all looks at the rounds together
 )
 LOOKS = (12, 18, 26, 38, 54)  # rounds after which a capture that may go on looks whether it must; the last one ends it
-LEAST_NOISE = 0.005  # where memory happens to lie moves the time of one program as much: no less is claimed
-LEAST_MARGIN = 0.01  # two variants within 1 % of each other are the same, however quiet the machine
+LEAST_MARGIN = 0.01  # two processes of one program differ by up to that (docs/results.md): within it they are the same, beyond it a claim begins
 MOST_MARGIN = 0.03  # on a noisier machine sameness cannot be claimed: the answer is UNCLEAR
 MOST_ALIKE = 0.9  # correlation of consecutive rounds, beyond which a few rounds cannot tell it
 MAX_SPLITS = 500
@@ -178,7 +177,7 @@ def _stretch(sides: list[Logs], candidate: Logs, paired: bool) -> Logs:
 
 def word_of(low: Logs, high: Logs, noise_ratio: Logs) -> npt.NDArray[np.str_]:
     """The verdict on an interval of log ratios (above 0: faster) against A against A; arrays of one shape."""
-    beyond = np.log1p(np.maximum(noise_ratio, LEAST_NOISE))
+    beyond = np.log1p(np.maximum(noise_ratio, LEAST_MARGIN))
     same = np.log1p(np.clip(noise_ratio, LEAST_MARGIN, MOST_MARGIN))
     tests = [low > beyond, high < -beyond, (low >= -same) & (high <= same)]
     return np.select(tests, ["FASTER", "SLOWER", "SAME"], "UNCLEAR")
@@ -187,7 +186,7 @@ def word_of(low: Logs, high: Logs, noise_ratio: Logs) -> npt.NDArray[np.str_]:
 def verdict(
     baseline: Rounds, candidate: Rounds, paired: bool = True, twin: Rounds | None = None, looks: int = 1
 ) -> Verdict | None:
-    """FASTER or SLOWER where the whole interval of a typical round's speed-up lies beyond A against A (0.5 % at least),
+    """FASTER or SLOWER where the whole interval of a typical round's speed-up lies beyond A against A (1 % at least),
     SAME where all of it lies within A against A (taken as 1 % at least and 3 % at most), UNCLEAR otherwise and where there
     are too few rounds for an interval. ``twin`` holds the baseline's second run in the same rounds; ``looks`` is how many
     times the rounds may have been looked at to decide whether to go on: the chance of a false alarm is shared by them all.
@@ -218,12 +217,12 @@ def _worded(found: Verdict, compared: Compared) -> Verdict:
     word = str(word_of(compared.low, compared.high, np.asarray(found.noise_ratio)))
     value, low, high = (float(x) for x in (compared.value, compared.low, compared.high))
     found = replace(found, word=cast(Word, word), effect=Interval(*(math.exp(x) for x in (value, low, high))))
-    beyond = max(found.noise_ratio, LEAST_NOISE)
+    beyond = max(found.noise_ratio, LEAST_MARGIN)
     same = min(max(found.noise_ratio, LEAST_MARGIN), MOST_MARGIN)
     name = (
         f"A against A ({_percent(found.noise_ratio)})"
-        if found.noise_ratio >= LEAST_NOISE
-        else f"{_percent(LEAST_NOISE)}"
+        if found.noise_ratio >= LEAST_MARGIN
+        else f"{_percent(LEAST_MARGIN)}"
     )
     if word == "SAME":
         return replace(found, reason=f"the whole interval lies within {_percent(same)} of 1")
@@ -232,7 +231,7 @@ def _worded(found: Verdict, compared: Compared) -> Verdict:
         return replace(found, reason=f"the whole interval lies {side} 1 by more than {name}")
     more = _more(abs(value), (high - low) / 2, found.noise_ratio, found.rounds)
     reach = "the interval reaches into" if max(high, -low) > math.log1p(beyond) else "the interval is no wider than"
-    why = f"{reach} A against A ({_percent(max(found.noise_ratio, LEAST_NOISE))})"
+    why = f"{reach} A against A ({_percent(max(found.noise_ratio, LEAST_MARGIN))})"
     return replace(found, reason=why, settle=_settle(more, found.rounds), more_rounds=more)
 
 

@@ -3,9 +3,11 @@
 
 usage: record_samples.py [WORKLOAD ...] [--samples DIR]
        record_samples.py --from CAPTURE [--samples DIR]
+       record_samples.py --from-session DIR --name NAME
 
 Captures each workload (default: kv_transfer) with its default preset, checks that it is complete and small, and puts it
-under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is.
+under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is. A session goes, ledger and captures, under
+reports/sessions/NAME.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof import manifest
+from moeprof import ledger, manifest
 from moeprof.capture import Request, capture, terminal_progress
 from moeprof.capture.store import LOGS
 from moeprof.codec import dumps
@@ -56,6 +58,17 @@ def install(folder: Path, samples: Path) -> Path:
     return target
 
 
+def install_session(folder: Path, name: str) -> Path:
+    """Put a session under reports/sessions/NAME: its ledger, and its captures without logs."""
+    ledger.read(folder)  # raises where it is none
+    target = SAMPLES.parent / "sessions" / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"))
+    for capture_folder in (target / "captures").iterdir():
+        shorten(capture_folder)
+    return target
+
+
 def shorten(folder: Path) -> None:
     """The time of day and the output option of a recording say nothing to a reader."""
     found = manifest.read(folder)
@@ -68,9 +81,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("workloads", nargs="*", default=["kv_transfer"])
     parser.add_argument("--from", dest="capture", type=Path, metavar="CAPTURE")
+    parser.add_argument("--from-session", type=Path, metavar="DIR")
+    parser.add_argument("--name", help="of the session")
     parser.add_argument("--samples", type=Path, default=SAMPLES)
     args = parser.parse_args()
     try:
+        if args.from_session is not None:
+            print(f"Wrote {install_session(args.from_session, args.name or args.from_session.name)}")
+            return 0
         if args.capture is not None:
             print(f"Wrote {install(args.capture, args.samples)}")
             return 0

@@ -63,6 +63,7 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
         for mode in (0, 1, 2)
     ),
     (around.combine, {"y_ptr": "*bf16", "position_ptr": "*i32", "weight_ptr": "*fp32", "out_ptr": "*bf16"}, {"H": 2048, "K": 8, "BH": 2048}, 4),
+    (around.prefetch, {"source_ptr": "*bf16", "sink_ptr": "*fp32", "numel": "i32"}, {"BLOCK": 8192}, 4),
     (around.swiglu, {"gate_up_ptr": "*bf16", "weight_ptr": "*fp32", "out_ptr": "*bf16", "rows": "i32"},
      {"INNER": 768, "BR": 4, "BI": 1024, "WEIGHTED": True}, 4),
     (gemm.gate_up, {"x_ptr": "*bf16", "w_desc": "tensordesc<bf16[128, 64]>", "h_ptr": "*bf16",

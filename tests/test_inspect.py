@@ -155,6 +155,12 @@ def test_a_counter_that_the_chip_lacks_is_named_and_not_asked_for(here: Path, pa
 def test_pages_and_names_that_cannot_be_had_are_said_and_the_rest_is_shown(here: Path, pages: Path) -> None:
     said = told(run(SLEEPER, "--kernel", "nvjet", "--json", FAKE_NCU_PAGES=str(pages), FAKE_NCU_NO_PAGE="details.csv"))
     assert ids(said) == ["no-page"] and "details page" in said["notes"][0]["text"] and said["kernels"][0]["rules"] == []
+    blank = run(
+        SLEEPER, "--kernel", "nvjet", "--json", FAKE_NCU_PAGES=str(pages), FAKE_NCU_BLANK_PAGE="source-lines.csv"
+    )
+    assert ids(told(blank)) == ["no-page"] and told(blank)["notes"][0]["evidence"]["why"] == "the page is empty", (
+        "a library's kernel"
+    )
     said = told(
         run(SLEEPER, "--kernel", "gemm", "--json", FAKE_NCU="nolist")
     )  # lists no metrics, and has a raw page alone

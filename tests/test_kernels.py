@@ -147,6 +147,12 @@ def test_the_two_gemms_and_the_combine_are_the_layer(ordered: Ordered, programs:
     assert float((out - expected).norm() / expected.norm()) < 1e-3
 
 
+def test_reading_ahead_reads_all_that_it_is_asked_for_and_nothing_behind_it() -> None:
+    source, sink = torch.arange(1, 101, dtype=torch.float32, device=DEVICE), torch.zeros(4, device=DEVICE)
+    kernels.prefetch[(4,)](source, sink, 90, BLOCK=32)
+    assert sink.tolist() == [float(source[i : min(i + 32, 90)].sum()) for i in (0, 32, 64, 96)]
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 def test_swiglu_and_gather(weighted: bool) -> None:
     gate_up, weight, out = (

@@ -51,7 +51,7 @@ def test_a_bad_rule_is_named_with_the_grammar_or_the_metrics(text: str) -> None:
 def judged(wanted: Expectation, before: Sample, after: Sample, paired: bool = False) -> Judgement:
     """As a gate judges: with the verdict on the clean times, where there are any."""
     verdict = stats.verdict(before.rounds, after.rounds, paired) if after.rounds else None
-    return judge_change(wanted, before, after, verdict, paired)
+    return judge_change(wanted, before, after, verdict)
 
 
 def clean(mean: float, spread: float = 0.0005, seed: int = 0, rounds: int = 8, power: int = 1) -> Sample:

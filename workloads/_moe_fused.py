@@ -1,9 +1,9 @@
-"""The router's last step: six kernels, no host, no copies of x. See ``_moe_kernels``, ``_moe_gemm_kernels`` and ``_moe_hopper_kernels``."""
+"""The router's last step: six kernels, at decode a seventh that reads weights ahead; no host, no copies of x. See ``_moe_kernels``, ``_moe_gemm_kernels`` and ``_moe_hopper_kernels``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from moeprof.workloads._tuning import fastest
 
 DECODE_TOKENS = 64
 Way = dict[str, Any]
+ROUTES = ((128, 4, 3), (128, 8, 4), (256, 4, 3), (256, 8, 3), (512, 8, 2))  # depth, warps, stages of the routing kernel
+SHARES = (0.0, 0.15, 0.3, 0.45, 0.6)  # of L2, to be filled with weights while the routing runs
 
 
 def _ints(*shape: int) -> torch.Tensor:
@@ -41,16 +43,29 @@ class Choice:
         self.ids, self.ranks = _ints(tokens, topk), _ints(tokens, topk)
         self.weights = torch.zeros(tokens, topk, dtype=torch.float32, device="cuda")
         self.counts = _ints(self.blocks, self.ep)
+        self.way: Way = (
+            {"depth": 128, "warps": 4, "stages": 3} if self.block == 16 else {"depth": 64, "warps": 4, "stages": 4}
+        )
+
+    def tune(self, key: list[Any]) -> None:
+        """The fastest configuration; worth its compiling where so few blocks run that their latency is what they cost."""
+        hidden = triton.next_power_of_2(self.params["hidden"])
+        found = [{"depth": d, "warps": w, "stages": s} for d, w, s in ROUTES if d <= hidden]
+
+        def timed(way: Way) -> float:
+            self.way = way
+            return seconds(self.run, "cuda", 10, graph=True)
+
+        self.way = fastest(["route", *key], found, timed)
 
     def run(self) -> None:
         """Launch it."""
-        p = self.params
-        depth, warps, stages = (128, 4, 3) if self.block == 16 else (64, 4, 4)
+        p, way = self.params, self.way
         _moe_kernels.route[(self.blocks,)](
             self.it.x, self.it.router, self.it.bias, self.ids, self.weights, self.ranks, self.counts, p["tokens"], p["scale"],
             H=p["hidden"], E=p["experts"], EP=self.ep, K=p["topk"], KP=self.kp, MODE=ROUTINGS.index(p["routing"]),
             RENORMALISE=p["renormalise"] or p["routing"] == "topk_softmax", GROUPS=p["groups"], KEPT=p["kept_groups"],
-            BT=self.block, BK=min(depth, triton.next_power_of_2(p["hidden"])), num_warps=warps, num_stages=stages,
+            BT=self.block, BK=min(way["depth"], triton.next_power_of_2(p["hidden"])), num_warps=way["warps"], num_stages=way["stages"],
         )  # fmt: skip
 
 
@@ -177,7 +192,7 @@ def ways(params: Params, columns: int, depth: int) -> list[Way]:
     """Configurations worth timing for a GEMM of ``columns`` and ``depth``, by how many rows an expert gets on average."""
     rows = params["tokens"] * params["topk"] / params["experts"]
     if rows <= 48 or params["tokens"] <= DECODE_TOKENS:
-        bm = 16 if rows <= 16 else 32
+        bm = 16 if rows + 2 * rows**0.5 <= 16 else 32  # an expert with more rows than a tile reads its weights twice
         found = [_way("triton", (bm, *block), warps, stages, per_sm, group=4) for block, warps, stages, per_sm in THIN]
     else:
         bm = 128 if rows > 96 else 64
@@ -190,13 +205,15 @@ def ways(params: Params, columns: int, depth: int) -> list[Way]:
     return [way for way in found if columns % way["bn"] == 0 and depth % way["bk"] == 0]
 
 
+def _key(params: Params) -> list[Any]:
+    """What a choice is remembered under."""
+    sizes = (params[k] for k in ("tokens", "experts", "topk", "hidden", "inner", "dtype"))
+    return [torch.cuda.get_device_name(), triton.__version__, *sizes]
+
+
 def tuned(params: Params, experts: Experts) -> tuple[Way, Way]:
     """The fastest configuration of each GEMM here, for these sizes; the sorted order must have been written."""
-    key = [
-        torch.cuda.get_device_name(),
-        triton.__version__,
-        *(params[k] for k in ("tokens", "experts", "topk", "hidden", "inner", "dtype")),
-    ]
+    key = _key(params)
     hidden, inner = params["hidden"], params["inner"]
     found = []
     for name, make, columns, depth in (
@@ -217,13 +234,16 @@ class Plan:
     out: torch.Tensor
     gate_up: Callable[[], object]
     down: Callable[[], object]
+    ahead: _moe_glue.Prefetch
 
     def run(self) -> None:
         """Launch them."""
+        self.ahead.begin()
         self.experts.order.run()
         self.gate_up()
         self.down()
         _moe_glue.combine(self.experts.results, self.experts.order.positions, self.choice.weights, self.out)
+        self.ahead.join()
 
     def padding(self) -> float:
         """Rows of the tiles over rows that tokens own."""
@@ -243,5 +263,20 @@ def plan(params: Params, it: Layer, choice: Choice) -> Plan:
     order = Order(choice, candidates[0]["bm"] if candidates else 128)
     experts = Experts(params, it, order)
     order.run()
+    decode = params["tokens"] <= DECODE_TOKENS
+    if decode:
+        choice.tune(_key(params))
     up, down = tuned(params, experts)
-    return Plan(choice, experts, it.out, experts.gate_up(up), experts.down(down))
+    found = Plan(choice, experts, it.out, experts.gate_up(up), experts.down(down), _moe_glue.Prefetch(it.w13, 0))
+    return read_ahead(params, found) if decode else found
+
+
+def read_ahead(params: Params, found: Plan) -> Plan:
+    """The plan that reads as much of w13 ahead as pays: while four blocks route, memory would rest."""
+    l2 = torch.cuda.get_device_properties(0).L2_cache_size
+    plans = {share: replace(found, ahead=_moe_glue.Prefetch(found.experts.it.w13, int(share * l2))) for share in SHARES}
+    choices = [{"share": share} for share in SHARES]
+    best = fastest(
+        ["ahead", *_key(params)], choices, lambda way: seconds(plans[way["share"]].run, "cuda", 4, graph=True)
+    )
+    return plans[best["share"]]

@@ -1,4 +1,4 @@
-"""What surrounds the expert GEMMs on a GPU, one kernel each: SwiGLU, the rows in sorted order, the combine."""
+"""What surrounds the expert GEMMs on a GPU, one kernel each: SwiGLU, the rows in sorted order, the combine, reading ahead."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import triton
 from moeprof.workloads import _moe_kernels
 
 ROWS = 4  # of a SwiGLU program
+FEW, FEW_WIDE = 256, 512  # tokens so few that a program each would leave SMs idle: columns of a program then
+AHEAD = 8192  # elements that a program reads ahead
 
 
 def _wide(columns: int) -> int:
@@ -35,5 +37,34 @@ def combine(results: torch.Tensor, positions: torch.Tensor, weights: torch.Tenso
     """out [T, H] = the weighted sum, in fp32, of the K rows of ``results`` that ``positions`` [T, K] names."""
     tokens, topk = positions.shape
     hidden = out.shape[1]
-    grid = (tokens, triton.cdiv(hidden, _wide(hidden)))
-    _moe_kernels.combine[grid](results, positions, weights, out, H=hidden, K=topk, BH=_wide(hidden), num_warps=4)
+    width = _wide(hidden) if tokens > FEW else min(FEW_WIDE, _wide(hidden))
+    grid = (tokens, triton.cdiv(hidden, width))
+    _moe_kernels.combine[grid](
+        results, positions, weights, out, H=hidden, K=topk, BH=width, num_warps=max(1, min(4, width // 256))
+    )
+
+
+class Prefetch:
+    """Reads the first ``nbytes`` of ``weights`` into L2 on a stream of its own, beside what runs on the current one meanwhile.
+
+    ``begin`` forks and ``join`` ends: in a captured graph this is a branch, which nothing waits for before the graph's end.
+    """
+
+    def __init__(self, weights: torch.Tensor, nbytes: int) -> None:
+        self.flat = weights.flatten()
+        self.numel = min(nbytes // weights.element_size(), self.flat.numel())
+        self.programs = triton.cdiv(self.numel, AHEAD)
+        self.sink = torch.empty(max(self.programs, 1), dtype=torch.float32, device=weights.device)
+        self.stream = torch.cuda.Stream()
+
+    def begin(self) -> None:
+        """Launch it, where there is anything to read."""
+        if self.programs:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                _moe_kernels.prefetch[(self.programs,)](self.flat, self.sink, self.numel, BLOCK=AHEAD, num_warps=4)
+
+    def join(self) -> None:
+        """The current stream waits for it."""
+        if self.programs:
+            torch.cuda.current_stream().wait_stream(self.stream)

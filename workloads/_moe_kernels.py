@@ -134,6 +134,14 @@ def scatter(id_ptr, rank_ptr, base_ptr, load_ptr, position_ptr, token_ptr, tile_
 
 
 @triton.jit
+def prefetch(source_ptr, sink_ptr, numel, BLOCK: tl.constexpr):
+    """Reads BLOCK elements a program, so that they are in L2 when they are wanted; the sum keeps the loads alive."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    read = tl.load(source_ptr + at, at < numel, 0.0, eviction_policy="evict_last")
+    tl.store(sink_ptr + tl.program_id(0), tl.sum(read.to(tl.float32), 0))
+
+
+@triton.jit
 def gather(x_ptr, order_ptr, out_ptr, H: tl.constexpr, K: tl.constexpr, BH: tl.constexpr):
     """out[r] = x[order[r] // K]: the rows of the assignments in sorted order."""
     row = tl.program_id(0).to(tl.int64)

@@ -181,11 +181,19 @@ def _page(command: Command, target: Path, environment: Mapping[str, str]) -> str
         if not whole.stat().st_size:
             return "the page is empty"
         (redact.ncu_source if command.argv[-2] == "--print-source" else redact.ncu_csv)(whole, target)
+        if _blank(target):  # a library's kernel has no lines of source
+            target.unlink()
+            return "the page is empty"
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     finally:
         whole.unlink(missing_ok=True)
     return _leak(target, environment)
+
+
+def _blank(page: Path) -> bool:
+    with page.open(encoding="utf-8", errors="replace") as file:
+        return not any(line.strip() for line in file)
 
 
 def _leak(page: Path, environment: Mapping[str, str]) -> str:
