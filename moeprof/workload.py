@@ -34,6 +34,7 @@ class Machine:
     linked: bool = False  # GPU 0 can reach GPU 1's memory directly
     cpus: int = 1
     torch: str | None = None
+    ranks: int = 1  # processes that run a workload with ranks together
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,21 @@ class Roofline:
     kind: str = "roofline"
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """The limit of compute c = FLOPs / F overlapped in C pieces with an exchange x = bytes / B that feeds it and takes its
+    results: max(c + x / C, x). The first piece's way there and the last one's way back hide behind nothing.
+
+    ``flops_ceiling`` and ``bytes_ceiling`` name F and B in the measured ceilings (TFLOP/s, and GB/s of the link each way);
+    ``pieces`` names the parameter that holds C. Bytes are those that a rank sends, there and back.
+    """
+
+    flops_ceiling: str
+    bytes_ceiling: str
+    pieces: str
+    kind: str = "exchange"
+
+
 def unchanged(params: Params, machine: Machine) -> dict[str, Any]:
     """Parameters that need no calibration."""
     return dict(params)
@@ -149,6 +165,8 @@ class Workload:
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
+        ranks: every variant is built once in each of N processes, torch.distributed is initialised before ``build``; its device is
+            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/ranks.md.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
     """
 
@@ -159,13 +177,14 @@ class Workload:
     optimized: str
     presets: Mapping[str, Params]
     prove: Callable[[Params, str, Step], Proof]
-    limit: Pipeline | Roofline | None = None
+    limit: Pipeline | Roofline | Exchange | None = None
     faults: Mapping[str, Build] = field(default_factory=dict)
     resolve: Callable[[Params, Machine], dict[str, Any]] = unchanged
     ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
     shows: str = ""
     counted: int = DEFAULT_COUNTED
     stalls: bool = False
+    ranks: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""
