@@ -88,18 +88,19 @@ def joined(device: str) -> Iterator[int]:
             raise UsageError(f"rank {local} of this host has no GPU", f"give --nproc-per-node {torch.cuda.device_count()} or less")  # fmt: skip
         torch.cuda.set_device(local)
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # no NVLink multicast
-    backend, limit = "nccl" if device == "cuda" else "gloo", timedelta(seconds=TIMEOUT_S)
-    if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=limit)
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+    how: dict[str, Any] = {"backend": "gloo", "timeout": timedelta(seconds=TIMEOUT_S)}
+    if device == "cuda":
+        how |= {"backend": "nccl", "device_id": torch.device("cuda", local)}
+    if "RANK" not in os.environ:
+        how |= {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    dist.init_process_group(**how)
     try:
         yield count
     finally:
         dist.destroy_process_group()
 
 
-def _each(value: Any) -> list[Any]:
+def of_each(value: Any) -> list[Any]:
     """``value`` of every rank; of this process alone where it has no others."""
     import torch.distributed as dist
 
@@ -117,7 +118,7 @@ def _alone(said: str) -> str:
 
 def agreed(proof: Proof) -> Proof:
     """The worst proof of all ranks, which it names."""
-    proofs: list[Proof] = _each(proof)
+    proofs: list[Proof] = of_each(proof)
     if len(proofs) == 1:
         return proof
     rank = max(range(len(proofs)), key=lambda r: (not proofs[r].ok, proofs[r].error or 0.0))
@@ -127,9 +128,9 @@ def agreed(proof: Proof) -> Proof:
 
 def together(session: Session, seconds: float) -> list[int]:
     """Times in ns of iterations, each of the slowest rank: all ranks run the same number, begun together."""
-    first = max(max(times) for times in _each(session.times(MIN_ITERATIONS)))
+    first = max(max(times) for times in of_each(session.times(MIN_ITERATIONS)))
     count = max(MIN_ITERATIONS, min(MAX_ITERATIONS, round(seconds * 1e9 / max(first, 1))))
-    return [max(one) for one in zip(*_each(session.times(count + 1)), strict=True)][1:]
+    return [max(one) for one in zip(*of_each(session.times(count + 1)), strict=True)][1:]
 
 
 def _parser(workload: Workload) -> argparse.ArgumentParser:

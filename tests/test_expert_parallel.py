@@ -180,6 +180,29 @@ def test_rows_that_arrive_are_put_in_the_order_of_the_experts() -> None:
         assert layer.ends[c].tolist() == torch.tensor(layout.mine[c]).cumsum(0).tolist()
 
 
+def test_the_kernels_of_the_gpu_do_what_plain_torch_does() -> None:
+    """Gather, grouped_mm and SwiGLU as on a GPU, under Triton's interpreter."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU the kernels run compiled")
+    layout, _ = made(0, 2, 2, load="zipf")
+    p, source = params(load="zipf"), torch.Generator().manual_seed(3)
+    weights = [0.1 * torch.randn(*shape, generator=source) for shape in ((4, 48, 32), (4, 32, 24))]
+    it = moe.Layer(torch.zeros(1), *[torch.zeros(1)] * 2, *weights, torch.zeros(1), touched=8)
+    make = lambda name, shape, dtype: torch.randn(*shape, generator=source).to(dtype)  # noqa: E731
+    layer = local.Layer(p, it, layout, local.buffers(p, layout, make, make), Fault())
+    layer.room.heard.copy_(layout.counts[:, :, :4].transpose(0, 1))
+    layer.arrange()
+    answers = []
+    for gpu in (False, True):
+        layer.half = layer.grouped = gpu
+        layer.room.answers.fill_(float("nan"))
+        for c in range(2):
+            layer.experts(c)
+        answers.append(layer.room.answers.clone())
+    assert torch.allclose(*answers, atol=1e-6) and answers[0].abs().max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("more", "ranks", "words"),
     [

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from moeprof.workloads._ep import Layout
 from moeprof.workloads._ep_layer import Buffers, Layer
+from moeprof.workloads._kv import hold_back
 
 Action = Callable[[], Any]
 COUNTS = 0  # channel of the counts; 1 + c: of chunk c's rows; 1 + C + c: of its results
@@ -116,10 +117,13 @@ class Beside:
         self.stream.wait_stream(torch.cuda.current_stream())
 
     def send(self, produce: Action, transfer: Action, ready: bool = True) -> Any:
-        """``produce`` here, then ``transfer`` on the communication stream; without ``ready`` it does not wait."""
+        """``produce`` here, then ``transfer`` on the communication stream; without ``ready`` it does not wait, and what is produced
+        is surely late: the planted fault, the same at any speed."""
         import torch
 
         at, self.number = self.number, self.number + 1
+        if not ready:
+            hold_back("cuda")
         produce()
         if ready:
             self.ready[at].record()
