@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +296,26 @@ def test_alone_it_is_a_group_of_one_rank() -> None:
     assert ran.returncode == 0 and "on cpu, 1 rank:" in ran.stdout, ran.stderr
     skipped = script("--variant", "graph")
     assert skipped.returncode == 0 and "expert_parallel/graph SKIPPED: needs a CUDA GPU" in skipped.stdout
+
+
+def test_the_benchmark_sets_each_variant_beside_its_parts(tmp_path: Path) -> None:
+    benchmark = Path(__file__).resolve().parents[1] / "scripts" / "benchmark_expert_parallel.py"
+    small = ",".join(f"{key}={value}" for key, value in SMALL.items())
+    command = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2", str(benchmark)]
+    ran = subprocess.run(
+        [*command, f"tiny:{small}", "--device", "cpu", "--rounds", "1", "--json", str(tmp_path / "found.json")],
+        capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    (rows,) = found["cases"].values()
+    ms = {row["entry"]: row["ms"] for row in rows}
+    assert list(ms)[:2] == ["baseline", "overlap"] and {"compute", "communication in chunks"} < set(ms)
+    hidden = {row["entry"]: row["hidden_share"] for row in rows}
+    expected = (ms["compute"] + ms["communication"] - ms["overlap"]) / ms["communication"]
+    assert hidden["overlap"] == pytest.approx(expected) and hidden["compute"] is None
+    assert found["ranks"] == 2 and found["links"][0]["all_to_all_gb_per_s"] > 0
+    assert "graph: SKIPPED: needs a CUDA GPU" in ran.stdout
 
 
 # ---- on GPUs
