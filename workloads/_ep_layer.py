@@ -103,8 +103,8 @@ class Layer:
 
     def scratch(self) -> tuple[Any, ...]:
         """Everything that an iteration writes, but for its output."""
-        own = (self.positions, self.ids, self.weights, self.sorted, self.swished, self.order, self.source, self.home)
-        return (*self.room.all(), *own)
+        chosen = (self.ids, self.weights, self.positions, self.order)
+        return (*self.room.all(), *chosen, self.source, self.home, self.ends, self.sorted, self.swished)
 
     def route(self) -> None:
         """Choose the experts; sort the assignments by chunk and expert; count them."""
