@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "overlap, balanced": {"name": "overlap", "set": {"load": "balanced"}},
     "baseline, deepseek": {"name": "baseline", "set": {"routing": "deepseek", "scale": 2.5}},
     "overlap, one expert a token": {"name": "overlap", "set": {"topk": 1}},
+    "overlap of 4 experts": {"name": "overlap", "set": {"experts": 4}},  # one a rank of four
     "overlap, double": {"name": "overlap", "set": {"dtype": "float64"}},
 }
 
@@ -162,6 +163,15 @@ def test_the_layout_counts_what_the_tokens_choose() -> None:
             arrive = [sum(2 * rank <= e < 2 * rank + 2 for e in tokens[s].flatten().tolist()) for s in range(4)]
             assert layout.splits(c) == (leave, arrive)
             assert sum(layout.mine[c]) == sum(arrive) == layout.arrived(c).stop - layout.arrived(c).start
+
+
+def test_each_rank_has_its_own_tokens_and_each_expert_its_own_weights() -> None:
+    (one, chosen), (other, same) = (ep.given(params(), "cpu", ep.Ranks(rank, 2)) for rank in (0, 1))
+    assert torch.equal(chosen, same) and torch.equal(one.router, other.router)
+    assert (one.x - other.x).abs().mean() > 0.5
+    assert torch.equal(one.w13[5], other.w13[5]) and (one.w13[5] - one.w13[4]).abs().mean() > 0.05
+    assert torch.equal(ep.stacked(one.w2, ep.Ranks(1, 2))[1], one.w2[5])
+    assert not torch.equal(one.w13[4].flatten()[:24], one.w2[4].flatten()[:24])
 
 
 def test_rows_that_arrive_are_put_in_the_order_of_the_experts() -> None:
