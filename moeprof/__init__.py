@@ -3,7 +3,7 @@
 A workload author needs only these names; everything else is reached through the ``moeprof`` command.
 """
 
-from moeprof.workload import Machine, Pipeline, Proof, Roofline, Step, Variant, Workload
+from moeprof.workload import Exchange, Machine, Pipeline, Proof, Roofline, Step, Variant, Workload
 
 __version__ = "0.1.0"
-__all__ = ["Machine", "Pipeline", "Proof", "Roofline", "Step", "Variant", "Workload", "__version__"]
+__all__ = ["Exchange", "Machine", "Pipeline", "Proof", "Roofline", "Step", "Variant", "Workload", "__version__"]

@@ -151,7 +151,8 @@ def _bound(diff: Diff, row: Row) -> str:
 def _limit(diff: Diff) -> str:
     """What the limit of the work is made of."""
     if diff.roof is not None:
-        return "Arithmetic" if diff.roof.bound == "FLOPs" else "Memory traffic"
+        moved = "Memory traffic" if diff.roof.pieces is None else "The exchange between ranks"
+        return "Arithmetic" if diff.roof.bound == "FLOPs" else moved
     if diff.limit is not None:
         return "The transfer" if diff.limit.transfer_ns > diff.limit.compute_ns else "The compute"
     return "The limit of the work"

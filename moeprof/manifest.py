@@ -135,8 +135,8 @@ class Manifest:
     """A capture: what ran, where, with what parameters, and what of it succeeded.
 
     ``kind`` "workload" has variants that do the same work; "program" is the user's own command, one variant called
-    "program". ``limit`` is the encoded Pipeline or Roofline of the workload; ``ceilings`` what was measured, name ->
-    GB/s or TFLOP/s.
+    "program". ``limit`` is the encoded Pipeline, Roofline or Exchange of the workload; ``ceilings`` what was measured,
+    name -> GB/s or TFLOP/s.
     """
 
     schema_version: int

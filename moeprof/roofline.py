@@ -21,7 +21,8 @@ BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full
 
 @dataclass(frozen=True)
 class Roof:
-    """The best possible time of one iteration, max(FLOPs / F, bytes / B), F and B measured in the same run.
+    """The best possible time of one iteration, max(FLOPs / F, bytes / B), F and B measured in the same run; for an exchange over a
+    link in ``pieces`` C, max(FLOPs / F + bytes / B / C, bytes / B).
 
     ``yardstick`` is what a library reaches on the bare work, in TFLOP/s, where the workload names one.
     """
@@ -36,6 +37,7 @@ class Roof:
     bound: str  # "FLOPs" or "bytes"
     yardstick: str | None = None
     yardstick_tflop_per_s: float | None = None
+    pieces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,27 @@ def _tensor_peak(values: dict[str, float]) -> float:
 
 
 def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:
-    """The roofline of a variant's declared work; None for another model, or where a ceiling was not measured."""
+    """The roofline of a variant's declared work, or its exchange; None for another model, or where a ceiling was not measured."""
     model: dict[str, Any] = manifest.limit or {}
-    if record is None or model.get("kind") != "roofline" or not record.flops or not record.bytes_moved:
+    if (
+        record is None
+        or model.get("kind") not in ("roofline", "exchange")
+        or not record.flops
+        or not record.bytes_moved
+    ):
         return None
     compute, memory = (manifest.ceilings.get(str(model.get(key))) for key in ("flops_ceiling", "bytes_ceiling"))
     if not compute or not memory:
         return None
     times = {"FLOPs": record.flops / compute / 1e3, "bytes": record.bytes_moved / memory}
     bound = max(times, key=lambda name: times[name])
+    pieces = int(manifest.params[model["pieces"]]) if model["kind"] == "exchange" else None
+    ideal = max(times["FLOPs"] + times["bytes"] / pieces, times["bytes"]) if pieces else times[bound]
     yardstick = manifest.ceilings.get(str(model.get("yardstick")))
     return Roof(
         flops=record.flops, bytes_moved=record.bytes_moved, flops_ceiling=model["flops_ceiling"], tflop_per_s=compute,
-        bytes_ceiling=model["bytes_ceiling"], gb_per_s=memory, ideal_ns=times[bound], bound=bound,
-        yardstick=model["yardstick"] if yardstick else None, yardstick_tflop_per_s=yardstick,
+        bytes_ceiling=model["bytes_ceiling"], gb_per_s=memory, ideal_ns=ideal, bound=bound,
+        yardstick=model["yardstick"] if yardstick else None, yardstick_tflop_per_s=yardstick, pieces=pieces,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.errors import MoeprofError, UsageError
+from moeprof.limits import Exchange, Pipeline, Roofline
 
 GROUP = "moeprof.workloads"
 DEFAULT_COUNTED = 3  # kernels of an iteration that Nsight Compute counts
@@ -34,6 +35,7 @@ class Machine:
     linked: bool = False  # GPU 0 can reach GPU 1's memory directly
     cpus: int = 1
     torch: str | None = None
+    ranks: int = 1  # processes that run a workload with ranks together
 
 
 @dataclass(frozen=True)
@@ -101,30 +103,6 @@ class Variant:
     needs: Callable[[Machine], str | None] = always
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """The limit of ``stages`` pairs of compute c and transfer x: max(L c + x, c + L x).
-
-    ``stages`` names the parameter that holds L; c and x are taken from the sequential baseline. ``ceiling`` names the
-    entry of the measured ceilings (GB/s) that bounds the transfer.
-    """
-
-    stages: str
-    ceiling: str
-    kind: str = "pipeline"
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s); ``yardstick`` names a
-    further one in TFLOP/s, what a library reaches on the bare work."""
-
-    flops_ceiling: str
-    bytes_ceiling: str
-    yardstick: str = ""
-    kind: str = "roofline"
-
-
 def unchanged(params: Params, machine: Machine) -> dict[str, Any]:
     """Parameters that need no calibration."""
     return dict(params)
@@ -149,6 +127,8 @@ class Workload:
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
+        ranks: every variant is built once in each of N processes, torch.distributed is initialised before ``build``; its device is
+            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/ranks.md.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
     """
 
@@ -159,13 +139,14 @@ class Workload:
     optimized: str
     presets: Mapping[str, Params]
     prove: Callable[[Params, str, Step], Proof]
-    limit: Pipeline | Roofline | None = None
+    limit: Pipeline | Roofline | Exchange | None = None
     faults: Mapping[str, Build] = field(default_factory=dict)
     resolve: Callable[[Params, Machine], dict[str, Any]] = unchanged
     ceilings: Callable[[Params, str], dict[str, float]] = no_ceilings
     shows: str = ""
     counted: int = DEFAULT_COUNTED
     stalls: bool = False
+    ranks: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""

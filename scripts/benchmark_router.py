@@ -166,7 +166,7 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
     def compared(make: Any) -> Run:
         run, output = make(params, it)
         run()
-        chosen, weights = check._routed(params, it, None)
+        chosen, weights = check.routed(params, it, None)
         if (result := output()) is not None:
             expected = check.reference(it, chosen, weights, torch.float32)
             error = float((result.float() - expected).norm() / expected.norm())

@@ -93,7 +93,7 @@ def test_the_three_routings_differ() -> None:
 def test_a_load_is_routed_as_drawn(name: str, kind: str, seed: int, experts: int, topk: int) -> None:
     p = params(routing=name, load=kind, seed=seed, experts=experts, topk=topk, tokens=64)
     it = moe.layer(p, "cpu")
-    drawn = moe._routed(p)[2]
+    drawn = moe.routed(p)[2]
     chosen, weights = routing.route(moe.logits(it), it.bias, p)
     assert torch.equal(chosen, drawn)  # the same experts in the same order
     assert all(len(set(row)) == topk for row in chosen.tolist())
@@ -161,7 +161,7 @@ def test_what_is_dropped_is_counted_and_a_full_capacity_drops_nothing() -> None:
     tight = params(load="zipf", capacity_factor=0.75)
     step = router.build_topk(tight, "cpu")
     assert prove(tight, "cpu", step).ok
-    chosen = moe._routed(tight)[2].tolist()
+    chosen = moe.routed(tight)[2].tolist()
     lost = 96 * 2 - len(plain_places(chosen, routing.capacity(tight)))
     assert lost > 0 and step.facts()["dropped assignments (%)"] == pytest.approx(100 * lost / 192)
     full = params(load="zipf", capacity_factor=4.0)
@@ -244,7 +244,7 @@ def test_the_declared_work_is_that_of_the_formulas() -> None:
         step.run()
     facts = [s.facts() for s in steps]
     assert all(sum(f["tokens of each expert"]) == 192 for f in facts)
-    kept = len(plain_places(moe._routed(p)[2].tolist(), 30))
+    kept = len(plain_places(moe.routed(p)[2].tolist(), 30))
     assert kept < 192 and [f["rows computed / rows kept"] for f in facts] == [4.0, 8 * 30 / kept, 1.0]
     assert facts[0]["expert load, max / mean"] == max(facts[0]["tokens of each expert"]) / 24
 

@@ -67,7 +67,7 @@ def layer(params: Params, device: str) -> Layer:
         return made
 
     router = torch.linalg.qr(normal(hidden, experts)).Q.t().contiguous()
-    wanted, bias, chosen = (t.to(device) for t in _routed(params))
+    wanted, bias, chosen = (t.to(device) for t in routed(params))
     noise = normal(tokens, hidden)
     x = noise - (noise @ router.t()) @ router + wanted @ router
     kind = dtype(params)
@@ -77,7 +77,7 @@ def layer(params: Params, device: str) -> Layer:
     )  # fmt: skip
 
 
-def _routed(params: Params) -> tuple[Any, Any, Any]:
+def routed(params: Params) -> tuple[Any, Any, Any]:
     """Logits [T, E] for the load asked for, the selection bias [E], the experts [T, K]; from the CPU: the same anywhere."""
     import torch
 

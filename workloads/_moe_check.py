@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import isnan
 from typing import Any
 
@@ -14,7 +16,7 @@ from moeprof.workloads._timing import synchronise
 # relative Frobenius norms; bf16 operands with a bf16 intermediate give 2.9e-3, one skipped expert of 128 gives 0.03 or more
 TOLERANCES = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-5, "float64": 1e-12}
 TOKEN_FACTOR = 20  # a single token may be off by so many tolerances; an unrelated one is off by about 1.4
-# the probe's error over the size of what cancels; see ``_combine_error``
+# the probe's error over the size of what cancels; see ``combine_error``
 PROBE_TOLERANCES = {"bfloat16": 3e-4, "float16": 4e-5, "float32": 1e-6, "float64": 1e-14}
 CANCELLED = 0.1  # the probe looks at tokens whose signed weights sum to less than this share of their size
 
@@ -28,13 +30,28 @@ def exact(params: Params) -> Any:
 
 def prove(params: Params, device: str, step: Step) -> Proof:
     """Poison, run, compare every token with the reference; run again, bit for bit; probe the precision of the combine."""
+    assert isinstance(step, moe.MoeStep)
+    it = moe.layer(params, device)
+    expected = reference(it, *routed(params, it, step.capacity), exact(params))
+    first = _fresh(step, device)
+
+    def probe() -> float:
+        with alike(step.weights, 0, [weight[0].clone() for weight in step.weights]):
+            found = _fresh(step, device)
+        return combine_error(params, it, step.capacity, found)
+
+    probed = step.exact_combine and params["topk"] > 1
+    return judged(params, expected, first, lambda: _fresh(step, device), probe if probed else None)
+
+
+def judged(
+    params: Params, expected: Any, first: Any, again: Callable[[], Any], probe: Callable[[], float] | None
+) -> Proof:
+    """The verdict on an output [T, H]: every token against ``expected``, a second output bit for bit, the combine's precision
+    where there is a ``probe``."""
     import torch
 
-    assert isinstance(step, moe.MoeStep)
-    it, tolerance = moe.layer(params, device), TOLERANCES[params["dtype"]]
-    chosen, weights = _routed(params, it, step.capacity)
-    expected = reference(it, chosen, weights, exact(params))
-    first = _fresh(step, device)
+    tolerance = TOLERANCES[params["dtype"]]
     size = expected.square().mean().sqrt()
     tokens = (first.to(expected.dtype) - expected).square().mean(1).sqrt() / size
     error = float(tokens.square().mean().sqrt())
@@ -42,19 +59,14 @@ def prove(params: Params, device: str, step: Step) -> Proof:
         wrong = (~(tokens <= TOKEN_FACTOR * tolerance)).nonzero().flatten()[:8].tolist()
         reason = f"the output differs from the reference, by {error:.1e} of its size; tokens off by more than {TOKEN_FACTOR * tolerance:.0e}: {wrong}"
         return Proof(False, "", None if isnan(error) else error, tolerance, reason)
-    if not torch.equal(first, _fresh(step, device)):
+    if not torch.equal(first, again()):
         return Proof(False, "", error, tolerance, "two runs of the same input differ")
     checked = f"{len(first)} of {len(first)} tokens, every element, twice the same"
-    if step.exact_combine and params["topk"] > 1:
-        allowed, off = PROBE_TOLERANCES[params["dtype"]], _combine_error(params, it, step, device)
+    if probe is not None:
+        allowed, off = PROBE_TOLERANCES[params["dtype"]], probe()
         if not off <= allowed:
-            return Proof(
-                False,
-                checked,
-                error,
-                tolerance,
-                f"the combine rounds more than once: off by {off:.1e}, {allowed:.0e} allowed",
-            )
+            reason = f"the combine rounds more than once: off by {off:.1e}, {allowed:.0e} allowed"
+            return Proof(False, checked, error, tolerance, reason)
         checked += f"; combine exact to {off:.0e}"
     return Proof(True, checked, error, tolerance)
 
@@ -67,7 +79,7 @@ def _fresh(step: Step, device: str) -> Any:
     return step.output().clone()
 
 
-def _routed(params: Params, it: moe.Layer, limit: int | None) -> tuple[Any, Any]:
+def routed(params: Params, it: moe.Layer, limit: int | None) -> tuple[Any, Any]:
     """Experts and weights [T, K] in the reference's precision, the weights of what a capacity drops at zero."""
     import torch
 
@@ -98,27 +110,33 @@ def _expert(rows: Any, w13: Any, w2: Any, wide: Any) -> Any:
     return moe.swiglu(rows.to(wide) @ w13.to(wide).t()) @ w2.to(wide).t()
 
 
-def _combine_error(params: Params, it: moe.Layer, step: moe.MoeStep, device: str) -> float:
+@contextmanager
+def alike(weights: tuple[Any, ...], first: int, one: list[Any]) -> Iterator[None]:
+    """Within it every expert of ``weights`` [E, ...], numbered from ``first``, has the weights ``one``, w2 with its sign changed for
+    odd numbers: what ``combine_error`` asks for."""
+    kept = [weight.clone() for weight in weights]
+    try:
+        for weight, same in zip(weights, one, strict=True):
+            weight.copy_(same.expand_as(weight))
+        weights[1][1 - first % 2 :: 2].neg_()
+        yield
+    finally:
+        for weight, saved in zip(weights, kept, strict=True):
+            weight.copy_(saved)
+
+
+def combine_error(params: Params, it: moe.Layer, capacity: int | None, found: Any) -> float:
     """How far the combine is from a sum rounded once, where the sum nearly cancels.
 
-    Every expert is given the first one's weights, with the sign of w2 changed for the odd ones: a token's K outputs are then
-    equal but for their signs, so that whatever rounded them to the layer's dtype cancels too, and only roundings of the
-    combine itself remain. Over the size of what cancels, an exact combine is off by some 1e-4 in bf16, one that rounds the
-    products or the partial sums by 1e-3.
+    ``found`` is the output where every expert has the first one's weights, with the sign of w2 changed for the odd ones: a
+    token's K outputs are then equal but for their signs, so that whatever rounded them to the layer's dtype cancels too, and only
+    roundings of the combine itself remain. Over the size of what cancels, an exact combine is off by some 1e-4 in bf16, one that
+    rounds the products or the partial sums by 1e-3.
     """
     import torch
 
-    kept = [weight.clone() for weight in step.weights]
-    try:
-        for weight in step.weights:
-            weight.copy_(weight[:1].expand_as(weight).clone())
-        step.weights[1][1::2].neg_()
-        found = _fresh(step, device)
-    finally:
-        for weight, saved in zip(step.weights, kept, strict=True):
-            weight.copy_(saved)
     wide = exact(params)
-    chosen, weights = _routed(params, it, step.capacity)
+    chosen, weights = routed(params, it, capacity)
     signed = (weights * (1 - 2 * (chosen % 2))).sum(1)
     few = (signed.abs() < CANCELLED * weights.sum(1)).nonzero().flatten()[:4096]
     if not len(few):

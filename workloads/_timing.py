@@ -30,8 +30,11 @@ def _repeat(action: Callable[[], object], repeats: int) -> None:
         action()
 
 
-def captured(action: Callable[[], object], repeats: int = 1) -> Callable[[], None]:
-    """``repeats`` of ``action`` as one CUDA graph; the answer replays it. Raises what capturing raises: never eager instead."""
+def captured(action: Callable[[], object], repeats: int = 1, mode: str = "global") -> Callable[[], None]:
+    """``repeats`` of ``action`` as one CUDA graph; the answer replays it. Raises what capturing raises: never eager instead.
+
+    ``mode`` "thread_local" lets other threads of the process call CUDA meanwhile, as NCCL's watchdog does.
+    """
     import torch
 
     side = torch.cuda.Stream()
@@ -40,7 +43,7 @@ def captured(action: Callable[[], object], repeats: int = 1) -> Callable[[], Non
         action()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side):
+    with torch.cuda.graph(graph, stream=side, capture_error_mode=mode):
         _repeat(action, repeats)
 
     def replay(
@@ -52,9 +55,11 @@ def captured(action: Callable[[], object], repeats: int = 1) -> Callable[[], Non
 
 
 def synchronise(device: str) -> None:
-    """Wait for all work of every GPU."""
+    """Wait for all work of every GPU; of its own alone in a process that is one of several ranks."""
     import torch
 
-    if device == "cuda":
+    if device == "cuda" and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.cuda.synchronize()
+    elif device == "cuda":
         for index in range(torch.cuda.device_count()):
             torch.cuda.synchronize(index)

@@ -13,8 +13,9 @@ def limit(diff: Diff) -> str:
     found = diff.roof
     if found is None:
         return ""
+    how = "or" if found.pieces is None else f"overlapped in {found.pieces} pieces, the first and the last exposed, with"
     text = (
-        f"Limit: {found.flops / 1e9:,.1f} useful GFLOP at {fmt.rate(found.tflop_per_s)} TFLOP/s ({found.flops_ceiling}) or {fmt.size(found.bytes_moved)} "
+        f"Limit: {found.flops / 1e9:,.1f} useful GFLOP at {fmt.rate(found.tflop_per_s)} TFLOP/s ({found.flops_ceiling}) {how} {fmt.size(found.bytes_moved)} "
         f"at {found.gb_per_s:,.0f} GB/s ({found.bytes_ceiling}), both measured in this run, take at least {fmt.ms(found.ideal_ns)}: {found.bound} decide."
     )
     if found.yardstick_tflop_per_s is not None:

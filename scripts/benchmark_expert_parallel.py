@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Time every variant of expert_parallel, its compute and its communication alone, interleaved in one process group.
+
+usage: torchrun --nproc-per-node N benchmark_expert_parallel.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--json FILE]
+
+Each entry is proven before it is timed; all ranks enter a round together, and an iteration's time is the slowest rank's. Printed:
+the time, overlap efficiency (t_baseline - t) / (t_baseline - max(compute, communication)), the hidden share of communication
+(compute + communication - t) / communication, and the SM time of communication kernels (their time times their blocks, one an SM,
+waiting for other ranks included) from a trace of each variant apart. Then the bus bandwidth of the all-to-all beside copy engines
+at 16, 64 and 256 MiB a rank. "peer_copy in a graph" is no variant; it is tried, and left out where capturing it fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+
+from moeprof.errors import MoeprofError, WorkloadError
+from moeprof.script import agreed, joined, of_each
+from moeprof.worker import machine
+from moeprof.workload import load, pairs
+from moeprof.workloads import _ep as ep
+from moeprof.workloads import _ep_check as check
+from moeprof.workloads import _ep_exchange as exchange
+from moeprof.workloads import _ep_peer as peer
+from moeprof.workloads import expert_parallel
+from moeprof.workloads._ep_faults import Fault
+from moeprof.workloads._timing import synchronise
+
+Run = Callable[[], object]
+ROUND_MS = 40  # of one entry in one round
+SIZES_MIB = (16, 64, 256)
+TRACED = 5  # iterations
+WAYS = {"nccl": ("nccl",), "signals": ("signal",)}  # kernels that move rows or tell of them, by a part of their name
+
+
+def times(run: Run, count: int, device: str) -> list[float]:
+    """Milliseconds of ``count`` iterations back to back after an untimed one, each of the slowest rank."""
+    ep.meet(device)
+    if device == "cuda":
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 2)]
+        for mark in marks:
+            mark.record()
+            run()
+        torch.cuda.synchronize()
+        mine = [a.elapsed_time(b) for a, b in pairwise(marks[1:])]
+    else:
+        mine = [_clocked(run) for _ in range(count + 1)][1:]
+    return [max(one) for one in zip(*of_each(mine), strict=True)]
+
+
+def _clocked(run: Run) -> float:
+    start = perf_counter_ns()
+    run()
+    return (perf_counter_ns() - start) / 1e6
+
+
+def measure(runs: dict[str, Run], rounds: int, device: str) -> dict[str, list[float]]:
+    """Each entry's median of every round, the order rotated; all ranks run the same number."""
+    counts = {name: max(3, min(200, round(ROUND_MS / max(times(run, 3, device))))) for name, run in runs.items()}
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for turn in range(rounds):
+        at = turn % len(names)
+        for name in names[at:] + names[:at]:
+            found[name].append(median(times(runs[name], counts[name], device)))
+    return found
+
+
+def builds(params: dict[str, Any], device: str, count: int) -> dict[str, Callable[[], Any]]:
+    """What can be built here, by name; what cannot is said."""
+    facts = machine(device)
+    facts = type(facts)(**{**vars(facts), "ranks": count})
+    found: dict[str, Callable[[], Any]] = {}
+    for variant in expert_parallel.WORKLOAD.variants:
+        if reason := variant.needs(facts):
+            said(f"  {variant.name}: SKIPPED: {reason}")
+        else:
+            found[variant.name] = lambda variant=variant: variant.build(params, device)
+    if "peer_copy" in found:
+        found["peer_copy in a graph"] = lambda: expert_parallel.build_peer_copy(params, device, graph=True)
+    return found
+
+
+def proven(params: dict[str, Any], device: str, build: Callable[[], Any]) -> Any:
+    """The built step; raises WorkloadError on every rank where one rank's proof fails, or its build."""
+    try:
+        step, reason = build(), ""
+    except RuntimeError as error:
+        step, reason = None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    if any(reasons := of_each(reason)):
+        raise WorkloadError(f"it cannot be built: {next(filter(None, reasons))}")
+    proof = agreed(check.prove(params, device, step))
+    if not proof.ok:
+        raise WorkloadError(f"it is wrong: {proof.reason}")
+    return step
+
+
+def apart(params: dict[str, Any], device: str) -> dict[str, Run]:
+    """All local work of a layer without its exchange, and the exchange alone; not in chunks, and in them."""
+    found: dict[str, Run] = {}
+    for name, chunks in (("", 1), (" in chunks", params["chunks"])):
+        layer = expert_parallel._parts(params, device, chunks, Fault())
+        sending = exchange.Collectives(layer.layout, layer.room, handles=False)
+        exchange.iterate(layer, sending, exchange.InTurn())
+        found["compute" + name] = lambda layer=layer: compute(layer)
+        found["communication" + name] = lambda sending=sending, chunks=chunks: communicate(sending, chunks)
+    return found
+
+
+def compute(layer: Any) -> None:
+    """An iteration without the exchange: on the rows that are there."""
+    chunks = range(layer.layout.chunks)
+    layer.route()
+    for c in chunks:
+        layer.gather(c)
+    layer.arrange()
+    for c in chunks:
+        layer.experts(c)
+    for c in chunks:
+        layer.total(c)
+
+
+def communicate(sending: exchange.Exchange, chunks: int) -> None:
+    """The exchange alone."""
+    sending.counts()
+    for c in range(chunks):
+        sending.dispatch(c)
+    for c in range(chunks):
+        sending.give_back(c)
+
+
+def sm_ms(run: Run) -> dict[str, float]:
+    """SM milliseconds an iteration of each kind of communication kernel: time x blocks, a block an SM."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    torch.cuda.synchronize()
+    ep.meet("cuda")
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        for _ in range(TRACED):
+            run()
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    sms = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    found = dict.fromkeys(WAYS, 0.0)
+    for event in events:
+        if event.get("cat") == "kernel":
+            grid = event["args"]["grid"]
+            blocks = min(sms, grid[0] * grid[1] * grid[2])
+            for way, parts in WAYS.items():
+                if any(part in event["name"].lower() for part in parts):
+                    found[way] += event["dur"] * blocks / 1e3 / TRACED
+    return found
+
+
+def case(params: dict[str, Any], rounds: int, device: str, count: int) -> list[dict[str, Any]]:
+    """A row an entry."""
+    steps: dict[str, Any] = {}
+    for name, build in builds(params, device, count).items():
+        try:
+            steps[name] = proven(params, device, build)
+        except WorkloadError as error:
+            said(f"  {name}: left out: {error.message}")
+    alone = apart(params, device)
+    found = measure({name: step.run for name, step in steps.items()} | alone, rounds, device)
+    busy = {name: sm_ms(step.run) for name, step in steps.items()} if device == "cuda" else {}
+    ms = {name: median(samples) for name, samples in found.items()}
+    rows = [_row(name, ms, found[name]) | {"sm_ms": busy.get(name)} for name in found]
+    facts = {name: step.facts() for name, step in steps.items()}
+    return [row | {"facts": facts.get(row["entry"])} for row in rows]
+
+
+def _row(name: str, ms: dict[str, float], samples: list[float]) -> dict[str, Any]:
+    best, comm = max(ms["compute"], ms["communication"]), ms["communication"]
+    gain, room = ms["baseline"] - ms[name], ms["baseline"] - best
+    variant = not name.startswith(("compute", "communication"))
+    return {
+        "entry": name,
+        "ms": ms[name],
+        "rounds_ms": samples,
+        "overlap_efficiency": gain / room if variant and room > 0 else None,
+        "hidden_share": (ms["compute"] + comm - ms[name]) / comm if variant else None,
+    }
+
+
+def links(device: str) -> list[dict[str, Any]]:
+    """Bus bandwidth of the all-to-all, and of copy engines where GPUs are linked, by size."""
+    rows = []
+    for mib in SIZES_MIB if device == "cuda" else SIZES_MIB[:1]:
+        copied = peer.copy_gb_per_s(mib << 20) if device == "cuda" and peer.linked(ep.ranks()) else None
+        rows.append({"mib": mib, "all_to_all_gb_per_s": check.all_to_all_gb_per_s(mib << 20, device), "copy_engine_gb_per_s": copied})  # fmt: skip
+    return rows
+
+
+def said(line: str) -> None:
+    """Print on rank 0."""
+    if ep.ranks().rank == 0:
+        print(line, flush=True)
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.3f}{unit}"
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """One line an entry."""
+    said(f"  {'':24s} {'ms':>9s} {'efficiency':>10s} {'hidden':>7s}  SM ms of communication kernels")
+    for row in rows:
+        busy = ", ".join(f"{way} {value:.2f}" for way, value in (row["sm_ms"] or {}).items()) or "-"
+        said(f"  {row['entry']:24s} {row['ms']:9.4f} {_number(row['overlap_efficiency']):>10s} {_number(row['hidden_share']):>7s}  {busy}")  # fmt: skip
+
+
+def bench(args: argparse.Namespace, device: str, count: int) -> dict[str, Any]:
+    """Everything, as data."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    found: dict[str, Any] = {"device": name, "ranks": count, "torch": torch.__version__, "cases": {}}
+    said(f"{count} ranks, {name}, torch {torch.__version__}")
+    for words in args.cases:
+        preset, _, more = words.partition(":")
+        params = load("expert_parallel").params(preset, pairs(more.split(",") if more else []))
+        ep.check(params, count)
+        said(f"\n{words}")
+        found["cases"][words] = rows = case(params, args.rounds, device, count)
+        show(rows)
+        gc.collect()  # graphs that hold collectives
+        if device == "cuda":
+            synchronise(device)
+            torch.cuda.empty_cache()
+    said("\nGB/s each way, all ranks at once")
+    found["links"] = links(device)
+    for row in found["links"]:
+        said(f"  {row['mib']:4d} MiB a rank: all-to-all {row['all_to_all_gb_per_s']:.1f} (bus), copy engines {_number(row['copy_engine_gb_per_s'])}")  # fmt: skip
+    return found
+
+
+def main() -> int:
+    """The command, on every rank."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="+", metavar="PRESET[:KEY=VALUE,...]")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", help="write everything here too")
+    args = parser.parse_args()
+    try:
+        with joined(args.device) as count:
+            found = bench(args, args.device, count)
+            if args.json and ep.ranks().rank == 0:
+                Path(args.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    except MoeprofError as error:
+        print(f"error: {error.message} ({error.hint})", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
