@@ -1,0 +1,81 @@
+"""Which rank a trace is of, and when by its host's clock it began: what its file tells, and what its name tells.
+
+A torch.profiler trace holds ``distributedInfo`` with the rank and ``baseTimeNanoseconds``, the UTC moment that its times
+count from (older ones count from 1970). An nsys export holds the UTC moment that its session started, and the environment
+of the process that nsys started, in which launchers leave the rank.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from moeprof.trace.export import Export
+from moeprof.trace.tables import Origin, Trace
+
+# Launchers' variables for a process's rank and the number of ranks: torchrun, Open MPI, PMIx, MPICH, Slurm.
+RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+SIZE_VARIABLES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+RANK_RANGE = "rank"  # a range of moeprof's domain whose payload is its process's rank
+SINCE_1970_NS = 10**18  # a Kineto time beyond this (the year 2001) counts from 1970
+_IN_NAME = re.compile(r"(?:^|[^a-z])rank[-_.=]?(\d+)(?!\d)", re.IGNORECASE)
+_ENTRY = re.compile(r"(?:^|\x00)(\w+)=\"?(\d+)\"?(?=\x00|$)")
+
+
+def of_document(document: dict[str, Any], zero: int) -> Origin:
+    """Of a Kineto document whose earliest event is at ``zero`` ns."""
+    told = document.get("distributedInfo")
+    told = told if isinstance(told, dict) else {}
+    rank, size = (_count(told.get(name)) for name in ("rank", "world_size"))
+    base = _count(document.get("baseTimeNanoseconds"))
+    utc = zero + base if base else zero if zero > SINCE_1970_NS else None
+    return Origin(rank, size, "distributedInfo" if rank is not None else "", utc)
+
+
+def of_export(export: Export) -> Origin:
+    """Of an nsys export: its start, and the rank in the environment of the process that nsys started."""
+    found = _environment(export)
+    rank, size = (next((found[n] for n in names if n in found), None) for names in (RANK_VARIABLES, SIZE_VARIABLES))
+    told = next((n for n in RANK_VARIABLES if n in found), "")
+    return Origin(rank, size, f"environment ({told})" if told else "", _started(export))
+
+
+def _started(export: Export) -> int | None:
+    if "TARGET_INFO_SESSION_START_TIME" not in export.tables:
+        return None
+    rows = export.rows("SELECT utcEpochNs FROM TARGET_INFO_SESSION_START_TIME")
+    return _count(rows[0][0]) if rows else None
+
+
+def _environment(export: Export) -> dict[str, int]:
+    """Whole numbers among the launchers' variables; nothing else of the environment is looked at."""
+    places = (("META_DATA_CAPTURE", "%ENVIRONMENT_VARIABLE"), ("TARGET_INFO_SYSTEM_ENV", "DeviceEnvironment"))
+    texts = [
+        str(row[0])
+        for table, name in places
+        if table in export.tables and {"name", "value"} <= export.columns(table)
+        for row in export.rows(f"SELECT value FROM {table} WHERE name LIKE '{name}'")
+    ]
+    entries = [entry for text in texts for entry in _ENTRY.findall(text.replace("\\x00", "\x00"))]
+    return {name: int(number) for name, number in entries if name in (*RANK_VARIABLES, *SIZE_VARIABLES)}
+
+
+def _count(value: Any) -> int | None:
+    """A whole number that is not negative; also one that was written as text."""
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def in_name(path: Path) -> int | None:
+    """The rank in a file's name: rank3.sqlite, trace_rank-12.json.gz; else in its folder's."""
+    found = _IN_NAME.search(path.name) or _IN_NAME.search(path.parent.name)
+    return int(found[1]) if found else None
+
+
+def in_ranges(trace: Trace) -> dict[int, int]:
+    """Process -> rank, where processes pushed the range ``moeprof@rank`` with their rank as its payload."""
+    ranges = trace.ranges
+    mine = ranges[(ranges["domain"] == "moeprof") & (ranges["name"] == RANK_RANGE) & (ranges["payload"] >= 0)]
+    return {int(pid): int(rank) for pid, rank in zip(mine["pid"], mine["payload"], strict=True)}
