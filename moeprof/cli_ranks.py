@@ -40,7 +40,7 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
 
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    found = _analysed(path, **options)
+    found = _analysed(path, output is not None, **options)
     if output is not None:
         reporting.write_page(output, force, pages.render(found))
     if as_json:
@@ -54,11 +54,17 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
 
 
 def _analysed(
-    path: Path, range_name: str | None, variant: str | None, link_ceiling: float | None, communication: Path | None
+    path: Path,
+    page: bool,
+    range_name: str | None,
+    variant: str | None,
+    link_ceiling: float | None,
+    communication: Path | None,
 ) -> tuple[tuple[GroupAnalysis, tuple[RankLane, ...]], ...]:
-    """Each group at ``path``, with its lanes."""
+    """Each group at ``path``, with its lanes where a ``page`` is to be written."""
     from moeprof import grouping
     from moeprof.metrics.ranklanes import lanes
+    from moeprof.report.rankrows import listed
     from moeprof.trace import classify
 
     classes = classify.communication(communication) if communication else classify.COMMUNICATION
@@ -71,5 +77,7 @@ def _analysed(
         with progress("ranks") as done:
             several = done if len(group.members) > 1 else grouping.silent
             analysis, facts = grouping.analyse_group(known, range_name, classes, several)
-        found.append((analysis, lanes(facts, analysis)))
+        if page:
+            facts = grouping.drawn(group, facts, [rank.place.rank for rank in listed(analysis.ranks)], classes)
+        found.append((analysis, lanes(facts, analysis) if page else ()))
     return tuple(found)

@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from moeprof import manifest
 from moeprof.analysing import opened
 from moeprof.errors import MoeprofError, TraceError, UsageError
-from moeprof.manifest import Manifest, VariantRecord
+from moeprof.manifest import Manifest, Rank, VariantRecord
 from moeprof.metrics.group import GroupAnalysis, Place
 from moeprof.metrics.rankfacts import RankFacts, facts
 from moeprof.metrics.ranks import analyse_ranks
 from moeprof.notes import Note, note
 from moeprof.trace import Trace
 from moeprof.trace.classify import COMMUNICATION, Classes
-from moeprof.trace.origin import in_name, in_ranges
+from moeprof.trace.origin import in_name
 from moeprof.trace.peek import peek
 from moeprof.trace.split import Piece, split
 from moeprof.tracefiles import TraceFile, below
@@ -37,24 +36,13 @@ Grouped = tuple[GroupAnalysis, tuple[RankFacts, ...]]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a manifest says of one rank; None where it does not."""
-
-    rank: int
-    host: str | None = None
-    device: int | None = None
-    pid: int | None = None
-    clock_offset_ns: int | None = None
-
-
-@dataclass(frozen=True)
 class Member:
-    """One trace file of a group. ``rank`` where the file is of one rank, ``told`` where a manifest names those inside."""
+    """One trace file of a group. ``rank`` where the file is of one rank; ``told`` what a manifest says of those inside."""
 
     path: Path
     rank: int | None = None
     derived: str = ""
-    told: tuple[Told, ...] = ()
+    told: tuple[Rank, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,28 +81,31 @@ def groups(path: Path) -> tuple[Group, ...]:
 
 
 def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group:
-    said: Sequence[Any] = getattr(record, "ranks", ()) or getattr(capture, "ranks", ())
-    told = tuple(_told(entry) for entry in said)
-    parts = [part for part in record.parts if part.kind == "trace"]
-    members = tuple(Member(folder / p.file, told=_on_host(told, getattr(p, "host", None))) for p in parts)
-    ceiling = next((capture.ceilings[name] for name in LINK_CEILINGS if name in capture.ceilings), None)
-    series = tuple((name, value) for name, value in record.facts.items() if isinstance(value, tuple))
-    failed = tuple(f"rank {e.rank}: {e.reason or e.status}" for e in said if getattr(e, "status", "ok") != "ok")
-    return Group(folder.resolve().name, members, record.name, ceiling, series, failed)
-
-
-def _told(entry: Any) -> Told:
-    return Told(
-        entry.rank,
-        getattr(entry, "host", None),
-        getattr(entry, "device", None),
-        getattr(entry, "pid", None),
-        getattr(entry, "clock_offset_ns", None),
+    members = tuple(
+        Member(
+            folder / part.file, part.rank, "manifest" if part.rank is not None else "", _told(record.ranks, part.rank)
+        )
+        for part in record.parts
+        if part.kind == "trace"
     )
+    ceiling = next((capture.ceilings[name] for name in LINK_CEILINGS if name in capture.ceilings), None)
+    failed = tuple(f"rank {rank.rank}: {rank.reason or rank.status}" for rank in record.ranks if rank.status != "ok")
+    return Group(folder.resolve().name, members, record.name, ceiling, tuple(_series(record)), failed)
 
 
-def _on_host(told: tuple[Told, ...], host: str | None) -> tuple[Told, ...]:
-    return tuple(entry for entry in told if host is None or entry.host == host)
+def _told(ranks: tuple[Rank, ...], rank: int | None) -> tuple[Rank, ...]:
+    return tuple(entry for entry in ranks if rank is None or entry.rank == rank)
+
+
+def _series(record: VariantRecord) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Facts as series: a number or the sum of a list from each rank; a list that is the same on all of them as it is."""
+    for name, value in record.facts.items():
+        each = [rank.facts.get(name) for rank in record.ranks] or [value]
+        if all(isinstance(own, tuple) for own in each):
+            lists = [own for own in each if isinstance(own, tuple)]
+            yield name, lists[0] if len(set(lists)) == 1 else tuple(sum(own) for own in lists)
+        elif len(each) > 1 and all(isinstance(own, (int, float)) for own in each):
+            yield name, tuple(float(own) for own in each if isinstance(own, (int, float)))
 
 
 def _of_folder(folder: Path) -> tuple[Member, ...]:
@@ -158,13 +149,13 @@ def analyse_group(
         TraceError: fewer than two ranks have GPU work, or two files tell the same rank.
         UsageError: a rank has no range of that name.
     """
-    drawn = len(group.members) <= FEW
+    few = len(group.members) <= FEW
     found: list[RankFacts] = []
     failed = list(group.failed)
     for number, member in enumerate(group.members):
         try:
             with opened(member.path, classes) as trace:
-                found += _facts_of(trace, member, range_name, drawn)
+                found += _facts_of(trace, member, range_name, few)
         except UsageError:
             raise
         except MoeprofError as error:
@@ -175,6 +166,16 @@ def analyse_group(
     loads = {name: value for name, value in series.items() if any(word in name.lower() for word in LOAD_WORDS)}
     analysis = analyse_ranks(group.name, found, group.link_ceiling_gb_per_s, loads, _clocks(series, found))
     return replace(analysis, variant=group.variant, notes=(*_unread(failed), *analysis.notes)), tuple(found)
+
+
+def drawn(group: Group, found: tuple[RankFacts, ...], ranks: Sequence[int], classes: Classes) -> tuple[RankFacts, ...]:
+    """The facts of a group, with bars for lanes: where they were left out, of many ranks, ``ranks`` are read again."""
+    files = {f.place.file for f in found if f.place.rank in ranks and not f.owners}
+    again: dict[int, RankFacts] = {}
+    for member in (m for m in group.members if m.path.name in files):
+        with opened(member.path, classes) as trace:
+            again |= {f.place.rank: f for f in _facts_of(trace, member, None, True)}
+    return tuple(replace(f, owners=again[f.place.rank].owners) if f.place.rank in again else f for f in found)
 
 
 def _refuse(group: Group, found: list[RankFacts], failed: list[str]) -> None:
@@ -196,39 +197,38 @@ def _clocks(series: dict[str, tuple[float, ...]], found: Sequence[RankFacts]) ->
     return dict(zip(sorted(f.place.rank for f in found), named[0], strict=True)) if named else {}
 
 
-def _facts_of(trace: Trace, member: Member, range_name: str | None, drawn: bool) -> list[RankFacts]:
+def _facts_of(trace: Trace, member: Member, range_name: str | None, bars: bool) -> list[RankFacts]:
     pieces = split(trace)
     if len(pieces) > 1 and member.rank is not None:  # one rank was told: its GPU is the one with most of the work
         pieces = (max(pieces, key=lambda p: len(p.trace.ops)),)
-    pushed = in_ranges(trace)
     found = []
     for number, piece in enumerate(pieces):
-        place = _place(piece, number, member, pushed)
-        own = facts(place, piece.trace, range_name, drawn and len(pieces) <= FEW)
+        place = _place(piece, number, member)
+        own = facts(place, piece.trace, range_name, bars and len(pieces) <= FEW)
         found += [own] if own is not None else []
     return found
 
 
-def _place(piece: Piece, number: int, member: Member, pushed: dict[int, int]) -> Place:
-    """The rank by its file, the manifest or the range that processes push, else by the order of GPUs."""
-    origin, told = piece.trace.origin, _entry(piece, member.told)
+def _place(piece: Piece, number: int, member: Member) -> Place:
+    """The rank by its file or the manifest, else by the order of GPUs."""
+    origin, told = piece.trace.origin, _entry(piece, member)
     rank, derived = number, "the order of GPUs and processes in the trace"
     if member.rank is not None:
         rank, derived = member.rank, member.derived
     elif told is not None:
         rank, derived = told.rank, "manifest"
-    elif piece.pid in pushed:
-        rank, derived = pushed[piece.pid], "the range moeprof@rank"
     return Place(
-        rank, derived, member.path.name, piece.device, piece.pid, told.host if told else None,
-        len(member.told) or origin.world_size, told.clock_offset_ns if told else None, origin.zero_utc_ns,
+        rank, derived, member.path.name, piece.device, piece.pid, None if told is None else f"host{told.host}",
+        origin.world_size, None if told is None else -told.clock_offset_ns, origin.zero_utc_ns,
     )  # fmt: skip
 
 
-def _entry(piece: Piece, told: tuple[Told, ...]) -> Told | None:
-    """The manifest's entry of a piece: its process, else the only one on its GPU."""
-    of_process = [entry for entry in told if piece.pid is not None and entry.pid == piece.pid]
-    of_device = [entry for entry in told if entry.device == piece.device]
+def _entry(piece: Piece, member: Member) -> Rank | None:
+    """The manifest's entry of a piece: of its file, else its process, else the only one on its GPU."""
+    if member.rank is not None:
+        return next(iter(member.told), None)
+    of_process = [entry for entry in member.told if piece.pid is not None and entry.pid == piece.pid]
+    of_device = [entry for entry in member.told if entry.device_index == piece.device]
     return next((found[0] for found in (of_process, of_device) if len(found) == 1), None)
 
 

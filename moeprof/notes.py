@@ -117,11 +117,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "rank-no-clock": ("warning", "arrival skew and waiting are withheld: {why}"),
     "rank-refused": ("warning", "{what} is not (all) matched across ranks: {why}"),
-    "rank-no-sizes": (
-        "info",
-        "no bus bandwidth of {what}: the trace does not tell message sizes. nsys needs NCCL's NVTX ranges with their payloads, "
-        "torch.profiler the arguments that newer torch writes beside NCCL's kernels",
-    ),
+    "rank-no-bandwidth": ("info", "no bus bandwidth of {what}: {why}"),
     "rank-doubt": (
         "warning",
         "{what}: in only {share_percent:.0f} % of the matched ones there is a moment at which all ranks were in it: "

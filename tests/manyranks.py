@@ -18,30 +18,36 @@ import numpy as np
 import pandas as pd
 from conftest import TRACES
 
-from moeprof.metrics.group import Place
+from moeprof.metrics.group import GroupAnalysis, Place
 from moeprof.metrics.intervals import Union, union
+from moeprof.metrics.rankfacts import RankFacts, facts
+from moeprof.metrics.ranks import analyse_ranks
 from moeprof.trace import Trace, read
 from moeprof.trace.split import split
 from moeprof.trace.tables import RANGES, table
 
 MOVING_NS, LEAVING_NS = 200_000, 1_000
 FAR = 10**10
+NAMES = "abcdefghij"
+
+Extra = tuple[np.ndarray, np.ndarray, np.ndarray]  # from and to in the real rank's time, and how much longer that takes
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What is put in: each rank's clock, the share by which its own time is jittered, and extra time of some ranks before
-    every collective: rank -> (cause, ns)."""
+    """What is put in: each rank's clock, the share by which its own time is jittered, extra time of some ranks before every
+    collective (rank -> "compute" or "host", ns), and ranks whose compute takes a factor longer."""
 
     clocks_ns: tuple[int, ...]
     jitter: float = 0.0
-    stragglers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    late: dict[int, tuple[str, int]] = field(default_factory=dict)
+    stretched: dict[int, float] = field(default_factory=dict)
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What must come out: arrivals [ranks, collectives] and ends on the common clock, and kernel ends as written."""
+    """What must come out: arrivals [ranks, collectives] and ends on the common clock."""
 
     arrivals: np.ndarray
     ends: np.ndarray
@@ -83,33 +89,50 @@ def _iterations(starts: list[int], end: int, pid: int) -> pd.DataFrame:
 def grow(base: Trace, planted: Planted) -> tuple[list[tuple[Place, Trace]], Truth]:
     """One trace a rank, all from ``base``, and the truth."""
     comm = base.ops[base.ops["kind"] == "comm"]
-    starts, ends = comm["start_ns"].to_numpy(), comm["end_ns"].to_numpy()
-    bends = [_extra(base, starts, ends, *planted.stragglers.get(r, ("", 0))) for r in range(len(planted.clocks_ns))]
-    truth, sources, targets = _bent(starts, ends, bends, planted)
+    begins = np.concatenate([[0], comm["end_ns"].to_numpy()[:-1]])
+    spans = list(zip(begins.tolist(), comm["start_ns"].tolist(), strict=True))
+    ranks = range(len(planted.clocks_ns))
+    extras = [[_extra(base, a, b, rank, planted) for a, b in spans] for rank in ranks]
+    scale = 1 + planted.jitter * np.random.default_rng(planted.seed).uniform(-1, 1, (len(ranks), len(spans)))
+    own = np.array([[(b - a) * k + x[2].sum() for (a, b), k, x in zip(spans, scale[r], extras[r], strict=True)] for r in ranks])  # fmt: skip
+    truth = _met(own, planted)
     traces = []
-    for rank, clock in enumerate(planted.clocks_ns):
-        moved = _moved(base, sources[rank], targets[rank] + clock)
+    for rank in ranks:
+        source, target = _anchors(spans, comm["end_ns"].to_numpy(), extras[rank], scale[rank], truth, rank)
+        moved = _moved(base, source, target + planted.clocks_ns[rank])
         traces.append((Place(rank, "made", f"rank{rank}", 0), moved))
     return traces, truth
 
 
-def _extra(base: Trace, starts: np.ndarray, ends: np.ndarray, cause: str, ns: int) -> tuple[np.ndarray, int]:
-    """Where in each stretch between collectives the extra time goes: into its longest kernel, or its longest idle gap."""
-    first = np.concatenate([[0], ends[:-1]])
-    if not ns:
-        return (first + starts) // 2, 0
+def _met(own: np.ndarray, planted: Planted) -> Truth:
+    """Arrivals and ends, collective by collective: all leave together, a little apart."""
+    random = np.random.default_rng(planted.seed + 1)
+    leave, arrivals, ends = np.zeros(len(own)), [], []
+    for k in range(own.shape[1]):
+        arrivals.append(np.round(leave + own[:, k]))
+        leave = np.round(arrivals[-1].max() + MOVING_NS + random.uniform(0, LEAVING_NS, len(own)))
+        ends.append(leave)
+    return Truth(np.stack(arrivals, axis=1).astype(np.int64), np.stack(ends, axis=1).astype(np.int64))
+
+
+def _extra(base: Trace, begin: int, end: int, rank: int, planted: Planted) -> Extra:
+    """Where between two collectives a rank takes longer: in all compute, in its longest kernel, or in an idle gap."""
     ops = base.ops
-    busy = union(ops["start_ns"].to_numpy(), ops["end_ns"].to_numpy())
-    kernels = ops[ops["kind"] == "kernel"]
-    points = []
-    for a, b in zip(first, starts, strict=True):
-        if cause == "compute":
-            inside = kernels[(kernels["start_ns"] >= a) & (kernels["end_ns"] <= b)]
-            longest = inside.loc[(inside["end_ns"] - inside["start_ns"]).idxmax()]
-            points.append((int(longest["start_ns"]) + int(longest["end_ns"])) // 2)
-        else:
-            points.append(_starving(base, busy.gaps(int(a), int(b))))
-    return np.array(points), ns
+    kernels = ops[(ops["kind"] == "kernel") & (ops["start_ns"] >= begin) & (ops["end_ns"] <= end)]
+    if rank in planted.stretched:
+        busy = union(kernels["start_ns"].to_numpy(), kernels["end_ns"].to_numpy())
+        more = np.round((busy.ends - busy.starts) * (planted.stretched[rank] - 1)).astype(np.int64)
+        return busy.starts, busy.ends, more
+    cause, ns = planted.late.get(rank, ("", 0))
+    if not ns:
+        return (np.empty(0, np.int64),) * 3
+    if cause == "compute":
+        longest = kernels.loc[(kernels["end_ns"] - kernels["start_ns"]).idxmax()]
+        point = (int(longest["start_ns"]) + int(longest["end_ns"])) // 2
+    else:
+        busy = union(ops["start_ns"].to_numpy(), ops["end_ns"].to_numpy())
+        point = _starving(base, busy.gaps(begin, end))
+    return np.array([point]), np.array([point + 1]), np.array([ns])
 
 
 def _starving(base: Trace, gaps: Union) -> int:
@@ -120,31 +143,21 @@ def _starving(base: Trace, gaps: Union) -> int:
     return int(middle[np.where(called > middle, gaps.ends - gaps.starts, -1).argmax()])
 
 
-def _bent(
-    starts: np.ndarray, ends: np.ndarray, bends: list[Any], planted: Planted
-) -> tuple[Truth, list[Any], list[Any]]:
-    """For each rank the anchors of its bending: from the real times to the made ones."""
-    random, ranks = np.random.default_rng(planted.seed), len(bends)
-    own = np.diff(np.concatenate([[0], np.stack([starts, ends], axis=1).ravel()]))[::2]
-    own = own * (1 + planted.jitter * random.uniform(-1, 1, (ranks, len(own))))
-    own = own + np.array([ns for _, ns in bends])[:, None]
-    leave, arrivals, left = np.zeros(ranks), [], []
-    for k in range(len(starts)):
-        arrival = np.round(leave + own[:, k])
-        leave = np.round(arrival.max() + MOVING_NS + random.uniform(0, LEAVING_NS, ranks))
-        arrivals.append(arrival)
-        left.append(leave)
-    came, went = np.stack(arrivals, axis=1), np.stack(left, axis=1)
-    sources, targets = [], []
-    for rank, (points, ns) in enumerate(bends):
-        before = np.concatenate([[0], went[rank, :-1]])
-        share = (points - np.concatenate([[0], ends[:-1]])) / np.maximum(starts - np.concatenate([[0], ends[:-1]]), 1)
-        place = np.round(before + share * (came[rank] - before - ns))
-        source = np.stack([points, points + 1, starts, ends], axis=1).ravel()
-        target = np.stack([place, place + 1 + ns, came[rank], went[rank]], axis=1).ravel()
-        sources.append(np.concatenate([[-FAR, 0], source, [ends[-1] + FAR]]))
-        targets.append(np.concatenate([[-FAR, 0], target, [went[rank, -1] + FAR]]))
-    return Truth(came.astype(np.int64), went.astype(np.int64)), sources, targets
+def _anchors(
+    spans: list[tuple[int, int]], ends: np.ndarray, extras: list[Extra], scale: np.ndarray, truth: Truth, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """From the real times to the made ones."""
+    source, target, left = [-FAR, 0], [-FAR, 0], 0
+    for k, (begin, end) in enumerate(spans):
+        longer = 0
+        for start, stop, more in zip(*extras[k], strict=True):
+            source += [start, stop]
+            target += [left + (start - begin) * scale[k] + longer, left + (stop - begin) * scale[k] + longer + more]
+            longer += more
+        left = int(truth.ends[rank, k])
+        source += [end, int(ends[k])]
+        target += [int(truth.arrivals[rank, k]), left]
+    return np.array([*source, source[-1] + FAR]), np.array([*target, target[-1] + FAR])
 
 
 def _moved(base: Trace, source: np.ndarray, target: np.ndarray) -> Trace:
@@ -155,23 +168,35 @@ def _moved(base: Trace, source: np.ndarray, target: np.ndarray) -> Trace:
     return replace(base, ops=bent(base.ops), calls=bent(base.calls), ranges=bent(base.ranges))
 
 
+def more_blocks(trace: Trace, factor: float) -> Trace:
+    """The trace with as many more thread blocks in each compute kernel: more work."""
+    grid = np.where(trace.ops["kind"] == "kernel", np.round(trace.ops["grid_x"] * factor), trace.ops["grid_x"])
+    return replace(trace, ops=trace.ops.assign(grid_x=grid.astype(np.int32)))
+
+
+def analysed(made: list[tuple[Place, Trace]], one_clock: bool = True, **known: Any) -> GroupAnalysis:
+    """The analysis of made ranks: of one trace (its clock is shared) or of a file each."""
+    return analyse_ranks("made", facts_of(made, one_clock), **known)
+
+
+def facts_of(made: list[tuple[Place, Trace]], one_clock: bool = True, drawn: bool = False) -> list[RankFacts]:
+    """The facts of made ranks."""
+    places = [replace(place, file="one" if one_clock else place.file) for place, _ in made]
+    found = [facts(place, trace, None, drawn) for place, (_, trace) in zip(places, made, strict=True)]
+    return [rank for rank in found if rank is not None]
+
+
 def as_kineto(trace: Trace, rank: int | None, world_size: int, elements: int = 1 << 20) -> dict[str, Any]:
     """A torch.profiler document of the tables: kernels, copies, launch calls and iterations; all-reduces of bfloat16."""
     events = [_gpu(row, elements, world_size) for row in trace.ops.itertuples()]
     for row in trace.calls.itertuples():
-        events.append(
-            _event("cuda_runtime", row.name, row, {"correlation": int(row.Index) + 1}, pid=1, tid=int(row.tid))
-        )
+        args = {"correlation": int(row.Index) + 1}
+        events.append(_event("cuda_runtime", row.name, row, args, pid=1, tid=int(row.tid)))
     for row in trace.ranges.itertuples():
         events.append(_event("user_annotation", f"ProfilerStep#{row.payload}", row, {}, pid=1, tid=int(row.tid)))
     told = {} if rank is None else {"distributedInfo": {"backend": "nccl", "rank": rank, "world_size": world_size}}
-    return {
-        "schemaVersion": 1,
-        "deviceProperties": [],
-        **told,
-        "baseTimeNanoseconds": 1_700_000_000 * 10**9,
-        "traceEvents": events,
-    }
+    base = {"schemaVersion": 1, "deviceProperties": [], "baseTimeNanoseconds": 1_700_000_000 * 10**9}
+    return base | told | {"traceEvents": events}
 
 
 def _gpu(row: Any, elements: int, world_size: int) -> dict[str, Any]:
@@ -184,6 +209,7 @@ def _gpu(row: Any, elements: int, world_size: int) -> dict[str, Any]:
         return _event("kernel", "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgs)", row, args)
     if row.kind == "copy":
         return _event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", row, args | {"bytes": int(row.bytes)})
+    args["grid"] = [int(row.grid_x), int(row.grid_y), int(row.grid_z)]
     return _event("gpu_memset" if row.kind == "memset" else "kernel", str(row.name), row, args)
 
 
@@ -197,5 +223,5 @@ def write_folder(folder: Path, made: list[tuple[Place, Trace]], named: bool = Fa
     folder.mkdir(parents=True, exist_ok=True)
     for place, trace in made:
         document = as_kineto(trace, None if named else place.rank, len(made))
-        name = f"rank{place.rank}.json.gz" if named else f"{'abcdefghij'[-1 - place.rank]}.json.gz"
+        name = f"rank{place.rank}.json.gz" if named else f"{NAMES[-1 - place.rank % len(NAMES)]}{place.rank:04}.json.gz"
         (folder / name).write_bytes(gzip.compress(json.dumps(document).encode(), 1))

@@ -14,6 +14,11 @@ from moeprof.metrics.intervals import Times
 from moeprof.metrics.matching import Match
 from moeprof.metrics.rankfacts import RankFacts
 
+NO_SIZES = (
+    "the trace does not tell message sizes (nsys needs the payloads of NCCL's NVTX ranges, torch.profiler the arguments that "
+    "newer torch writes beside NCCL's kernels)"
+)
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -49,7 +54,7 @@ def described(
         exchange=sizes.exchange,
     )
     if arrival is None:
-        return replace(row, no_bandwidth="not matched")
+        return replace(row, no_bandwidth="not matched across ranks")
     return _measured(row, _rows(found, arrival, sizes), arrival, sizes, ceiling_gb_per_s)
 
 
@@ -87,7 +92,7 @@ def _measured(
 
 def _why_none(kind: str, sizes: Sizes) -> str:
     if not (sizes.bytes > 0).any():
-        return "no sizes in the trace"
+        return NO_SIZES
     if sizes.factor(kind) is None:
         return f"not defined for {kind} of {sizes.ranks} ranks"
     return "nothing moves after the last arrival"

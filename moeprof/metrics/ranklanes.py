@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moeprof.metrics.critical import shared_windows
 from moeprof.metrics.group import GroupAnalysis
 from moeprof.metrics.intervals import EMPTY, Union, both, minus
 from moeprof.metrics.rankfacts import RankFacts
@@ -37,23 +38,20 @@ def drawn_window(analysis: GroupAnalysis) -> int:
 
 
 def lanes(found: Sequence[RankFacts], analysis: GroupAnalysis) -> tuple[RankLane, ...]:
-    """One lane a rank; empty where the facts keep no bars (many ranks) or the clocks cannot be compared."""
+    """A lane for each rank whose facts keep bars; none where the clocks cannot be compared."""
     ordered = sorted(found, key=lambda rank: rank.place.rank)
-    at = drawn_window(analysis)
     offsets = [rank.aligned_by_ns for rank in analysis.ranks]
-    if (
-        any(o is None for o in offsets)
-        or not all(f.owners for f in ordered)
-        or any(len(f.windows) <= at for f in ordered)
-    ):
+    shared = shared_windows(analysis.ranks)
+    if None in offsets or not shared.size:
         return ()
-    joined = Joined.of(ordered)
-    zero = min(f.windows[at].start_ns + (o or 0) for f, o in zip(ordered, offsets, strict=True))
+    joined, row = Joined.of(ordered), shared[drawn_window(analysis)]
+    known = [o for o in offsets if o is not None]
+    windows = [rank.windows[int(at)] for rank, at in zip(ordered, row, strict=True)]
+    zero = min(window.start_ns + offset for window, offset in zip(windows, known, strict=True))
     return tuple(
-        RankLane(
-            f.place.rank, _parts(f, joined.waits(place), f.windows[at].start_ns, f.windows[at].end_ns, (o or 0) - zero)
-        )
-        for place, (f, o) in enumerate(zip(ordered, offsets, strict=True))
+        RankLane(f.place.rank, _parts(f, joined.waits(place), w.start_ns, w.end_ns, offset - zero))
+        for place, (f, w, offset) in enumerate(zip(ordered, windows, known, strict=True))
+        if f.owners
     )
 
 

@@ -157,8 +157,10 @@ def _doubts(what: str, match: Match, arrival: Arrivals | None) -> list[Note]:
 
 
 def _unsized(collectives: Sequence[Collective]) -> list[Note]:
-    unsized = [c for c in collectives if c.arrivals and c.bytes is None]
-    return [note("rank-no-sizes", what=", ".join(sorted({c.kind for c in unsized})))] if unsized else []
+    """Why there is no bus bandwidth, once for each reason."""
+    reasons = dict.fromkeys(c.no_bandwidth for c in collectives if c.no_bandwidth)
+    kinds = {why: ", ".join(sorted({c.kind for c in collectives if c.no_bandwidth == why})) for why in reasons}
+    return [note("rank-no-bandwidth", what=what, why=why) for why, what in kinds.items()]
 
 
 def label(collective: Collective) -> str:

@@ -42,7 +42,7 @@ def stragglers(
 
 
 def _stands_out(rank: Rank, lateness: Lateness, others: Sequence[int]) -> bool:
-    enough = lateness.last > 0 and lateness.late_ns > LEAST_SHARE * rank.total("span_ns")
+    enough = lateness.late_ns > LEAST_SHARE * rank.total("span_ns")
     return enough and lateness.late_ns > STANDS_OUT * float(np.median(others))
 
 

@@ -87,18 +87,16 @@ def collectives(analysis: GroupAnalysis) -> Table:
         "most",
         "waiting",
         "moving",
-        "remark",
     )
     return Table("Collectives across ranks", header, tuple(_collective(c) for c in analysis.collectives))
 
 
 def _collective(found: Collective) -> tuple[str, ...]:
-    remark = found.refused or found.no_bandwidth
     return (
         label(found), f"{len(found.ranks)}" + (f" of {found.group_size}" if found.group_size else ""),
         f"{found.matched} ({fmt.percent(found.coverage_ratio)})", fmt.size(found.bytes), fmt.rate(found.bus_gb_per_s), fmt.rate(found.bus_gb_per_s_max),
         fmt.percent(found.of_ceiling), fmt.us(found.skew_median_ns), fmt.us(found.skew_p90_ns), fmt.us(found.skew_max_ns),
-        fmt.ms(found.waiting_ns), fmt.ms(found.moving_ns), remark,
+        fmt.ms(found.waiting_ns), fmt.ms(found.moving_ns),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from moeprof.report.timeline import Lane, timeline
 ROWS, OWN_ROWS, COLUMNS = 128, 32, 200
 ROW_HEIGHT, LEAST_HEIGHT = 5, 240  # pixels
 LEAST_SCALE = 5  # percent at which a colour is full, at the least: noise stays pale
-MOST_LABELS = 32
+MOST_LABELS, MOST_TICKS = 32, 16
 LANE_COLOURS = {
     COMPUTE: COLOURS["compute"],
     OTHER: COLOURS["copy"],
@@ -46,6 +46,18 @@ SHARES = (
     ("waiting", "Waiting for other ranks", SLOWER, "Share of each window in which a collective of the rank waits for the last rank to arrive and nothing computes. The rank that is waited for is pale where the others are dark."),
     ("moving", "Exposed communication that moves", COLOURS["communication"], "Share of each window in which a collective moves data (or was not matched) and nothing computes."),
     ("busy", "Busy", COLOURS["compute"], "Share of each window in which the GPU computes or copies."),
+)  # fmt: skip
+
+TERMS = (
+    ("arrival", "The start of a rank's communication kernel."),
+    ("skew", "From the first rank's arrival at a collective to the last one's."),
+    ("waiting, moving", "A kernel of a collective waits until the last rank has arrived; from then on it moves. The collective as a whole moves from the last arrival to the last end."),
+    ("bus bandwidth", "Bytes over the moving time, times what nccl-tests sets for the kind: 2(n-1)/n for an all-reduce, (n-1)/n for an all-to-all. It is comparable with the link's own speed for any number of ranks."),
+    ("hidden, exposed", "Communication under which compute kernels of the same GPU run, and the rest."),
+    ("middle rank", "The rank whose arrival at a collective is the median: against it a late one is measured."),
+    ("behind", "How much later than the middle rank a rank arrived, summed where it arrived later. It splits exactly by what the rank did more than the middle one since the collective before."),
+    ("straggler", "A rank that is behind by more than 1 % of its time and by more than three times the median of the others."),
+    ("critical rank", "The rank that decides when a window ends: the one whose late arrivals add up to most."),
 )  # fmt: skip
 
 
@@ -75,7 +87,9 @@ def render(pages: tuple[tuple[GroupAnalysis, tuple[RankLane, ...]], ...]) -> str
         for analysis, _ in pages for sentence in rankrows.sentences(analysis)
     ]  # fmt: skip
     notes = [n for analysis, _ in pages for n in analysis.notes]
-    return filled("ranks.html.j2", title=pages[0][0].source, sentences=sentences, sections=sections, notes=notes)
+    return filled(
+        "ranks.html.j2", title=pages[0][0].source, sentences=sentences, sections=sections, notes=notes, terms=TERMS
+    )
 
 
 def _sections(analysis: GroupAnalysis, lanes: tuple[RankLane, ...], suffix: str) -> list[Section]:
@@ -173,13 +187,15 @@ def heat(analysis: GroupAnalysis, key: str, colour: str) -> go.Figure:
     top = 100 if key == "busy" else max(LEAST_SCALE, int(np.ceil(100 * cells.max())))
     figure = go.Figure(
         go.Heatmap(
-            z=np.round(100 * cells).astype(int).tolist(), x=columns, y=labels, zmin=0, zmax=top,
+            z=np.round(100 * cells, 1).tolist(), x=columns, y=labels, zmin=0, zmax=top,
             colorscale=[[0, "rgba(127,127,127,0.10)"], [1, colour]], colorbar={"ticksuffix": " %", "thickness": 12},
-            hovertemplate="%{y}, " + axis + " %{x}: %{z} %<extra></extra>", xgap=0, ygap=1 if len(labels) <= 32 else 0,
+            hovertemplate="%{y}, " + axis + " %{x}: %{z:.1f} %<extra></extra>", xgap=0, ygap=1 if len(labels) <= 32 else 0,
         )
     )  # fmt: skip
     step = -(-len(labels) // MOST_LABELS)
     figure.update_layout(height=max(LEAST_HEIGHT, 110 + ROW_HEIGHT * len(labels)), xaxis_title=axis)
+    if columns and len(columns) <= MOST_TICKS:
+        figure.update_xaxes(tickvals=columns)
     figure.update_yaxes(type="category", tickvals=labels[::step], autorange="reversed", showgrid=False, zeroline=False)
     return figure
 

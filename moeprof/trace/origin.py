@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.trace.export import Export
-from moeprof.trace.tables import Origin, Trace
+from moeprof.trace.tables import Origin
 
 # Launchers' variables for a process's rank and the number of ranks: torchrun, Open MPI, PMIx, MPICH, Slurm.
 RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 SIZE_VARIABLES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
-RANK_RANGE = "rank"  # a range of moeprof's domain whose payload is its process's rank
 SINCE_1970_NS = 10**18  # a Kineto time beyond this (the year 2001) counts from 1970
 _IN_NAME = re.compile(r"(?:^|[^a-z])rank[-_.=]?(\d+)(?!\d)", re.IGNORECASE)
 _ENTRY = re.compile(r"(?:^|\x00)(\w+)=\"?(\d+)\"?(?=\x00|$)")
@@ -72,10 +71,3 @@ def in_name(path: Path) -> int | None:
     """The rank in a file's name: rank3.sqlite, trace_rank-12.json.gz; else in its folder's."""
     found = _IN_NAME.search(path.name) or _IN_NAME.search(path.parent.name)
     return int(found[1]) if found else None
-
-
-def in_ranges(trace: Trace) -> dict[int, int]:
-    """Process -> rank, where processes pushed the range ``moeprof@rank`` with their rank as its payload."""
-    ranges = trace.ranges
-    mine = ranges[(ranges["domain"] == "moeprof") & (ranges["name"] == RANK_RANGE) & (ranges["payload"] >= 0)]
-    return {int(pid): int(rank) for pid, rank in zip(mine["pid"], mine["payload"], strict=True)}
