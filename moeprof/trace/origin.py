@@ -19,7 +19,7 @@ RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLUR
 SIZE_VARIABLES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 SINCE_1970_NS = 10**18  # a Kineto time beyond this (the year 2001) counts from 1970
 _IN_NAME = re.compile(r"(?:^|[^a-z])rank[-_.=]?(\d+)(?!\d)", re.IGNORECASE)
-_ENTRY = re.compile(r"(?:^|\x00)(\w+)=\"?(\d+)\"?(?=\x00|$)")
+_ENTRY = re.compile(r'(\w+)="?(\d+)"?')
 
 
 def of_document(document: dict[str, Any], zero: int) -> Origin:
@@ -41,23 +41,20 @@ def of_export(export: Export) -> Origin:
 
 
 def _started(export: Export) -> int | None:
-    if "TARGET_INFO_SESSION_START_TIME" not in export.tables:
+    table = "TARGET_INFO_SESSION_START_TIME"
+    if table not in export.tables or "utcEpochNs" not in export.columns(table):
         return None
-    rows = export.rows("SELECT utcEpochNs FROM TARGET_INFO_SESSION_START_TIME")
+    rows = export.rows(f"SELECT utcEpochNs FROM {table}")
     return _count(rows[0][0]) if rows else None
 
 
 def _environment(export: Export) -> dict[str, int]:
     """Whole numbers among the launchers' variables; nothing else of the environment is looked at."""
-    places = (("META_DATA_CAPTURE", "%ENVIRONMENT_VARIABLE"), ("TARGET_INFO_SYSTEM_ENV", "DeviceEnvironment"))
-    texts = [
-        str(row[0])
-        for table, name in places
-        if table in export.tables and {"name", "value"} <= export.columns(table)
-        for row in export.rows(f"SELECT value FROM {table} WHERE name LIKE '{name}'")
-    ]
-    entries = [entry for text in texts for entry in _ENTRY.findall(text.replace("\\x00", "\x00"))]
-    return {name: int(number) for name, number in entries if name in (*RANK_VARIABLES, *SIZE_VARIABLES)}
+    if "META_DATA_CAPTURE" not in export.tables:
+        return {}
+    rows = export.rows("SELECT value FROM META_DATA_CAPTURE WHERE name LIKE '%ENVIRONMENT_VARIABLE'")
+    entries = [found for row in rows if (found := _ENTRY.fullmatch(str(row[0])))]
+    return {e[1]: int(e[2]) for e in entries if e[1] in (*RANK_VARIABLES, *SIZE_VARIABLES)}
 
 
 def _count(value: Any) -> int | None:
