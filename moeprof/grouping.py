@@ -219,7 +219,7 @@ def _place(piece: Piece, number: int, member: Member) -> Place:
         rank, derived = told.rank, "manifest"
     return Place(
         rank, derived, member.path.name, piece.device, piece.pid, None if told is None else f"host{told.host}",
-        origin.world_size, None if told is None else -told.clock_offset_ns, origin.zero_utc_ns,
+        origin.world_size, None if told is None else -told.clock_offset_ns, origin.zero_utc_ns, piece.stray,
     )  # fmt: skip
 
 

@@ -127,6 +127,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "warning",
         "{what}: {present} of {size} ranks are here; the last to arrive may be an absent one, waiting is a lower bound",
     ),
+    "rank-stray": ("info", "{count} kernels of ranks on the GPUs of other ranks are left out"),
     "rank-unread": ("warning", "{count} of the group's ranks have no numbers: {why}"),
     "no-gpu-work": ("warning", "the trace holds no GPU work"),
 }

@@ -22,6 +22,7 @@ from moeprof.manifest import Manifest, Rank
 from moeprof.trace import Trace, nccl, read
 from moeprof.trace.messages import element_bytes
 from moeprof.trace.peek import peek
+from moeprof.trace.split import split
 
 Run = Callable[..., Ran]
 EXPORT = "mfu_2gpu_before.sqlite"
@@ -122,6 +123,17 @@ def test_groups_of_several_kinds_have_no_size_and_of_several_communicators_no_ro
     other = [call("ncclAllReduce", 0, 1, 64), call("ncclAllReduce", 2, 3, 8, communicator=8)]
     assert nccl._described(other, 1, {}) == [{}]
     assert nccl._described(mixed[1:], 1, {})[0]["per_rank"] == 1
+
+
+def test_a_kernel_on_another_rank_s_gpu_makes_no_rank(traces: Path) -> None:
+    trace = read(traces / "nsys" / EXPORT)
+    pieces = split(trace)
+    assert [(p.pid, p.device, p.stray) for p in pieces] == [(144, 0, 0), (145, 1, 0)]
+    kernels = trace.ops.index[(trace.ops["pid"] == 145) & (trace.ops["kind"] == "kernel")][:3]
+    moved = replace(trace, ops=trace.ops.assign(device=trace.ops["device"].where(~trace.ops.index.isin(kernels), 0)))
+    pieces = split(moved)
+    assert [(p.pid, p.device, p.stray) for p in pieces] == [(144, 0, 0), (145, 1, 3)]
+    assert sum(len(p.trace.ops) for p in pieces) == len(trace.ops) - 3
 
 
 # folders

@@ -22,7 +22,8 @@ LATE_LAUNCH, COPIES, DEPENDENCY = "late launch", "copies", "dependency"
 @dataclass(frozen=True)
 class Place:
     """Whose trace it is. ``derived`` says how the rank is known; ``host`` is a label; ``clock_offset_ns`` what its capture
-    says must be added to its host's clock; ``zero_utc_ns`` the trace's own zero by that clock."""
+    says must be added to its host's clock; ``zero_utc_ns`` the trace's own zero by that clock. ``stray_kernels`` of its process
+    ran on the GPUs of other ranks."""
 
     rank: int
     derived: str
@@ -33,6 +34,7 @@ class Place:
     world_size: int | None = None
     clock_offset_ns: int | None = None
     zero_utc_ns: int | None = None
+    stray_kernels: int = 0
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ def _notes(joined: Joined, collectives: Sequence[Collective]) -> tuple[Note, ...
         notes.append(note("rank-no-clock", why=clocks.text))
     elif clocks.residual_ns is not None:
         notes.append(note("rank-clock", text=clocks.text, residual_us=clocks.residual_ns / 1e3))
+    stray = sum(rank.place.stray_kernels for rank in joined.found)
+    notes += [note("rank-stray", count=stray)] if stray else []
     notes += _unsized(collectives)
     for match, arrival, collective in zip(joined.matched, joined.arrived, collectives, strict=True):
         notes += _doubts(label(collective), match, arrival)

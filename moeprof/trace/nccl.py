@@ -77,20 +77,22 @@ def _table(rows: pd.DataFrame, told: dict[int, dict[str, Any]]) -> pd.DataFrame:
 
 
 def _threads(export: Export) -> dict[tuple[int, int], list[Call]]:
-    """The NCCL calls of each thread by start; empty where not one has a payload."""
+    """The NCCL calls of each thread by start; empty where not one range has a payload."""
     there = export.columns("NVTX_EVENTS")
-    if not there >= {"start", "end", "globalTid", "textId", "binaryData"}:
+    if not there >= {"start", "end", "globalTid", "textId", "domainId", "binaryData"}:
         return {}
+    domains = export.rows("SELECT DISTINCT domainId FROM NVTX_EVENTS WHERE binaryData IS NOT NULL")
+    listed = ", ".join(str(int(row[0])) for row in domains if row[0] is not None)
     name = "COALESCE(n.text, s.value)" if "text" in there else "s.value"
-    schemas, paid = _schemas(export), False
+    query = f"""SELECT n.globalTid, n.start, n.end, {name} AS name, n.binaryData FROM NVTX_EVENTS n
+        LEFT JOIN StringIds s ON s.id = n.textId
+        WHERE n.domainId IN ({listed}) AND n.end IS NOT NULL AND name LIKE 'nccl%' ORDER BY n.start, n.end DESC"""
+    schemas = _schemas(export)
     found: dict[tuple[int, int], list[Call]] = {}
-    query = f"SELECT n.globalTid, n.start, n.end, {name} AS name, n.binaryData FROM NVTX_EVENTS n LEFT JOIN StringIds s ON s.id = n.textId WHERE n.end IS NOT NULL AND name LIKE 'nccl%' ORDER BY n.start, n.end DESC"
     for thread, start, end, text, blob in export.rows(query):
-        fields = decoded(blob, schemas)
-        paid |= bool(fields)
         key = ((thread >> 24) & TID_MASK, thread & TID_MASK)
-        found.setdefault(key, []).append(Call(start, end, str(text), fields))
-    return found if paid else {}
+        found.setdefault(key, []).append(Call(start, end, str(text), decoded(blob, schemas)))
+    return found
 
 
 def _schemas(export: Export) -> Schemas:
