@@ -24,10 +24,12 @@ from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table
 from moeprof.report.timeline import Lane, timeline
 
-ROWS, OWN_ROWS, COLUMNS = 128, 32, 200
-ROW_HEIGHT, LEAST_HEIGHT = 5, 240  # pixels
+ROWS, OWN_ROWS, COLUMNS = 80, 16, 200
+ROW_HEIGHT, LEAST_HEIGHT = 11, 240  # pixels
 LEAST_SCALE = 5  # percent at which a colour is full, at the least: noise stays pale
-MOST_LABELS, MOST_TICKS = 32, 16
+MOST_TICKS = 16
+SMALL_FONT = 9  # pixels, of the labels of more rows than ROOMY
+ROOMY = 24
 LANE_COLOURS = {
     COMPUTE: COLOURS["compute"],
     OTHER: COLOURS["copy"],
@@ -111,7 +113,13 @@ def _lanes(analysis: GroupAnalysis, lanes: tuple[RankLane, ...]) -> Section | No
     if not lanes:
         note = "The rank that the others waited for most; where nobody waited, the one that ends last."
         return section("critical", "Which rank decided each window", note, None, (found,)) if found.rows else None
-    note = f"Window {drawn_window(analysis)} of every rank on one clock. A collective waits until the last rank has arrived, then moves."
+    several = len(lanes) < len(analysis.ranks)
+    whose = (
+        f"{len(lanes)} of {len(analysis.ranks)} ranks, the latest and those that wait most,"
+        if several
+        else "every rank"
+    )
+    note = f"Window {drawn_window(analysis)} of {whose} on one clock. A collective waits until the last rank has arrived, then moves."
     return section("lanes", "One window of each rank", note, timeline([_lane(lane) for lane in lanes]), (found,))
 
 
@@ -189,14 +197,15 @@ def heat(analysis: GroupAnalysis, key: str, colour: str) -> go.Figure:
         go.Heatmap(
             z=np.round(100 * cells, 1).tolist(), x=columns, y=labels, zmin=0, zmax=top,
             colorscale=[[0, "rgba(127,127,127,0.10)"], [1, colour]], colorbar={"ticksuffix": " %", "thickness": 12},
-            hovertemplate="%{y}, " + axis + " %{x}: %{z:.1f} %<extra></extra>", xgap=0, ygap=1 if len(labels) <= 32 else 0,
+            hovertemplate="%{y}, " + axis + " %{x}: %{z:.1f} %<extra></extra>", xgap=0, ygap=1 if len(labels) <= ROOMY else 0,
         )
     )  # fmt: skip
-    step = -(-len(labels) // MOST_LABELS)
     figure.update_layout(height=max(LEAST_HEIGHT, 110 + ROW_HEIGHT * len(labels)), xaxis_title=axis)
     if columns and len(columns) <= MOST_TICKS:
         figure.update_xaxes(tickvals=columns)
-    figure.update_yaxes(type="category", tickvals=labels[::step], autorange="reversed", showgrid=False, zeroline=False)
+    figure.update_yaxes(type="category", tickvals=labels, autorange="reversed", showgrid=False, zeroline=False)
+    if len(labels) > ROOMY:
+        figure.update_yaxes(tickfont_size=SMALL_FONT)
     return figure
 
 
