@@ -80,7 +80,7 @@ def test_ledgers_sum_and_are_those_of_analyze_on_any_trace(rows: list[Any], proc
         assert sum(vars(mine.idle).values()) == mine.ledger.idle_ns
         assert (mine.ledger, mine.idle, mine.communication) == (theirs.ledger, theirs.idle, theirs.communication)
         side = rank.collectives
-        assert (side.before.sum(axis=0) == side.starts - side.left).all()
+        assert (side.before.sum(axis=0) == side.starts - side.left).all() and (side.before >= 0).all()
     if len(found) > 1:
         assert_consistent(analyse_ranks("made", [r for r in found if r is not None]))
 

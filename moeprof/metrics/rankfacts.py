@@ -154,7 +154,7 @@ def _window(view: DeviceView, start: int, end: int, name: str | None, instance: 
 
 def _collectives(trace: Trace, view: DeviceView, windows: Sequence[RankWindow]) -> Collectives:
     first, last = int(view.starts[0]), int(view.ends.max())
-    rows = np.flatnonzero((view.ops["kind"] == "comm").to_numpy())
+    rows = np.flatnonzero((view.ops["kind"] == "comm").to_numpy() & (view.ends > view.starts))
     starts, ends = view.starts[rows], view.ends[rows]
     left = np.minimum(np.concatenate([[first], np.maximum.accumulate(ends)[:-1]])[: len(rows)], starts).astype(np.int64)
     told = _told(trace, view, rows)
@@ -216,12 +216,16 @@ def _kinds(view: DeviceView, rows: Times, told: pd.DataFrame) -> list[str]:
 
 
 def _before(view: DeviceView, left: Times, starts: Times, first: int, last: int) -> Times:
-    """What ran in each [left, start), by group.CAUSES. No communication does, and no gap reaches across either end."""
+    """What ran in each [left, start), by group.CAUSES. No communication does, and no gap reaches across either end.
+
+    Idle time beside operations of no length, which end no gap, is dependency too.
+    """
     covered = [reach.covered(left, starts) for reach in view.reaches]
     found = gaps(view, first, last)
     low, high = (np.searchsorted(found.starts, edge, side="left") for edge in (left, starts))
     waits = []
-    for part in (found.launch, found.sync, found.host, found.dependency):
+    for part in (found.launch, found.sync, found.host):
         summed = np.concatenate([[0], np.cumsum(part)])
         waits.append(summed[high] - summed[low])
-    return np.stack([covered[0], covered[-1] - covered[1], *waits]).astype(np.int64)
+    idle = starts - left - covered[-1]
+    return np.stack([covered[0], covered[-1] - covered[1], *waits, idle - sum(waits)]).astype(np.int64)
