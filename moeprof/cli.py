@@ -19,6 +19,7 @@ from moeprof.cli_export import export
 from moeprof.cli_history import history
 from moeprof.cli_inspect import inspect
 from moeprof.cli_kernels import kernels
+from moeprof.cli_ranks import ranks
 from moeprof.cli_session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
 from moeprof.options import (
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, kernels, inspect, session, check, baseline, history, export):
+for command in (analyze, ranks, kernels, inspect, session, check, baseline, history, export):
     cli.add_command(command)
 
 

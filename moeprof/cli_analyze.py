@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moeprof.errors import ExitCode, UsageError
-from moeprof.options import echo_json, json_option
+from moeprof.options import echo_json, json_option, progress
 
 
 @click.command()
@@ -103,7 +101,7 @@ def _print_folder(
 
     if communication is not None:
         classify.communication(communication)  # a mistake in it is one error, not one a trace
-    with _progress() as done:
+    with progress("traces") as done:
         found = spreading.analyse_folder(folder, dask, results, communication, done)
     if as_json:
         echo_json(encode(found))
@@ -113,22 +111,3 @@ def _print_folder(
         click.echo(f"note: {found.failed} of {found.traces} traces have no numbers; the table says why", err=True)
     if found.failed == found.traces:
         sys.exit(int(ExitCode.FAILED))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr where that is a terminal, a line for each trace elsewhere."""
-    bars: list[Any] = []
-
-    def done(number: int, of: int, label: str) -> None:
-        if not sys.stderr.isatty():
-            click.echo(f"{number} of {of}: {label}", err=True)
-            return
-        bars[:] = bars or [click.progressbar(length=of, label="traces", file=sys.stderr)]
-        bars[0].update(1)
-
-    try:
-        yield done
-    finally:
-        for bar in bars:
-            bar.render_finish()

@@ -109,6 +109,26 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "open-ranges": ("info", "{count} NVTX ranges were still open when the trace ended; they are left out"),
     "cpu-operators": ("info", "no GPU activity in this trace: CPU operators stand in for kernels, one lane a thread"),
     "diagnostic": ("info", "the profiler reported: {text}"),
+    # many ranks
+    "rank-derived": ("info", "ranks are told by {how}"),
+    "rank-clock": (
+        "info",
+        "clocks: {text}; the ends of common collectives still differ by {residual_us:.1f} us (the worst rank's median)",
+    ),
+    "rank-no-clock": ("warning", "arrival skew and waiting are withheld: {why}"),
+    "rank-refused": ("warning", "{what} is not (all) matched across ranks: {why}"),
+    "rank-no-bandwidth": ("info", "no bus bandwidth of {what}: {why}"),
+    "rank-doubt": (
+        "warning",
+        "{what}: in only {share_percent:.0f} % of the matched ones there is a moment at which all ranks were in it: "
+        "the order or the clocks may be wrong",
+    ),
+    "rank-absent": (
+        "warning",
+        "{what}: {present} of {size} ranks are here; the last to arrive may be an absent one, waiting is a lower bound",
+    ),
+    "rank-stray": ("info", "{count} kernels of ranks on the GPUs of other ranks are left out"),
+    "rank-unread": ("warning", "{count} of the group's ranks have no numbers: {why}"),
     "no-gpu-work": ("warning", "the trace holds no GPU work"),
 }
 

@@ -80,7 +80,7 @@ def test_a_failed_trace_is_told_and_the_rest_goes_on(command: Run, folder: Path)
 
 
 def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import moeprof.cli_analyze as module
+    from moeprof import options as module
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -89,7 +89,7 @@ def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, mo
     terminal = Terminal()
     with monkeypatch.context() as patched:
         patched.setattr(module.sys, "stderr", terminal)
-        with module._progress() as done:
+        with module.progress("traces") as done:
             for number in range(3):
                 done(number + 1, 3, "name")
     said = terminal.getvalue()

@@ -4,6 +4,6 @@
 """
 
 from moeprof.trace.reading import read
-from moeprof.trace.tables import Device, Trace
+from moeprof.trace.tables import Device, Origin, Trace
 
-__all__ = ["Device", "Trace", "read"]
+__all__ = ["Device", "Origin", "Trace", "read"]

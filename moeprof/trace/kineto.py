@@ -18,8 +18,9 @@ import pandas as pd
 
 from moeprof.errors import TraceError
 from moeprof.notes import note
-from moeprof.trace import classify
+from moeprof.trace import classify, messages
 from moeprof.trace.classify import Classes
+from moeprof.trace.origin import of_document
 from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -61,6 +62,8 @@ def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
         devices=_devices(document) if gpu else (Device(0, "CPU"),),
         notes=() if gpu else (note("cpu-operators"),),
         classes=classes,
+        messages=messages.of_events(gpu, zero),
+        origin=of_document(document, zero),
     )
 
 

@@ -16,10 +16,11 @@ from pandas.api.types import union_categoricals
 
 from moeprof.errors import TraceError
 from moeprof.notes import Note, note
-from moeprof.trace import classify, nsysabout
+from moeprof.trace import classify, nccl, nsysabout
 from moeprof.trace.classify import Classes
 from moeprof.trace.export import Export, Integers
 from moeprof.trace.nsysabout import TID_MASK
+from moeprof.trace.origin import of_export
 from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
@@ -99,6 +100,8 @@ class _Reader:
             streams=nsysabout.streams(self.export),
             overheads=self._overheads(),
             classes=self.classes,
+            messages=nccl.messages(self.export, ops, calls),
+            origin=of_export(self.export),
         )
 
     def _overheads(self) -> pd.DataFrame:

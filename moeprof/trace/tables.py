@@ -60,6 +60,28 @@ COUNTERS: dict[str, str] = {
     "metric": "category", "unit": "category", "value": "float64",
 }  # fmt: skip
 
+# What the trace says of a collective's message, one row an operation that it says it of (nsys: from NCCL's own ranges; Kineto:
+# from the kernel's arguments). (device, stream, start_ns) name the operation.
+#   collective  what the program called ("ncclAllReduce", "all_to_allv"); group: the communicator or process group, the same on
+#               all its ranks; group_size
+#   bytes       of the message, the larger of input and output; per_rank 1 where that is one rank's share of the whole
+#   peers       ranks that it sends to or receives from, in a group of sends and receives; sequence: its number
+MESSAGES: dict[str, str] = {
+    "start_ns": "int64", "end_ns": "int64", "device": "int32", "stream": "int32", "collective": "category", "group": "category",
+    "group_size": "int64", "bytes": "int64", "per_rank": "int32", "peers": "int64", "sequence": "int64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trace comes from, as far as its file tells: its rank of ``world_size``, ``told_by`` what; ``zero_utc_ns`` is the
+    moment of the trace's own zero in nanoseconds since 1970 by its host's clock."""
+
+    rank: int | None = None
+    world_size: int | None = None
+    told_by: str = ""
+    zero_utc_ns: int | None = None
+
 
 @dataclass(frozen=True)
 class Device:
@@ -91,6 +113,8 @@ class Trace:
     streams: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
     overheads: pd.DataFrame = field(default_factory=lambda: table(OVERHEADS, {}))
     classes: Classes = COMMUNICATION
+    messages: pd.DataFrame = field(default_factory=lambda: table(MESSAGES, {}))
+    origin: Origin = Origin()
 
 
 def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
