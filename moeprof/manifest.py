@@ -5,6 +5,7 @@ Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``…
     manifest.json                  this module's Manifest
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
+    <variant>/trace.rank1.json.gz  the same of rank 1, where several ranks ran without nsys
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
     logs/<variant>-<tool>.log      what each process printed
 
@@ -77,6 +78,7 @@ class Part:
     iterations: int
     sha256: str
     bytes: int
+    rank: int | None = None  # whose trace it is, where each rank has one of its own; None: of all that ran
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,25 @@ class Round:
     others_cores: float | None = None
     disturbed: tuple[str, ...] = ()
     used: bool = True
+    ranks_ns: tuple[int, ...] = ()  # of several ranks: the median of each rank's own times; times_ns has the slowest's
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a workload with ranks. ``host`` is a number, 0 for the leader's (its name is not kept); ``pid`` is that of
+    the traced process, or of the timed one where none was traced; ``clock_offset_ns`` is what its host's clock is ahead of host 0's.
+    """
+
+    rank: int
+    host: int = 0
+    device_index: int | None = None  # as torch counts; None on a CPU
+    gpu_uuid: str | None = None
+    pid: int | None = None
+    clock_offset_ns: int = 0
+    status: Literal["ok", "failed"] = "ok"
+    reason: str = ""
+    proof: Proof | None = None
+    facts: dict[str, float | str | tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,9 +135,10 @@ class VariantRecord:
     parts: tuple[Part, ...] = ()
     twin: tuple[Round, ...] = ()  # the same variant once more in every round: A against A (the baseline alone has it)
     twin_process: bool | None = None  # whether the twin ran in a process of its own
+    ranks: tuple[Rank, ...] = ()  # of a workload with ranks
 
     def part(self, kind: str) -> Part | None:
-        """The part of that kind, if it was captured."""
+        """The part of that kind, if it was captured; of several ranks' traces that of rank 0."""
         return next((p for p in self.parts if p.kind == kind), None)
 
     @property
@@ -158,6 +180,7 @@ class Manifest:
     ceilings: dict[str, float] = field(default_factory=dict)
     git: str | None = None  # commit of the workload's checkout, "+dirty" where it had changes
     complete: bool = False
+    ranks: int = 1  # processes that ran each variant together
     variants: tuple[VariantRecord, ...] = ()
     notes: tuple[Note, ...] = ()
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from moeprof import region
 from moeprof.errors import ExitCode, MoeprofError, WorkloadError
-from moeprof.worker import Session, machine
+from moeprof.running import Session, machine
 from moeprof.workload import Workload, pairs
 
 

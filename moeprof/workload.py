@@ -34,6 +34,7 @@ class Machine:
     linked: bool = False  # GPU 0 can reach GPU 1's memory directly
     cpus: int = 1
     torch: str | None = None
+    ranks: int = 1  # processes that run a workload with ranks together
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Workload:
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
+        ranks: every variant is built once in each of N processes, torch.distributed is initialised before ``build``; its device is
+            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/ranks.md.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
     """
 
@@ -166,6 +169,7 @@ class Workload:
     shows: str = ""
     counted: int = DEFAULT_COUNTED
     stalls: bool = False
+    ranks: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``; raises UsageError with the names there are."""

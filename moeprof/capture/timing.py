@@ -38,7 +38,8 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """The numbers of all processes."""
-        return [s.process.pid for s in (*self.servers.values(), self.twin) if s is not None]
+        found = [s for s in (*self.servers.values(), self.twin) if s is not None]
+        return [pid for s in found for pid in dict.fromkeys((s.process.pid, *s.others))]
 
 
 @dataclass
@@ -129,12 +130,13 @@ class Timing:
             return None
         with self._watched() as others:
             try:
-                times = server.ask({"do": "round", "seconds": self.seconds()})["times_ns"]
+                said = server.ask({"do": "round", "seconds": self.seconds()})
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
         gpu = nvml.gpu(self.workers.uuid, self.workers.pids) if self.store.manifest.device == "cuda" else None
-        return Round(index, position, tuple(times), gpu, others())
+        ranks_ns = tuple(said.get("ranks_ns", ()))
+        return Round(index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns)
 
     def _server(self, name: str) -> Server | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""
