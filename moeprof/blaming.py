@@ -13,6 +13,12 @@ WAITING = ("/torch/distributed/", "/torch/cuda/", "/moeprof/channel.py")
 DRAGGED = (-signal.SIGABRT, -signal.SIGTERM)  # NCCL's watchdog ends a process whose peer is gone
 
 
+DOING = {
+    "resolve": "calibration", "ceilings": "calibration", "prove": "the proof", "times": "a timed round", "warm": "warm-up",
+    "measure": "the traced run",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Cause:
     """How one rank failed. ``words``: of its error, or what it last said; ``silent``: it ended without a word of its own."""
@@ -49,7 +55,8 @@ def first(causes: Iterable[Cause]) -> Cause:
 
 
 def sentence(cause: Cause, ranks: int, doing: str) -> str:
-    """One line that names the rank, how it ended and its last words."""
+    """One line that names the rank, how it ended and its last words; ``doing`` is the leader's last request."""
+    doing = DOING.get(doing, doing)
     if cause.silent:
         return f"rank {cause.rank} of {ranks} died in {doing} ({cause.how}); it last said: {cause.words}"
     return f"rank {cause.rank} of {ranks} failed in {doing} ({cause.how}): {cause.words}"
@@ -65,7 +72,7 @@ def late_ranks(found: Iterable[Late]) -> tuple[Late, ...]:
 
 def late_sentence(late: tuple[Late, ...], ranks: int, doing: str, seconds: float) -> str:
     """One line that names the ranks that hang, where they stand and the last words of the first."""
-    names = ", ".join(str(one.rank) for one in late)
+    names, doing = ", ".join(str(one.rank) for one in late), DOING.get(doing, doing)
     one = late[0]
     where = "stopped by a signal" if one.stopped else f"at {one.at}" if one.at else "no stack could be read"
     said = f"; it last said: {one.words}" if one.words else ""

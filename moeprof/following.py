@@ -85,6 +85,13 @@ def enter(device: str, index: int, channel: Channel, timeout_s: float) -> None:
     )  # fmt: skip
 
 
+def alone(device: str) -> None:
+    """Initialise torch.distributed with this process as the only rank."""
+    from torch import distributed
+
+    distributed.init_process_group(BACKENDS[device], store=distributed.HashStore(), rank=0, world_size=1)
+
+
 def leave() -> None:
     """Take the process group down."""
     from torch import distributed

@@ -57,7 +57,8 @@ class Leader:
         """
         if self.local.device == "cuda" and self.ranks > self.local.facts.gpus:
             raise ToolError(
-                f"{self.ranks} ranks need {self.ranks} GPUs, torch sees {self.local.facts.gpus}", "give a smaller --nproc"
+                f"{self.ranks} ranks need {self.ranks} GPUs, torch sees {self.local.facts.gpus}",
+                "give a smaller --nproc",
             )
         self._channel = Channel(HOST, 0, 0, self.ranks, keeps=True)
         self._ear = self._channel.again()  # of the threads that watch
@@ -147,9 +148,8 @@ class Leader:
             import traceback
 
             traceback.print_exception(own)
-        log = f"read {of_rank(self._log, cause.rank)}" if cause.rank else "the traceback is in the log"
         message = blaming.sentence(cause, self.ranks, self._doing)
-        self._end(message, cause.hint or log, cause.code, cause.rank)
+        self._end(message, cause.hint or f"read {self._shown(cause.rank)}", cause.code, cause.rank)
 
     def _causes(self, own: Exception | None, at_s: float) -> Iterator[Cause]:
         said = self._ear.failures()
@@ -174,7 +174,8 @@ class Leader:
             late.append(Late(0, False, f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""))
         blamed = blaming.late_ranks(late)
         message = blaming.late_sentence(blamed, self.ranks, self._doing, self.timeout_s)
-        self._end(message, f"allow more with --timeout, or read {self._log}", ExitCode.WORKLOAD, blamed[0].rank)
+        hint = f"allow more with --timeout, or read {self._shown(blamed[0].rank)}"
+        self._end(message, hint, ExitCode.WORKLOAD, blamed[0].rank)
 
     def _where(self, rank: int) -> Late:
         """Where a rank stands: the kernel says whether it is stopped, the rank itself writes its stack to its log."""
@@ -184,6 +185,11 @@ class Leader:
         child.send_signal(signal.SIGUSR1)
         time.sleep(STACK_S)
         return Late(rank, False, innermost(_text(of_rank(self._log, rank))), words)
+
+    def _shown(self, rank: int) -> str:
+        """A rank's log without the folder above, which takes another name when the capture is whole."""
+        log = of_rank(self._log, rank)
+        return f"{log.parent.name}/{log.name}"
 
     def _last_words(self, rank: int) -> str:
         lines = [line.strip() for line in _text(of_rank(self._log, rank)).splitlines() if line.strip()]

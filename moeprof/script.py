@@ -6,7 +6,7 @@ import argparse
 import sys
 from statistics import median
 
-from moeprof import region
+from moeprof import following, region
 from moeprof.errors import ExitCode, MoeprofError, WorkloadError
 from moeprof.running import Session, machine
 from moeprof.workload import Workload, pairs
@@ -33,6 +33,8 @@ def _run(workload: Workload, args: argparse.Namespace) -> str:
     if args.nvtx:
         region.enable_nvtx()
     params = workload.params(args.preset or ("default" if facts.cuda else "tiny"), pairs(args.set))
+    if workload.ranks:
+        following.alone(device)
     session = Session(workload, variant, device, workload.resolve(params, facts))
     proof = session.prove()
     if not proof.ok:

@@ -211,7 +211,11 @@ class Profile:
                 if rank == 0:
                     raise
                 lacking.append(
-                    RankError(f"rank {rank} of {self.store.manifest.ranks} ended without a trace: {error.message}", error.hint, rank)
+                    RankError(
+                        f"rank {rank} of {self.store.manifest.ranks} ended without a trace: {error.message}",
+                        error.hint,
+                        rank,
+                    )
                 )
         for one in lacking:
             ranks.failed(self.store, name, one)

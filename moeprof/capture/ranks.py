@@ -53,7 +53,9 @@ def count(request: Request, workload: Workload | None, device: str, environment:
     gpus = len(tools.gpus()) if device == "cuda" else None
     ranks = wanted or (ON_CPU if gpus is None else gpus)
     if gpus is not None and ranks > gpus:
-        raise ToolError(f"{ranks} ranks need {ranks} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu")
+        raise ToolError(
+            f"{ranks} ranks need {ranks} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu"
+        )
     return ranks
 
 
@@ -110,7 +112,9 @@ def failed(store: Store, name: str, error: MoeprofError) -> None:
     """Mark the rank that an error names, unless an earlier one did."""
     if isinstance(error, RankError):
         ranks = store.variant(name).ranks or tuple(Rank(r) for r in range(store.manifest.ranks))
-        marked = (replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.rank else r for r in ranks)
+        marked = (
+            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.rank else r for r in ranks
+        )
         store.record(name, ranks=tuple(marked))
 
 

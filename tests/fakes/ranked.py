@@ -1,13 +1,14 @@
 """A workload with ranks: the sum over all ranks of a vector, at once or in chunks. RANKED plants a fault in one rank:
 ``build:1`` raises in build, ``exit:1:3`` ends the process in its third iteration or later, ``raise``, ``hang`` (sleeps), ``stop``
-(SIGSTOP) and ``kill`` (SIGKILL) likewise, ``wrong:1`` gives a wrong result. RANKED_IN names the variant, else all."""
+(SIGSTOP) and ``kill`` (SIGKILL) likewise, ``traced:1`` ends it once ranges are pushed, ``untraced:1`` leaves no trace
+of torch.profiler, ``wrong:1`` gives a wrong result. RANKED_IN names the variant, else all."""
 
 import os
 import signal
 import sys
 import time
 
-from moeprof import Proof, Step, Variant, Workload
+from moeprof import Proof, Step, Variant, Workload, region
 
 
 def planted(kind, rank, count=None):
@@ -31,6 +32,7 @@ def fault(rank, count):
 
 def build(name, chunks):
     def made(params, device):
+        device = "cpu" if os.environ.get("FAKE_GPUS") else device  # a GPU that is not there
         import torch
         from torch import distributed
 
@@ -38,6 +40,8 @@ def build(name, chunks):
         here = os.environ.get("RANKED_IN", name) == name
         if here and planted("build", rank):
             raise RuntimeError("planted in build")
+        if here and planted("untraced", rank):
+            torch.profiler.profile.export_chrome_trace = lambda self, path: None
         source = torch.arange(params["size"], dtype=torch.float32, device=device) * (rank + 1)
         out, count = torch.empty_like(source), [0]
 
@@ -45,6 +49,8 @@ def build(name, chunks):
             count[0] += 1
             if here:
                 fault(rank, count[0])
+            if here and planted("traced", rank) and region._state["factory"] is not region._nothing:
+                os._exit(7)
             out.copy_(source)
             for part in out.chunk(chunks):
                 distributed.all_reduce(part)
@@ -61,6 +67,7 @@ def prove(params, device, step):
     import torch
     from torch import distributed
 
+    device = step.output().device
     ranks = distributed.get_world_size()
     expected = torch.arange(params["size"], dtype=torch.float64, device=device) * (ranks * (ranks + 1) // 2)
     step.poison()
