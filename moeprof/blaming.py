@@ -54,12 +54,13 @@ def first(causes: Iterable[Cause]) -> Cause:
     return min(causes, key=lambda c: (not c.silent or c.dragged, c.at_s))
 
 
-def sentence(cause: Cause, ranks: int, doing: str) -> str:
-    """One line that names the rank, how it ended and its last words; ``doing`` is the leader's last request."""
-    doing = DOING.get(doing, doing)
+def sentence(cause: Cause, ranks: int, doing: str, when: str = "in") -> str:
+    """One line that names the rank, how it ended and its last words; ``doing`` is the leader's last request, and ``when`` is
+    "after" where that had been answered."""
+    where = f"{when} {DOING.get(doing, doing)}"
     if cause.silent:
-        return f"rank {cause.rank} of {ranks} died in {doing} ({cause.how}); it last said: {cause.words}"
-    return f"rank {cause.rank} of {ranks} failed in {doing} ({cause.how}): {cause.words}"
+        return f"rank {cause.rank} of {ranks} died {where} ({cause.how}); it last said: {cause.words}"
+    return f"rank {cause.rank} of {ranks} failed {where} ({cause.how}): {cause.words}"
 
 
 def late_ranks(found: Iterable[Late]) -> tuple[Late, ...]:

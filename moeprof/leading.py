@@ -41,11 +41,11 @@ class Leader:
 
     def __init__(self, local: Local, ranks: int, words: tuple[str, ...], timeout_s: float, log: Path | None, say: Say):
         self.local, self.ranks, self.words, self.timeout_s, self._say = local, ranks, words, timeout_s, say
-        self._log = log or Path(tempfile.mkdtemp(prefix="moeprof-ranks-")) / "worker.log"
+        self._log = log or Path(tempfile.mkdtemp(prefix="moeprof-ranks-") if ranks > 1 else "") / "worker.log"
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._ended: dict[int, Cause] = {}
         self._failing = threading.Lock()
-        self._number, self._doing, self._own_done, self._closing = 0, "start", False, False
+        self._number, self._doing, self._when, self._own_done, self._closing = 0, "start", "in", False, False
         self._main = threading.get_ident()
         self._until: float | None = None  # of a run that is timed as a whole
 
@@ -125,13 +125,14 @@ class Leader:
     @contextmanager
     def _within(self, doing: str) -> Iterator[None]:
         """The block has the time limit; a failure in it is told with that of the other ranks."""
-        self._doing, self._own_done = doing, False
+        self._doing, self._when, self._own_done = doing, "in", False
         left = self.timeout_s if self._until is None else max(self._until - time.monotonic(), 0.1)
         clock = threading.Timer(left, self._late)
         clock.daemon = True
         clock.start()
         try:
             yield
+            self._when = "after"
         except Exception as error:
             self._fail(error)
         finally:
@@ -148,7 +149,7 @@ class Leader:
             import traceback
 
             traceback.print_exception(own)
-        message = blaming.sentence(cause, self.ranks, self._doing)
+        message = blaming.sentence(cause, self.ranks, self._doing, self._when)
         self._end(message, cause.hint or f"read {self._shown(cause.rank)}", cause.code, cause.rank)
 
     def _causes(self, own: Exception | None, at_s: float) -> Iterator[Cause]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, environment, moeprof, one_clear_line, whole
+from capturing import FAKES, environment, gone, moeprof, one_clear_line, whole
 
 from moeprof import manifest
 from moeprof.manifest import Manifest
@@ -20,7 +17,6 @@ from moeprof.manifest import Manifest
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
 RANKED = str(FAKES / "ranked.py")
-WORKER = [sys.executable, "-P", "-m", "moeprof.worker"]
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60")
 
 
@@ -38,21 +34,6 @@ def on_gpus(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProce
 
 def states(found: Manifest) -> dict[str, str]:
     return {v.name: v.status for v in found.variants}
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(pids: list[int], seconds: float = 10.0) -> bool:
-    until = time.monotonic() + seconds
-    while any(alive(pid) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.05)
-    return not any(alive(pid) for pid in pids)
 
 
 def test_a_whole_capture_of_two_ranks(tmp_path: Path) -> None:
@@ -135,36 +116,6 @@ def test_a_rank_that_hangs_is_named_within_the_timeout(tmp_path: Path, fault: st
     found = whole(tmp_path / "cap")
     assert states(found) == {"whole": "ok", "chunked": "failed"}
     assert gone([r.pid for v in found.variants for r in v.ranks if r.pid is not None])
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_a_follower_ends_with_its_leader_however_that_ends(tmp_path: Path, stopped: bool) -> None:
-    words = ["serve", "--workload", RANKED, "--variant", "whole", "--device", "cpu", "--nproc", "2"]
-    log = ["--log", str(tmp_path / "w.log")]
-    with subprocess.Popen([*WORKER, *words, *log], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as leader:
-        assert leader.stdout is not None
-        pids = [rank["pid"] for rank in json.loads(leader.stdout.readline())["ranks"]]
-        assert pids[0] == leader.pid and len(pids) == 2 and alive(pids[1])
-        if stopped:
-            os.kill(pids[1], signal.SIGSTOP)
-        leader.kill()
-        assert gone(pids[1:], 5.0)
-
-
-def test_ranks_end_with_the_input_of_the_leader(tmp_path: Path) -> None:
-    words = ["serve", "--workload", RANKED, "--variant", "whole", "--device", "cpu", "--nproc", "3"]
-    ran = subprocess.run(
-        [*WORKER, *words, "--log", str(tmp_path / "w.log")],
-        input="",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    said = json.loads(ran.stdout.splitlines()[0])
-    assert [r["rank"] for r in said["ranks"]] == [0, 1, 2] and said["machine"]["ranks"] == 3
-    assert gone([r["pid"] for r in said["ranks"]])
 
 
 def test_torchrun_starts_the_capture_and_rank_0_leads(tmp_path: Path) -> None:
