@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Leader:
 
     def hear(self) -> dict[str, Any]:
         assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], 60)[0], "no answer within a minute"
         said: dict[str, Any] = json.loads(self.process.stdout.readline())
         return said
 

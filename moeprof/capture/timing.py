@@ -36,10 +36,15 @@ class Workers:
     uuid: str | None
 
     @property
+    def leaders(self) -> list[int]:
+        """The numbers of the processes on the GPU that is watched: of a workload with ranks those of rank 0."""
+        return [s.process.pid for s in (*self.servers.values(), self.twin) if s is not None]
+
+    @property
     def pids(self) -> list[int]:
-        """The numbers of all processes."""
-        found = [s for s in (*self.servers.values(), self.twin) if s is not None]
-        return [pid for s in found for pid in dict.fromkeys((s.process.pid, *s.others))]
+        """The numbers of all processes, every rank's."""
+        others = [pid for s in (*self.servers.values(), self.twin) if s is not None for pid in s.others]
+        return list(dict.fromkeys((*self.leaders, *others)))
 
 
 @dataclass
@@ -134,7 +139,7 @@ class Timing:
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
-        gpu = nvml.gpu(self.workers.uuid, self.workers.pids) if self.store.manifest.device == "cuda" else None
+        gpu = nvml.gpu(self.workers.uuid, self.workers.leaders) if self.store.manifest.device == "cuda" else None
         ranks_ns = tuple(said.get("ranks_ns", ()))
         return Round(index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns)
 
