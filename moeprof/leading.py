@@ -143,6 +143,10 @@ class Leader:
         at_s = time.time()
         if not self._failing.acquire(blocking=False):
             threading.Event().wait()
+        with _ending():
+            self._blame(own, at_s)
+
+    def _blame(self, own: Exception | None, at_s: float) -> NoReturn:
         time.sleep(SETTLE_S)
         cause = blaming.first(self._causes(own, at_s))
         if own is not None and cause.rank == 0:
@@ -169,6 +173,10 @@ class Leader:
         """The time of a request is over."""
         if not self._failing.acquire(blocking=False):
             return
+        with _ending():
+            self._blame_late()
+
+    def _blame_late(self) -> NoReturn:
         late = [self._where(rank) for rank in self._ear.silent(self._number)]
         if not self._own_done:
             frame = sys._current_frames().get(self._main)
@@ -206,6 +214,20 @@ class Leader:
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL) if child.returncode is None else None
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Whatever happens in the block, this process ends: another thread would wait for that for ever."""
+    try:
+        yield
+    except Exception:  # nobody reads what is said, or a log cannot be read
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(ExitCode.WORKLOAD)
 
 
 def share_cores(ranks: int) -> None:

@@ -115,6 +115,15 @@ def test_a_rank_that_dies_between_requests_is_named(tmp_path: Path) -> None:
         assert found.process.wait(10) == 5 and gone([second])
 
 
+def test_a_leader_to_which_nobody_listens_ends_all_the_same(tmp_path: Path) -> None:
+    with leader(tmp_path) as found:
+        _, second = pids(found.hear())
+        assert found.process.stdout is not None
+        found.process.stdout.close()
+        os.kill(second, signal.SIGKILL)
+        assert found.process.wait(10) == 5
+
+
 def test_a_rank_that_does_not_start_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     text = (FAKES / "ranked.py").read_text()
