@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import Any
 
 from moeprof import tools
+from moeprof.capture.ranks import ON_CPU
 from moeprof.workload import Listed, Machine, Variant, listing
 
 NO_TORCH = "needs torch (pip install 'moeprof[gpu]')"
@@ -23,11 +25,13 @@ def facts() -> Machine:
         compute_capability=first.compute_capability if first else None,
         linked=tools.linked(),
         cpus=os.cpu_count() or 1,
+        ranks=len(gpus) or ON_CPU,
     )
 
 
 def rows() -> list[dict[str, Any]]:
-    """One object a workload: name, summary, presets, parameters, variants with ``skip`` (None: it runs here)."""
+    """One object a workload: name, summary, presets, parameters, variants with ``skip`` (None: it runs here), and as how many
+    ``ranks`` it runs here unless told otherwise (None: it has none)."""
     machine = facts()
     return [_row(listed, machine) for listed in listing()]
 
@@ -42,8 +46,9 @@ def _row(listed: Listed, machine: Machine) -> dict[str, Any]:
         "shows": workload.shows,
         "baseline": workload.baseline,
         "optimized": workload.optimized,
+        "ranks": machine.ranks if workload.ranks else None,
         "presets": {name: dict(params) for name, params in workload.presets.items()},
-        "variants": [_variant(v, machine) for v in workload.variants],
+        "variants": [_variant(v, machine if workload.ranks else replace(machine, ranks=1)) for v in workload.variants],
     }
 
 
@@ -65,4 +70,6 @@ def _lines(row: dict[str, Any]) -> str:
         state = f"  SKIPPED: {variant['skip']}" if variant["skip"] else ""
         lines.append(f"  {variant['name']:<12} {variant['summary']}{state}")
     lines.append(f"  presets: {', '.join(row['presets'])}")
+    if row["ranks"]:
+        lines.append(f"  ranks: {row['ranks']} here (capture --nproc N)")
     return "\n".join(lines)

@@ -105,6 +105,11 @@ def _print_ceilings(fresh: bool, as_json: bool) -> None:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    help="Ranks of a workload that has ranks; default: all GPUs of this host, on a CPU 2.",
+)
 @rounds_option
 @budget_option
 @click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
@@ -129,6 +134,10 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     from moeprof import capture as capturing
 
     request = make_request(target, options)
+    said = capturing.elsewhere(request, os.environ)
+    if said is not None:
+        click.echo(said, err=True)
+        return
     if dry_run:
         click.echo(capturing.dry_run(request))
         return

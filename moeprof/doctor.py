@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moeprof import tools
+from moeprof import placing, tools
+from moeprof.capture.ranks import ON_CPU
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import ToolError
 from moeprof.manifest import Gpu
@@ -36,10 +38,12 @@ class Check:
 def examine(nsys: Path | None, ncu: Path | None, output: Path) -> tuple[Check, ...]:
     """Look at everything that a capture needs; nothing is changed, nothing runs on the GPU."""
     gpus = tools.gpus()
+    torch = _torch(bool(gpus))
     return (
         _gpu(gpus),
         _busy(gpus),
-        _torch(bool(gpus)),
+        torch,
+        _ranks(gpus, torch),
         _nsys(nsys),
         _ncu(ncu),
         _permission(bool(gpus)),
@@ -102,6 +106,18 @@ def _torch(has_gpu: bool) -> Check:
             "install the CUDA build that fits the driver: https://pytorch.org",
         )
     return Check("torch", "ok", f"{version}" + (f" with CUDA {cuda}" if available == "True" else ", CPU"))
+
+
+def _ranks(gpus: tuple[Gpu, ...], torch: Check) -> Check:
+    """How many ranks a workload with ranks has here, and through what they communicate."""
+    if torch.status == "missing":
+        return Check("ranks", "missing", "torch is not installed", torch.mend)
+    found = placing.place(os.environ)
+    launched = f"; {found.launcher} started rank {found.rank} of {found.ranks}" if found else ""
+    if not gpus:
+        return Check("ranks", "ok", f"on the CPU through gloo, {ON_CPU} unless --nproc says otherwise{launched}")
+    links = " linked directly" if tools.linked() else "" if len(gpus) == 1 else " not linked directly (GPU 0 and 1)"
+    return Check("ranks", "ok", f"up to {len(gpus)}, one a GPU, through NCCL{links and ';' + links}{launched}")
 
 
 def _tool(name: str, explicit: Path | None, without: str, mend: str) -> Check:

@@ -54,3 +54,11 @@ class WorkloadError(MoeprofError):
     """The workload (or the user's program) failed: it crashed, hung, or its output is wrong."""
 
     exit_code = ExitCode.WORKLOAD
+
+
+class RankError(WorkloadError):
+    """One of several ranks failed, and which one (``rank``)."""
+
+    def __init__(self, message: str, hint: str = "", rank: int = 0) -> None:
+        super().__init__(message, hint)
+        self.rank = rank

@@ -24,3 +24,8 @@ def write_whole(target: Path, text: str) -> None:
     """Write ``text`` under ``target``; a full disk leaves what was there before and no half file."""
     with whole(target) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def of_rank(path: Path, rank: int) -> Path:
+    """The file that belongs to ``rank``: rank 0 has ``path`` itself, rank 1 of ``a/b.json`` has ``a/b.rank1.json``."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")

@@ -12,11 +12,12 @@ from moeprof import region
 from moeprof.errors import WorkloadError
 
 
-def recorder(profiler: str, out: str | None, device: str) -> AbstractContextManager[Any]:
-    """The context in which the measured region runs: "nsys", "ncu", "torch" (writes ``out``) or "none"."""
-    if profiler == "nsys":
+def recorder(profiler: str, out: str | None, device: str, leads: bool = True) -> AbstractContextManager[Any]:
+    """The context in which the measured region runs: "nsys", "ncu", "torch" (writes ``out``) or "none". Of several ranks under
+    one nsys only the one that ``leads`` starts and stops it; the others push their ranges."""
+    if profiler == "nsys" and leads:
         return _capture_range()
-    if profiler == "ncu":
+    if profiler in ("nsys", "ncu"):
         region.enable_nvtx()
         return nullcontext()
     if profiler == "torch":

@@ -15,7 +15,7 @@ from moeprof.contrast import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.files import PARTIAL, write_whole
 from moeprof.metrics.device import views
-from moeprof.report import html, text, traces
+from moeprof.report import html, ranklist, text, traces
 from moeprof.study import Study
 
 
@@ -68,7 +68,8 @@ def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force
     else:
         result = diff.contrast(studies[0])
         body, shown = html.render_single(studies[0]), text.study_text(result)
-    return _written(page, body, shown, result)
+    ranks = [text.table_text(found) for s in studies if (found := ranklist.table(s.manifest)).rows]
+    return _written(page, body, "\n".join([shown, *ranks]), result)
 
 
 def write_page(page: Path, force: bool, body: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from moeprof import region
 from moeprof.errors import ExitCode, MoeprofError, UsageError, WorkloadError
-from moeprof.worker import MAX_ITERATIONS, MIN_ITERATIONS, Session, machine
+from moeprof.running import MAX_ITERATIONS, MIN_ITERATIONS, Session, machine
 from moeprof.workload import Machine, Proof, Workload, pairs
 
 TIMEOUT_S = 120  # of one collective

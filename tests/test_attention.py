@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
 from moeprof.errors import UsageError  # noqa: E402
-from moeprof.worker import Session  # noqa: E402
+from moeprof.running import Session  # noqa: E402
 from moeprof.workload import load  # noqa: E402
 from moeprof.workloads import _attention as attention  # noqa: E402
 from moeprof.workloads import _attention_kernels as kernels  # noqa: E402

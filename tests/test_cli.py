@@ -70,7 +70,7 @@ def test_list_shows_variants_and_why_one_is_skipped() -> None:
 def test_doctor_names_each_thing_and_its_mend() -> None:
     found = json.loads(run("doctor", "--json").stdout)
     names = [c["name"] for c in found["checks"]]
-    assert names == ["GPU", "other processes", "torch", "nsys", "ncu", "counter permission", "nvcc", "disk"]
+    assert names == ["GPU", "other processes", "torch", "ranks", "nsys", "ncu", "counter permission", "nvcc", "disk"]
     assert all(c["mend"] for c in found["checks"] if c["status"] != "ok")
     assert run("doctor", "--nsys", "/nowhere/nsys").stdout.count("does not exist") == 1
 

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from moeprof import resources, tools  # noqa: E402
 from moeprof.errors import ToolError, UsageError, WorkloadError  # noqa: E402
-from moeprof.worker import Session  # noqa: E402
+from moeprof.running import Session  # noqa: E402
 from moeprof.workload import Machine  # noqa: E402
 from moeprof.workloads import _cuda, decode_kernel  # noqa: E402
 

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from moeprof.errors import UsageError  # noqa: E402
-from moeprof.worker import Session, machine  # noqa: E402
+from moeprof.running import Session, machine  # noqa: E402
 from moeprof.workload import Machine, load  # noqa: E402
 
 WORKLOAD = load("kv_transfer")

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from moeprof.errors import UsageError
-from moeprof.worker import Session, machine
+from moeprof.running import Session, machine
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from moeprof.errors import UsageError, WorkloadError  # noqa: E402
-from moeprof.worker import Session  # noqa: E402
+from moeprof.running import Session  # noqa: E402
 from moeprof.workload import load  # noqa: E402
 from moeprof.workloads import _moe as moe  # noqa: E402
 from moeprof.workloads import _moe_routing as routing  # noqa: E402

@@ -28,7 +28,7 @@ class Clocked:
 
     def __init__(self, times: Callable[[int], float]) -> None:
         self.times, self.asked = times, 0
-        self.process = type("P", (), {"pid": os.getpid()})
+        self.process, self.others = type("P", (), {"pid": os.getpid()}), ()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.asked += 1

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 PID, TID = 4321, 4322
 GLOBAL_PID = (1 << 48) | (PID << 24)
@@ -33,6 +34,7 @@ KERNELS = """
 CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER, end INTEGER, deviceId INTEGER, contextId INTEGER, streamId INTEGER,
   correlationId INTEGER, globalPid INTEGER, demangledName INTEGER, shortName INTEGER);
 """
+DOMAIN = "INSERT INTO NVTX_EVENTS VALUES (-5, NULL, 75, ?, NULL, 'moeprof', NULL, 1, NULL)"
 STRINGS = {
     1: "void gemm<(int)8, float>(T1 *, T2)", 2: "gemm", 3: "cudaLaunchKernel_v7000", 4: "cudaMemcpyAsync_v3020", 5: "worker/variant",
     6: "measure", 7: "iteration", 8: "python3",
@@ -40,19 +42,39 @@ STRINGS = {
 
 
 def make_export(
-    path: Path, iterations: int = 8, kernels: bool = True, environment: dict[str, str] | None = None
+    path: Path,
+    iterations: int = 8,
+    kernels: bool = True,
+    environment: dict[str, str] | None = None,
+    pids: tuple[int, ...] = (PID,),
 ) -> None:
-    """An export with ``iterations`` iterations of one kernel [10, 60) and one copy [40, 90) us, 100 us apart."""
+    """An export with ``iterations`` iterations of one kernel [10, 60) and one copy [40, 90) us, 100 us apart, the same in each
+    of the processes ``pids``, which use a device each."""
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as db:
         db.executescript(SCHEMA + (KERNELS if kernels else ""))
         db.executemany("INSERT INTO StringIds VALUES (?, ?)", STRINGS.items())
         _describe(db, environment or {})
-        _range(db, 0, iterations * PERIOD_NS, 5, None)
-        _range(db, 1, iterations * PERIOD_NS - 1, 6, None)
-        for number in range(iterations):
-            _iteration(db, number, kernels)
+        for device, pid in enumerate(pids):
+            process = Process(device, (1 << 48) | (pid << 24))
+            if process.global_pid != GLOBAL_PID:
+                db.execute(DOMAIN, (process.global_tid,))
+            _range(db, 0, iterations * PERIOD_NS, 5, None, process)
+            _range(db, 1, iterations * PERIOD_NS - 1, 6, None, process)
+            for number in range(iterations):
+                _iteration(db, number, kernels, process)
         db.commit()
+
+
+class Process(NamedTuple):
+    """A traced process and the device that it uses."""
+
+    device: int
+    global_pid: int
+
+    @property
+    def global_tid(self) -> int:
+        return self.global_pid | TID
 
 
 def _describe(db: sqlite3.Connection, environment: dict[str, str]) -> None:
@@ -76,28 +98,28 @@ def _describe(db: sqlite3.Connection, environment: dict[str, str]) -> None:
     db.execute("INSERT INTO ThreadNames VALUES (8, 20, ?)", (GLOBAL_TID,))
     token = environment.get("MOEPROF_TEST_TOKEN", "nothing")
     db.execute("INSERT INTO DIAGNOSTIC_EVENT VALUES (0, 2, ?)", (f"could not open a file for {token}",))
-    db.execute("INSERT INTO NVTX_EVENTS VALUES (-5, NULL, 75, ?, NULL, 'moeprof', NULL, 1, NULL)", (GLOBAL_TID,))
+    db.execute(DOMAIN, (GLOBAL_TID,))
 
 
-def _range(db: sqlite3.Connection, start: int, end: int, name: int, payload: int | None) -> None:
-    db.execute(
-        "INSERT INTO NVTX_EVENTS VALUES (?, ?, 59, ?, NULL, NULL, ?, 1, ?)", (start, end, GLOBAL_TID, name, payload)
-    )
+def _range(db: sqlite3.Connection, start: int, end: int, name: int, payload: int | None, process: Process) -> None:
+    row = (start, end, process.global_tid, name, payload)
+    db.execute("INSERT INTO NVTX_EVENTS VALUES (?, ?, 59, ?, NULL, NULL, ?, 1, ?)", row)
 
 
-def _iteration(db: sqlite3.Connection, number: int, kernels: bool) -> None:
+def _iteration(db: sqlite3.Connection, number: int, kernels: bool, process: Process) -> None:
     zero, correlation = number * PERIOD_NS, 2 * number + 1
-    _range(db, zero + 1_000, zero + 9_000, 7, number)
+    _range(db, zero + 1_000, zero + 9_000, 7, number, process)
     calls = [(zero + 2_000, zero + 4_000, correlation, 3), (zero + 5_000, zero + 8_000, correlation + 1, 4)]
     for start, end, id, name in calls:
         db.execute(
-            "INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (?, ?, 0, ?, ?, ?)", (start, end, GLOBAL_TID, id, name)
+            "INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (?, ?, 0, ?, ?, ?)",
+            (start, end, process.global_tid, id, name),
         )
     if kernels:
-        row = (zero + 10_000, zero + 60_000, correlation, GLOBAL_PID)
-        db.execute("INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (?, ?, 0, 1, 7, ?, ?, 1, 2)", row)
-    row = (zero + 40_000, zero + 90_000, correlation + 1, GLOBAL_PID)
-    db.execute("INSERT INTO CUPTI_ACTIVITY_KIND_MEMCPY VALUES (?, ?, 0, 1, 13, ?, ?, 2500000, 2, 2, 1)", row)
+        row = (zero + 10_000, zero + 60_000, process.device, correlation, process.global_pid)
+        db.execute("INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES (?, ?, ?, 1, 7, ?, ?, 1, 2)", row)
+    row = (zero + 40_000, zero + 90_000, process.device, correlation + 1, process.global_pid)
+    db.execute("INSERT INTO CUPTI_ACTIVITY_KIND_MEMCPY VALUES (?, ?, ?, 1, 13, ?, ?, 2500000, 2, 2, 1)", row)
 
 
 def environment() -> dict[str, str]:

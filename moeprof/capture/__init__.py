@@ -2,6 +2,7 @@
 
 from moeprof.capture.plan import Command, Request
 from moeprof.capture.progress import Progress, Silent, terminal_progress
+from moeprof.capture.ranks import elsewhere
 from moeprof.capture.run import Result, capture, dry_run
 
-__all__ = ["Command", "Progress", "Request", "Result", "Silent", "capture", "dry_run", "terminal_progress"]
+__all__ = ["Command", "Progress", "Request", "Result", "Silent", "capture", "dry_run", "elsewhere", "terminal_progress"]

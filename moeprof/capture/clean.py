@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moeprof import nvml
-from moeprof.capture import host
+from moeprof.capture import host, ranks
 from moeprof.capture.plan import Request, Target, serve
 from moeprof.capture.processes import Server
 from moeprof.capture.progress import Progress
@@ -49,18 +49,20 @@ class Clean:
             self.bytes_each = self._memory() // max(len(servers), 1)
             self._build_twin(servers, params)
             self._time(servers)
-            return {n: Target(t.workload, t.variant, t.device, params) for n, t in targets.items() if n in servers}
+            return {n: replace(t, params=params) for n, t in targets.items() if n in servers}
         finally:
             for server in [*servers.values(), *([self.twin] if self.twin is not None else [])]:
                 server.close()
 
     def _start(self, name: str, target: Target, kind: str) -> Server:
-        return Server(name, serve(target), self.store.log(target.variant, kind), self.request.timeout_s)
+        log = self.store.log(target.variant, kind)
+        return Server(name, serve(target, *target.watched(self.request, log)), log, target.patience(self.request))
 
     def _fail(self, servers: dict[str, Server], name: str, error: MoeprofError) -> None:
         servers.pop(name).close()
         self.problems.append(error)
         self.store.record(name, status="failed", reason=error.message)
+        ranks.failed(self.store, name, error)
 
     def _greet(self, servers: dict[str, Server], targets: dict[str, Target]) -> None:
         """Take each worker's first line: versions, and why a variant cannot run here."""
@@ -74,6 +76,7 @@ class Clean:
                 raise ToolError("torch sees no GPU here", "install a CUDA build of torch, or give --device cpu")
             self._versions(hello["versions"])
             self.uuid = self.uuid or hello["gpu_uuid"]
+            ranks.started(self.store, name, hello.get("ranks", ()))
             if hello["skip"]:
                 servers.pop(name).close()
                 self.store.record(name, status="skipped", reason=hello["skip"])
@@ -121,6 +124,7 @@ class Clean:
             self.store.record(
                 name, proof=proof, flops=built["flops"], bytes_moved=built["bytes_moved"], facts=proven["facts"]
             )
+            ranks.proven(self.store, name, proven.get("ranks", ()))
             if proof.ok:
                 self.progress.step(f"{name} proven: {proof.checked}")
             else:
@@ -150,7 +154,7 @@ class Clean:
     def _room(self, baseline: Server) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return host.has_room(baseline.process.pid, ROOM_SHARE)
+            return host.has_room(baseline.process.pid, ROOM_SHARE / self.store.manifest.ranks)
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False

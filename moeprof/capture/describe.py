@@ -27,8 +27,8 @@ def name(request: Request, workload: Workload | None) -> str:
     return workload.name if workload is not None else Path(request.program[0]).name.split(".")[0] or PROGRAM
 
 
-def manifest(request: Request, found: Setup, workload: Workload | None) -> Manifest:
-    """The manifest before anything ran."""
+def manifest(request: Request, found: Setup, workload: Workload | None, ranks: int | None = None) -> Manifest:
+    """The manifest before anything ran; ``ranks`` is None for what has none."""
     base = Manifest(
         schema_version=SCHEMA_VERSION,
         kind="workload" if workload else "program",
@@ -60,6 +60,7 @@ def manifest(request: Request, found: Setup, workload: Workload | None) -> Manif
         optimized=workload.optimized if workload.optimized in names else None,
         limit=encode(workload.limit),
         git=_git(workload),
+        ranks=ranks or 1,
         variants=tuple(VariantRecord(v.name, v.summary, "pending") for v in chosen),
     )
 

@@ -22,6 +22,7 @@ ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
 BUDGET_S = (
     40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
 )
+LEADER_GRACE_S = 15
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
 # Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
@@ -75,6 +76,7 @@ class Request:
     output: Path | None = None
     force: bool = False
     keep_raw: bool = False
+    nproc: int | None = None  # ranks; None: as many as the workload takes here
     argv: tuple[str, ...] = ("moeprof", "capture")
 
 
@@ -93,17 +95,27 @@ class Command:
 
 @dataclass(frozen=True)
 class Target:
-    """One variant to run: how the worker is told of it."""
+    """One variant to run: how the worker is told of it. ``ranks`` is None for a workload that has none."""
 
     workload: str
     variant: str
     device: str
     params: dict[str, Any]
+    ranks: int | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
         """The worker's arguments that name it."""
-        return ("--workload", self.workload, "--variant", self.variant, "--device", self.device)
+        ranks = () if self.ranks is None else ("--nproc", str(self.ranks))
+        return ("--workload", self.workload, "--variant", self.variant, "--device", self.device, *ranks)
+
+    def watched(self, request: Request, log: Path) -> tuple[str, ...]:
+        """How the leader of ranks watches them: the time limit, and the log beside which each rank writes its own."""
+        return () if self.ranks is None else ("--timeout", str(request.timeout_s), "--log", str(log))
+
+    def patience(self, request: Request) -> int:
+        """Seconds that a process may take; a leader has the time to say first which rank hangs."""
+        return request.timeout_s + (0 if self.ranks is None else LEADER_GRACE_S)
 
 
 def worker(mode: str, *words: str) -> tuple[str, ...]:
@@ -111,9 +123,9 @@ def worker(mode: str, *words: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "moeprof.worker", mode, *words)
 
 
-def serve(target: Target) -> tuple[str, ...]:
+def serve(target: Target, *more: str) -> tuple[str, ...]:
     """The worker that proves and times a variant on request."""
-    return worker("serve", *target.words)
+    return worker("serve", *target.words, *more)
 
 
 def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str) -> tuple[str, ...]:
@@ -122,12 +134,13 @@ def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str
 
 
 def nsys_trace(
-    request: Request, tool: Tool, target: Target, result: Path, report: Path, gate: tuple[str, ...]
+    request: Request, tool: Tool, target: Target, result: Path, report: Path, more: tuple[str, ...]
 ) -> Command:
-    """A variant under nsys: only the measured iterations, CUDA graphs node by node."""
-    child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *gate)
+    """A variant under nsys: only the measured iterations, CUDA graphs node by node. Its ranks are children of its process, so
+    that all are in one report."""
+    child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *more)
     ranges = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
-    return Command((*_nsys(tool, report), *ranges, *child), report, request.timeout_s)
+    return Command((*_nsys(tool, report), *ranges, *child), report, target.patience(request))
 
 
 def nsys_program(request: Request, tool: Tool, report: Path) -> Command:
@@ -148,10 +161,10 @@ def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Com
     return Command(export_command(tool, report, export), export, request.timeout_s)
 
 
-def torch_trace(request: Request, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:
-    """A variant under torch.profiler, where nsys is missing."""
-    more = ("--iterations", str(request.iterations), "--out", str(out), *gate)
-    return Command(_measured("trace", target, "torch", result, *more), out, request.timeout_s)
+def torch_trace(request: Request, target: Target, result: Path, out: Path, more: tuple[str, ...]) -> Command:
+    """A variant under torch.profiler, where nsys is missing; each rank leaves a trace of its own."""
+    words = ("--iterations", str(request.iterations), "--out", str(out), *more)
+    return Command(_measured("trace", target, "torch", result, *words), out, target.patience(request))
 
 
 def torch_program(request: Request, result: Path, out: Path) -> Command:

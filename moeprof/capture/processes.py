@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.capture.plan import Command
-from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
 
 KINDS: dict[int, type[MoeprofError]] = {
     ExitCode.FAILED: CaptureError, ExitCode.USAGE: UsageError, ExitCode.TOOL: ToolError, ExitCode.WORKLOAD: WorkloadError,
@@ -108,6 +108,21 @@ def last_line(log: Path) -> str:
     return "nothing"
 
 
+def failure(log: Path) -> MoeprofError | None:
+    """What the worker said of its failure in its log, whatever a tool around it said afterwards; None where it said nothing."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    said = next((json.loads(line) for line in reversed(text.splitlines()) if reason_of(line)), None)
+    return None if said is None else error_of(said)
+
+
+def error_of(said: dict[str, Any], prefix: str = "") -> MoeprofError:
+    """The error that a worker's line tells, of the kind that it names."""
+    message, hint, code = prefix + said["error"], said.get("hint", ""), said.get("code", ExitCode.WORKLOAD)
+    if "rank" in said and code == ExitCode.WORKLOAD:
+        return RankError(message, hint, said["rank"])
+    return KINDS.get(code, WorkloadError)(message, hint)
+
+
 def reason_of(line: str) -> tuple[str, str, int] | None:
     """What a line of the worker's own JSON says of its failure: message, hint, exit code; None for any other line."""
     try:
@@ -126,6 +141,7 @@ class Server:
 
     def __init__(self, name: str, argv: tuple[str, ...], log: Path, timeout_s: int) -> None:
         self.name, self.log, self.timeout_s = name, log, timeout_s
+        self.others: tuple[int, ...] = ()  # numbers of the processes that it started: its ranks
         self._rest = b""
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -158,8 +174,8 @@ class Server:
             )
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            kind = KINDS.get(said.get("code", ExitCode.WORKLOAD), WorkloadError)
-            raise kind(f"{self.name}: {said['error']}", said.get("hint", ""))
+            raise error_of(said, f"{self.name}: ")
+        self.others = tuple(rank["pid"] for rank in said.get("ranks", ()) if "pid" in rank) or self.others
         return said
 
     def _lines(self) -> Iterator[bytes]:

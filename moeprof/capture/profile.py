@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import plan, redact, validate
+from moeprof.capture import plan, ranks, redact, validate
 from moeprof.capture.plan import Command, Request, Target
 from moeprof.capture.processes import Child, end, how_it_ended, last_line, run
+from moeprof.capture.processes import failure as failed_worker
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
-from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
+from moeprof.files import of_rank
 from moeprof.manifest import Part
 from moeprof.notes import Note, note
 from moeprof.tools import Tool
@@ -56,7 +58,7 @@ class Profile:
 
     def slots(self, wanted: int) -> int:
         """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
-        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE:
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.store.manifest.ranks:
             return 1
         before = next(iter(self.store.manifest.environment.gpus_before), None)
         if before is None or not before.memory_bytes or not self.bytes_each:
@@ -107,6 +109,7 @@ class Profile:
             job.finish(child.wait(), child.last_words())
             self.progress.step(f"{job.variant} {job.tool}")
         except MoeprofError as error:
+            ranks.failed(self.store, job.variant, error)
             self.problems.append(type(error)(f"{job.variant}: {error.message}", error.hint))
             self.store.note(_missing(job, error))
             self.progress.step(f"{job.variant} {job.tool} failed")
@@ -117,13 +120,32 @@ class Profile:
         gate, words = self._gate(name, "trace")
         result = scratch / f"{name}-trace.json"
         iterations = self.request.iterations
+        words += target.watched(self.request, self.store.log(name, "torch" if tool is None else "nsys"))
         if tool is None:
             out = scratch / f"{name}-kineto.json"
             command = plan.torch_trace(self.request, target, result, out, words)
-            return Job(name, "torch", command, gate, result, partial(self.keep_kineto, name, command, iterations))
+            return self._ranked(
+                Job(name, "torch", command, gate, result, partial(self.keep_kineto, name, command, iterations)), target
+            )
         report = scratch / f"{name}.nsys-rep"
         command = plan.nsys_trace(self.request, tool, target, result, report, words)
-        return Job(name, "nsys", command, gate, result, partial(self.keep_nsys, name, tool, command, iterations))
+        keep = partial(self.keep_nsys, name, tool, command, iterations)
+        return self._ranked(Job(name, "nsys", command, gate, result, keep), target)
+
+    def _ranked(self, job: Job, target: Target) -> Job:
+        """Of a variant with ranks: a rank that failed is told before whatever the tool says of it."""
+        if target.ranks is None:
+            return job
+
+        def finish(status: int, said: str) -> None:
+            about = ranks.traced(job.result)
+            failure = None if about else failed_worker(self._log(job))
+            if failure is not None:
+                raise failure
+            ranks.started(self.store, job.variant, about)
+            job.finish(status, said)
+
+        return replace(job, finish=finish)
 
     def count_job(self, target: Target, tool: Tool) -> Job:
         """Counters by ncu."""
@@ -153,13 +175,15 @@ class Profile:
                 f"nsys export failed ({how_it_ended(exported)})", f"read {self.store.log(name, 'export')}"
             )
         kept = self.store.partial(f"{name}/trace.sqlite")
-        validate.trace(export, iterations)
+        lacking = validate.ranks(export, iterations, self.store.variant(name).ranks)
         redact.nsys_export(export, kept, os.environ)
         self._keep(name, kept, Part("trace", "nsys", f"{name}/trace.sqlite", command.argv, iterations or 0, "", 0))
         if self.request.keep_raw:
             shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
         raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
         self.store.note(note("redacted", file=f"{name}/trace.sqlite", raw=raw))
+        if lacking is not None:
+            raise lacking
         if status != 0:
             raise WorkloadError(
                 f"the program ended with {how_it_ended(status)} under nsys; it last said: {said}", "its trace was kept"
@@ -174,10 +198,45 @@ class Profile:
                 f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
                 f"read {self.store.log(name, 'torch')}",
             )
-        kept = self.store.partial(f"{name}/trace.json.gz")
-        redact.kineto_json(source, kept)
-        validate.trace(kept, iterations)
-        self._keep(name, kept, Part("trace", "torch", f"{name}/trace.json.gz", command.argv, iterations or 0, "", 0))
+        several = self.store.manifest.ranks > 1
+        lacking = []
+        for rank in range(self.store.manifest.ranks):
+            part = Part(
+                "trace", "torch", f"{name}/trace{f'.rank{rank}' if rank else ''}.json.gz", command.argv, iterations or 0,
+                "", 0, rank if several else None,
+            )  # fmt: skip
+            try:
+                self._keep_one(name, of_rank(source, rank), part)
+            except CaptureError as error:
+                if rank == 0:
+                    raise
+                lacking.append(
+                    RankError(
+                        f"rank {rank} of {self.store.manifest.ranks} ended without a trace: {error.message}",
+                        error.hint,
+                        rank,
+                    )
+                )
+        for one in lacking:
+            ranks.failed(self.store, name, one)
+        if lacking:
+            raise lacking[0]
+
+    def _keep_one(self, name: str, source: Path, part: Part) -> None:
+        """Redact, validate and keep one file of torch.profiler.
+
+        Raises:
+            CaptureError: it is not there or not whole.
+        """
+        if not source.is_file():
+            raise CaptureError(f"it left no {source.name}", f"read the logs of {name}")
+        kept = self.store.partial(part.file)
+        try:
+            redact.kineto_json(source, kept)
+        except (ValueError, MoeprofError) as error:
+            raise CaptureError(f"{source.name} is not whole ({error})", "capture again") from error
+        validate.trace(kept, part.iterations or None)
+        self._keep(name, kept, part)
 
     def _keep(self, name: str, kept: Path, part: Part) -> None:
         self._no_leak(kept)
@@ -201,8 +260,8 @@ class Profile:
 
     def _shown(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """The command without this machine's paths: tools by their name, scratch files by theirs."""
-        scratch = f"{self.store.scratch}{os.sep}"
-        short = [word.replace(scratch, "") for word in argv]
+        scratch, folder = f"{self.store.scratch}{os.sep}", f"{self.store.folder}{os.sep}"
+        short = [word.replace(scratch, "").replace(folder, "") for word in argv]
         return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
 
     def _no_leak(self, kept: Path) -> None:

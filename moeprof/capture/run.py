@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from moeprof import tools
-from moeprof.capture import describe, plan
+from moeprof.capture import describe, plan, ranks
 from moeprof.capture.clean import Clean
 from moeprof.capture.describe import PROGRAM
 from moeprof.capture.plan import Request, Target
@@ -41,10 +42,12 @@ def capture(request: Request, progress: Progress) -> Result:
     """
     found = setup(request)
     workload = load(request.workload) if request.workload is not None else None
+    count = ranks.count(request, workload, found.device, os.environ)
+    found = ranks.setup(request, found, count)
     request = _counting(request, workload, found)
     store = Store(
         choose(describe.name(request, workload), request.output, request.force),
-        describe.manifest(request, found, workload),
+        describe.manifest(request, found, workload, count),
     )
     problems: list[MoeprofError] = []
     store.open()
@@ -53,7 +56,7 @@ def capture(request: Request, progress: Progress) -> Result:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
     with _kept(store, progress):
         if workload is not None:
-            _run_workload(request, found, workload, store, progress, problems)
+            _run_workload(request, found, workload, count, store, progress, problems)
         else:
             _run_program(request, found, store, progress, problems)
         store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
@@ -101,10 +104,16 @@ def _finished(store: Store) -> str:
 
 
 def _run_workload(
-    request: Request, found: Setup, workload: Workload, store: Store, progress: Progress, problems: list[MoeprofError]
+    request: Request,
+    found: Setup,
+    workload: Workload,
+    count: int | None,
+    store: Store,
+    progress: Progress,
+    problems: list[MoeprofError],
 ) -> None:
     assert request.workload is not None
-    targets = {v.name: Target(request.workload, v.name, found.device, {}) for v in store.manifest.variants}
+    targets = {v.name: Target(request.workload, v.name, found.device, {}, count) for v in store.manifest.variants}
     clean = Clean(request, store, progress, problems)
     proven = clean.run(targets)
     if not proven and not problems:
@@ -176,13 +185,16 @@ def dry_run(request: Request) -> str:
         profile = Profile(request, Store(folder, describe.manifest(request, found, None)), Silent(), [])
         return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
     workload = load(request.workload)
+    count = ranks.count(request, workload, found.device, os.environ)
+    found = ranks.setup(request, found, count)
     name, request = request.workload, _counting(request, workload, found)
-    store = Store(folder, describe.manifest(request, found, workload))
+    store = Store(folder, describe.manifest(request, found, workload, count))
     profile = Profile(request, store, Silent(), [])
     lines = []
     for record in store.manifest.variants:
-        target = Target(name, record.name, found.device, store.manifest.params)
-        command = str(plan.Command(plan.serve(target), None, request.timeout_s))
+        target = Target(name, record.name, found.device, store.manifest.params, count)
+        words = target.watched(request, store.log(record.name, "clean"))
+        command = str(plan.Command(plan.serve(target, *words), None, request.timeout_s))
         lines += [command] * (
             1 + (record.name == store.manifest.baseline)
         )  # the baseline's twin has a process of its own

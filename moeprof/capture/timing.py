@@ -36,9 +36,15 @@ class Workers:
     uuid: str | None
 
     @property
-    def pids(self) -> list[int]:
-        """The numbers of all processes."""
+    def leaders(self) -> list[int]:
+        """The numbers of the processes on the GPU that is watched: of a workload with ranks those of rank 0."""
         return [s.process.pid for s in (*self.servers.values(), self.twin) if s is not None]
+
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of all processes, every rank's."""
+        others = [pid for s in (*self.servers.values(), self.twin) if s is not None for pid in s.others]
+        return list(dict.fromkeys((*self.leaders, *others)))
 
 
 @dataclass
@@ -129,12 +135,13 @@ class Timing:
             return None
         with self._watched() as others:
             try:
-                times = server.ask({"do": "round", "seconds": self.seconds()})["times_ns"]
+                said = server.ask({"do": "round", "seconds": self.seconds()})
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
-        gpu = nvml.gpu(self.workers.uuid, self.workers.pids) if self.store.manifest.device == "cuda" else None
-        return Round(index, position, tuple(times), gpu, others())
+        gpu = nvml.gpu(self.workers.uuid, self.workers.leaders) if self.store.manifest.device == "cuda" else None
+        ranks_ns = tuple(said.get("ranks_ns", ()))
+        return Round(index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns)
 
     def _server(self, name: str) -> Server | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 import moeprof
 from moeprof.diff import Diff, contrast
 from moeprof.report import counters as counted
-from moeprof.report import figures, roofline, tables, timed, worktables
+from moeprof.report import figures, ranklist, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.counters import counters, stalled
 from moeprof.report.glossary import GLOSSARY
@@ -67,9 +67,15 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
 def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     found = (
         _work(diff), *_series(diff), _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
-        _times(study), _roofline(diff), _contrasted(diff), _stalls(study), _counters(study),
+        _times(study), _ranks(study), _roofline(diff), _contrasted(diff), _stalls(study), _counters(study),
     )  # fmt: skip
     return [section for section in found if section is not None]
+
+
+def _ranks(study: Study) -> Section | None:
+    found = ranklist.table(study.manifest)
+    note = "Each rank's own median, with no profiler. The clock offset is that of its host against the first one's."
+    return section("ranks", "Ranks", note, None, (found,)) if found.rows else None
 
 
 def _waterfall(diff: Diff) -> Section | None:

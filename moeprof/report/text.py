@@ -216,6 +216,11 @@ def _ranges(analysis: Analysis) -> Table:
     return Table("NVTX ranges", ("range", "instances", "host time", "GPU projection", "launch calls"), tuple(rows))
 
 
+def table_text(table: Table) -> str:
+    """One table."""
+    return rendered(rich_table(table))
+
+
 def rich_table(table: Table) -> RichTable:
     """A table for the terminal."""
     shown = RichTable(

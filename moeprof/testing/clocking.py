@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moeprof import stats
+from moeprof.running import Session
 from moeprof.stats import Interval, Verdict
 from moeprof.tested import Check, Outcome
 from moeprof.testing.errors import ProbeError
 from moeprof.turns import TWIN, order
-from moeprof.worker import Session
 from moeprof.workload import Proof, Step, Variant, Workload
 
 Run = Callable[[], object]

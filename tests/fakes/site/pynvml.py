@@ -1,4 +1,4 @@
-"""Stands for NVML with one GPU. FAKE_NVML names a file of readings to come, one JSON object a line, taken by each reading of
+"""Stands for NVML with one GPU, or FAKE_GPUS of them. FAKE_NVML names a file of readings to come, one JSON object a line, taken by each reading of
 the processes in turn: {"reasons": bits, "clock": MHz, "others": count}; what a line does not say, and what comes after the
 last one, is ordinary."""
 
@@ -25,11 +25,11 @@ def nvmlShutdown():
 
 
 def nvmlDeviceGetCount():
-    return 1
+    return int(os.environ.get("FAKE_GPUS", "1"))
 
 
 def nvmlDeviceGetHandleByIndex(index):
-    if index > 0:
+    if index >= nvmlDeviceGetCount():
         raise NVMLError("no such GPU")
     return index
 

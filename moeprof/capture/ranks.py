@@ -1,0 +1,125 @@
+"""How many ranks a capture has, which process starts them, and what the manifest says of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from moeprof import placing, tools
+from moeprof.capture.plan import Request
+from moeprof.capture.setup import Setup
+from moeprof.capture.store import Store
+from moeprof.codec import decode
+from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
+from moeprof.manifest import Rank
+from moeprof.notes import note
+from moeprof.workload import Workload, load
+
+ON_CPU = 2  # ranks where nobody said how many
+NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
+
+
+def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
+    """What the capture of a rank that a launcher started says where rank 0's starts that rank: all ranks of a host are children
+    of one process, so that they stand in one trace with one clock. None where this process captures.
+
+    Raises:
+        UsageError: the launcher's variables do not fit, or the workload has no ranks.
+    """
+    found = placing.place(environment)
+    if found is None or request.workload is None or found.rank == 0:
+        return None
+    count(request, load(request.workload), "cpu", environment)
+    return f"rank {found.rank} of {found.ranks}: the capture of rank 0 starts this rank and traces all of them; nothing to do here"
+
+
+def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
+    """How many ranks run; None for a program or a workload without ranks.
+
+    Raises:
+        UsageError: more than one process for a workload that has no ranks, ranks of several hosts, or two numbers that differ.
+        ToolError: there are fewer GPUs than ranks.
+    """
+    found = None if workload is None else placing.place(environment)
+    wanted = request.nproc or (found.ranks if found else None)
+    if workload is None or not workload.ranks:
+        _one(workload, wanted or 1)
+        return None
+    if found is not None:
+        _launched(found, wanted or found.ranks)
+    gpus = len(tools.gpus()) if device == "cuda" else None
+    ranks = wanted or (ON_CPU if gpus is None else gpus)
+    if gpus is not None and ranks > gpus:
+        raise ToolError(
+            f"{ranks} ranks need {ranks} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu"
+        )
+    return ranks
+
+
+def _one(workload: Workload | None, wanted: int) -> None:
+    if wanted > 1:
+        name = "a program" if workload is None else f"workload {workload.name!r}"
+        raise UsageError(
+            f"{name} runs in one process here, {wanted} were asked for",
+            "drop --nproc or the launcher, or take a workload with ranks: moeprof list",
+        )
+
+
+def _launched(found: placing.Place, wanted: int) -> None:
+    if found.ranks != wanted:
+        raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
+    if found.hosts > 1:
+        raise UsageError(
+            f"{found.launcher} started {found.ranks} ranks on {found.hosts} hosts; a capture has the ranks of one host",
+            "start the ranks of one host; docs/ranks.md says why",
+        )
+
+
+def setup(request: Request, found: Setup, ranks: int | None) -> Setup:
+    """The tools that serve so many ranks: ncu counts one process alone.
+
+    Raises:
+        UsageError: ncu was asked for by name.
+    """
+    if ranks is None or ranks == 1 or found.ncu is None:
+        return found
+    if "ncu" in (request.tools or ()):
+        raise UsageError(f"ncu cannot count {ranks} ranks: {NCU_WHY}", "drop ncu from --tools, or give --nproc 1")
+    return replace(found, ncu=None, roofline=(), notes=(*found.notes, note("no-ncu", why=NCU_WHY)))
+
+
+def started(store: Store, name: str, about: Iterable[dict[str, Any]]) -> None:
+    """The processes of a variant, as each said of itself; of a later run they replace the earlier ones."""
+    known = {rank.rank: rank for rank in store.variant(name).ranks}
+    found = tuple(replace(known.get(one["rank"], Rank(one["rank"])), **one) for one in about)
+    if found:
+        store.record(name, ranks=found)
+
+
+def proven(store: Store, name: str, replies: Iterable[dict[str, Any]]) -> None:
+    """Each rank's own proof and facts."""
+    found = [decode(Rank, {"rank": index, **reply}) for index, reply in enumerate(replies)]
+    if found:
+        known = store.variant(name).ranks
+        merged = [replace(r, proof=f.proof, facts=f.facts) for r, f in zip(known, found, strict=True)]
+        store.record(name, ranks=tuple(merged))
+
+
+def failed(store: Store, name: str, error: MoeprofError) -> None:
+    """Mark the rank that an error names, unless an earlier one did."""
+    if isinstance(error, RankError):
+        ranks = store.variant(name).ranks or tuple(Rank(r) for r in range(store.manifest.ranks))
+        marked = (
+            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.rank else r for r in ranks
+        )
+        store.record(name, ranks=tuple(marked))
+
+
+def traced(result: Path) -> tuple[dict[str, Any], ...]:
+    """What each rank of a run under a profiler said of itself, in the file that the run leaves at its end; none without it."""
+    if not result.is_file():
+        return ()
+    return tuple(json.loads(result.read_text(encoding="utf-8")).get("ranks", ()))

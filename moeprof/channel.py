@@ -1,0 +1,89 @@
+"""What ranks say to each other beside their work: requests, replies, barriers, last words, through torch's TCPStore.
+
+Nothing of it touches the GPU or the process group. A waiting store holds the lock of its connection: each thread that may
+wait takes a connection of its own (``Channel.again``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+FOREVER = timedelta(days=365)  # who waits too long is ended by the leader's clock, which names the rank
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a rank said of its own failure: message, hint, exit code, and when by its clock in seconds."""
+
+    error: str
+    hint: str
+    code: int
+    at_s: float
+
+
+class Channel:
+    """One connection of ``rank`` to the store that the leader keeps."""
+
+    def __init__(self, address: str, port: int, rank: int, ranks: int, keeps: bool = False) -> None:
+        """``keeps``: this is the leader, and the store is made here; port 0 takes a free one."""
+        from torch.distributed import TCPStore
+
+        self.address, self.rank, self.ranks = address, rank, ranks
+        self.store = TCPStore(address, port, None, keeps, timeout=timedelta(seconds=60), wait_for_workers=False)
+        self.port: int = self.store.port
+        self._barriers = 0
+
+    def again(self) -> Channel:
+        """A connection of its own to the same store."""
+        return Channel(self.address, self.port, self.rank, self.ranks)
+
+    def send(self, number: int, request: dict[str, Any]) -> None:
+        """Request ``number`` to every other rank."""
+        self.store.set(f"request/{number}", json.dumps(request))
+
+    def receive(self, number: int) -> dict[str, Any]:
+        """Request ``number``, once it is there."""
+        found: dict[str, Any] = self._taken(f"request/{number}")
+        return found
+
+    def reply(self, number: int, said: dict[str, Any]) -> None:
+        """This rank's answer to request ``number``."""
+        self.store.set(f"reply/{number}/{self.rank}", json.dumps(said))
+
+    def replies(self, number: int) -> list[dict[str, Any]]:
+        """The answers of ranks 1 and up, once all are there; then the request is forgotten."""
+        keys = [f"reply/{number}/{rank}" for rank in range(1, self.ranks)]
+        found = [self._taken(key) for key in keys]
+        for key in (f"request/{number}", *keys):
+            self.store.delete_key(key)
+        return found
+
+    def silent(self, number: int) -> list[int]:
+        """The ranks from 1 up that have not answered request ``number``."""
+        return [rank for rank in range(1, self.ranks) if not self.store.check([f"reply/{number}/{rank}"])]
+
+    def barrier(self) -> None:
+        """Return once every rank is here; all call it equally often."""
+        self._barriers += 1
+        name = f"barrier/{self._barriers}"
+        if self.store.add(name, 1) == self.ranks:
+            self.store.set(f"{name}/open", "")
+        self.store.wait([f"{name}/open"], FOREVER)
+
+    def fail(self, error: str, hint: str, code: int) -> None:
+        """Leave this rank's last words."""
+        said = {"error": error, "hint": hint, "code": code, "at_s": time.time()}
+        self.store.set(f"failed/{self.rank}", json.dumps(said))
+
+    def failures(self) -> dict[int, Said]:
+        """Last words by rank."""
+        keys = {rank: f"failed/{rank}" for rank in range(1, self.ranks)}
+        return {rank: Said(**self._taken(key)) for rank, key in keys.items() if self.store.check([key])}
+
+    def _taken(self, key: str) -> Any:
+        self.store.wait([key], FOREVER)
+        return json.loads(self.store.get(key))

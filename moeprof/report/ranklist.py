@@ -1,0 +1,26 @@
+"""The ranks of a capture: which process on which device, how long each took by itself, and which of them failed."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from moeprof.manifest import Manifest, Rank, VariantRecord
+from moeprof.report import format as fmt
+from moeprof.report.tables import Table
+
+
+def table(manifest: Manifest) -> Table:
+    """One row a rank of each variant; no rows where nothing ran in ranks."""
+    header = ("variant", "rank", "host", "GPU", "clock offset", "own time", "proof error", "state")
+    rows = tuple(_row(record, rank) for record in manifest.variants for rank in record.ranks)
+    return Table("Ranks: an iteration counts as long as its slowest rank", header, rows)
+
+
+def _row(record: VariantRecord, rank: Rank) -> tuple[str, ...]:
+    own = [r.ranks_ns[rank.rank] for r in record.used if rank.rank < len(r.ranks_ns)]
+    error = rank.proof.error if rank.proof is not None else None
+    return (
+        record.name, str(rank.rank), str(rank.host), fmt.DASH if rank.device_index is None else str(rank.device_index),
+        f"{rank.clock_offset_ns} ns", fmt.ms(median(own) if own else None), fmt.DASH if error is None else f"{error:.1e}",
+        rank.status if rank.status == "ok" else f"FAILED: {rank.reason}",
+    )  # fmt: skip
