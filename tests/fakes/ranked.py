@@ -51,6 +51,9 @@ def build(name, chunks):
                 fault(rank, count[0])
             if here and planted("traced", rank) and region._state["factory"] is not region._nothing:
                 os._exit(7)
+            time.sleep(
+                0.005
+            )  # few iterations a round: collectives of a busy machine without GPUs are slow now and then
             out.copy_(source)
             for part in out.chunk(chunks):
                 distributed.all_reduce(part)
