@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,10 @@ from moeprof.errors import WorkloadError
 from moeprof.files import of_rank
 from moeprof.running import Session
 from moeprof.workload import Machine, Variant, Workload
+
+SETTLE_S = (
+    1.0  # what rank 0 starts reaches the other processes of the host later: nsys missed their first iteration without
+)
 
 
 class Local:
@@ -75,6 +80,7 @@ class Local:
         session, out = self._built(), request["out"]
         own = None if out is None else str(of_rank(Path(out), self.rank))
         with recording.recorder(request["profiler"], own, self.device, self.rank == 0):
+            time.sleep(SETTLE_S)
             self.barrier()
             session.measured(request["iterations"])
             self.barrier()

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from moeprof.errors import MoeprofError, WorkloadError
+from moeprof.running import machine
 from moeprof.script import agreed, joined, of_each
-from moeprof.worker import machine
 from moeprof.workload import load, pairs
 from moeprof.workloads import _ep as ep
 from moeprof.workloads import _ep_check as check
@@ -251,7 +251,7 @@ def bench(args: argparse.Namespace, device: str, count: int) -> dict[str, Any]:
 def main() -> int:
     """The command, on every rank."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("cases", nargs="+", metavar="PRESET[:KEY=VALUE,...]")
+    parser.add_argument("cases", nargs="*", metavar="PRESET[:KEY=VALUE,...]", help="none: the links alone")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", help="write everything here too")
