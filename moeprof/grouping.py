@@ -55,6 +55,7 @@ class Group:
     link_ceiling_gb_per_s: float | None = None
     series: tuple[tuple[str, tuple[float, ...]], ...] = ()
     failed: tuple[str, ...] = ()  # ranks without a trace, and why
+    declared_bytes: int | None = None  # over the link, of a rank in an iteration
 
 
 def silent(number: int, of: int, label: str) -> None:
@@ -90,7 +91,9 @@ def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group
     )
     ceiling = next((capture.ceilings[name] for name in LINK_CEILINGS if name in capture.ceilings), None)
     failed = tuple(f"rank {rank.rank}: {rank.reason or rank.status}" for rank in record.ranks if rank.status != "ok")
-    return Group(folder.resolve().name, members, record.name, ceiling, tuple(_series(record)), failed)
+    over_link = (capture.limit or {}).get("bytes_ceiling") in LINK_CEILINGS
+    declared = record.bytes_moved if over_link else None
+    return Group(folder.resolve().name, members, record.name, ceiling, tuple(_series(record)), failed, declared)
 
 
 def _told(ranks: tuple[Rank, ...], rank: int | None) -> tuple[Rank, ...]:
@@ -165,7 +168,8 @@ def analyse_group(
     series = dict(group.series)
     loads = {name: value for name, value in series.items() if any(word in name.lower() for word in LOAD_WORDS)}
     analysis = analyse_ranks(group.name, found, group.link_ceiling_gb_per_s, loads, _clocks(series, found))
-    return replace(analysis, variant=group.variant, notes=(*_unread(failed), *analysis.notes)), tuple(found)
+    notes = (*_unread(failed), *analysis.notes)
+    return replace(analysis, variant=group.variant, declared_bytes=group.declared_bytes, notes=notes), tuple(found)
 
 
 def drawn(group: Group, found: tuple[RankFacts, ...], ranks: Sequence[int], classes: Classes) -> tuple[RankFacts, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moeprof import codec, diff, manifest, resources, study
+from moeprof import codec, diff, grouping, manifest, resources, study
+from moeprof.report import rankrows
 
 SAMPLES = sorted(p for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
 PRIVATE = re.compile(r"/home/|/root/|/Users/|[A-Za-z_]*(TOKEN|SECRET|PASSWORD)[A-Za-z_]*=")
@@ -46,6 +48,31 @@ def test_the_router_sample_shows_the_ladder() -> None:
     assert times["dense"] > 3 * times["vectorized"] and times["vectorized"] > times["grouped"] > times["fused"]
     assert {row.name for row in found.rows if row.verdict and row.verdict.word == "FASTER"} == set(times) - {"dense"}
     assert found.row("fused").launch.graph_launches == 1 and found.row("fused").launch.kernels_in_graphs == 6
+
+
+def test_the_sample_of_two_gpus_shows_that_hidden_is_not_won() -> None:
+    """NCCL's kernels hide, and slow what they hide under; copy engines hide as much and win."""
+    found = contrast("expert_parallel")
+    words = {row.name: row.verdict.word for row in found.rows if row.verdict}
+    assert words == {"overlap": "UNCLEAR", "graph": "UNCLEAR", "peer_copy": "FASTER"}
+    (folder,) = (p for p in SAMPLES if p.name == "expert_parallel")
+    shares, rates = {}, {}
+    for group in grouping.groups(folder):
+        analysis, _ = grouping.analyse_group(group)
+        parts = [part for rank in analysis.ranks for window in rank.windows for part in window.communication]
+        shares[group.variant] = sum(p.hidden_ns for p in parts) / sum(p.hidden_ns + p.exposed_ns for p in parts)
+        rates[group.variant] = min(rankrows.declared_gb_per_s(analysis).values()) / (
+            analysis.link_ceiling_gb_per_s or 0
+        )
+        for rank in analysis.ranks:
+            assert len(rank.windows) == 8
+            assert all(sum(asdict(window.ledger).values()) == window.span_ns for window in rank.windows), (
+                "exact on every rank"
+            )
+    assert shares["baseline"] == 0 and min(shares[name] for name in ("overlap", "graph", "peer_copy")) > 0.9
+    assert rates["baseline"] > 0.85 and rates["peer_copy"] > 0.98 and rates["overlap"] < 0.5
+    times = {row.name: row.launch.kernels and row.time_ns.value for row in found.rows}
+    assert times["overlap"] > 0.97 * times["baseline"] > 1.2 * times["peer_copy"]
 
 
 def test_the_attention_sample_shows_one_pass_over_the_cache_and_tells_no_tale_of_bytes() -> None:

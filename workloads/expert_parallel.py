@@ -149,7 +149,7 @@ WORKLOAD = Workload(
     baseline="baseline",
     optimized="peer_copy",
     presets={
-        "default": MIXTRAL,
+        "default": {**QWEN3, "tokens": 65536, "chunks": 8, "load": "balanced"},  # chunks of the size at which the GEMMs are still fast
         "mixtral": MIXTRAL,
         "qwen3": QWEN3,
         "decode": {**QWEN3, "tokens": 128},

@@ -240,3 +240,4 @@ class GroupAnalysis:
     schema_version: int = SCHEMA_VERSION
     variant: str | None = None
     of_ranks: int | None = None  # the group's size, where it is told
+    declared_bytes: int | None = None  # what a rank sends over the link in a window, as the workload says

@@ -92,11 +92,11 @@ def _waterfall(diff: Diff) -> Section | None:
 
 
 def _work(diff: Diff) -> Section | None:
-    found = worktables.work(diff)
-    if not found.rows:
+    found = tuple(table for table in (worktables.work(diff), worktables.own(diff)) if table.rows)
+    if not found:
         return None
     note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work counts for nothing. ncu empties the caches before each kernel, so that its bytes are an upper bound."
-    return section("work", figures.title_of_work(diff), note, figures.work(diff), (found,))
+    return section("work", figures.title_of_work(diff), note, figures.work(diff), found)
 
 
 def _series(diff: Diff) -> list[Section]:

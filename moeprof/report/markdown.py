@@ -13,6 +13,7 @@ def render(diff: Diff) -> str:
     found = [
         tables.variants(diff),
         worktables.work(diff),
+        worktables.own(diff),
         *([tables.waterfall(diff)] if diff.waterfall else []),
         tables.copies(diff),
         tables.launches(diff),

@@ -11,6 +11,7 @@ from moeprof.metrics.ranks import label
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 
+RATES = ("link GB/s, declared", "of ceiling")
 MOST_ROWS = 16  # ranks that are listed one by one
 MOST_SENTENCES = 3
 LATEST, QUICKEST = 8, 4  # of more: those that arrive late by most, those that wait longest for others
@@ -104,11 +105,12 @@ def classes(analysis: GroupAnalysis) -> Table:
     """Hidden and exposed communication by class: of few ranks each rank, of many the spread."""
     sums = {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
     if len(analysis.ranks) <= MOST_ROWS:
+        rates = _rates(analysis)
         rows = [
-            (name, str(rank), fmt.number(count), fmt.ms(hidden + exposed), fmt.ms(hidden), fmt.ms(exposed), fmt.percent(hidden / (hidden + exposed) if hidden + exposed else None))
+            (name, str(rank), fmt.number(count), fmt.ms(hidden + exposed), fmt.ms(hidden), fmt.ms(exposed), fmt.percent(hidden / (hidden + exposed) if hidden + exposed else None), *rates.get(rank, ()))
             for (rank, name), (count, hidden, exposed) in sorted(sums.items(), key=lambda item: (item[0][1], item[0][0]))
         ]  # fmt: skip
-        header = ("class", "rank", "count", "busy", "hidden", "exposed", "of it hidden")
+        header = ("class", "rank", "count", "busy", "hidden", "exposed", "of it hidden", *(RATES if rates else ()))
         return Table("Communication by class and rank", header, tuple(rows))
     names = sorted({name for _, name in sums})
     return Table(
@@ -116,6 +118,27 @@ def classes(analysis: GroupAnalysis) -> Table:
         ("class", "ranks", "count", "hidden: least", "median", "most", "exposed: least", "median", "most"),
         tuple(_spread_of(name, [counts for (_, other), counts in sums.items() if other == name]) for name in names),
     )
+
+
+def declared_gb_per_s(analysis: GroupAnalysis) -> dict[int, float]:
+    """By rank: the bytes that it sends over the link, as the workload declares them, over the time in which its communication
+    runs, waiting included. Empty where nothing is declared, or several classes share the time."""
+    sums = {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
+    if analysis.declared_bytes is None or len({name for _, name in sums}) != 1:
+        return {}
+    windows = {rank.place.rank: len(rank.windows) for rank in analysis.ranks}
+    busy = {rank: hidden + exposed for (rank, _), (_, hidden, exposed) in sums.items()}
+    return {rank: analysis.declared_bytes * windows[rank] / ns for rank, ns in busy.items() if ns}
+
+
+def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
+    """What stands in the columns RATES, by rank."""
+    ceiling = analysis.link_ceiling_gb_per_s
+    found = declared_gb_per_s(analysis)
+    return {
+        rank: (fmt.number(round(rate)), fmt.percent(rate / ceiling if ceiling else None))
+        for rank, rate in found.items()
+    }
 
 
 def _classes(rank: Rank) -> dict[str, tuple[int, int, int]]:

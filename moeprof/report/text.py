@@ -104,8 +104,7 @@ def _verdicts(diff: Diff) -> list[Table]:
 
 
 def _work(diff: Diff) -> list[Table]:
-    found = worktables.work(diff)
-    return [found] if found.rows else []
+    return [found for found in (worktables.work(diff), worktables.own(diff)) if found.rows]
 
 
 def _without_proof(table: Table) -> Table:

@@ -24,19 +24,23 @@ def limit(diff: Diff) -> str:
 
 
 def work(diff: Diff) -> Table:
-    """What each variant achieves, moves and launches, and the figures that its step gives."""
+    """What each variant achieves, moves and launches; a column that is empty for all is left out."""
     rows = [r for r in diff.rows if r.work is not None or _figures(r)]
-    names = list(dict.fromkeys(name for r in rows for name in _figures(r)))
     header = (
-        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels an iteration", "declared bytes",
-        "DRAM bytes by ncu", *names,
+        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels an iteration", "declared bytes", "DRAM bytes by ncu",
     )  # fmt: skip
-    return Table("Work of one iteration", header, tuple(_work(r, names) for r in rows))
+    found = [(row.name, *_achieved(row)) for row in rows]
+    kept = [i for i in range(len(header)) if i == 0 or any(row[i] != fmt.DASH for row in found)]
+    cut = tuple(tuple(row[i] for i in kept) for row in found)
+    return Table("Work of one iteration", tuple(header[i] for i in kept), cut if len(kept) > 1 else ())
 
 
-def _work(row: Row, names: list[str]) -> tuple[str, ...]:
-    own = _figures(row)
-    return (row.name, *_achieved(row), *(own.get(name, fmt.DASH) for name in names))
+def own(diff: Diff) -> Table:
+    """The figures that the steps give of themselves, a row a figure, a column a variant."""
+    each = {row.name: found for row in diff.rows if (found := _figures(row))}
+    names = dict.fromkeys(name for found in each.values() for name in found)
+    rows = tuple((name, *(found.get(name, fmt.DASH) for found in each.values())) for name in names)
+    return Table("Figures that the variants give", ("figure", *each), rows)
 
 
 def _achieved(row: Row) -> tuple[str, ...]:
