@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Run on a machine with a GPU what docs/results.md claims, a part at a time; each part leaves its log in OUT, captures as one archive.
 #
-# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts (default: all)
+# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts, ranks with two GPUs or more
+#                                    (default: all)
 #
 # nsys, ncu and nvcc should be on PATH. A part that fails does not stop the next one; the exit status says whether any did.
 set -uo pipefail
 out=${1:?usage: measure_all.sh OUT [PART...]}
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tests samples router attention session sanitizer verdicts)
+[ ${#parts[@]} -gt 0 ] || parts=(tests samples router attention session sanitizer verdicts ranks)
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -83,6 +84,24 @@ run_verdicts() {
     [ $? -eq 3 ] || { missed=1; echo "3 was expected"; }
   done
   return $missed
+}
+
+# expert_parallel on all GPUs of this host, its ranks side by side, and what nsys says of the same report.
+run_ranks() {
+  local gpus variant
+  gpus=$("$python" -c "import torch; print(torch.cuda.device_count())")
+  [ "$gpus" -gt 1 ] || { echo "SKIPPED: one GPU"; return 0; }
+  cd "$here/scripts" || return 1
+  timeout 200 "$python" -m torch.distributed.run --nproc-per-node "$gpus" benchmark_expert_parallel.py default default:load=zipf decode --rounds 5 || failed=1
+  (time timeout 200 moeprof capture expert_parallel --keep-raw -o "$work/ranks") 2>&1 | tail -n 12
+  moeprof report --diff "$work/ranks" -o "$out/expert_parallel.html"
+  moeprof ranks "$work/ranks" -o "$out/ranks.html" || failed=1
+  for variant in overlap graph; do
+    said "nsys of $variant"
+    nsys recipe nccl_gpu_overlap_trace --input "$work/ranks/$variant/trace.nsys-rep" --output "$work/recipe-$variant" >/dev/null 2>&1 || failed=1
+    "$python" -c "import pandas, sys; print(pandas.read_parquet(sys.argv[1]).to_string())" "$work/recipe-$variant/rank_trace.parquet"
+  done
+  tar cJf "$out/ranks.tar.xz" --exclude=*.nsys-rep -C "$work" .
 }
 
 for part in "${parts[@]}"; do
