@@ -14,6 +14,7 @@ from typing import Any
 
 import manyranks
 import numpy as np
+import pandas as pd
 import pytest
 from captures import Ran, made, variant
 from manyranks import Planted, grow, write_folder
@@ -87,6 +88,12 @@ def test_payloads_give_sizes_communicator_and_bandwidth(command: Run, traces: Pa
     assert row["of_ceiling"] == pytest.approx(np.median(rates) / 400) and max(rates) < 400
     shown = command("ranks", path).out
     assert "SendRecv (all-to-all) of" in shown
+
+
+def test_a_capture_keeps_the_payloads(traces: Path, tmp_path: Path) -> None:
+    source, kept = paid(traces, tmp_path / "paid.sqlite"), tmp_path / "kept.sqlite"
+    redact.nsys_export(source, kept, {})
+    pd.testing.assert_frame_equal(read(kept).messages, read(source).messages)
 
 
 def test_payloads_that_are_cut_short_tell_nothing(command: Run, traces: Path, tmp_path: Path) -> None:
