@@ -19,6 +19,7 @@ import pytest
 from captures import Ran, made, variant
 from manyranks import Planted, grow, write_folder
 
+from moeprof.capture import redact
 from moeprof.manifest import Manifest, Rank
 from moeprof.trace import Trace, nccl, read
 from moeprof.trace.messages import element_bytes
