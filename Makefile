@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 GPU := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null && echo yes)
 # without a GPU the pinned CPU build of torch; with one, the torch that fits its driver (or one already installed)
 CONSTRAINT := $(if $(GPU),,-c constraints.txt)
+# tests side by side; with a GPU one after another: several at once lose the overlap that some assert
+JOBS ?= 2
 
 .PHONY: help setup demo test lint clean
 
@@ -33,7 +35,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(GPU),,-n $(JOBS) --dist worksteal)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
