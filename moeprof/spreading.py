@@ -19,6 +19,10 @@ from moeprof.metrics.tracerow import TraceRow
 LOCAL = "local"  # the address that stands for worker processes on this machine
 RESULTS = ".moeprof-analysis"
 CONNECT_S = 20
+# What Dask puts into the environment of its workers, without its MALLOC_TRIM_THRESHOLD_: with that every array goes back to the
+# system at once and is faulted in anew, which doubles the time of a trace (docs/results.md).
+NANNY = "distributed.nanny.pre-spawn-environ"
+ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 
 Done = Callable[[int, int, str], None]  # finished, all, the label of the trace
 Rows = tuple[TraceRow, ...]
@@ -129,13 +133,18 @@ def _lost(unit: Unit, error: Exception) -> Rows:
 @contextmanager
 def _client(address: str, traces: int) -> Iterator[Any]:
     """A client of the scheduler. The local cluster: a process a core, no dashboard, no limit of memory that is not serial's."""
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
     if address == LOCAL:
         workers = min(CPU_COUNT, traces)
         options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": None}
-        with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
+        with (
+            dask.config.set({NANNY: ONE_THREAD}),
+            LocalCluster(n_workers=workers, processes=True, **options) as cluster,
+            Client(cluster) as client,
+        ):
             yield client
         return
     try:

@@ -348,3 +348,13 @@ def test_a_long_table_shows_the_idlest_and_says_so() -> None:
     few = [replace(good[0], comm_busy_ns=40, hidden_comm_ns=10), replace(good[1], comm_busy_ns=0, hidden_comm_ns=0)]
     lines = spread.text("all", few, 2).splitlines()
     assert "25.0 %" in lines[-2] and "25.0 %" not in lines[-1] and "–" in lines[-1]
+
+
+@pytest.mark.filterwarnings("default")
+def test_local_workers_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's MALLOC_TRIM_THRESHOLD_ doubles the time of a trace."""
+    pytest.importorskip("distributed")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)  # another cluster of this process may have left it
+    with spreading._client(spreading.LOCAL, 2) as client:
+        found = client.run(lambda: (os.environ.get("MALLOC_TRIM_THRESHOLD_"), os.environ.get("OMP_NUM_THREADS")))
+    assert set(found.values()) == {(None, "1")}
