@@ -117,7 +117,8 @@ def _moved(diff: Diff, faster: bool) -> str:
     said = " and on ".join(f"{CALLED[b.label]} goes from {ms(b.before_ns)} to {ms(b.after_ns)}" for b in with_it[:2])
     text = f"In the traced iteration the time spent on {said}" if said else "No part of the trace explains it"
     if against:
-        text += f", while {CALLED[against[0].label]} {'costs' if faster else 'saves'} {ms(abs(against[0].delta_ns))} {'more' if faster else 'of it'}"
+        bar = against[0]
+        text += f", while {ms(abs(bar.delta_ns))} {'more' if bar.delta_ns > 0 else 'less'} go into {CALLED[bar.label]}"
     return text + "."
 
 
