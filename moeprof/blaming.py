@@ -48,6 +48,11 @@ class Late:
         return not self.stopped and any(part in self.at for part in WAITING)
 
 
+def how_it_ended(status: int) -> str:
+    """``exit status 3``, or the signal's name."""
+    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+
+
 def first(causes: Iterable[Cause]) -> Cause:
     """The failure that came before the others: a rank that died without a word did so by itself, as every other leaves
     word before its peers can notice; else the earliest."""

@@ -62,3 +62,8 @@ class RankError(WorkloadError):
     def __init__(self, message: str, hint: str = "", rank: int = 0) -> None:
         super().__init__(message, hint)
         self.rank = rank
+
+
+def of_workload(error: Exception, hint: str = "") -> MoeprofError:
+    """An exception out of a workload as one of ours: itself if it is, else the workload's failure with ``hint``."""
+    return error if isinstance(error, MoeprofError) else WorkloadError(f"{type(error).__name__}: {error}", hint)

@@ -29,3 +29,9 @@ def write_whole(target: Path, text: str) -> None:
 def of_rank(path: Path, rank: int) -> Path:
     """The file that belongs to ``rank``: rank 0 has ``path`` itself, rank 1 of ``a/b.json`` has ``a/b.rank1.json``."""
     return path if rank == 0 else path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
+
+
+def lines_of(log: Path) -> list[str]:
+    """The lines of a log that say something, stripped; none where it is not there."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return [line for part in text.splitlines() if (line := part.strip())]

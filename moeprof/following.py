@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from moeprof.channel import Channel
-from moeprof.errors import ExitCode, MoeprofError
+from moeprof.errors import ExitCode, of_workload
 from moeprof.serving import Local
 from moeprof.workload import load
 
@@ -54,10 +54,9 @@ def _answer(channel: Channel, local: Local) -> None:
 
 
 def _failed(channel: Channel, error: Exception) -> int:
-    said = error if isinstance(error, MoeprofError) else None
-    code = int(said.exit_code if said else ExitCode.WORKLOAD)
-    channel.fail(said.message if said else f"{type(error).__name__}: {error}", said.hint if said else "", code)
-    return code
+    said = of_workload(error)
+    channel.fail(said.message, said.hint, int(said.exit_code))
+    return int(said.exit_code)
 
 
 def _end_with(leader: int) -> None:
@@ -83,13 +82,6 @@ def enter(device: str, index: int, channel: Channel, timeout_s: float) -> None:
         BACKENDS[device], store=store, rank=channel.rank, world_size=channel.ranks,
         timeout=timedelta(seconds=timeout_s), **where,
     )  # fmt: skip
-
-
-def alone(device: str) -> None:
-    """Initialise torch.distributed with this process as the only rank."""
-    from torch import distributed
-
-    distributed.init_process_group(BACKENDS[device], store=distributed.HashStore(), rank=0, world_size=1)
 
 
 def leave() -> None:

@@ -12,9 +12,9 @@ from moeprof.workload import Proof
 Replies = list[dict[str, Any]]  # by rank
 
 
-def slowest(replies: Replies) -> list[int]:
+def slowest(times_ns: list[list[int]]) -> list[int]:
     """Per iteration the time of the slowest rank: an iteration is over when all ranks are through."""
-    return [max(times) for times in zip(*(reply["times_ns"] for reply in replies), strict=True)]
+    return [max(times) for times in zip(*times_ns, strict=True)]
 
 
 def medians(times_ns: list[list[int]]) -> list[int]:

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 from moeprof import blaming, following
 from moeprof.blaming import Cause, Late
 from moeprof.channel import Channel
-from moeprof.errors import ExitCode, MoeprofError, ToolError
-from moeprof.files import of_rank
+from moeprof.errors import ExitCode, ToolError, of_workload
+from moeprof.files import lines_of, of_rank
 from moeprof.serving import Local
 
 SETTLE_S = 0.5  # after the first sign of a failure: for its cause to show
@@ -117,8 +117,7 @@ class Leader:
         """Wait for the end of one child; one that comes unasked is a failure."""
         status = self._children[rank].wait()
         if not self._closing:
-            how = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-            dragged = status in blaming.DRAGGED
+            how, dragged = blaming.how_it_ended(status), status in blaming.DRAGGED
             self._ended[rank] = Cause(rank, how, self._last_words(rank), time.time(), silent=True, dragged=dragged)
             self._fail()
 
@@ -164,10 +163,9 @@ class Leader:
         for rank, words in said.items():
             yield Cause(rank, f"exit status {words.code}", words.error, words.at_s, words.code, hint=words.hint)
         if own is not None:
-            known = own if isinstance(own, MoeprofError) else None
-            text = known.message if known else f"{type(own).__name__}: {own}"
-            code = int(known.exit_code if known else ExitCode.WORKLOAD)
-            yield Cause(0, f"exit status {code}", text, at_s, code, hint=known.hint if known else "")
+            known = of_workload(own)
+            code = int(known.exit_code)
+            yield Cause(0, f"exit status {code}", known.message, at_s, code, hint=known.hint)
 
     def _late(self) -> None:
         """The time of a request is over."""
@@ -193,7 +191,7 @@ class Leader:
             return Late(rank, True, "", words)
         child.send_signal(signal.SIGUSR1)
         time.sleep(STACK_S)
-        return Late(rank, False, innermost(_text(of_rank(self._log, rank))), words)
+        return Late(rank, False, innermost("\n".join(lines_of(of_rank(self._log, rank)))), words)
 
     def _shown(self, rank: int) -> str:
         """A rank's log without the folder above, which takes another name when the capture is whole."""
@@ -201,8 +199,7 @@ class Leader:
         return f"{log.parent.name}/{log.name}"
 
     def _last_words(self, rank: int) -> str:
-        lines = [line.strip() for line in _text(of_rank(self._log, rank)).splitlines() if line.strip()]
-        return lines[-1][:200] if lines else "nothing"
+        return next(reversed(lines_of(of_rank(self._log, rank))), "nothing")[:200]
 
     def _end(self, message: str, hint: str, code: int, rank: int) -> NoReturn:
         self._kill()
@@ -241,10 +238,6 @@ def innermost(text: str) -> str:
     line = next((line.strip() for line in stack.splitlines() if line.strip().startswith("File ")), "") if found else ""
     parts = line.split('"')
     return f"{parts[1]}:{parts[2].split('line ')[-1].split(' ')[0]}" if len(parts) == 3 else ""
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _state(pid: int) -> str:

@@ -31,11 +31,7 @@ class Written:
 def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
     """The captures to show: those named, the sample, or the newest."""
     if sample is not None:
-        folder = resources.folder("reports") / "samples" / sample
-        if not folder.is_dir():
-            known = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir()))
-            raise UsageError(f"there is no sample {sample!r}", f"known: {known}")
-        return (study.load(folder),)
+        return (study.load(resources.shipped("samples", sample)),)
     if len(captures) > 2:
         raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
     if not captures:

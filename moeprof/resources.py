@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moeprof.errors import MoeprofError
+from moeprof.errors import MoeprofError, UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -15,3 +15,17 @@ def folder(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise MoeprofError(f"moeprof's data folder {name!r} is missing from this installation", "reinstall moeprof")
+
+
+def shipped(kind: str, name: str) -> Path:
+    """What is recorded and ships under that name: a capture (``kind`` "samples") or a session ("sessions").
+
+    Raises:
+        UsageError: there is none; the hint names those that there are.
+    """
+    found = folder("reports") / kind / name
+    if not found.is_dir():
+        known = ", ".join(sorted(p.name for p in found.parent.iterdir() if p.is_dir()))
+        what = {"samples": "sample", "sessions": "recorded session"}[kind]
+        raise UsageError(f"there is no {what} {name!r}", f"known: {known}")
+    return found

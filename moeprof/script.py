@@ -19,7 +19,8 @@ from typing import Any
 
 from moeprof import region
 from moeprof.errors import ExitCode, MoeprofError, UsageError, WorkloadError
-from moeprof.running import MAX_ITERATIONS, MIN_ITERATIONS, Session, machine
+from moeprof.joining import slowest, worst
+from moeprof.running import Session, machine, timed
 from moeprof.workload import Machine, Proof, Workload, pairs
 
 TIMEOUT_S = 120  # of one collective
@@ -119,18 +120,12 @@ def _alone(said: str) -> str:
 def agreed(proof: Proof) -> Proof:
     """The worst proof of all ranks, which it names."""
     proofs: list[Proof] = of_each(proof)
-    if len(proofs) == 1:
-        return proof
-    rank = max(range(len(proofs)), key=lambda r: (not proofs[r].ok, proofs[r].error or 0.0))
-    worst = proofs[rank]
-    return replace(worst, reason=f"rank {rank}: {worst.reason}" if worst.reason else "")
+    return worst(proofs) if len(proofs) > 1 else proof
 
 
 def together(session: Session, seconds: float) -> list[int]:
-    """Times in ns of iterations, each of the slowest rank: all ranks run the same number, begun together."""
-    first = max(max(times) for times in of_each(session.times(MIN_ITERATIONS)))
-    count = max(MIN_ITERATIONS, min(MAX_ITERATIONS, round(seconds * 1e9 / max(first, 1))))
-    return [max(one) for one in zip(*of_each(session.times(count + 1)), strict=True)][1:]
+    """Clean times in ns of single iterations, each of the slowest rank, so that all ranks run the same number."""
+    return timed(lambda count: slowest(of_each(session.times(count))), seconds)
 
 
 def _parser(workload: Workload) -> argparse.ArgumentParser:

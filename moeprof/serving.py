@@ -183,9 +183,9 @@ class Server:
         kept: list[list[int]] = []  # of the last call, by rank, without the first iteration
 
         def times(count: int) -> list[int]:
-            replies = self.crew.ask({"do": "times", "count": count})
-            kept[:] = [reply["times_ns"][1:] for reply in replies]
-            return joining.slowest(replies)
+            each = [reply["times_ns"] for reply in self.crew.ask({"do": "times", "count": count})]
+            kept[:] = [own[1:] for own in each]
+            return joining.slowest(each)
 
         found = running.timed(times, float(request["seconds"]))
         return {"times_ns": found} | ({"ranks_ns": joining.medians(kept)} if len(kept) > 1 else {})

@@ -34,13 +34,7 @@ def place(folder: Path, sample: str | None) -> Path:
     Raises:
         UsageError: there is no such sample.
     """
-    if sample is None:
-        return folder
-    shipped = resources.folder("reports") / "sessions"
-    if not (shipped / sample).is_dir():
-        known = ", ".join(sorted(p.name for p in shipped.iterdir() if p.is_dir()))
-        raise UsageError(f"there is no recorded session {sample!r}", f"known: {known}")
-    return shipped / sample
+    return folder if sample is None else resources.shipped("sessions", sample)
 
 
 def begin(folder: Path, question: str, workload: str, variant: str | None) -> Session:

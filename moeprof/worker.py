@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from moeprof import following, joining, leading
 from moeprof.codec import dumps
-from moeprof.errors import ExitCode, MoeprofError, WorkloadError
+from moeprof.errors import ExitCode, MoeprofError, of_workload
 from moeprof.files import write_whole
 from moeprof.leading import Say
 from moeprof.serving import Alone, Crew, Local, Server
@@ -160,7 +160,7 @@ def main() -> int:
         import traceback
 
         traceback.print_exc()
-        return _failed(args.mode, out, WorkloadError(f"{type(error).__name__}: {error}", "the traceback is in the log"))
+        return _failed(args.mode, out, of_workload(error, "the traceback is in the log"))
     return ExitCode.OK
 
 

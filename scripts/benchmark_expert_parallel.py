@@ -80,8 +80,7 @@ def measure(runs: dict[str, Run], rounds: int, device: str) -> dict[str, list[fl
 
 def builds(params: dict[str, Any], device: str, count: int) -> dict[str, Callable[[], Any]]:
     """What can be built here, by name; what cannot is said."""
-    facts = machine(device)
-    facts = type(facts)(**{**vars(facts), "ranks": count})
+    facts = machine(device, count)
     found: dict[str, Callable[[], Any]] = {}
     for variant in expert_parallel.WORKLOAD.variants:
         if reason := variant.needs(facts):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof import region
+from moeprof.blaming import how_it_ended
 from moeprof.capture import redact
 from moeprof.capture.plan import Command, Target, worker
-from moeprof.capture.processes import KINDS, how_it_ended, reason_of, run
+from moeprof.capture.processes import error_of, failure_in, run
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.tools import Tool
@@ -124,10 +125,9 @@ def profile(command: Command, folder: Path) -> None:
 def failure(text: str, status: int) -> MoeprofError:
     """Why ncu left no report, from its exit status and what it and its child printed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    child = [reason for line in lines if (reason := reason_of(line))]
-    if child:
-        said, hint, code = child[-1]
-        return KINDS.get(code, WorkloadError)(said, hint)
+    child = failure_in(lines)
+    if child is not None:
+        return error_of(child)
     if NO_KERNEL in text and status == 0:
         heard = "; ".join(line.strip("= ") for line in text.partition(NO_KERNEL)[2].splitlines()[1:] if line.strip())[
             :400

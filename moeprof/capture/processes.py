@@ -9,12 +9,14 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from moeprof.blaming import how_it_ended
 from moeprof.capture.plan import Command
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
+from moeprof.files import lines_of
 
 KINDS: dict[int, type[MoeprofError]] = {
     ExitCode.FAILED: CaptureError, ExitCode.USAGE: UsageError, ExitCode.TOOL: ToolError, ExitCode.WORKLOAD: WorkloadError,
@@ -90,29 +92,21 @@ def end(process: subprocess.Popen[Any]) -> None:
         os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
 
 
-def how_it_ended(status: int) -> str:
-    """``exit status 3``, or the signal's name."""
-    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-
-
 def last_line(log: Path) -> str:
     """The last line of a log that says something; the worker's own JSON is turned into its message."""
-    lines = (
-        [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        if log.exists()
-        else []
-    )
-    for line in reversed([line for line in lines if line]):
-        reason = reason_of(line)
-        return reason[0] if reason else line[:200]
-    return "nothing"
+    last = next(reversed(lines_of(log)), "nothing")
+    said = failure_in([last])
+    return said["error"] if said else last[:200]
 
 
-def failure(log: Path) -> MoeprofError | None:
-    """What the worker said of its failure in its log, whatever a tool around it said afterwards; None where it said nothing."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    said = next((json.loads(line) for line in reversed(text.splitlines()) if reason_of(line)), None)
-    return None if said is None else error_of(said)
+def failure_in(lines: Iterable[str]) -> dict[str, Any] | None:
+    """What a worker said last of its failure, its own JSON with error, hint, code and rank; None where it said nothing."""
+    found = None
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            found = said if isinstance(said, dict) and "error" in said else found
+    return found
 
 
 def error_of(said: dict[str, Any], prefix: str = "") -> MoeprofError:
@@ -121,19 +115,6 @@ def error_of(said: dict[str, Any], prefix: str = "") -> MoeprofError:
     if "rank" in said and code == ExitCode.WORKLOAD:
         return RankError(message, hint, said["rank"])
     return KINDS.get(code, WorkloadError)(message, hint)
-
-
-def reason_of(line: str) -> tuple[str, str, int] | None:
-    """What a line of the worker's own JSON says of its failure: message, hint, exit code; None for any other line."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    return (
-        (said["error"], said.get("hint", ""), said.get("code", ExitCode.WORKLOAD))
-        if isinstance(said, dict) and "error" in said
-        else None
-    )
 
 
 class Server:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from moeprof.blaming import how_it_ended
 from moeprof.capture import plan, ranks, redact, validate
 from moeprof.capture.plan import Command, Request, Target
-from moeprof.capture.processes import Child, end, how_it_ended, last_line, run
-from moeprof.capture.processes import failure as failed_worker
+from moeprof.capture.processes import Child, end, error_of, failure_in, last_line, run
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
-from moeprof.files import of_rank
+from moeprof.files import lines_of, of_rank
 from moeprof.manifest import Part
 from moeprof.notes import Note, note
 from moeprof.tools import Tool
@@ -139,9 +139,9 @@ class Profile:
 
         def finish(status: int, said: str) -> None:
             about = ranks.traced(job.result)
-            failure = None if about else failed_worker(self._log(job))
+            failure = None if about else failure_in(lines_of(self._log(job)))
             if failure is not None:
-                raise failure
+                raise error_of(failure)
             ranks.started(self.store, job.variant, about)
             job.finish(status, said)
 

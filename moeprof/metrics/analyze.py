@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from moeprof.metrics.evidence import exposed_causes, idle_causes
 from moeprof.metrics.launch import LEAST_COVERAGE, launch
 from moeprof.metrics.ledger import idle, ledger
 from moeprof.metrics.overlap import copies
-from moeprof.metrics.projection import projected
+from moeprof.metrics.projection import numbers, projected, tiled
 from moeprof.notes import Note, note
 from moeprof.region import DOMAIN, ITERATION
 from moeprof.trace import Trace
@@ -118,20 +118,18 @@ def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = N
     found = projected(trace, view.index)
     mine = found[(found["name"] == name) & (found["gpu_ops"] > 0)]
     mine = mine if domain is None else mine[mine["domain"] == domain]
-    numbered = mine["payload"].is_unique and (mine["payload"] >= 0).all()
     return [
         Cut(
             int(r.first_ns), int(r.last_ns),
             view.host.within(int(r.start_ns), int(r.end_ns), int(r.pid), int(r.tid) if r.style == "pushpop" else None),
-            name, int(r.payload) if numbered else number,
+            name, number,
         )
-        for number, r in enumerate(mine.itertuples())
+        for number, r in zip(numbers(mine), mine.itertuples(), strict=True)
     ]  # fmt: skip
 
 
 def _tiled(cuts: list[Cut]) -> list[Cut]:
-    ends = [cut.start for cut in cuts[1:]] + [cut.end for cut in cuts[-1:]]
-    return [Cut(c.start, max(end, c.start), c.calls, c.range, c.instance) for c, end in zip(cuts, ends, strict=True)]
+    return [replace(cut, end=end) for cut, end in zip(cuts, tiled([(c.start, c.end) for c in cuts]), strict=True)]
 
 
 def kernels(view: DeviceView) -> list[Kernel]:

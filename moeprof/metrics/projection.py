@@ -36,6 +36,18 @@ def projected(trace: Trace, device: int | None = None) -> pd.DataFrame:
     return ranges
 
 
+def numbers(rows: pd.DataFrame) -> list[int]:
+    """What numbers the instances of a range in ``rows``: their payloads, if each has one of its own, else their places."""
+    own = rows["payload"]
+    return [int(n) for n in own] if own.is_unique and (own >= 0).all() else list(range(len(rows)))
+
+
+def tiled(spans: list[tuple[int, int]]) -> list[int]:
+    """Where each span (start, end) ends if it runs to the start of the next one: gaps between them are counted once."""
+    ends = [start for start, _ in spans[1:]] + [end for _, end in spans[-1:]]
+    return [max(end, start) for (start, _), end in zip(spans, ends, strict=True)]
+
+
 def _launched(trace: Trace, device: int | None) -> pd.DataFrame:
     """Calls that produced work, sorted by start, with the extent of that work."""
     ops = trace.ops[trace.ops["call"] >= 0]

@@ -19,7 +19,7 @@ from moeprof.metrics.device import DeviceView, views
 from moeprof.metrics.group import Place, RankWindow
 from moeprof.metrics.intervals import EMPTY, Times, Union, intersection
 from moeprof.metrics.ledger import gaps, idle, ledger
-from moeprof.metrics.projection import projected
+from moeprof.metrics.projection import numbers, projected, tiled
 from moeprof.region import DOMAIN, ITERATION
 from moeprof.trace import Trace
 
@@ -130,19 +130,17 @@ def _whole(view: DeviceView) -> Span:
 
 
 def _tiled(spans: list[Span], view: DeviceView) -> list[Span]:
-    """Each runs to the next one's start, so that the gaps between them are counted once."""
-    ends = [s[0] for s in spans[1:]] + [s[1] for s in spans[-1:]]
-    return [(a, max(end, a), name, n) for (a, _, name, n), end in zip(spans, ends, strict=True)] or [_whole(view)]
+    """Tiled; the whole trace where there is none."""
+    ends = tiled([(start, end) for start, end, _, _ in spans])
+    return [(start, end, name, n) for (start, _, name, n), end in zip(spans, ends, strict=True)] or [_whole(view)]
 
 
 def _instances(trace: Trace, view: DeviceView, wanted: np.ndarray) -> list[tuple[int, int, str, int]]:
     """Start and end on the device, name and number of the wanted ranges that have work, by start."""
     found = projected(replace(trace, ranges=trace.ranges[wanted]), view.index)
     found = found[found["gpu_ops"] > 0].sort_values("first_ns", kind="stable")
-    numbered = found["payload"].is_unique and (found["payload"] >= 0).all()
-    numbers = found["payload"] if numbered else range(len(found))
-    rows = zip(found["first_ns"], found["last_ns"], found["name"], numbers, strict=True)
-    return [(int(a), int(b), str(name), int(n)) for a, b, name, n in rows]
+    rows = zip(found["first_ns"], found["last_ns"], found["name"], numbers(found), strict=True)
+    return [(int(a), int(b), str(name), n) for a, b, name, n in rows]
 
 
 def _window(view: DeviceView, start: int, end: int, name: str | None, instance: int | None) -> RankWindow:

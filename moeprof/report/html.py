@@ -92,7 +92,7 @@ def _waterfall(diff: Diff) -> Section | None:
 
 
 def _work(diff: Diff) -> Section | None:
-    found = tuple(table for table in (worktables.work(diff), worktables.own(diff)) if table.rows)
+    found = worktables.tables(diff)
     if not found:
         return None
     note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work counts for nothing. ncu empties the caches before each kernel, so that its bytes are an upper bound."

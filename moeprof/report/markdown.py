@@ -12,8 +12,7 @@ def render(diff: Diff) -> str:
     """The verdict, the variants, why, where the time went, and the warnings."""
     found = [
         tables.variants(diff),
-        worktables.work(diff),
-        worktables.own(diff),
+        *worktables.tables(diff),
         *([tables.waterfall(diff)] if diff.waterfall else []),
         tables.copies(diff),
         tables.launches(diff),

@@ -103,7 +103,7 @@ def _collective(found: Collective) -> tuple[str, ...]:
 
 def classes(analysis: GroupAnalysis) -> Table:
     """Hidden and exposed communication by class: of few ranks each rank, of many the spread."""
-    sums = {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
+    sums = _sums(analysis)
     if len(analysis.ranks) <= MOST_ROWS:
         rates = _rates(analysis)
         rows = [
@@ -123,7 +123,7 @@ def classes(analysis: GroupAnalysis) -> Table:
 def declared_gb_per_s(analysis: GroupAnalysis) -> dict[int, float]:
     """By rank: the bytes that it sends over the link, as the workload declares them, over the time in which its communication
     runs, waiting included. Empty where nothing is declared, or several classes share the time."""
-    sums = {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
+    sums = _sums(analysis)
     if analysis.declared_bytes is None or len({name for _, name in sums}) != 1:
         return {}
     windows = {rank.place.rank: len(rank.windows) for rank in analysis.ranks}
@@ -139,6 +139,11 @@ def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
         rank: (fmt.number(round(rate)), fmt.percent(rate / ceiling if ceiling else None))
         for rank, rate in found.items()
     }
+
+
+def _sums(analysis: GroupAnalysis) -> dict[tuple[int, str], tuple[int, int, int]]:
+    """(rank, class) -> count, hidden and exposed ns."""
+    return {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
 
 
 def _classes(rank: Rank) -> dict[str, tuple[int, int, int]]:

@@ -69,7 +69,7 @@ def diff_text(diff: Diff) -> str:
     else:
         parts.append(Text(diff.sentence))
     where = [tables.waterfall(diff)] if diff.waterfall else _ledger(diff)
-    shown = [_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff), *where, *_counted(diff)]
+    shown = [_without_proof(tables.variants(diff)), *_verdicts(diff), *worktables.tables(diff), *where, *_counted(diff)]
     parts += [rich_table(t) for t in shown]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
     parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in diff.notes if n.severity != "info"]
@@ -91,7 +91,7 @@ def _counted(diff: Diff) -> list[Table]:
 def study_text(diff: Diff) -> str:
     """One capture without the contrast."""
     parts: list[RenderableType] = [
-        rich_table(t) for t in (_without_proof(tables.variants(diff)), *_verdicts(diff), *_work(diff))
+        rich_table(t) for t in (_without_proof(tables.variants(diff)), *_verdicts(diff), *worktables.tables(diff))
     ]
     parts += [rich_table(t) for t in _ledger(diff)]
     parts += [Text(f"- {reason}") for reason in diff.reasons]
@@ -101,10 +101,6 @@ def study_text(diff: Diff) -> str:
 def _verdicts(diff: Diff) -> list[Table]:
     found = timed.verdicts(diff)
     return [found] if found.rows else []
-
-
-def _work(diff: Diff) -> list[Table]:
-    return [found for found in (worktables.work(diff), worktables.own(diff)) if found.rows]
 
 
 def _without_proof(table: Table) -> Table:

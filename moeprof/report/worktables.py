@@ -23,6 +23,11 @@ def limit(diff: Diff) -> str:
     return text
 
 
+def tables(diff: Diff) -> tuple[Table, ...]:
+    """``work`` and ``own``, where there is anything in them."""
+    return tuple(table for table in (work(diff), own(diff)) if table.rows)
+
+
 def work(diff: Diff) -> Table:
     """What each variant achieves, moves and launches; a column that is empty for all is left out."""
     rows = [r for r in diff.rows if r.work is not None or _figures(r)]
