@@ -46,7 +46,7 @@ def test_variables_that_do_not_fit(change: dict[str, str]) -> None:
 
 
 def test_an_iteration_takes_as_long_as_its_slowest_rank() -> None:
-    assert joining.slowest([{"times_ns": [1, 5, 3]}, {"times_ns": [2, 4, 3]}]) == [2, 5, 3]
+    assert joining.slowest([[1, 5, 3], [2, 4, 3]]) == [2, 5, 3]
     assert joining.built([{"flops": 1, "bytes_moved": 9}, {"flops": 2, "bytes_moved": 8}]) == {
         "flops": 2,
         "bytes_moved": 9,
