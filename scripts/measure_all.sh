@@ -99,7 +99,7 @@ run_ranks() {
   for variant in overlap graph; do
     said "nsys of $variant"
     nsys recipe nccl_gpu_overlap_trace --input "$work/ranks/$variant/trace.nsys-rep" --output "$work/recipe-$variant" >/dev/null 2>&1 || failed=1
-    "$python" -c "import pandas, sys; print(pandas.read_parquet(sys.argv[1]).to_string())" "$work/recipe-$variant/rank_trace.parquet"
+    "$python" compare_overlap_with_nsys.py "$work/ranks/$variant/trace.sqlite" "$work/recipe-$variant/rank_trace.parquet" || failed=1
   done
   tar cJf "$out/ranks.tar.xz" --exclude=*.nsys-rep -C "$work" .
 }
