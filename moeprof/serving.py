@@ -15,9 +15,8 @@ from moeprof.files import of_rank
 from moeprof.running import Session
 from moeprof.workload import Machine, Variant, Workload
 
-SETTLE_S = (
-    1.0  # what rank 0 starts reaches the other processes of the host later: nsys missed their first iteration without
-)
+# of several ranks: what rank 0 starts reaches the other processes of the host later; nsys missed their first iteration without
+SETTLE_S = 1.0
 
 
 class Local:
@@ -74,16 +73,19 @@ class Local:
         return {}
 
     def _measure(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Under the profiler, all ranks between two barriers: what starts it outside of them starts before any rank's work."""
+        """Under the profiler, all ranks between two barriers: what starts it outside of them starts before any rank's work. The
+        file ``over`` appears once the device has nothing more to do; the profiler may still have its report to write."""
         from moeprof import recording
 
         session, out = self._built(), request["out"]
         own = None if out is None else str(of_rank(Path(out), self.rank))
         with recording.recorder(request["profiler"], own, self.device, self.rank == 0):
-            time.sleep(SETTLE_S)
+            time.sleep(SETTLE_S if self.facts.ranks > 1 else 0)
             self.barrier()
             session.measured(request["iterations"])
             self.barrier()
+            if request.get("over") and self.device == "cuda" and self.rank == 0:
+                Path(request["over"]).touch()
         return self.about()
 
     def _built(self) -> Session:

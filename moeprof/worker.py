@@ -66,7 +66,8 @@ def _say(out: TextIO, message: dict[str, Any]) -> None:
 def profile(args: argparse.Namespace) -> None:
     """Modes ``trace`` and ``count``: build, prove, warm up, measure under the profiler, write ``--result``.
 
-    Nothing runs on the device after the measured region: the next process may measure as soon as ``--result`` is there.
+    Nothing runs on the device after the measured region: on a GPU the next process may measure as soon as ``--gate``.over is
+    there, else once ``--result`` is.
     """
     ranks = crew(args, lambda said: _say(sys.stderr, said))
     ranks.restart_clock()
@@ -78,7 +79,9 @@ def profile(args: argparse.Namespace) -> None:
     if _wait_at(args.gate):
         ranks.restart_clock()
     iterations = 1 if args.mode == "count" else args.iterations
-    about = ranks.ask({"do": "measure", "iterations": iterations, "profiler": args.profiler, "out": args.out})
+    over = None if args.gate is None else f"{args.gate}.over"
+    request = {"do": "measure", "iterations": iterations, "profiler": args.profiler, "out": args.out, "over": over}
+    about = ranks.ask(request)
     _log("measured")
     write_whole(Path(args.result), dumps({"iterations": iterations, "proof": proof, "ranks": about}))
     ranks.close()

@@ -1,4 +1,4 @@
-"""Launch the latent-attention kernels: plain Triton, and on sm_90 the one in Gluon where its sizes fit."""
+"""Launch the latent-attention kernels: plain Triton, and on sm_90 those in Gluon and CUDA where their sizes fit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import triton
 
+from moeprof.workloads import _mla_cuda as native
 from moeprof.workloads import _mla_kernels as kernels
 from moeprof.workloads._attention import LOG2E
 from moeprof.workloads._attention_split import FEW, Scratch, Way, combine, fitting, holders, share, ways, words
@@ -20,23 +21,26 @@ FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more
 
 def latent_ways(q: Any, out: Any) -> list[Way]:
     """The ways worth timing for q [B, H, DV + DR], out [B, H, DV]."""
-    heads, width = out.shape[1:]
+    batch, heads, width = out.shape
     fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
-    if fits and torch.cuda.get_device_capability(q.device) == (9, 0):
-        few = heads in FEW_HEADS
-        rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
-        return [{**way, "hopper": True} for way in ways(rows)]
-    return [{**way, "hopper": False} for way in ways(PLAIN)]
+    if not fits or torch.cuda.get_device_capability(q.device) != (9, 0):
+        return [{**way, "in": "Triton"} for way in ways(PLAIN)]
+    few = heads in FEW_HEADS
+    rows = [(64, warps, 2, 1, few) for warps in ((4, 8) if heads == FEW_HEADS[0] else (8,))]
+    found = [{**way, "in": "Gluon"} for way in ways(rows)]
+    if q.dtype == torch.bfloat16 and native.fits(batch, heads):
+        found += [{**way, "in": "CUDA C++"} for way in ways(rows)]
+    return found
 
 
 def described(way: Way) -> dict[str, Any]:
     """A way as facts of a step."""
-    return {"written in": "Gluon" if way["hopper"] else "Triton", **words(way)}
+    return {"written in": way["in"], **words(way)}
 
 
 def latent(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
     """What launches one way: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
-    return (_hopper if way["hopper"] else _plain)(way, q, c, lengths, out, scale)
+    return LAUNCHES[way["in"]](way, q, c, lengths, out, scale)
 
 
 def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
@@ -60,6 +64,14 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     return launch, scratch
 
 
+def _beside(way: Way, lengths: Any, out: Any, group: int) -> tuple[Scratch, int]:
+    """Scratch of programs that stand side by side, one for each ``group`` heads, and how many parts share a sequence."""
+    batch, heads, width = out.shape
+    units = heads // group
+    side = share(fitting(way) // units, batch, way["whole"])  # programs that one unit of each sequence gets
+    return Scratch(side * units, batch * units, group, width), holders(side, way["bn"], lengths.tolist(), 1)
+
+
 def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
     from moeprof.workloads import _mla_hopper_kernels as gluon
 
@@ -67,9 +79,7 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     width = out.shape[-1]
     group = heads if way["swap"] else 64
     units = heads // group
-    side = share(fitting(way) // units, batch, way["whole"])  # programs that one unit of each sequence gets
-    scratch = Scratch(side * units, batch * units, group, width)
-    shared = holders(side, way["bn"], lengths.tolist(), 1)
+    scratch, shared = _beside(way, lengths, out, group)
     tiles = [
         _tile(whole.view(-1, full), rows, columns)
         for whole, rows in ((q, group), (c, way["bn"]))
@@ -85,6 +95,21 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
         return combine(way, lengths, out, scratch, group, shared, side=units, early=True) if shared > 1 else None
 
     return launch, scratch
+
+
+def _native(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
+    units = q.shape[1] // native.HEADS
+    scratch, shared = _beside(way, lengths, out, native.HEADS)
+    run = native.operator()
+
+    def launch() -> object:
+        run(q, c, lengths, out, *scratch.tensors[:2], scale * LOG2E)
+        return combine(way, lengths, out, scratch, native.HEADS, shared, side=units, early=True) if shared > 1 else None
+
+    return launch, scratch
+
+
+LAUNCHES = {"Triton": _plain, "Gluon": _hopper, "CUDA C++": _native}
 
 
 def _tile(tensor: torch.Tensor, rows: int, columns: int) -> Any:

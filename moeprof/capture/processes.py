@@ -60,9 +60,9 @@ class Child:
                 f"allow more with --timeout, or read {self.log}",
             ) from None
 
-    def wait_until(self, path: Path, interval_s: float = 0.01) -> None:
-        """Until ``path`` exists, the process has ended, or its time is over."""
-        while not path.exists() and self.process.poll() is None and self.left_s > 0:
+    def wait_until(self, *paths: Path, interval_s: float = 0.01) -> None:
+        """Until one of ``paths`` exists, the process has ended, or its time is over."""
+        while not any(path.exists() for path in paths) and self.process.poll() is None and self.left_s > 0:
             time.sleep(interval_s)
 
     def last_words(self) -> str:

@@ -96,11 +96,11 @@ class Profile:
         return self.store.log(job.variant, job.tool)
 
     def _measure(self, job: Job, child: Child) -> None:
-        """Let one job measure: it is over when its result is there or its process has ended."""
+        """Let one job measure: it is over when it says so, its result is there or its process has ended."""
         child.restart_clock()
         if job.gate is not None:
             job.gate.touch()
-            child.wait_until(job.result)
+            child.wait_until(job.result, Path(f"{job.gate}.over"))
 
     def _kept(self, job: Job, child: Child | None) -> None:
         """Keep what one job leaves; a failure is noted and the others go on."""
