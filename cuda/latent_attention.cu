@@ -7,6 +7,7 @@
 // share the output: the first has its left 256 columns and the scores of the first tile, the second the right ones and those of the
 // second tile. Each multiplies its own weights from registers and the other's from shared memory, so that one is at its softmax while
 // the other keeps the tensor cores busy. Whoever reads half a tile last has the copy engine fetch the one that follows into its place.
+// This division of the work is FlashMLA's, as its authors describe it (github.com/deepseek-ai/FlashMLA).
 //
 // The line of all tiles is cut into equal parts; the blocks of one part, one for every 64 heads, stand side by side, so that a tile comes
 // from memory once. The largest score that weights are taken against grows only when a score is above it by GROWTH: most steps leave the
@@ -18,236 +19,12 @@
 #include <stdint.h>
 
 #include "bulk_copy.cuh"
+#include "latent_tile.cuh"
 #include "wgmma.cuh"
 
 namespace {
 
-constexpr int KEYS = 64, HEADS = 64, VALUES = 512, WIDTH = 576, TILES = WIDTH / 64, HALF = 4;  // HALF: tiles of 64 columns in a half
-constexpr int GROUP = 128, THREADS = 2 * GROUP, MAX_BATCH = 1024;
-constexpr float GROWTH = 8.0f;
-enum Place { LEFT, RIGHT };
-enum Meeting { FIRST_MOST = 1, LAST_MOST, FIRST_WEIGHTS, SECOND_WEIGHTS, MINE, ALL = MINE + 2 };  // MINE + which warpgroup
-
-struct Work {
-    const int* lengths;
-    __nv_bfloat16* out;
-    float* parts;  // [2 * blocks, HEADS, VALUES]
-    float* stats;  // [2 * blocks, 2, HEADS]: what weights were taken against, sum of weights
-    int batch, units, capacity;
-    float scale;   // with log2(e)
-};
-
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-struct Shared {
-    char q[TILES][TILE];  // the last of them holds the second warpgroup's weights once all have read it
-    char c[2][TILES][TILE];
-    union {
-        char weights[TILE];  // of the first warpgroup
-        int ends[MAX_BATCH];  // before any are
-    };
-    float most[2][HEADS], sums[2][HEADS];
-    uint64_t full[2][2], full_q;  // [tile][half]
-};
-
-// A walk through a part of the line, two tiles at a time.
-struct Walk {
-    int left, sequence, block, blocks;  // tiles from here to the part's end; where it is, and the sequence's tiles
-
-    __device__ __forceinline__ int unit() const { return min(left, blocks - block); }
-
-    __device__ __forceinline__ Walk after(const Work& work) const {
-        const int took = min(2, unit());
-        Walk next = {left - took, sequence, block + took, blocks};
-        while (next.left > 0 && next.block >= next.blocks) {
-            next.block = 0;
-            next.blocks = (work.lengths[++next.sequence] + KEYS - 1) / KEYS;
-        }
-        return next;
-    }
-};
-
-struct State {
-    float o[128], s[32], most[2], sum[2];  // rows g and g + 8 of the warp's 16; sums are this thread's
-    uint32_t rope[16];
-};
-
-__device__ __forceinline__ float power(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-    uint32_t packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
-
-// The row of a tile and its piece of 16 columns that this lane names to load_pieces and store_pieces.
-__device__ __forceinline__ uint32_t lane_piece(int sixteen) {
-    const int lane = threadIdx.x % 32;
-    return piece(threadIdx.x % GROUP / 32 * 16 + lane % 16, 2 * sixteen + lane / 16);
-}
-
-__device__ __forceinline__ int first_row() { return threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4; }
-
-// Inclusive scan of the sequences' tiles, by one warp.
-__device__ void scan_lengths(const Work& work, int* ends) {
-    int carried = 0;
-    for (int base = 0; base < work.batch; base += 32) {
-        const int i = base + threadIdx.x;
-        int value = i < work.batch ? (work.lengths[i] + KEYS - 1) / KEYS : 0;
-#pragma unroll
-        for (int apart = 1; apart < 32; apart *= 2) {
-            const int other = __shfl_up_sync(0xffffffffu, value, apart);
-            if (int(threadIdx.x) >= apart) value += other;
-        }
-        if (i < work.batch) ends[i] = carried + value;
-        carried += __shfl_sync(0xffffffffu, value, 31);
-    }
-}
-
-// This block's part of the line of all sequences' tiles.
-__device__ Walk part_of(const Work& work, const int* ends) {
-    const int total = ends[work.batch - 1], parts = min(total, int(gridDim.x) / work.units), part = int(blockIdx.x) / work.units;
-    const int at = int(int64_t(total) * min(part, parts) / parts), stop = int(int64_t(total) * min(part + 1, parts) / parts);
-    int b = 0;
-    while (b + 1 < work.batch && ends[b] <= at) ++b;
-    const int blocks = (work.lengths[b] + KEYS - 1) / KEYS;
-    return {stop - at, b, at - (ends[b] - blocks), blocks};
-}
-
-template <int SIDE>
-__device__ __forceinline__ void fetch_half(Shared& shared, const CUtensorMap* latents, const Work& work, const Walk& walk, int tile) {
-    constexpr int FROM = SIDE == LEFT ? 0 : HALF, TO = SIDE == LEFT ? HALF : TILES;
-    const int row = walk.sequence * work.capacity + (walk.block + tile) * KEYS;
-    barrier_expect(&shared.full[tile][SIDE], (TO - FROM) * TILE);
-#pragma unroll
-    for (int i = FROM; i < TO; ++i) fetch_tile(shared.c[tile][i], latents, i * 64, row, &shared.full[tile][SIDE]);
-}
-
-// All of this warpgroup's products with half a tile are done: fetch the one that follows into its place, if there is one.
-template <int SIDE>
-__device__ __forceinline__ void refill(Shared& shared, const CUtensorMap* latents, const Work& work, const Walk& next, int tile) {
-    meet<GROUP>(MINE + SIDE);
-    if (threadIdx.x % GROUP == 0 && next.unit() > tile) fetch_half<SIDE>(shared, latents, work, next, tile);
-}
-
-// Begin the part of a tile's scores that half of its columns gives, the left half first.
-template <int SIDE>
-__device__ __forceinline__ void begin_scores(Shared& shared, State& state, int tile) {
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < HALF; ++i) {
-        const uint64_t q = described(shared.q[SIDE * HALF + i]), c = described(shared.c[tile][SIDE * HALF + i]);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) product(state.s, q + 2 * k, c + 2 * k, SIDE == RIGHT || i || k);
-    }
-    if (SIDE == RIGHT) {
-        const uint64_t c = described(shared.c[tile][TILES - 1]);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) product(state.s, &state.rope[4 * k], c + 2 * k);
-    }
-    products_end();
-}
-
-// All scores of a tile, once it is there.
-__device__ __forceinline__ void scores(Shared& shared, State& state, int tile, uint32_t parity) {
-    barrier_wait(&shared.full[tile][LEFT], parity);
-    barrier_wait(&shared.full[tile][RIGHT], parity);
-    begin_scores<LEFT>(shared, state, tile);
-    begin_scores<RIGHT>(shared, state, tile);
-    products_wait<0>();
-}
-
-// Scale the scores, -inf where there is no key, and the largest of each row.
-__device__ __forceinline__ void scaled(State& state, float scale, int left, float (&top)[2]) {
-    top[0] = top[1] = -INFINITY;
-    const int column = 2 * (threadIdx.x % 4);
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        const bool alive = left >= KEYS || i / 4 * 8 + column + i % 2 < left;
-        state.s[i] = alive ? state.s[i] * scale : -INFINITY;
-        top[i / 2 % 2] = fmaxf(top[i / 2 % 2], state.s[i]);
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
-        top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
-    }
-}
-
-__device__ __forceinline__ float grown(float most, float top) { return top > most + GROWTH ? top : most; }
-
-// Weights against ``state.most`` in place of the scores, and this thread's sum of them.
-__device__ __forceinline__ void weigh(State& state) {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        state.s[i] = power(state.s[i] - state.most[i / 2 % 2]);
-        state.sum[i / 2 % 2] += state.s[i];
-    }
-}
-
-// From now on sums are taken against ``newest``; what they and the output shrink by, and whether anything does in this warp.
-__device__ __forceinline__ bool shrinks(State& state, const float (&newest)[2], float (&by)[2]) {
-    bool grew = false;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        by[r] = newest[r] == state.most[r] ? 1.0f : power(state.most[r] - newest[r]);
-        grew |= newest[r] != state.most[r];
-        state.most[r] = newest[r];
-        state.sum[r] *= by[r];
-    }
-    return __any_sync(0xffffffffu, grew);
-}
-
-template <int N>
-__device__ __forceinline__ void shrink(float (&values)[N], const float (&by)[2]) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) values[i] *= by[i / 2 % 2];
-}
-
-__device__ __forceinline__ void packed(const State& state, uint32_t (&p)[16]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) p[i] = pack(state.s[2 * i], state.s[2 * i + 1]);
-}
-
-__device__ __forceinline__ void leave_weights(char* tile, const State& state) {
-    uint32_t p[16];
-    packed(state, p);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) store_pieces(address(tile) + lane_piece(k), &p[4 * k]);
-    written();
-}
-
-// Begin to add this warpgroup's own weights, or the other's, times its half of a tile's values.
-template <int SIDE>
-__device__ __forceinline__ void begin_own(Shared& shared, State& state, const uint32_t (&p)[16], int tile) {
-    const uint64_t c = described(shared.c[tile][SIDE * HALF], TILE);
-    products_begin();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) product(state.o, &p[4 * k], c + k * (16 * TILE_ROW / 16));
-    products_end();
-}
-
-template <int SIDE>
-__device__ __forceinline__ void begin_others(Shared& shared, State& state, const char* weights, int tile) {
-    const uint64_t c = described(shared.c[tile][SIDE * HALF], TILE), p = described(weights);
-    products_begin();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) product(state.o, p + 2 * k, c + k * (16 * TILE_ROW / 16));
-    products_end();
-}
-
-// Zeros in a tile's rows past the length, which may hold NaN: a weight of zero does not undo it.
-__device__ void clear(Shared& shared, int tile, int left) {
-    for (int i = threadIdx.x % GROUP; i < 2 * HALF * (KEYS - left) * 8; i += GROUP) {
-        const int column = i / 8 % (2 * HALF), row = left + i / 8 / (2 * HALF);
-        *reinterpret_cast<uint4*>(&shared.c[tile][column][row * TILE_ROW + i % 8 * 16]) = {0, 0, 0, 0};
-    }
-    written();
-}
 
 // One step: which tiles, what follows, and how often each of the two places was filled before.
 struct Step {
@@ -274,12 +51,12 @@ __device__ __forceinline__ void take_most(const Shared& shared, Place side, floa
 __device__ __forceinline__ void first_step(Shared& shared, const CUtensorMap* latents, const Work& work, const Step& step, State& state) {
     float newest[2], by[2];
     uint32_t p[16];
-    scaled(state, work.scale, step.keys, newest);
+    largest(state, work.scale, step.keys, newest);
     newest[0] = grown(state.most[0], newest[0]), newest[1] = grown(state.most[1], newest[1]);
     leave_most(shared, LEFT, newest);
     tell<THREADS>(FIRST_MOST);
     if (shrinks(state, newest, by)) shrink(state.o, by);
-    weigh(state);
+    weigh(state, work.scale);
     packed(state, p);
     if (step.ends()) {
         if (!step.two) clear(shared, 0, step.keys);
@@ -297,16 +74,14 @@ __device__ __forceinline__ void first_step(Shared& shared, const CUtensorMap* la
     if (grew) shrink(state.o, by);
     if (step.two) {
         meet<THREADS>(SECOND_WEIGHTS);
-        barrier_wait(&shared.full[1][LEFT], step.parity(1));
+        await_half<LEFT>(shared, 1, step.parity(1));
     }
     if (step.more) {
-        barrier_wait(&shared.full[0][LEFT], step.parity(0) ^ 1);
         begin_others<LEFT>(shared, state, shared.q[TILES - 1], 1);
-        begin_scores<LEFT>(shared, state, 0);
+        begin_scores<LEFT, false>(shared, state, 0, step.parity(0) ^ 1);
         products_wait<1>();
         refill<LEFT>(shared, latents, work, step.next, 1);
-        barrier_wait(&shared.full[0][RIGHT], step.parity(0) ^ 1);
-        begin_scores<RIGHT>(shared, state, 0);
+        begin_scores<RIGHT, true>(shared, state, 0, step.parity(0) ^ 1);
         products_wait<0>();
     } else {
         if (step.two) {
@@ -320,41 +95,42 @@ __device__ __forceinline__ void first_step(Shared& shared, const CUtensorMap* la
 // The second warpgroup's step; the scores of the second tile are done, where there is one, in the end those of the next second tile.
 __device__ __forceinline__ void second_step(Shared& shared, const CUtensorMap* latents, const Work& work, const Step& step, State& state) {
     float top[2] = {-INFINITY, -INFINITY}, newest[2], by[2];
-    uint32_t p[16];
-    if (step.two) scaled(state, work.scale, step.keys - KEYS, top);
+    if (step.two) largest(state, work.scale, step.keys - KEYS, top);
     meet<THREADS>(FIRST_MOST);
     take_most(shared, LEFT, newest);
     newest[0] = grown(newest[0], top[0]), newest[1] = grown(newest[1], top[1]);
     leave_most(shared, RIGHT, newest);
     tell<THREADS>(LAST_MOST);
-    const bool grew = shrinks(state, newest, by);
-    if (step.two) {
-        weigh(state);
-        packed(state, p);
-    }
+    if (shrinks(state, newest, by)) shrink(state.o, by);
     if (step.ends()) {
         if (step.two) clear(shared, 1, step.keys - KEYS);
         meet<THREADS>(ALL);
     }
-    if (grew) shrink(state.o, by);
     if (step.two) {
+        uint32_t p[16];
+        weigh(state, work.scale);
+        packed(state, p);
         leave_weights(shared.q[TILES - 1], state);
         tell<THREADS>(SECOND_WEIGHTS);
         begin_own<RIGHT>(shared, state, p, 1);
         meet<THREADS>(FIRST_WEIGHTS);
-        barrier_wait(&shared.full[0][RIGHT], step.parity(0));
+        await_half<RIGHT>(shared, 0, step.parity(0));
         begin_others<RIGHT>(shared, state, shared.weights, 0);
         products_wait<1>();
         refill<RIGHT>(shared, latents, work, step.next, 1);
     } else {
         meet<THREADS>(FIRST_WEIGHTS);
-        barrier_wait(&shared.full[0][RIGHT], step.parity(0));
+        await_half<RIGHT>(shared, 0, step.parity(0));
         begin_others<RIGHT>(shared, state, shared.weights, 0);
         refill<RIGHT>(shared, latents, work, step.next, 1);
     }
     products_wait<0>();
     refill<RIGHT>(shared, latents, work, step.next, 0);
-    if (step.more && step.next.unit() > 1) scores(shared, state, 1, step.parity(1) ^ 1);
+    if (step.more && step.next.unit() > 1) {
+        begin_scores<RIGHT, false>(shared, state, 1, step.parity(1) ^ 1);
+        begin_scores<LEFT, true>(shared, state, 1, step.parity(1) ^ 1);
+        products_wait<0>();
+    }
 }
 
 // The queries of 64 heads, and the columns that are keys alone in registers.
@@ -412,7 +188,11 @@ __device__ __forceinline__ void run(Shared& shared, const CUtensorMap* queries, 
 #pragma unroll
         for (int i = 0; i < 128; ++i) state.o[i] = 0.0f;
         state.most[0] = state.most[1] = -INFINITY, state.sum[0] = state.sum[1] = 0.0f;
-        if (SIDE == LEFT || step.now.unit() > 1) scores(shared, state, SIDE, step.parity(SIDE));
+        if (SIDE == LEFT || step.now.unit() > 1) {
+            begin_scores<LEFT, false>(shared, state, SIDE, step.parity(SIDE));
+            begin_scores<RIGHT, true>(shared, state, SIDE, step.parity(SIDE));
+            products_wait<0>();
+        }
         do {
             step.next = step.now.after(work);
             step.two = step.now.unit() > 1, step.more = step.now.unit() > 2, step.keys = length - step.now.block * KEYS;
@@ -430,7 +210,7 @@ taking_turns(const __grid_constant__ CUtensorMap queries, const __grid_constant_
     Shared& shared = *reinterpret_cast<Shared*>(raw);
     if (threadIdx.x < 32) scan_lengths(work, shared.ends);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 4; ++i) barrier_init(&shared.full[i / 2][i % 2], 1);
+        for (int i = 0; i < 2 * TILES; ++i) barrier_init(&shared.full[i / TILES][i % TILES], 1);
         barrier_init(&shared.full_q, 1);
         barriers_ready();
     }

@@ -5,7 +5,7 @@ usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,
 
 Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
 T; topk: the capacity), and reading memory once. Peers run where they import: transformers' experts (grouped_mm), Liger's fused
-MoE, triton_kernels' ragged matmul. Each entry is checked against the reference before it is timed. Quote the fractions: they
+MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the reference before it is timed. Quote the fractions: they
 come from the same rounds.
 """
 
@@ -88,46 +88,59 @@ def liger(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]
 
 
 def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
-    """triton_kernels' top-k, ragged matmuls with its own SwiGLU, and reduction; its SwiGLU adds 1 to the up half."""
-    from triton_kernels.matmul import FusedActivation, PrecisionConfig, matmul
+    """triton_kernels' top-k, ragged matmuls with its own SwiGLU, and reduction. Its SwiGLU takes gate and up in turn, and adds 1
+    to up, which a bias takes off again."""
+    from triton_kernels.matmul import FnSpecs, FusedActivation, PrecisionConfig, matmul
     from triton_kernels.reduce import reduce
-    from triton_kernels.specialize import FnSpecs
     from triton_kernels.swiglu import swiglu_fn
     from triton_kernels.tensor import make_ragged_tensor_metadata
     from triton_kernels.topk import topk
 
     act = FusedActivation(FnSpecs("swiglu", swiglu_fn, ("alpha", "limit"), reduction_n=2), (1.0, float("inf")))
-    config, count = PrecisionConfig(), params["topk"]
-    w13, w2 = it.w13.transpose(1, 2), it.w2.transpose(1, 2)
+    config, count, last = PrecisionConfig(), params["topk"], [None]
+    in_turn = it.w13.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2).contiguous()
+    w13, w2 = in_turn.transpose(1, 2), it.w2.transpose(1, 2)
+    minus_one = torch.zeros(w13.shape[0], w13.shape[2], device="cuda")
+    minus_one[:, 1::2] = -1
 
+    @torch.no_grad()
     def run() -> None:
         active = topk(moe.logits(it), count, apply_softmax=True)
         order = active.mask_metadata.col_sorted_indx
         ragged = make_ragged_tensor_metadata(active.mask_metadata.col_sum, order.shape[0])
-        hidden = matmul(
-            it.x,
-            w13,
-            None,
-            a_ragged_metadata=ragged,
-            gather_indx=order // count,
-            precision_config=config,
-            fused_activation=act,
-        )
-        result = matmul(
-            hidden,
-            w2,
-            None,
-            a_ragged_metadata=ragged,
-            scatter_indx=order,
-            gammas=active.vals.flatten()[order],
-            precision_config=config,
-        )
-        reduce(result.view(-1, count, result.shape[-1]), dim=1)
+        given = {"a_ragged_metadata": ragged, "precision_config": config}
+        hidden = matmul(it.x, w13, minus_one, gather_indx=order // count, fused_activation=act, **given)
+        scaled = active.vals.flatten()[order]
+        parts = matmul(hidden, w2, None, scatter_indx=order, gammas=scaled, **given)
+        found = reduce(parts.view(-1, count, parts.shape[-1]), dim=1)
+        last[0] = found[0] if isinstance(found, tuple) else found
 
-    return run, lambda: None
+    return run, lambda: last[0]
 
 
 PEERS = {"transformers": transformers_experts, "liger": liger, "triton_kernels": triton_kernels}
+
+
+def deep_gemm_alone(params: dict[str, Any], it: moe.Layer) -> Run:
+    """DeepGEMM's grouped GEMM for both products on sorted rows, each expert's rows filled up to its tile; nothing else."""
+    import deep_gemm
+
+    tile = deep_gemm.get_mk_alignment_for_contiguous_layout()
+    load_ = torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+    owner = torch.arange(params["experts"], device="cuda", dtype=torch.int32).repeat_interleave(
+        (load_ + tile - 1) // tile * tile
+    )
+
+    def made(columns: int) -> torch.Tensor:
+        return torch.empty(len(owner), columns, dtype=it.x.dtype, device="cuda").normal_()
+
+    rows, mid, wide, out = (made(n) for n in (params["hidden"], params["inner"], 2 * params["inner"], params["hidden"]))
+
+    def run() -> None:
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, it.w13, wide, owner)
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(mid, it.w2, out, owner)
+
+    return run
 
 
 def gemms_alone(params: dict[str, Any], it: moe.Layer) -> Run:
@@ -182,6 +195,7 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
     attempted("bmm of dense", lambda: bmm(params, params["tokens"]))
     attempted("bmm of topk", lambda: bmm(params, routing.capacity(params)))
     attempted("grouped_mm alone", lambda: gemms_alone(params, it))
+    attempted("DeepGEMM alone", lambda: deep_gemm_alone(params, it))
     for name, peer in PEERS.items():
         attempted(name, lambda peer=peer: compared(peer))
     return found

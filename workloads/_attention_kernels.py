@@ -129,9 +129,8 @@ def _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, last,
 def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
             BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """The outputs of the units that several programs share, from what these left: one head a program of this launch, HOLDERS
-    parts at a time. SIDE units of a sequence go side by side through its blocks, each in a program of its own."""
-    if EARLY:
-        gdc_wait()
+    parts at a time. SIDE units of a sequence go side by side through its blocks, each in a program of its own. EARLY: launched while
+    the kernel before it runs; which parts there are it finds out from the lengths alone, before it waits for them."""
     unit, head = tl.program_id(0) // G, tl.program_id(0) % G
     b, u = unit // UNITS, unit % UNITS
     batch, width = tl.arange(0, BP), tl.arange(0, D)
@@ -141,6 +140,8 @@ def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS
     first = tl.sum(tl.where(batch == b, ends, 0), 0) - blocks * (UNITS // SIDE) + u // SIDE * blocks
     programs = tl.minimum(total, launched // SIDE)
     low, high = _holder(first, total, programs), _holder(first + blocks - 1, total, programs)
+    if EARLY:
+        gdc_wait()
     if (blocks > 0) & (high > low):
         most, weight, acc = float("-inf"), 0.0, tl.zeros((D,), tl.float32)
         for base in range(low, high + 1, HOLDERS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,15 +156,14 @@ def write_pages(tool: Tool, report: Path, folder: Path, environment: Mapping[str
     Raises:
         ToolError: not even the raw page could be had.
     """
-    lacking = {}
-    for file, command in pages(tool, report).items():
-        why = _page(command, folder / file, environment)
-        if why and file == RAW:
-            raise ToolError(
-                f"ncu {tool.version} cannot read {report.name}: {why}", "use the ncu that wrote it, or a newer one"
-            )
-        if why:
-            lacking[file] = why
+    commands = pages(tool, report)
+    with ThreadPoolExecutor(len(commands)) as pool:  # each takes ncu seconds to read the report
+        reasons = pool.map(lambda file: _page(commands[file], folder / file, environment), commands)
+        lacking = {file: why for file, why in zip(commands, reasons, strict=True) if why}
+    if RAW in lacking:
+        raise ToolError(
+            f"ncu {tool.version} cannot read {report.name}: {lacking[RAW]}", "use the ncu that wrote it, or a newer one"
+        )
     return lacking
 
 
