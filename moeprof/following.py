@@ -1,6 +1,7 @@
 """A rank that follows: it joins the process group and answers the leader's requests until told to quit.
 
-A follower never outlives its leader: the kernel kills it when the leader ends, however that happens.
+A follower never outlives who started it: the kernel kills it when that ends, however that happens. On a further host the capture
+there starts one, the **head**, maybe under nsys; the head starts the host's other ranks and watches them.
 """
 
 from __future__ import annotations
@@ -9,33 +10,47 @@ import argparse
 import ctypes
 import faulthandler
 import os
+import select
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from moeprof.blaming import Cause
 from moeprof.channel import Channel
+from moeprof.children import Children, environment
 from moeprof.errors import ExitCode, of_workload
+from moeprof.placing import Team
 from moeprof.serving import Local
 from moeprof.workload import load
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
 
 def follow(args: argparse.Namespace) -> int:
     """The loop of rank 1 and up; where and which one is in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."""
-    _end_with(args.leader)
+    if not args.layout:
+        _end_with_parent(args.leader)
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # the leader asks where this rank stands
     rank, ranks, index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks)
+    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks, room=args.room)
+    channel.ahead_s = args.clock_ahead_ns / 1e9
     try:
+        others = _others(args, rank, channel)
         workload = load(args.workload)
         enter(args.device, index, channel, args.group_timeout)
-        local = Local(workload, workload.variant(args.variant), args.device, rank, ranks, index)
+        local = _local(args, Local(workload, workload.variant(args.variant), args.device, rank, ranks, index))
         local.barrier = channel.barrier
         channel.reply(0, local.about())
         _answer(channel, local)
+        others.closing = True
     except Exception as error:
         import traceback
 
@@ -43,7 +58,44 @@ def follow(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         return _failed(channel, error)
     leave()
+    others.wait(QUIT_S)
     return ExitCode.OK
+
+
+def _local(args: argparse.Namespace, local: Local) -> Local:
+    """Where several hosts meet in a room, traces have different clocks, and those of a further host a place of their own."""
+    local.leads, local.anchored = bool(args.layout), bool(args.room)
+    local.own = Path(args.own) if args.own else None
+    return local
+
+
+def _others(args: argparse.Namespace, rank: int, channel: Channel) -> Children:
+    """The other ranks of this host, where this one is its head; their ends are told to the leader."""
+    ear = channel.again() if args.layout else channel
+
+    def ended(cause: Cause) -> None:
+        ear.tell(asdict(replace(cause, at_s=channel.now_s())))
+
+    others = Children(Path(args.log or "worker.log"), ended)
+    if args.layout:
+        end_with(args.leader, lambda: ended(Cause(rank, "the capture of its host ended", "nothing", 0, silent=True)))
+        team = team_of(args.layout)
+        for other in team.of_host(team.host(rank))[1:]:
+            place = environment(team, other, channel.address, channel.port)
+            others.start(other, follower_words(args), place)
+    return others
+
+
+def team_of(layout: str) -> Team:
+    """The ranks of each host out of "4,4"."""
+    return Team(tuple(int(part) for part in layout.split(",")))
+
+
+def follower_words(args: argparse.Namespace) -> list[str]:
+    """The arguments that a head hands on to the ranks of its host."""
+    words = ["--workload", args.workload, "--variant", args.variant, "--device", args.device, "--room", args.room]
+    words += ["--group-timeout", str(args.group_timeout), "--clock-ahead-ns", str(args.clock_ahead_ns)]
+    return words + (["--own", args.own] if args.own else [])
 
 
 def _answer(channel: Channel, local: Local) -> None:
@@ -59,7 +111,21 @@ def _failed(channel: Channel, error: Exception) -> int:
     return int(said.exit_code)
 
 
-def _end_with(leader: int) -> None:
+def end_with(pid: int, last: Callable[[], None]) -> None:
+    """End when the process ``pid`` does, which need not be the parent, as nsys may stand between; ``last`` is called before."""
+
+    def watch() -> None:
+        with suppress(OSError):  # it ended before it could be watched
+            select.select([os.pidfd_open(pid)], [], [])
+        try:
+            last()
+        finally:
+            os._exit(ExitCode.FAILED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_with_parent(leader: int) -> None:
     """Be killed when the leader ends; Linux alone does it."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
