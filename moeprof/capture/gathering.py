@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from moeprof.capture import ranks
 from moeprof.capture.hosts import Hosts
@@ -72,7 +72,7 @@ def _of_host(store: Store, hosts: Hosts, run: Traced, host: int) -> list[Moeprof
         name = f"{run.variant}/{file['file']}"
         kept = store.partial(name)
         shutil.move(store.scratch / file["file"], kept)
-        tool = "nsys" if run.tool == "nsys" else "torch"
+        tool: Literal["nsys", "torch"] = "nsys" if run.tool == "nsys" else "torch"
         part = Part("trace", tool, name, tuple(file["argv"]), run.iterations, "", 0, file["rank"], host)
         store.keep(run.variant, kept, placed(part, Offset(*file["zero"]) if file["zero"] else None))
     return [error_of(problem) for problem in said["problems"]]
