@@ -16,6 +16,7 @@ from moeprof.placing import Team
 from moeprof.post import Post
 
 CONNECT_S = 60.0
+OVER = "over"  # of an event: it is the last
 STAND_S = 5.0  # for a host to say where its ranks stand
 
 
@@ -33,7 +34,8 @@ class Beyond:
 
     def start(self, group_timeout_s: float, ended: Callable[[Cause], None]) -> None:
         """Have every further host start its ranks as followers; ``ended`` is told, in a thread, of one that ended."""
-        threading.Thread(target=self._hear, args=(ended,), daemon=True).start()
+        self._ear = threading.Thread(target=self._hear, args=(ended,), daemon=True)
+        self._ear.start()
         asked = {"do": "start", "room": self.team.room, "group_timeout_s": group_timeout_s}
         for host in range(1, len(self.team.layout)):
             self.post.queue(requests(host), asked)
@@ -45,7 +47,14 @@ class Beyond:
                 event = channel.event()
             except Exception:  # the capture that keeps the store is gone, and nobody would read what is said
                 os._exit(ExitCode.FAILED)
+            if OVER in event:
+                return
             ended(Cause(**event))
+
+    def close(self, channel: Channel) -> None:
+        """Hear no more; a thread that waits in the store when the process ends would abort it."""
+        channel.tell({OVER: True})
+        self._ear.join(STAND_S)
 
     def where(self, ranks: Iterable[int]) -> list[Late]:
         """Where ranks stand, as their hosts tell; nothing is known of those whose host does not answer in time."""

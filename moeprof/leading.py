@@ -108,6 +108,8 @@ class Leader:
         if self._number or self._children.running:
             self._channel.send(self._number + 1, {"do": "quit"})
         following.leave()
+        if self._beyond is not None:
+            self._beyond.close(self._channel)
         self._children.wait(following.QUIT_S)
         clock.cancel()
 

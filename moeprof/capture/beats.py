@@ -25,12 +25,16 @@ class Beats:
         self._post, self._host, self._others, self._lost = post, host, tuple(others), lost
         self._heard = {other: (0, time.monotonic()) for other in self._others}
         self._over = threading.Event()
-        for work in (self._beat, self._watch):
-            threading.Thread(target=work, daemon=True).start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """No more signs, and nobody is lost any more."""
+        """No more signs, and nobody is lost any more; a thread that is in the store when the process ends would abort it."""
         self._over.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(2 * BEAT_S)
 
     def _beat(self) -> None:
         """May hang where a network is gone without a word; ``_watch`` then sees no news."""

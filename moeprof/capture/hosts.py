@@ -198,7 +198,7 @@ class Hosts:
         if self.post is None:
             return
         for thread in self._rooms.values():
-            thread.join(LOGS_S)
+            thread.join(LOGS_S * len(self.team.layout))
         if self._beats is not None:
             self._beats.close()
         there = [host for host in self.further if host not in self._lost]
