@@ -16,6 +16,11 @@ from typing import Any
 FOREVER = timedelta(days=365)  # who waits too long is ended by the leader's clock, which names the rank
 
 
+def gone(host: int) -> str:
+    """The key that says so."""
+    return f"host/{host}/gone"
+
+
 @dataclass(frozen=True)
 class Said:
     """What a rank said of its own failure: message, hint, exit code, and when by its clock in seconds."""
@@ -37,6 +42,7 @@ class Channel:
         store = TCPStore(address, port, None, keeps, timeout=timedelta(seconds=60), wait_for_workers=False)
         self.port: int = store.port
         self.store = PrefixStore(f"room/{room}", store) if room else store
+        self._all = store  # what is no room's own
         self.ahead_s = 0.0  # of this host's clock against the leader's
         self._barriers = self._heard = 0
 
@@ -95,6 +101,10 @@ class Channel:
         self._heard += 1
         found: dict[str, Any] = self._taken(f"event/{self._heard}")
         return found
+
+    def gone(self, host: int) -> None:
+        """The capture of a host has ended: rank 0's need not wait for signs of life."""
+        self._all.set(gone(host), "")
 
     def failures(self) -> dict[int, Said]:
         """Last words by rank."""

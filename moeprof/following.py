@@ -31,6 +31,7 @@ from moeprof.workload import load
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+LEFT = "the capture of its host ended"
 QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
 
@@ -78,12 +79,18 @@ def _others(args: argparse.Namespace, rank: int, channel: Channel) -> Children:
 
     others = Children(Path(args.log or "worker.log"), ended)
     if args.layout:
-        end_with(args.leader, lambda: ended(Cause(rank, "the capture of its host ended", "nothing", 0, silent=True)))
         team = team_of(args.layout)
+        end_with(args.leader, lambda: _left(ear, rank, team.host(rank)))
         for other in team.of_host(team.host(rank))[1:]:
             place = environment(team, other, channel.address, channel.port)
             others.start(other, follower_words(args), place)
     return others
+
+
+def _left(ear: Channel, rank: int, host: int) -> None:
+    """The capture of this host has ended, and its ranks do: the leader is told, and rank 0's capture."""
+    ear.tell(asdict(Cause(rank, LEFT, "nothing", ear.now_s(), silent=True)))
+    ear.gone(host)
 
 
 def team_of(layout: str) -> Team:

@@ -86,10 +86,14 @@ class Post:
             raise ConnectionError(str(error).partition("\n")[0]) from error
         return True
 
+    def has(self, key: str) -> bool:
+        """Whether there is something under ``key``, at once."""
+        return bool(self.store.check([key]))
+
     def wait_taken(self, keys: list[str], timeout_s: float) -> None:
         """Until nothing is left under ``keys``, at most so long."""
         until = time.monotonic() + timeout_s
-        while time.monotonic() < until and any(self.store.check([key]) for key in keys):
+        while time.monotonic() < until and any(self.has(key) for key in keys):
             time.sleep(0.05)
 
     def _signature(self, key: str, text: str) -> str:

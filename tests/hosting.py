@@ -37,6 +37,7 @@ class Launch:
     changes: dict[int, dict[str, str]] = field(default_factory=dict)
     common: dict[str, str] = field(default_factory=dict)
     skip: tuple[int, ...] = ()  # ranks that are not started
+    within: dict[int, tuple[str, ...]] = field(default_factory=dict)  # what a host's commands begin with
     running: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -51,7 +52,12 @@ class Launch:
                 if rank not in self.skip:
                     with (self.folder / f"out{rank}").open("w") as out, (self.folder / f"err{rank}").open("w") as err:
                         self.running[rank] = subprocess.Popen(
-                            command, cwd=self.folder, stdout=out, stderr=err, env=given, text=True
+                            [*self.within.get(host, ()), *command],
+                            cwd=self.folder,
+                            stdout=out,
+                            stderr=err,
+                            env=given,
+                            text=True,
                         )
 
     def slurm(self, rank: int, host: int, local: int) -> dict[str, str]:

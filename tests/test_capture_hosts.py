@@ -113,7 +113,7 @@ def test_each_host_leaves_a_report_of_nsys(tmp_path: Path) -> None:
         ("exit:1:5", TIMED, ("rank 1 of 3 (host 1) died in a timed round (exit status 3)", "about to leave")),
         (
             "stop:2:5",
-            (*TIMED, "--timeout", "12"),
+            (*TIMED, "--timeout", "20"),
             ("rank 2 of 3 (host 1) gave no answer in a timed round", "stopped by a signal"),
         ),
         ("untraced:2", CPU, ("rank 2 of 3 (host 1) ended without a trace",)),
@@ -135,7 +135,7 @@ def test_a_rank_of_a_further_host_that_fails_is_named(
     ("killed", "number", "statuses", "said"),
     [
         (1, signal.SIGKILL, [5, -9], "rank 1 of 2 (host 1) died in the proof (the capture of its host ended)"),
-        (1, signal.SIGTERM, [5, 1], "rank 1 of 2 (host 1) died in the proof"),
+        (1, signal.SIGTERM, [5, 130], "rank 1 of 2 (host 1) died in the proof"),
         (0, signal.SIGKILL, [-9, 5], "the capture of rank 0 is gone"),
     ],
 )

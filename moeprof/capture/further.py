@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from moeprof.capture.plan import Command, Request
 from moeprof.capture.processes import Child, end
 from moeprof.capture.sending import Desk
 from moeprof.capture.setup import Setup, setup
-from moeprof.channel import Channel
+from moeprof.channel import Channel, gone
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError
 from moeprof.offsets import Offset
 from moeprof.placing import Place, Team
@@ -141,6 +142,8 @@ class Further:
             end(child.process)
         for thread in self._watching:
             thread.join(TELL_S)
+        with suppress(Exception):  # nobody is left to be told
+            self.post.store.set(gone(self.desk.host), "")
 
     def _next(self, number: int) -> dict[str, Any]:
         while True:
@@ -155,7 +158,7 @@ class Further:
             "quit": self._quit,
         }  # fmt: skip
 
-    def _abandon(self, host: int) -> None:
+    def _abandon(self, host: int, why: str) -> None:
         """Nothing is heard of rank 0's capture: a thread ends all, since the main one may wait for it."""
         for child in self._running.values():
             end(child.process)

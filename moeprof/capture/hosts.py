@@ -15,7 +15,7 @@ from typing import Any
 from moeprof import __version__
 from moeprof.beyond import requests
 from moeprof.blaming import Cause
-from moeprof.capture.beats import SILENT_S, Beats
+from moeprof.capture.beats import Beats
 from moeprof.channel import Channel
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError
 from moeprof.meeting import Meeting
@@ -102,10 +102,10 @@ class Hosts:
         if any("error" in said for said in answers.values()):
             self.post.wait_taken([welcome(rank) for rank in answers], BYE_S)
 
-    def _silent(self, host: int) -> None:
+    def _silent(self, host: int, why: str) -> None:
         """A host is gone: every run that has ranks there is told, and every later one."""
-        self._lost[host] = f"nothing was heard of its host for {SILENT_S:.0f} s"
-        for room in [room for room, thread in self._rooms.items() if thread.is_alive()]:
+        self._lost[host] = why
+        for room in [room for room, thread in list(self._rooms.items()) if thread.is_alive()]:
             self._tell(room, host)
 
     def _tell(self, room: str, host: int) -> None:
@@ -138,8 +138,7 @@ class Hosts:
         for host in self.further:
             post.queue(requests(host), {"do": "end", "room": room, "kill": kill, "to": f"host/{host}/logs/{room}"})
         for host in self.further:
-            said = None if host in self._lost else post.take(f"host/{host}/logs/{room}", LOGS_S)
-            self._keep_logs(said or {})
+            self._keep_logs(self._waited(post, host, f"host/{host}/logs/{room}", LOGS_S) or {})
 
     def _keep_logs(self, logs: dict[str, Any]) -> None:
         """Logs of a further host's ranks beside those of this one's."""
@@ -182,16 +181,21 @@ class Hosts:
 
     def _taken(self, host: int, key: str) -> dict[str, Any]:
         assert self.post is not None
-        until = time.monotonic() + self.timeout_s
-        while host not in self._lost and time.monotonic() < until:
-            said = self.post.take(key, LOOK_S)
-            if said is not None:
-                return said
+        said = self._waited(self.post, host, key, self.timeout_s)
+        if said is not None:
+            return said
         why = self._lost.get(host, f"it sent no trace within {self.timeout_s:.0f} s")
         rank = self.team.first(host)
         raise RankError(
             f"rank {rank} of {self.team.ranks}{self.team.named(rank)} left no trace: {why}", "see that host", rank
         )
+
+    def _waited(self, post: Post, host: int, key: str, seconds: float) -> dict[str, Any] | None:
+        """A letter of a host, as long as there is hope."""
+        until, said = time.monotonic() + seconds, None
+        while said is None and host not in self._lost and time.monotonic() < until:
+            said = post.take(key, LOOK_S)
+        return said
 
     def close(self) -> None:
         """Let all hosts go, once their part is done."""
@@ -199,13 +203,13 @@ class Hosts:
             return
         for thread in self._rooms.values():
             thread.join(LOGS_S * len(self.team.layout))
-        if self._beats is not None:
-            self._beats.close()
         there = [host for host in self.further if host not in self._lost]
         for host in there:
             self.post.queue(requests(host), {"do": "quit", "to": f"host/{host}/bye"})
         for host in there:
-            self.post.take(f"host/{host}/bye", BYE_S)
+            self._waited(self.post, host, f"host/{host}/bye", BYE_S)
+        if self._beats is not None:
+            self._beats.close()
 
 
 def hello(rank: int, local_ranks: int, name: str, device: str, tracer: str) -> dict[str, Any]:
