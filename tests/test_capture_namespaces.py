@@ -1,4 +1,4 @@
-"""A capture over two network namespaces of this machine, joined by a cable that is slow one way and can be pulled; opt-in."""
+"""A capture over two network namespaces of this machine, joined by a cable that can be pulled; opt-in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def cable() -> Iterator[tuple[str, str]]:
-    """Two namespaces at 10.77.0.1 and .2; what comes from the second takes 4 ms."""
+    """Two namespaces, at 10.77.0.1 and 10.77.0.2."""
     names = (f"moeprof-a{os.getpid()}", f"moeprof-b{os.getpid()}")
     if shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("needs root and ip")
@@ -51,21 +51,12 @@ def over(cable: tuple[str, str]) -> dict[str, object]:
     return {"within": {h: ("ip", "netns", "exec", name) for h, name in enumerate(cable)}, "changes": changes}
 
 
-def slow(cable: tuple[str, str]) -> bool:
-    """Delay one way; whether this kernel can."""
-    words = ["ip", "netns", "exec", cable[1], "tc", "qdisc", "add", "dev", "cable1", "root", "netem", "delay", "4ms"]
-    return shutil.which("tc") is not None and subprocess.run(words, check=False, capture_output=True).returncode == 0
-
-
-def test_clocks_over_a_cable_that_is_slow_one_way(cable: tuple[str, str], tmp_path: Path) -> None:
-    delayed = slow(cable)
+def test_a_capture_over_a_cable(cable: tuple[str, str], tmp_path: Path) -> None:
     with launched(tmp_path, words=CPU, **over(cable)) as run:
         all_ended(run.wait(), [0, 0])
     far = whole(tmp_path / "cap").variants[0].ranks[1]
     assert far.clock_offset_ns is not None and far.host == 1
-    assert abs(far.clock_offset_ns - AHEAD_NS) <= far.clock_uncertainty_ns, "however unequal the ways"
-    if delayed:
-        assert 1_900_000 < abs(far.clock_offset_ns - AHEAD_NS) < far.clock_uncertainty_ns + 1 < 10_000_000
+    assert abs(far.clock_offset_ns - AHEAD_NS) <= far.clock_uncertainty_ns < 50_000_000
 
 
 def test_a_cable_that_is_pulled_ends_both_sides(cable: tuple[str, str], tmp_path: Path) -> None:

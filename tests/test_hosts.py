@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosting import free_port
@@ -141,7 +144,7 @@ def test_a_trace_s_zero_lies_where_its_anchors_say(zero: int, drift: int, pushed
     assert offsets.zero([]) is None
 
 
-def posts(token: str = "t") -> tuple[object, Callable[[str], object]]:
+def posts(token: str = "t") -> tuple[Any, Callable[[str], Any]]:
     from moeprof.post import Post
 
     where = Meeting("127.0.0.1", free_port(), token)
@@ -197,6 +200,46 @@ def test_a_clock_is_measured_over_the_store(monkeypatch: pytest.MonkeyPatch) -> 
     found = far.clock("c")
     answering.join()
     assert found.least <= ahead <= found.most and found.uncertainty_ns < 100_000_000
+
+
+def slow_way(port: int, seconds: float) -> int:
+    """The port of a way to ``port`` on which what is sent there takes longer; what comes back does not."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pass_on(source: socket.socket, target: socket.socket, wait: float) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                time.sleep(wait)
+                target.sendall(data)
+        for end in (source, target):
+            end.close()
+
+    def accept() -> None:
+        for _ in range(2):  # the store's client looks whether the server answers before it stays
+            near, _ = server.accept()
+            far = socket.create_connection(("127.0.0.1", port))
+            for ends in ((near, far, seconds), (far, near, 0.0)):
+                threading.Thread(target=pass_on, args=ends, daemon=True).start()
+        server.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return int(server.getsockname()[1])
+
+
+def test_a_clock_over_a_way_that_is_slow_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moeprof import post
+
+    monkeypatch.setattr(post, "EXCHANGES", 8)
+    kept, _ = posts()
+    far = post.Post(Meeting("127.0.0.1", slow_way(kept.meeting.port, 0.004), "t"), False, 10)
+    answering = threading.Thread(target=kept.answer_clock, args=("c", 10))
+    answering.start()
+    found = far.clock("c")
+    answering.join()
+    assert found.least <= 0 <= found.most, "one clock: the truth is 0"
+    assert -found.uncertainty_ns <= found.ns < -1_500_000, (
+        "the middle is off by half the difference of the ways, within the doubt"
+    )
 
 
 def test_a_host_that_falls_silent_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
