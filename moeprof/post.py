@@ -1,7 +1,8 @@
 """Letters between the captures of several hosts: signed JSON and files in pieces, through torch's TCPStore.
 
 Rank 0's capture keeps the store; the others connect to it. Nothing that comes over the network is run: a letter is JSON, and one whose
-signature (HMAC-SHA256 of its key and text with the meeting's token) is wrong is refused. The token itself never travels.
+signature (HMAC-SHA256 of its key and text with the meeting's token) is wrong is refused. The token itself never travels. Whatever finds the
+store gone raises a ConnectionError.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import hmac
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from moeprof.errors import CaptureError, ToolError
 from moeprof.meeting import PORT, Meeting
@@ -23,7 +27,38 @@ PIECE_BYTES = 4 << 20
 AHEAD = 4  # pieces that may wait in the store's memory
 PONG_S = 10.0
 EXCHANGES = 64  # of one measurement of a clock: the shortest of so many is hardly ever a slow one
-QUIET = {"TORCH_CPP_LOG_LEVEL": "FATAL"}  # what the store logs of a peer that is gone is said in our own words
+LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def lost(method: Callable[P, R]) -> Callable[P, R]:
+    """A store that is gone, or cannot be reached any more, is a ConnectionError."""
+
+    @wraps(method)
+    def tried(*args: P.args, **words: P.kwargs) -> R:
+        from torch.distributed import DistError
+
+        try:
+            return method(*args, **words)
+        except DistError as error:
+            raise ConnectionError(str(error).partition("\n")[0]) from error
+
+    return tried
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch, where it is first imported in the block, does not log what its store meets: a peer that is gone is told in our own words.
+    Processes that are started later log as ever."""
+    given = os.environ.get(LOG_LEVEL)
+    os.environ.setdefault(LOG_LEVEL, "FATAL")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[LOG_LEVEL]
 
 
 class Post:
@@ -35,9 +70,8 @@ class Post:
         Raises:
             ToolError: the port is taken, or nobody answers there within ``timeout_s``.
         """
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        from torch.distributed import DistNetworkError, TCPStore
+        with _quiet():
+            from torch.distributed import DistNetworkError, TCPStore
 
         self.meeting = meeting
         limit = timedelta(seconds=timeout_s)
@@ -50,17 +84,18 @@ class Post:
         """A connection of its own to the same store."""
         return Post(self.meeting, False, 60)
 
+    @lost
     def send(self, key: str, said: dict[str, Any]) -> None:
         """Leave a letter under ``key``."""
         text = json.dumps(said)
         self.store.set(key, f"{self._signature(key, text)} {text}")
 
+    @lost
     def take(self, key: str, timeout_s: float) -> dict[str, Any] | None:
         """The letter under ``key``, which then is gone; None where there is none within ``timeout_s``.
 
         Raises:
             CaptureError: who wrote it does not know the token.
-            ConnectionError: the store is gone.
         """
         if not self._there(key, timeout_s):
             return None
@@ -75,17 +110,16 @@ class Post:
         return said
 
     def _there(self, key: str, timeout_s: float) -> bool:
-        """Whether the key is there in time; a store that is gone is a ConnectionError."""
-        from torch.distributed import DistError, DistStoreError
+        """Whether the key is there in time."""
+        from torch.distributed import DistStoreError
 
         try:
             self.store.wait([key], timedelta(seconds=timeout_s))
         except DistStoreError:
             return False
-        except DistError as error:
-            raise ConnectionError(str(error).partition("\n")[0]) from error
         return True
 
+    @lost
     def has(self, key: str) -> bool:
         """Whether there is something under ``key``, at once."""
         return bool(self.store.check([key]))
@@ -99,22 +133,26 @@ class Post:
     def _signature(self, key: str, text: str) -> str:
         return hmac.new(self.meeting.token.encode(), f"{key}\n{text}".encode(), hashlib.sha256).hexdigest()
 
+    @lost
     def queue(self, name: str, said: dict[str, Any]) -> int:
         """Leave a letter as the next of the queue ``name``, which several may write to; its number."""
         number: int = self.store.add(f"{name}/last", 1)
         self.send(f"{name}/{number}", said)
         return number
 
+    @lost
     def count(self, name: str) -> int:
         """One more of what ``name`` counts, as a sign of life."""
         found: int = self.store.add(name, 1)
         return found
 
+    @lost
     def read(self, name: str) -> int:
         """How many ``name`` counts."""
         found: int = self.store.add(name, 0)
         return found
 
+    @lost
     def send_file(self, key: str, path: Path, timeout_s: float) -> str:
         """Send a file in pieces that ``receive_file`` takes; its SHA-256.
 
@@ -132,6 +170,7 @@ class Post:
         self.store.set(f"{key}/{number}", "")
         return digest.hexdigest()
 
+    @lost
     def receive_file(self, key: str, target: Path, timeout_s: float) -> str:
         """Write to ``target`` the pieces of a file up to an empty one; their SHA-256, to hold against the sender's.
 
@@ -151,6 +190,7 @@ class Post:
                 number += 1
         return digest.hexdigest()
 
+    @lost
     def clock(self, name: str) -> Offset:
         """How far this host's clock is ahead of that of rank 0's, which answers by ``answer_clock``.
 
@@ -169,6 +209,7 @@ class Post:
         self.store.delete_key(f"{name}/pong")
         return Exchange(sent, heard, answered, returned)
 
+    @lost
     def answer_clock(self, name: str, timeout_s: float) -> bool:
         """Answer one measurement of a clock; whether the other side went through with it in time."""
         for number in range(EXCHANGES):

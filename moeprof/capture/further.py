@@ -50,6 +50,19 @@ def take_part(request: Request, place: Place, environment: Mapping[str, str]) ->
     found = meeting.meeting(place.launcher, environment)
     post = Post(found, False, request.timeout_s)
     try:
+        host, workings = _let_in(request, place, post)
+    except ConnectionError as error:
+        raise CaptureError("the capture of rank 0 ended before all hosts had joined", "see what it says") from error
+    team = Team(place.layout, found.address, found.port)
+    with tempfile.TemporaryDirectory(prefix="moeprof-host-") as folder:
+        Further(Desk(request, workings, team, host, Path(folder)), post).serve()
+    last = place.rank + place.local_ranks - 1
+    return f"ranks {place.rank} to {last} of {place.ranks} ran here; the capture of rank 0 has what they left"
+
+
+def _let_in(request: Request, place: Place, post: Post) -> tuple[int, Setup]:
+    """This host's number, once rank 0's capture lets it in, and the tools that it has."""
+    try:
         mine, workings = _mine(request, place)
     except MoeprofError as error:
         post.queue(HELLO, {"rank": place.rank, "error": error.message, "hint": error.hint})
@@ -60,11 +73,7 @@ def take_part(request: Request, place: Place, environment: Mapping[str, str]) ->
         raise CaptureError(f"the capture of rank 0 did not let rank {place.rank} in", "see what it says")
     if "error" in said:
         raise UsageError(said["error"], said["hint"])
-    team = Team(place.layout, found.address, found.port)
-    with tempfile.TemporaryDirectory(prefix="moeprof-host-") as folder:
-        Further(Desk(request, workings, team, int(said["host"]), Path(folder)), post).serve()
-    last = place.rank + place.local_ranks - 1
-    return f"ranks {place.rank} to {last} of {place.ranks} ran here; the capture of rank 0 has what they left"
+    return int(said["host"]), workings
 
 
 def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = False) -> str | None:
@@ -129,6 +138,7 @@ class Further:
                 asked = self._next(number := number + 1)
                 self._answers[asked["do"]](asked)
         except ConnectionError as error:
+            self._over.update(self._running)  # nobody is left to be told
             raise WorkloadError(
                 "the capture of rank 0 is gone", "see what it says; ranks of this host were ended"
             ) from error
