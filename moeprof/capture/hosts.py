@@ -23,7 +23,7 @@ from moeprof.offsets import Offset
 from moeprof.placing import Team
 from moeprof.post import Post
 
-CLOCK_S = 10.0  # for one measurement of a clock
+CLOCK_S = 30.0  # for a host to take its turn: it may still be ending a run
 LOGS_S = 15.0  # for a host to end its part of a run and send its logs
 BYE_S = 5.0
 LOOK_S = 1.0
