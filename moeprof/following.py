@@ -14,8 +14,8 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from moeprof.blaming import Cause
 from moeprof.channel import Channel
-from moeprof.children import Children, environment
+from moeprof.children import Children, environment, state
 from moeprof.errors import ExitCode, of_workload
 from moeprof.placing import Team
 from moeprof.serving import Local
@@ -31,6 +31,7 @@ from moeprof.workload import load
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+LOOK_S = 0.2
 LEFT = "the capture of its host ended"
 QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
@@ -122,14 +123,29 @@ def end_with(pid: int, last: Callable[[], None]) -> None:
     """End when the process ``pid`` does, which need not be the parent, as nsys may stand between; ``last`` is called before."""
 
     def watch() -> None:
-        with suppress(OSError):  # it ended before it could be watched
-            select.select([os.pidfd_open(pid)], [], [])
+        _until_ended(pid)
         try:
             last()
         finally:
             os._exit(ExitCode.FAILED)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _until_ended(pid: int) -> None:
+    """Until a process that is no child of ours has ended; where the kernel lets nobody wait for that, by looking."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # an old kernel, or a sandbox
+        while state(pid) not in ("", "Z"):
+            time.sleep(LOOK_S)
+        return
+    try:
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
 
 
 def _end_with_parent(leader: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from capturing import FAKES, TOKEN, moeprof, whole
-from hosting import QUICK, all_ended, free_port, launched
+from hosting import QUICK, RANKED, all_ended, free_port, launched
 
 from moeprof.manifest import Manifest, Part
 from moeprof.meeting import Meeting
@@ -185,3 +185,21 @@ def test_another_run_at_the_same_port_is_not_let_in(tmp_path: Path) -> None:
         assert "is not signed as this run's are" in run.error(0)
         assert "the capture of rank 0 ended before all hosts had joined" in run.error(1)
     assert not list(tmp_path.glob("cap*"))
+
+
+def test_a_dry_run_meets_nobody(tmp_path: Path) -> None:
+    srun = {
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_STEP_NODELIST": "n[1-2]",
+    }
+    words = ("capture", RANKED, "--device", "cpu", "--dry-run")
+    ran = moeprof(*words, cwd=tmp_path, SLURM_PROCID="0", SLURM_NODEID="0", MOEPROF_PORT="7", **srun)
+    assert ran.returncode == 0 and ran.stdout.count("--layout 2,1 --meet n1:7 --room") == 5, ran.stderr
+    ran = moeprof(*words, cwd=tmp_path, SLURM_PROCID="2", SLURM_NODEID="1", **srun)
+    assert (
+        ran.returncode == 0
+        and ran.stdout == ""
+        and "rank 2 of 3: this capture runs the ranks of its host" in ran.stderr
+    )

@@ -35,6 +35,8 @@ def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
         return None
     count(request, load(request.workload), "cpu", environment)
     first = found.rank - found.local_rank
+    if found.local_rank == 0:
+        return f"rank {found.rank} of {found.ranks}: this capture runs the ranks of its host as that of rank 0 asks"
     return f"rank {found.rank} of {found.ranks}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
 
 
