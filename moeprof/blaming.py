@@ -31,6 +31,7 @@ class Cause:
     silent: bool = False
     dragged: bool = False  # its end may follow from another's
     hint: str = ""
+    host: str = ""  # " (host 2)" where there are several
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Late:
     stopped: bool
     at: str
     words: str = ""
+    host: str = ""
 
     @property
     def waits(self) -> bool:
@@ -63,9 +65,10 @@ def sentence(cause: Cause, ranks: int, doing: str, when: str = "in") -> str:
     """One line that names the rank, how it ended and its last words; ``doing`` is the leader's last request, and ``when`` is
     "after" where that had been answered."""
     where = f"{when} {DOING.get(doing, doing)}"
+    who = f"rank {cause.rank} of {ranks}{cause.host}"
     if cause.silent:
-        return f"rank {cause.rank} of {ranks} died {where} ({cause.how}); it last said: {cause.words}"
-    return f"rank {cause.rank} of {ranks} failed {where} ({cause.how}): {cause.words}"
+        return f"{who} died {where} ({cause.how}); it last said: {cause.words}"
+    return f"{who} failed {where} ({cause.how}): {cause.words}"
 
 
 def late_ranks(found: Iterable[Late]) -> tuple[Late, ...]:
@@ -82,4 +85,5 @@ def late_sentence(late: tuple[Late, ...], ranks: int, doing: str, seconds: float
     one = late[0]
     where = "stopped by a signal" if one.stopped else f"at {one.at}" if one.at else "no stack could be read"
     said = f"; it last said: {one.words}" if one.words else ""
-    return f"rank {names} of {ranks} gave no answer in {doing} within {seconds:.0f} s ({where}){said}"
+    hosts = "".join(dict.fromkeys(one.host for one in late))
+    return f"rank {names} of {ranks}{hosts} gave no answer in {doing} within {seconds:.0f} s ({where}){said}"

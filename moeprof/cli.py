@@ -134,7 +134,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     from moeprof import capture as capturing
 
     request = make_request(target, options)
-    said = capturing.elsewhere(request, os.environ)
+    said = capturing.elsewhere(request, os.environ, dry_run)
     if said is not None:
         click.echo(said, err=True)
         return

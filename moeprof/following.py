@@ -1,6 +1,7 @@
 """A rank that follows: it joins the process group and answers the leader's requests until told to quit.
 
-A follower never outlives its leader: the kernel kills it when the leader ends, however that happens.
+A follower never outlives who started it: the kernel kills it when that ends, however that happens. On a further host the capture
+there starts one, the **head**, maybe under nsys; the head starts the host's other ranks and watches them.
 """
 
 from __future__ import annotations
@@ -9,33 +10,49 @@ import argparse
 import ctypes
 import faulthandler
 import os
+import select
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+from moeprof.blaming import Cause
 from moeprof.channel import Channel
+from moeprof.children import Children, environment, state
 from moeprof.errors import ExitCode, of_workload
+from moeprof.placing import Team
 from moeprof.serving import Local
 from moeprof.workload import load
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+LOOK_S = 0.2
+LEFT = "the capture of its host ended"
+QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
 
 def follow(args: argparse.Namespace) -> int:
     """The loop of rank 1 and up; where and which one is in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."""
-    _end_with(args.leader)
+    if not args.layout:
+        _end_with_parent(args.leader)
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # the leader asks where this rank stands
     rank, ranks, index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks)
+    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks, room=args.room)
+    channel.ahead_s = args.clock_ahead_ns / 1e9
     try:
+        others = _others(args, rank, channel)
         workload = load(args.workload)
         enter(args.device, index, channel, args.group_timeout)
-        local = Local(workload, workload.variant(args.variant), args.device, rank, ranks, index)
+        local = _local(args, Local(workload, workload.variant(args.variant), args.device, rank, ranks, index))
         local.barrier = channel.barrier
         channel.reply(0, local.about())
         _answer(channel, local)
+        others.closing = True
     except Exception as error:
         import traceback
 
@@ -43,7 +60,50 @@ def follow(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         return _failed(channel, error)
     leave()
+    others.wait(QUIT_S)
     return ExitCode.OK
+
+
+def _local(args: argparse.Namespace, local: Local) -> Local:
+    """Where several hosts meet in a room, traces have different clocks, and those of a further host a place of their own."""
+    local.leads, local.anchored = bool(args.layout), bool(args.room)
+    local.own = Path(args.own) if args.own else None
+    return local
+
+
+def _others(args: argparse.Namespace, rank: int, channel: Channel) -> Children:
+    """The other ranks of this host, where this one is its head; their ends are told to the leader."""
+    ear = channel.again() if args.layout else channel
+
+    def ended(cause: Cause) -> None:
+        ear.tell(asdict(replace(cause, at_s=channel.now_s())))
+
+    others = Children(Path(args.log or "worker.log"), ended)
+    if args.layout:
+        team = team_of(args.layout)
+        end_with(args.leader, lambda: _left(ear, rank, team.host(rank)))
+        for other in team.of_host(team.host(rank))[1:]:
+            place = environment(team, other, channel.address, channel.port)
+            others.start(other, follower_words(args), place)
+    return others
+
+
+def _left(ear: Channel, rank: int, host: int) -> None:
+    """The capture of this host has ended, and its ranks do: the leader is told, and rank 0's capture."""
+    ear.tell(asdict(Cause(rank, LEFT, "nothing", ear.now_s(), silent=True)))
+    ear.gone(host)
+
+
+def team_of(layout: str) -> Team:
+    """The ranks of each host out of "4,4"."""
+    return Team(tuple(int(part) for part in layout.split(",")))
+
+
+def follower_words(args: argparse.Namespace) -> list[str]:
+    """The arguments that a head hands on to the ranks of its host."""
+    words = ["--workload", args.workload, "--variant", args.variant, "--device", args.device, "--room", args.room]
+    words += ["--group-timeout", str(args.group_timeout), "--clock-ahead-ns", str(args.clock_ahead_ns)]
+    return words + (["--own", args.own] if args.own else [])
 
 
 def _answer(channel: Channel, local: Local) -> None:
@@ -59,7 +119,36 @@ def _failed(channel: Channel, error: Exception) -> int:
     return int(said.exit_code)
 
 
-def _end_with(leader: int) -> None:
+def end_with(pid: int, last: Callable[[], None]) -> None:
+    """End when the process ``pid`` does, which need not be the parent, as nsys may stand between; ``last`` is called before."""
+
+    def watch() -> None:
+        _until_ended(pid)
+        try:
+            last()
+        finally:
+            os._exit(ExitCode.FAILED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _until_ended(pid: int) -> None:
+    """Until a process that is no child of ours has ended; where the kernel lets nobody wait for that, by looking."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError:  # an old kernel, or a sandbox
+        while state(pid) not in ("", "Z"):
+            time.sleep(LOOK_S)
+        return
+    try:
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
+
+
+def _end_with_parent(leader: int) -> None:
     """Be killed when the leader ends; Linux alone does it."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:

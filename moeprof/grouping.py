@@ -14,11 +14,12 @@ from pathlib import Path
 from moeprof import manifest
 from moeprof.analysing import opened
 from moeprof.errors import MoeprofError, TraceError, UsageError
-from moeprof.manifest import Manifest, Rank, VariantRecord
+from moeprof.manifest import Manifest, Part, Rank, VariantRecord
 from moeprof.metrics.group import GroupAnalysis, Place
 from moeprof.metrics.rankfacts import RankFacts, facts
 from moeprof.metrics.ranks import analyse_ranks
 from moeprof.notes import Note, note
+from moeprof.offsets import Offset
 from moeprof.trace import Trace
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.origin import in_name
@@ -43,6 +44,7 @@ class Member:
     rank: int | None = None
     derived: str = ""
     told: tuple[Rank, ...] = ()
+    zero: Offset | None = None  # of the trace, by its host's clock, where its capture found it
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ def groups(path: Path) -> tuple[Group, ...]:
 def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group:
     members = tuple(
         Member(
-            folder / part.file, part.rank, "manifest" if part.rank is not None else "", _told(record.ranks, part.rank)
+            folder / part.file,
+            part.rank,
+            "manifest" if part.rank is not None else "",
+            _told(record.ranks, part),
+            None if part.zero_utc_ns is None else Offset(part.zero_utc_ns, part.zero_uncertainty_ns),
         )
         for part in record.parts
         if part.kind == "trace"
@@ -96,8 +102,9 @@ def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group
     return Group(folder.resolve().name, members, record.name, ceiling, tuple(_series(record)), failed, declared)
 
 
-def _told(ranks: tuple[Rank, ...], rank: int | None) -> tuple[Rank, ...]:
-    return tuple(entry for entry in ranks if rank is None or entry.rank == rank)
+def _told(ranks: tuple[Rank, ...], part: Part) -> tuple[Rank, ...]:
+    """Those that can be in a part: its own rank, or all of its host."""
+    return tuple(r for r in ranks if r.rank == part.rank or (part.rank is None and r.host == part.host))
 
 
 def _series(record: VariantRecord) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -216,15 +223,37 @@ def _facts_of(trace: Trace, member: Member, range_name: str | None, bars: bool) 
 def _place(piece: Piece, number: int, member: Member) -> Place:
     """The rank by its file or the manifest, else by the order of GPUs."""
     origin, told = piece.trace.origin, _entry(piece, member)
-    rank, derived = number, "the order of GPUs and processes in the trace"
+    rank, derived = (
+        number + min((entry.rank for entry in member.told), default=0),
+        "the order of GPUs and processes in the trace",
+    )
     if member.rank is not None:
         rank, derived = member.rank, member.derived
     elif told is not None:
         rank, derived = told.rank, "manifest"
-    return Place(
-        rank, derived, member.path.name, piece.device, piece.pid, None if told is None else f"host{told.host}",
-        origin.world_size, None if told is None else -told.clock_offset_ns, origin.zero_utc_ns, piece.stray,
-    )  # fmt: skip
+    place = Place(
+        rank,
+        derived,
+        member.path.name,
+        piece.device,
+        piece.pid,
+        None,
+        origin.world_size,
+        None,
+        origin.zero_utc_ns,
+        piece.stray,
+    )
+    return place if told is None else _timed(place, told, member.zero)
+
+
+def _timed(place: Place, told: Rank, zero: Offset | None) -> Place:
+    """With its host and where the host's clock stands, as the manifest tells."""
+    place = replace(place, host=f"host{told.host}")
+    if told.clock_offset_ns is not None:
+        place = replace(place, clock_offset_ns=-told.clock_offset_ns, clock_uncertainty_ns=told.clock_uncertainty_ns)
+    if zero is None:
+        return place
+    return replace(place, zero_utc_ns=zero.ns, clock_uncertainty_ns=place.clock_uncertainty_ns + zero.uncertainty_ns)
 
 
 def _entry(piece: Piece, member: Member) -> Rank | None:

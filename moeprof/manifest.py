@@ -6,6 +6,7 @@ Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``…
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
     <variant>/trace.rank1.json.gz  the same of rank 1, where several ranks ran without nsys
+    <variant>/trace.host1.sqlite   the nsys export of a further host
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
     logs/<variant>-<tool>.log      what each process printed
 
@@ -78,7 +79,12 @@ class Part:
     iterations: int
     sha256: str
     bytes: int
-    rank: int | None = None  # whose trace it is, where each rank has one of its own; None: of all that ran
+    rank: int | None = None  # whose trace it is, where each rank has one of its own; None: of all that ran on its host
+    host: int = 0
+    zero_utc_ns: int | None = (
+        None  # of several hosts: the trace's zero by its host's clock, by ranges that were timed by both
+    )
+    zero_uncertainty_ns: int = 0  # as much either way
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,9 @@ class Round:
 @dataclass(frozen=True)
 class Rank:
     """One process of a workload with ranks. ``host`` is a number, 0 for the leader's (its name is not kept); ``pid`` is that of
-    the traced process, or of the timed one where none was traced; ``clock_offset_ns`` is what its host's clock is ahead of host 0's.
+    the traced process, or of the timed one where none was traced; ``clock_offset_ns`` is what its host's clock is ahead of host 0's,
+    give or take ``clock_uncertainty_ns``, at any time from before the variant's traced run until after it; None where it could not be
+    measured. ``clock_drift_ns`` is what it gained meanwhile.
     """
 
     rank: int
@@ -110,7 +118,9 @@ class Rank:
     device_index: int | None = None  # as torch counts; None on a CPU
     gpu_uuid: str | None = None
     pid: int | None = None
-    clock_offset_ns: int = 0
+    clock_offset_ns: int | None = 0
+    clock_uncertainty_ns: int = 0
+    clock_drift_ns: int = 0
     status: Literal["ok", "failed"] = "ok"
     reason: str = ""
     proof: Proof | None = None

@@ -28,6 +28,10 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "no-nsys": ("info", "nsys not found: the trace was collected with torch.profiler ({why})"),
     "no-ncu": ("info", "no hardware counters: {why}"),
     "no-trace": ("warning", "no trace of {variant}: {why}"),
+    "no-clock": (
+        "warning",
+        "{variant}: the clock of host {hosts} could not be measured against its traces: hosts are joined by the ends of collectives",
+    ),
     "timing-only": ("info", "timed only, as asked for (--tools none): there is no trace to explain the verdict"),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
     "interrupted": ("warning", "the capture was interrupted: it holds {kept}"),
@@ -114,6 +118,16 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "rank-clock": (
         "info",
         "clocks: {text}; the ends of common collectives still differ by {residual_us:.1f} us (the worst rank's median)",
+    ),
+    "rank-clock-within": (
+        "info",
+        "times of ranks on different hosts compare to within {uncertainty_us:.1f} us: a skew below that may be the clocks', "
+        "one above it is real",
+    ),
+    "rank-clock-off": (
+        "warning",
+        "clocks were measured to within {uncertainty_us:.1f} us, and the ends of common collectives differ by {residual_us:.1f} us "
+        "(the worst rank's median): either a rank leaves them late each time, or a clock moved; skew below that says nothing",
     ),
     "rank-no-clock": ("warning", "arrival skew and waiting are withheld: {why}"),
     "rank-refused": ("warning", "{what} is not (all) matched across ranks: {why}"),

@@ -18,11 +18,50 @@ class Place:
     ranks: int
     local_rank: int
     local_ranks: int
+    told: tuple[int, ...] = ()  # ranks of each host, where the launcher tells that they differ
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """Ranks of each host, in the order of hosts; where nobody tells, each is taken to hold as many as this one."""
+        full, rest = divmod(self.ranks, max(self.local_ranks, 1))
+        return self.told or (self.local_ranks,) * full + ((rest,) if rest else ())
 
     @property
     def hosts(self) -> int:
-        """How many hosts there are; each is taken to hold as many ranks as this one."""
-        return -(-self.ranks // max(self.local_ranks, 1))
+        """How many hosts there are."""
+        return len(self.layout)
+
+
+@dataclass(frozen=True)
+class Team:
+    """The ranks of a run, host by host in blocks. Several hosts meet at ``address`` and ``port``, each run of a variant in a
+    ``room`` of its own; one host meets on itself."""
+
+    layout: tuple[int, ...]
+    address: str = ""
+    port: int = 0
+    room: str = ""
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return sum(self.layout)
+
+    def first(self, host: int) -> int:
+        """The first rank of a host."""
+        return sum(self.layout[:host])
+
+    def of_host(self, host: int) -> range:
+        """The ranks of a host."""
+        return range(self.first(host), self.first(host + 1))
+
+    def host(self, rank: int) -> int:
+        """The host of a rank."""
+        return next(host for host in range(len(self.layout)) if rank in self.of_host(host))
+
+    def named(self, rank: int) -> str:
+        """`` (host 2)`` where there are several hosts, else nothing."""
+        return f" (host {self.host(rank)})" if len(self.layout) > 1 else ""
 
 
 # launcher -> variables of rank, ranks, rank on the host, ranks on the host. A batch script that runs under no launcher has
@@ -37,6 +76,7 @@ VARIABLES = {
     ),
     "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
 }
+NODE = "SLURM_NODEID"  # which of the list of Slurm this host is
 
 
 def place(environment: Mapping[str, str]) -> Place | None:
@@ -48,21 +88,33 @@ def place(environment: Mapping[str, str]) -> Place | None:
     for launcher, names in VARIABLES.items():
         if all(name in environment for name in names[:3]):
             rank, ranks, local_rank = (_number(name, environment[name]) for name in names[:3])
-            local_ranks = _number(names[3], environment.get(names[3], environment[names[1]]))
-            found = Place(launcher, rank, ranks, local_rank, local_ranks)
-            return _checked(found)
+            each = _list(names[3], environment.get(names[3], environment[names[1]]))
+            node = _number(NODE, environment.get(NODE, "0")) if len(each) > 1 else 0
+            local_ranks, told = each[min(node, len(each) - 1)], each if len(set(each)) > 1 else ()
+            return _checked(Place(launcher, rank, ranks, local_rank, local_ranks, told))
     return None
 
 
 def _number(name: str, text: str) -> int:
-    """The number; of Slurm's list of tasks per node ("4(x2),3") the first."""
-    matched = re.match(r"\d+", text)
-    if matched is None or not re.fullmatch(r"\d+(\(x\d+\))?(,\d+(\(x\d+\))?)*", text):
+    """The one number."""
+    return _list(name, text)[0]
+
+
+def _list(name: str, text: str) -> tuple[int, ...]:
+    """The number; of Slurm's list of tasks per node ("4(x2),3") each node's."""
+    if not re.fullmatch(r"\d+(\(x\d+\))?(,\d+(\(x\d+\))?)*", text):
         raise UsageError(f"{name}={text!r} is no number of ranks", "unset it, or start moeprof by its launcher")
-    return int(matched[0])
+    return tuple(
+        int(number) for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text) for _ in range(int(times or 1))
+    )
 
 
 def _checked(found: Place) -> Place:
+    if found.told and sum(found.told) != found.ranks:
+        raise UsageError(
+            f"{found.launcher} says {found.ranks} ranks, and {'+'.join(map(str, found.told))} on its hosts",
+            "unset its variables, or start moeprof by it",
+        )
     if not (0 <= found.rank < found.ranks and 0 <= found.local_rank < found.local_ranks <= found.ranks):
         raise UsageError(
             f"{found.launcher} says rank {found.rank} of {found.ranks}, {found.local_rank} of {found.local_ranks} on this host",

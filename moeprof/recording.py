@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -25,6 +26,16 @@ def recorder(profiler: str, out: str | None, device: str, leads: bool = True) ->
             raise WorkloadError("--profiler torch needs --out", "give the path of the trace to write")
         return _torch_trace(out, device)
     return nullcontext()
+
+
+def anchors(numbers: Iterable[int]) -> list[list[int]]:
+    """Push a range of each number: [its number, the host's clock before and after it began, in ns since 1970]."""
+    found = []
+    for number in numbers:
+        before = time.time_ns()
+        with region.region(region.CLOCK, number):
+            found.append([number, before, time.time_ns()])
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 DOMAIN = "moeprof"
 MEASURE = "measure"
 ITERATION = "iteration"
+CLOCK = "clock"  # when it was pushed is known by the host's clock too (recording.anchors)
 
 Factory = Callable[[str, int | None], AbstractContextManager[Any]]
 

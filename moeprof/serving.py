@@ -17,6 +17,7 @@ from moeprof.workload import Machine, Variant, Workload
 
 # of several ranks: what rank 0 starts reaches the other processes of the host later; nsys missed their first iteration without
 SETTLE_S = 1.0
+ANCHORS = 8  # at either end of a traced run
 
 
 class Local:
@@ -28,6 +29,9 @@ class Local:
         self.workload, self.variant, self.device, self.rank, self.index = workload, variant, device, rank, index
         self.facts: Machine = running.machine(device, ranks)
         self.barrier: Callable[[], None] = lambda: None
+        self.leads = rank == 0  # the first of its host, which starts and stops nsys there
+        self.own: Path | None = None  # where it writes its trace, where that is not beside rank 0's
+        self.anchored = False  # its trace is to tell where its clock stands: there are several hosts
         self.session: Session | None = None
 
     def about(self) -> dict[str, Any]:
@@ -77,16 +81,27 @@ class Local:
         file ``over`` appears once the device has nothing more to do; the profiler may still have its report to write."""
         from moeprof import recording
 
-        session, out = self._built(), request["out"]
-        own = None if out is None else str(of_rank(Path(out), self.rank))
-        with recording.recorder(request["profiler"], own, self.device, self.rank == 0):
+        session = self._built()
+        with recording.recorder(request["profiler"], self._out(request["out"]), self.device, self.leads):
             time.sleep(SETTLE_S if self.facts.ranks > 1 else 0)
+            anchors = self._anchors(0)
             self.barrier()
             session.measured(request["iterations"])
             self.barrier()
+            anchors += self._anchors(ANCHORS)
             if request.get("over") and self.device == "cuda" and self.rank == 0:
                 Path(request["over"]).touch()
-        return self.about()
+        return self.about() | ({"anchors": anchors} if anchors else {})
+
+    def _out(self, given: str | None) -> str | None:
+        """Where this rank's own trace goes."""
+        base = self.own or (None if given is None else Path(given))
+        return None if base is None else str(of_rank(base, self.rank))
+
+    def _anchors(self, first: int) -> list[list[int]]:
+        from moeprof import recording
+
+        return recording.anchors(range(first, first + ANCHORS)) if self.anchored else []
 
     def _built(self) -> Session:
         if self.session is None:

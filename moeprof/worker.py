@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +28,7 @@ from moeprof.codec import dumps
 from moeprof.errors import ExitCode, MoeprofError, of_workload
 from moeprof.files import write_whole
 from moeprof.leading import Say
+from moeprof.placing import Team
 from moeprof.serving import Alone, Crew, Local, Server
 from moeprof.workload import load
 
@@ -40,10 +42,20 @@ def crew(args: argparse.Namespace, say: Say) -> Crew:
     variant = workload.variant(args.variant)
     if not workload.ranks:
         return Alone(Local(workload, variant, args.device))
-    leading.share_cores(args.nproc)
-    local = Local(workload, variant, args.device, ranks=args.nproc)
+    team = _team(args)
+    leading.share_cores(team.layout[0])
+    local = Local(workload, variant, args.device, ranks=team.ranks)
+    local.anchored = len(team.layout) > 1
     words = ("--workload", args.workload, "--variant", args.variant, "--device", args.device)
-    return leading.Leader(local, args.nproc, words, args.timeout, Path(args.log) if args.log else None, say)
+    return leading.Leader(local, team, words, args.timeout, Path(args.log) if args.log else None, say)
+
+
+def _team(args: argparse.Namespace) -> Team:
+    """The ranks of this host, or those of several that meet."""
+    if not args.layout:
+        return Team((args.nproc,))
+    address, _, port = args.meet.rpartition(":")
+    return replace(following.team_of(args.layout), address=address, port=int(port), room=args.room)
 
 
 def serve(args: argparse.Namespace, out: TextIO) -> None:
@@ -122,10 +134,16 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--workload", required=True)
         sub.add_argument("--variant", required=True)
         sub.add_argument("--device", choices=("cuda", "cpu"), required=True)
+        sub.add_argument("--layout")  # ranks of each host, where there are several; a follower that has it is a head
+        sub.add_argument("--room", default="")
         if mode == "follow":
             sub.add_argument("--leader", type=int, required=True)
             sub.add_argument("--group-timeout", type=float, required=True)
+            sub.add_argument("--clock-ahead-ns", type=int, default=0)
+            sub.add_argument("--log")
+            sub.add_argument("--own")
             continue
+        sub.add_argument("--meet")  # HOST:PORT
         sub.add_argument("--nproc", type=int, default=1)
         sub.add_argument("--timeout", type=float, default=TIMEOUT_S)
         sub.add_argument("--log")

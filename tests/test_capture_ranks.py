@@ -165,7 +165,12 @@ def test_under_mpirun_only_rank_0_captures(tmp_path: Path) -> None:
         (("capture", str(FAKES / "workload.py")), launched(0, 2, 2), 2, "runs in one process"),
         (("capture", "--nproc", "2", "--", "true"), {}, 2, "a program runs in one process"),
         (("capture", RANKED, "--nproc", "3"), launched(0, 2, 2), 2, "--nproc 3, and mpirun started 2 ranks"),
-        (("capture", RANKED), launched(0, 4, 2), 2, "on 2 hosts"),
+        (
+            ("capture", RANKED),
+            launched(0, 4, 2) | {"FAKE_GPUS": "2"},
+            2,
+            "mpirun does not tell the address of rank 0's host",
+        ),
         (("capture", RANKED, "--nproc", "3"), {"FAKE_GPUS": "2"}, 4, "3 ranks need 3 GPUs"),
         (("capture", RANKED, "--tools", "nsys,ncu"), {"FAKE_GPUS": "2"}, 2, "ncu cannot count 2 ranks"),
     ],

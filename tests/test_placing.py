@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from moeprof import blaming, joining, leading, placing
+from moeprof import blaming, children, joining, placing
 from moeprof.blaming import Cause, Late
 from moeprof.errors import UsageError
 from moeprof.placing import Place
@@ -92,4 +92,4 @@ def test_the_innermost_line_of_the_last_stack() -> None:
         'noise\nCurrent thread 0x1 (most recent call first):\n  File "/a.py", line 1 in f\n'
         'Current thread 0x1 [python] (most recent call first):\n  File "/b/c.py", line 22 in run\n  File "/d.py", line 9 in g\n'
     )
-    assert leading.innermost(log) == "/b/c.py:22" and leading.innermost("noise") == ""
+    assert children.innermost(log) == "/b/c.py:22" and children.innermost("noise") == ""

@@ -275,6 +275,52 @@ def test_measured_offsets_are_used(base: Trace) -> None:
     compared(analysis, truth, 0)
 
 
+def placed(
+    found: list[RankFacts], clocks: tuple[int, ...], doubts: tuple[int, ...], off: tuple[int, ...] = (0, 0, 0)
+) -> list[RankFacts]:
+    """Each rank on a host of its own, whose offset was measured wrong by ``off`` and is said to be known to within ``doubts``."""
+    return [
+        replace(
+            rank,
+            place=replace(
+                rank.place,
+                host=f"host{i}",
+                clock_offset_ns=-clocks[i] + off[i],
+                zero_utc_ns=10**18,
+                clock_uncertainty_ns=doubts[i],
+            ),
+        )
+        for i, rank in enumerate(found)
+    ]
+
+
+def test_a_skew_within_the_doubt_of_measured_clocks_is_nobody_s(base: Trace) -> None:
+    clocks = (0, 700_000, -900_000)
+    made, _ = grow(base, Planted(clocks, late={1: ("compute", 150_000)}))
+    found = facts_of(made, one_clock=False)
+    sure, unsure = (
+        analyse_ranks("made", placed(found, clocks, (0, *d))) for d in ((20_000, 30_000), (20_000, 9_000_000))
+    )
+    assert sure.clocks.uncertainty_ns == 50_000 and unsure.clocks.uncertainty_ns == 9_020_000
+    assert "to within 50.0 us" in sure.clocks.text and sure.clocks.method == "given"
+    assert any(n.id == "rank-clock-within" for n in sure.notes)
+    last = [[a.last_rank for c in each.collectives for a in c.arrivals] for each in (sure, unsure)]
+    assert 1 in last[0] and set(last[1]) == {None}, "below the doubt nobody is called last"
+    skews = [[a.skew_ns for c in each.collectives for a in c.arrivals] for each in (sure, unsure)]
+    assert skews[0] == skews[1], "and the skew itself stays as it was measured"
+
+
+def test_clocks_that_the_ends_of_collectives_belie_are_doubted_and_not_corrected(base: Trace) -> None:
+    clocks = (0, 700_000, -900_000)
+    made, _ = grow(base, Planted(clocks, late={1: ("compute", 150_000)}))
+    found = facts_of(made, one_clock=False)
+    off = analyse_ranks("made", placed(found, clocks, (0, 20_000, 20_000), off=(0, 400_000, 0)))
+    assert off.clocks.method == "given" and (off.clocks.residual_ns or 0) > 300_000
+    assert [r.aligned_by_ns for r in off.ranks] == [0, -300_000, 900_000]
+    (said,) = [n for n in off.notes if n.id == "rank-clock-off"]
+    assert said.severity == "warning" and said.evidence["uncertainty_us"] == 40.0
+
+
 def test_without_a_common_collective_waiting_is_withheld(base: Trace) -> None:
     made, _ = grow(base, Planted((0, 10**9)))
     alone = replace(made[1][1], ops=made[1][1].ops[made[1][1].ops["kind"] != "comm"].reset_index(drop=True))

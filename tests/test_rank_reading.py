@@ -300,3 +300,38 @@ def test_a_capture_of_one_trace_a_rank(command: Run, base: Trace, tmp_path: Path
     assert found["ranks"][1]["aligned_by_ns"] == 0 == found["ranks"][0]["aligned_by_ns"], (
         "the zeros differ by the clocks' difference"
     )
+
+
+def test_a_capture_s_own_zeros_and_doubts_count_and_an_unknown_clock_is_not_taken(
+    command: Run, base: Trace, tmp_path: Path
+) -> None:
+    traced, _ = grow(base, Planted((0, 900_000)))
+    write_folder(tmp_path / "traces", traced, named=True)
+
+    def captured(name: str, offset: int | None) -> Any:
+        def parts(found: Any) -> Any:
+            first = found.parts[0]
+            each = [
+                replace(
+                    first,
+                    file=f"overlap/rank{r}.json.gz",
+                    tool="torch",
+                    rank=r,
+                    host=r,
+                    zero_utc_ns=10**18 + 70 * r,
+                    zero_uncertainty_ns=2_000,
+                )
+                for r in (0, 1)
+            ]
+            ranks = (Rank(0), Rank(1, host=1, clock_offset_ns=offset, clock_uncertainty_ns=21_000))
+            return replace(found, parts=tuple(each), ranks=ranks)
+
+        made(tmp_path / name, variant("overlap", parts))
+        for r in (0, 1):
+            shutil.copyfile(tmp_path / "traces" / f"rank{r}.json.gz", tmp_path / name / "overlap" / f"rank{r}.json.gz")
+        return answer(command("ranks", name, "--variant", "overlap", "--json"))
+
+    found = captured("known", 50)
+    assert found["clocks"]["method"] == "given" and found["clocks"]["uncertainty_ns"] == 21_000 + 2_000 + 2_000
+    assert found["ranks"][1]["aligned_by_ns"] == 70 - 50, "the part's zero, and not the trace's"
+    assert captured("unknown", None)["clocks"]["method"] in ("own clocks", "ends")

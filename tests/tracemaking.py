@@ -122,6 +122,19 @@ def _iteration(db: sqlite3.Connection, number: int, kernels: bool, process: Proc
     db.execute("INSERT INTO CUPTI_ACTIVITY_KIND_MEMCPY VALUES (?, ?, ?, 1, 13, ?, ?, 2500000, 2, 2, 1)", row)
 
 
+def add_clocks(path: Path, clocks: dict[int, list[list[int]]]) -> None:
+    """Ranges that tell a process's clock: [number, start, end] each, by its number; and a session that says it began at 1970."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO StringIds VALUES (9, 'clock')")
+        db.execute("CREATE TABLE TARGET_INFO_SESSION_START_TIME (utcEpochNs INTEGER, utcTime TEXT, localTime TEXT)")
+        db.execute("INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (5, '', '')")
+        for pid, ranges in clocks.items():
+            process = Process(0, (1 << 48) | (pid << 24))
+            for number, start, end in ranges:
+                _range(db, start, end, 9, number, process)
+        db.commit()
+
+
 def environment() -> dict[str, str]:
     """The environment as nsys stores it: all of it."""
     return dict(os.environ)

@@ -1,8 +1,8 @@
 """Run a workload or a program under the profilers that there are, and keep what they saw as a capture folder."""
 
+from moeprof.capture.further import elsewhere
 from moeprof.capture.plan import Command, Request
 from moeprof.capture.progress import Progress, Silent, terminal_progress
-from moeprof.capture.ranks import elsewhere
 from moeprof.capture.run import Result, capture, dry_run
 
 __all__ = ["Command", "Progress", "Request", "Result", "Silent", "capture", "dry_run", "elsewhere", "terminal_progress"]

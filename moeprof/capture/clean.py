@@ -7,6 +7,7 @@ from typing import Any
 
 from moeprof import nvml
 from moeprof.capture import host, ranks
+from moeprof.capture.hosts import Hosts
 from moeprof.capture.plan import Request, Target, serve
 from moeprof.capture.processes import Server
 from moeprof.capture.progress import Progress
@@ -29,6 +30,7 @@ class Clean:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
+    hosts: Hosts
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
     twin: Server | None = None
@@ -56,7 +58,10 @@ class Clean:
 
     def _start(self, name: str, target: Target, kind: str) -> Server:
         log = self.store.log(target.variant, kind)
-        return Server(name, serve(target, *target.watched(self.request, log)), log, target.patience(self.request))
+        words = serve(target, *target.watched(self.request, log))
+        server = Server(name, words, log, target.patience(self.request))
+        self.hosts.watch(server.process, log.stem)
+        return server
 
     def _fail(self, servers: dict[str, Server], name: str, error: MoeprofError) -> None:
         servers.pop(name).close()
@@ -154,7 +159,7 @@ class Clean:
     def _room(self, baseline: Server) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return host.has_room(baseline.process.pid, ROOM_SHARE / self.store.manifest.ranks)
+            return host.has_room(baseline.process.pid, ROOM_SHARE / self.hosts.team.layout[0])
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False

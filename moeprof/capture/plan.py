@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import Any
 from moeprof import region
 from moeprof.errors import ToolError
 from moeprof.metrics import flops
+from moeprof.placing import Team
 from moeprof.roofline import PEAKS
 from moeprof.stalls import METRICS as STALL_METRICS
 from moeprof.tools import Tool, export_command
@@ -23,6 +25,7 @@ BUDGET_S = (
     40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
 )
 LEADER_GRACE_S = 15
+RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
 # Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
@@ -102,6 +105,7 @@ class Target:
     device: str
     params: dict[str, Any]
     ranks: int | None = None
+    hosts: tuple[str, ...] = ()  # where several hosts meet
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -110,8 +114,12 @@ class Target:
         return ("--workload", self.workload, "--variant", self.variant, "--device", self.device, *ranks)
 
     def watched(self, request: Request, log: Path) -> tuple[str, ...]:
-        """How the leader of ranks watches them: the time limit, and the log beside which each rank writes its own."""
-        return () if self.ranks is None else ("--timeout", str(request.timeout_s), "--log", str(log))
+        """How the leader of ranks watches them: the time limit, and the log beside which each rank writes its own. Its name is that of
+        the room in which ranks of several hosts meet."""
+        if self.ranks is None:
+            return ()
+        room = ("--room", log.stem) if self.hosts else ()
+        return ("--timeout", str(request.timeout_s), "--log", str(log), *self.hosts, *room)
 
     def patience(self, request: Request) -> int:
         """Seconds that a process may take; a leader has the time to say first which rank hangs."""
@@ -139,8 +147,19 @@ def nsys_trace(
     """A variant under nsys: only the measured iterations, CUDA graphs node by node. Its ranks are children of its process, so
     that all are in one report."""
     child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *more)
-    ranges = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
-    return Command((*_nsys(tool, report), *ranges, *child), report, target.patience(request))
+    return Command((*_nsys(tool, report), *RANGES, *child), report, target.patience(request))
+
+
+def head(request: Request, device: str, team: Team, log: Path, words: Iterable[str]) -> tuple[str, ...]:
+    """The first rank of a further host, which starts the others there; it ends with this process."""
+    assert request.workload is not None
+    about = ("--workload", request.workload, "--device", device, "--layout", ",".join(map(str, team.layout)))
+    return worker("follow", *about, "--leader", str(os.getpid()), "--log", str(log), *words)
+
+
+def nsys_head(request: Request, tool: Tool, child: tuple[str, ...], report: Path) -> Command:
+    """The same under nsys, as on rank 0's host."""
+    return Command((*_nsys(tool, report), *RANGES, *child), report, request.timeout_s + LEADER_GRACE_S)
 
 
 def nsys_program(request: Request, tool: Tool, report: Path) -> Command:

@@ -122,7 +122,7 @@ class Server:
 
     def __init__(self, name: str, argv: tuple[str, ...], log: Path, timeout_s: int) -> None:
         self.name, self.log, self.timeout_s = name, log, timeout_s
-        self.others: tuple[int, ...] = ()  # numbers of the processes that it started: its ranks
+        self.others: tuple[int, ...] = ()  # numbers of the processes that it started here: its ranks
         self._rest = b""
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -156,7 +156,8 @@ class Server:
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
             raise error_of(said, f"{self.name}: ")
-        self.others = tuple(rank["pid"] for rank in said.get("ranks", ()) if "pid" in rank) or self.others
+        here = (rank for rank in said.get("ranks", ()) if "pid" in rank and not rank.get("host"))
+        self.others = tuple(rank["pid"] for rank in here) or self.others
         return said
 
     def _lines(self) -> Iterator[bytes]:

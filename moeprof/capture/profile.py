@@ -6,20 +6,22 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from moeprof.blaming import how_it_ended
-from moeprof.capture import plan, ranks, redact, validate
+from moeprof.capture import gathering, keeping, plan, ranks, redact, validate
+from moeprof.capture.hosts import Hosts
 from moeprof.capture.plan import Command, Request, Target
 from moeprof.capture.processes import Child, end, error_of, failure_in, last_line, run
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, WorkloadError
 from moeprof.files import lines_of, of_rank
 from moeprof.manifest import Part
 from moeprof.notes import Note, note
+from moeprof.placing import Team
 from moeprof.tools import Tool
 from moeprof.workload import DEFAULT_COUNTED
 
@@ -48,6 +50,10 @@ class Profile:
     progress: Progress
     problems: list[MoeprofError]
     bytes_each: int = 0  # GPU memory of one variant's process; 0: not known
+    hosts: Hosts = field(default_factory=lambda: Hosts(Team((1,))))
+    _before: dict[str, gathering.Clocks] = field(default_factory=dict)  # by room: clocks when the run was started
+    _after: dict[str, gathering.Clocks] = field(default_factory=dict)  # and when it was over
+    _anchors: dict[str, keeping.Anchors] = field(default_factory=dict)  # by variant
 
     def run(self, jobs: list[Job]) -> None:
         """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
@@ -58,7 +64,7 @@ class Profile:
 
     def slots(self, wanted: int) -> int:
         """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
-        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.store.manifest.ranks:
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.hosts.team.layout[0]:
             return 1
         before = next(iter(self.store.manifest.environment.gpus_before), None)
         if before is None or not before.memory_bytes or not self.bytes_each:
@@ -74,13 +80,13 @@ class Profile:
         children: list[Child | None] = []
         try:
             for job in jobs:
-                children.append(Child(job.command, self._log(job)) if side_by_side and job.gate else None)
+                children.append(self._started(job) if side_by_side and job.gate else None)
             for child, job in zip(children, jobs, strict=True):
                 if child is not None:
                     child.wait_until(Path(f"{job.gate}.ready"))
             for index, job in enumerate(jobs):
                 # in the list before it is waited for, so that an interrupt ends it too
-                child = children[index] = children[index] or Child(job.command, self._log(job))
+                child = children[index] = children[index] or self._started(job)
                 self._measure(job, child)
                 if not side_by_side:
                     self._kept(job, child)
@@ -95,12 +101,21 @@ class Profile:
     def _log(self, job: Job) -> Path:
         return self.store.log(job.variant, job.tool)
 
+    def _started(self, job: Job) -> Child:
+        """A job's process, and further hosts' part of it beside."""
+        room = self._log(job).stem
+        self._before[room] = self.hosts.clocks()
+        child = Child(job.command, self._log(job))
+        self.hosts.watch(child.process, room, job.result)
+        return child
+
     def _measure(self, job: Job, child: Child) -> None:
         """Let one job measure: it is over when it says so, its result is there or its process has ended."""
         child.restart_clock()
         if job.gate is not None:
             job.gate.touch()
             child.wait_until(job.result, Path(f"{job.gate}.over"))
+        self._after[self._log(job).stem] = self.hosts.clocks()
 
     def _kept(self, job: Job, child: Child | None) -> None:
         """Keep what one job leaves; a failure is noted and the others go on."""
@@ -143,9 +158,20 @@ class Profile:
             if failure is not None:
                 raise error_of(failure)
             ranks.started(self.store, job.variant, about)
-            job.finish(status, said)
+            self._anchors[job.variant] = gathering.anchors(about)
+            try:
+                job.finish(status, said)
+            finally:
+                self._gather(job)
 
         return replace(job, finish=finish)
+
+    def _gather(self, job: Job) -> None:
+        """What further hosts traced, with their clocks."""
+        room, name = self._log(job).stem, job.variant
+        if self.hosts.further:
+            traced = gathering.Traced(name, job.tool, room, self.request.iterations, self._anchors[name])
+            gathering.keep(self.store, self.hosts, traced, self._before[room], self._after[room])
 
     def count_job(self, target: Target, tool: Tool) -> Job:
         """Counters by ncu."""
@@ -163,34 +189,26 @@ class Profile:
         self, name: str, tool: Tool, command: Command, iterations: int | None, status: int, said: str
     ) -> None:
         """Export, redact, validate and keep an nsys report."""
-        report = command.produces
+        report, file = command.produces, f"{name}/trace.sqlite"
         assert report is not None
-        if status < 0:
-            raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {self.store.log(name, 'nsys')}")
-        validate.report_exists(report, status, said)
-        export = report.with_suffix(".sqlite")
-        exported = run(plan.nsys_export(self.request, tool, report, export), self.store.log(name, "export"))
-        if exported != 0 or not export.is_file():
-            raise CaptureError(
-                f"nsys export failed ({how_it_ended(exported)})", f"read {self.store.log(name, 'export')}"
-            )
-        kept = self.store.partial(f"{name}/trace.sqlite")
-        lacking = validate.ranks(export, iterations, self.store.variant(name).ranks)
-        redact.nsys_export(export, kept, os.environ)
-        self._keep(name, kept, Part("trace", "nsys", f"{name}/trace.sqlite", command.argv, iterations or 0, "", 0))
+        kept = self.store.partial(file)
+        found = keeping.nsys(self._run(name, iterations), tool, report, kept, status, said)
+        self._keep(
+            name, kept, gathering.placed(Part("trace", "nsys", file, command.argv, iterations or 0, "", 0), found.zero)
+        )
         if self.request.keep_raw:
             shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
         raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
-        self.store.note(note("redacted", file=f"{name}/trace.sqlite", raw=raw))
-        if lacking is not None:
-            raise lacking
+        self.store.note(note("redacted", file=file, raw=raw))
+        if found.lacking is not None:
+            raise found.lacking
         if status != 0:
             raise WorkloadError(
                 f"the program ended with {how_it_ended(status)} under nsys; it last said: {said}", "its trace was kept"
             )
 
     def keep_kineto(self, name: str, command: Command, iterations: int | None, status: int, said: str) -> None:
-        """Redact, validate and keep a trace of torch.profiler."""
+        """Redact, validate and keep a trace of torch.profiler, of each rank of this host one."""
         source = command.produces
         assert source is not None
         if status != 0 or not source.is_file():
@@ -198,48 +216,35 @@ class Profile:
                 f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
                 f"read {self.store.log(name, 'torch')}",
             )
-        several = self.store.manifest.ranks > 1
+        team, run_ = self.hosts.team, self._run(name, iterations)
         lacking = []
-        for rank in range(self.store.manifest.ranks):
-            part = Part(
-                "trace", "torch", f"{name}/trace{f'.rank{rank}' if rank else ''}.json.gz", command.argv, iterations or 0,
-                "", 0, rank if several else None,
-            )  # fmt: skip
+        for rank in team.of_host(0):
+            file = f"{name}/trace{f'.rank{rank}' if rank else ''}.json.gz"
+            kept = self.store.partial(file)
             try:
-                self._keep_one(name, of_rank(source, rank), part)
+                found = keeping.kineto(run_, of_rank(source, rank), kept, rank)
             except CaptureError as error:
                 if rank == 0:
                     raise
-                lacking.append(
-                    RankError(
-                        f"rank {rank} of {self.store.manifest.ranks} ended without a trace: {error.message}",
-                        error.hint,
-                        rank,
-                    )
-                )
+                lacking.append(keeping.without_trace(rank, team, error))
+                continue
+            own = rank if team.ranks > 1 else None
+            part = Part("trace", "torch", file, command.argv, iterations or 0, "", 0, own)
+            self._keep(name, kept, gathering.placed(part, found.zero))
         for one in lacking:
             ranks.failed(self.store, name, one)
         if lacking:
             raise lacking[0]
 
-    def _keep_one(self, name: str, source: Path, part: Part) -> None:
-        """Redact, validate and keep one file of torch.profiler.
-
-        Raises:
-            CaptureError: it is not there or not whole.
-        """
-        if not source.is_file():
-            raise CaptureError(f"it left no {source.name}", f"read the logs of {name}")
-        kept = self.store.partial(part.file)
-        try:
-            redact.kineto_json(source, kept)
-        except (ValueError, MoeprofError) as error:
-            raise CaptureError(f"{source.name} is not whole ({error})", "capture again") from error
-        validate.trace(kept, part.iterations or None)
-        self._keep(name, kept, part)
+    def _run(self, name: str, iterations: int | None) -> keeping.Run:
+        """The traced run of a variant on this host."""
+        mine = tuple(rank for rank in self.store.variant(name).ranks if rank.host == 0)
+        anchors = self._anchors.get(name, {})
+        return keeping.Run(
+            self.request, name, iterations, partial(self.store.log, name), self.hosts.team, mine, anchors
+        )
 
     def _keep(self, name: str, kept: Path, part: Part) -> None:
-        self._no_leak(kept)
         self.store.keep(name, kept, replace(part, argv=self._shown(part.argv)))
 
     def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
@@ -254,6 +259,7 @@ class Profile:
         counted = validate.counters(source, status, said)
         kept = self.store.partial(f"{name}/counters.csv")
         redact.ncu_csv(source, kept)
+        keeping.no_leak(kept)
         self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
         if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
             self.store.note(note("counters-partial", variant=name, counted=counted))
@@ -263,14 +269,6 @@ class Profile:
         scratch, folder = f"{self.store.scratch}{os.sep}", f"{self.store.folder}{os.sep}"
         short = [word.replace(scratch, "").replace(folder, "") for word in argv]
         return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
-
-    def _no_leak(self, kept: Path) -> None:
-        """A secret in a file that is to be kept stops it."""
-        if redact.leaks(kept, redact.secrets(os.environ)):
-            kept.unlink()
-            raise ToolError(
-                f"{kept.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
-            )
 
 
 def _missing(job: Job, error: MoeprofError) -> Note:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moeprof import placing, tools
+from moeprof import meeting, placing, tools
 from moeprof.capture.plan import Request
 from moeprof.capture.setup import Setup
 from moeprof.capture.store import Store
@@ -16,6 +16,7 @@ from moeprof.codec import decode
 from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
 from moeprof.manifest import Rank
 from moeprof.notes import note
+from moeprof.placing import Team
 from moeprof.workload import Workload, load
 
 ON_CPU = 2  # ranks where nobody said how many
@@ -23,7 +24,7 @@ NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would
 
 
 def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
-    """What the capture of a rank that a launcher started says where rank 0's starts that rank: all ranks of a host are children
+    """What the capture of a rank that a launcher started says where another starts that rank: all ranks of a host are children
     of one process, so that they stand in one trace with one clock. None where this process captures.
 
     Raises:
@@ -33,15 +34,31 @@ def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
     if found is None or request.workload is None or found.rank == 0:
         return None
     count(request, load(request.workload), "cpu", environment)
-    return f"rank {found.rank} of {found.ranks}: the capture of rank 0 starts this rank and traces all of them; nothing to do here"
+    first = found.rank - found.local_rank
+    if found.local_rank == 0:
+        return f"rank {found.rank} of {found.ranks}: this capture runs the ranks of its host as that of rank 0 asks"
+    return f"rank {found.rank} of {found.ranks}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
+
+
+def team(request: Request, ranks: int | None, environment: Mapping[str, str]) -> Team:
+    """The ranks by host, and where hosts meet if there are several.
+
+    Raises:
+        UsageError: nothing tells where.
+    """
+    found = None if request.workload is None or ranks is None else placing.place(environment)
+    if found is None or found.hosts == 1:
+        return Team((ranks or 1,))
+    where = meeting.meeting(found.launcher, environment)
+    return Team(found.layout, where.address, where.port)
 
 
 def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
     """How many ranks run; None for a program or a workload without ranks.
 
     Raises:
-        UsageError: more than one process for a workload that has no ranks, ranks of several hosts, or two numbers that differ.
-        ToolError: there are fewer GPUs than ranks.
+        UsageError: more than one process for a workload that has no ranks, or two numbers that differ.
+        ToolError: this host has fewer GPUs than ranks.
     """
     found = None if workload is None else placing.place(environment)
     wanted = request.nproc or (found.ranks if found else None)
@@ -52,9 +69,10 @@ def count(request: Request, workload: Workload | None, device: str, environment:
         _launched(found, wanted or found.ranks)
     gpus = len(tools.gpus()) if device == "cuda" else None
     ranks = wanted or (ON_CPU if gpus is None else gpus)
-    if gpus is not None and ranks > gpus:
+    here = ranks if found is None else found.local_ranks
+    if gpus is not None and here > gpus:
         raise ToolError(
-            f"{ranks} ranks need {ranks} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu"
+            f"{here} ranks need {here} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu"
         )
     return ranks
 
@@ -71,11 +89,6 @@ def _one(workload: Workload | None, wanted: int) -> None:
 def _launched(found: placing.Place, wanted: int) -> None:
     if found.ranks != wanted:
         raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
-    if found.hosts > 1:
-        raise UsageError(
-            f"{found.launcher} started {found.ranks} ranks on {found.hosts} hosts; a capture has the ranks of one host",
-            "start the ranks of one host; docs/ranks.md says why",
-        )
 
 
 def setup(request: Request, found: Setup, ranks: int | None) -> Setup:
@@ -94,6 +107,7 @@ def setup(request: Request, found: Setup, ranks: int | None) -> Setup:
 def started(store: Store, name: str, about: Iterable[dict[str, Any]]) -> None:
     """The processes of a variant, as each said of itself; of a later run they replace the earlier ones."""
     known = {rank.rank: rank for rank in store.variant(name).ranks}
+    about = ({key: value for key, value in one.items() if key != "anchors"} for one in about)
     found = tuple(replace(known.get(one["rank"], Rank(one["rank"])), **one) for one in about)
     if found:
         store.record(name, ranks=found)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof import tools
+from moeprof import meeting, tools
 from moeprof.capture import describe, plan, ranks
 from moeprof.capture.clean import Clean
 from moeprof.capture.describe import PROGRAM
+from moeprof.capture.hosts import Hosts, hello
 from moeprof.capture.plan import Request, Target
 from moeprof.capture.profile import Job, Profile
 from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.setup import Setup, setup
-from moeprof.capture.store import Store, choose
+from moeprof.capture.store import LOGS, Store, choose
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
 from moeprof.notes import note
 from moeprof.workload import Workload, load
@@ -50,13 +51,17 @@ def capture(request: Request, progress: Progress) -> Result:
         describe.manifest(request, found, workload, count),
     )
     problems: list[MoeprofError] = []
+    hosts = Hosts(ranks.team(request, count, os.environ), store.folder / LOGS, timeout_s=request.timeout_s)
+    hosts.join(
+        meeting.token(os.environ), hello(0, hosts.team.layout[0], store.manifest.name, found.device, found.tracer)
+    )
     store.open()
     busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
-    with _kept(store, progress):
+    with _kept(store, progress), closing(hosts):
         if workload is not None:
-            _run_workload(request, found, workload, count, store, progress, problems)
+            _run_workload(request, found, workload, (count, hosts), store, progress, problems)
         else:
             _run_program(request, found, store, progress, problems)
         store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
@@ -107,19 +112,22 @@ def _run_workload(
     request: Request,
     found: Setup,
     workload: Workload,
-    count: int | None,
+    crew: tuple[int | None, Hosts],
     store: Store,
     progress: Progress,
     problems: list[MoeprofError],
 ) -> None:
     assert request.workload is not None
-    targets = {v.name: Target(request.workload, v.name, found.device, {}, count) for v in store.manifest.variants}
-    clean = Clean(request, store, progress, problems)
+    count, hosts = crew
+    targets = {
+        v.name: Target(request.workload, v.name, found.device, {}, count, hosts.words) for v in store.manifest.variants
+    }
+    clean = Clean(request, store, progress, problems, hosts)
     proven = clean.run(targets)
     if not proven and not problems:
         why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
         raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
-    profile = Profile(request, store, progress, problems, clean.bytes_each)
+    profile = Profile(request, store, progress, problems, clean.bytes_each, hosts)
     jobs = _trace_jobs(found, profile, proven.values()) + _count_jobs(found, profile, proven.values())
     if jobs:
         profile.run(jobs)
@@ -189,10 +197,11 @@ def dry_run(request: Request) -> str:
     found = ranks.setup(request, found, count)
     name, request = request.workload, _counting(request, workload, found)
     store = Store(folder, describe.manifest(request, found, workload, count))
-    profile = Profile(request, store, Silent(), [])
+    hosts = Hosts(ranks.team(request, count, os.environ))
+    profile = Profile(request, store, Silent(), [], hosts=hosts)
     lines = []
     for record in store.manifest.variants:
-        target = Target(name, record.name, found.device, store.manifest.params, count)
+        target = Target(name, record.name, found.device, store.manifest.params, count, hosts.words)
         words = target.watched(request, store.log(record.name, "clean"))
         command = str(plan.Command(plan.serve(target, *words), None, request.timeout_s))
         lines += [command] * (

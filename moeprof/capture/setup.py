@@ -30,6 +30,11 @@ class Setup:
         """Whether variants are traced at all."""
         return self.torch or self.nsys is not None
 
+    @property
+    def tracer(self) -> str:
+        """What traces: nsys, torch or none."""
+        return "nsys" if self.nsys is not None else "torch" if self.torch else "none"
+
 
 def setup(request: Request) -> Setup:
     """Choose device and tools.

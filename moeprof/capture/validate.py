@@ -7,6 +7,7 @@ from pathlib import Path
 from moeprof import region
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError
 from moeprof.manifest import Rank
+from moeprof.placing import Team
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu import read_counters
 
@@ -62,30 +63,32 @@ def trace(path: Path, iterations: int | None) -> Trace:
     return found
 
 
-def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...]) -> RankError | None:
+def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: Team) -> tuple[Trace, RankError | None]:
     """As ``trace``; where several ranks ran, each must have left its iteration ranges. What is said of one that did not, while
-    rank 0's are whole: the trace is of use without it.
+    those of the first are whole: the trace is of use without it.
 
     Raises:
-        CaptureError: as ``trace``, or rank 0 is lacking too.
+        CaptureError: as ``trace``, or the first rank is lacking too.
     """
     if len(expected) < 2 or iterations is None:
-        trace(path, iterations)
-        return None
-    found = trace(path, None).ranges
-    ours = found[(found["domain"] == region.DOMAIN) & (found["name"] == region.ITERATION)]
+        return trace(path, iterations), None
+    found = trace(path, None)
+    ours = found.ranges[(found.ranges["domain"] == region.DOMAIN) & (found.ranges["name"] == region.ITERATION)]
     by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):
-        return None
-    lacking = [rank.rank for rank in expected if by_process.get(rank.pid) != iterations]
-    if 0 in lacking or not lacking:
+        return found, None
+    lacking = [rank for rank in expected if by_process.get(rank.pid) != iterations]
+    if expected[0] in lacking or not lacking:
         raise CaptureError(
             f"the trace holds {len(ours)} iteration ranges, {iterations} ran in each of {len(expected)} ranks",
             "events were lost: try fewer --iterations",
         )
-    held = by_process.get(expected[lacking[0]].pid, 0)
-    said = f"rank {lacking[0]} of {len(expected)} left {held} iteration ranges in the trace, {iterations} ran"
-    return RankError(said, "the trace of the others was kept", lacking[0])
+    first = lacking[0].rank
+    held = by_process.get(lacking[0].pid, 0)
+    said = (
+        f"rank {first} of {team.ranks}{team.named(first)} left {held} iteration ranges in the trace, {iterations} ran"
+    )
+    return found, RankError(said, "the trace of the others was kept", first)
 
 
 def refused_metric(path: Path, said: str) -> str:

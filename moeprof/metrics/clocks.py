@@ -3,12 +3,13 @@
 Ranks of one trace, or of one host, share a clock. Between hosts the offset is what the capture measured; else the hosts'
 own clocks are taken where they agree on the ends of common collectives; else the offset is estimated from those ends,
 since all ranks leave an all-reduce nearly together. The residual, how far the ends still differ, says how good it is.
+Measured offsets have an uncertainty too. They are never moved to make ends meet: a rank may leave late each time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,7 +37,9 @@ class Alignment:
     @property
     def doubt_ns(self) -> int:
         """Below this a difference of times of two ranks says nothing; 0 where they share a clock."""
-        return 0 if self.clocks.method in SHARED else self.clocks.residual_ns or 0
+        if self.clocks.method in SHARED:
+            return 0
+        return max(self.clocks.residual_ns or 0, self.clocks.uncertainty_ns or 0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def align(found: Sequence[RankFacts], matched: Sequence[Match]) -> Alignment:
     if utc and all(offset is not None for offset in given):
         offsets = base + np.array(given, dtype=np.int64)
         common = [Ends(c.members, c.domains, c.ends + np.array(given, np.int64)[c.members][:, None]) for c in common]
-        return _settled(found, common, offsets, "given", "offsets that the capture measured")
+        return _measured(found, _settled(found, common, offsets, "given", "offsets that the capture measured"), domains)
     if not common:
         text = "different clocks and no collective in common: times of different ranks are not compared"
         return Alignment(Clocks("none", text, None), (None,) * len(found), (None,) * len(found))
@@ -71,6 +74,19 @@ def align(found: Sequence[RankFacts], matched: Sequence[Match]) -> Alignment:
             found, common, base, "own clocks", "the traces' own clocks, which agree on the ends of common collectives"
         )
     return _estimated(found, common, base, domains)
+
+
+def _measured(found: Sequence[RankFacts], given: Alignment, domains: Times) -> Alignment:
+    """With what the offsets of two clocks may be off by at most: the two largest uncertainties, of one rank on each clock."""
+    each = [
+        max(r.place.clock_uncertainty_ns for r, d in zip(found, domains, strict=True) if d == clock)
+        for clock in np.unique(domains)
+    ]
+    most = sum(sorted(each)[-2:])
+    if not most:
+        return given
+    text = f"{given.clocks.text}, to within {most / 1e3:.1f} us"
+    return replace(given, clocks=replace(given.clocks, text=text, uncertainty_ns=most))
 
 
 def _bases(found: Sequence[RankFacts]) -> tuple[Times, Times]:

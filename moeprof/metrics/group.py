@@ -22,7 +22,8 @@ LATE_LAUNCH, COPIES, DEPENDENCY = "late launch", "copies", "dependency"
 @dataclass(frozen=True)
 class Place:
     """Whose trace it is. ``derived`` says how the rank is known; ``host`` is a label; ``clock_offset_ns`` what its capture
-    says must be added to its host's clock; ``zero_utc_ns`` the trace's own zero by that clock. ``stray_kernels`` of its process
+    says must be added to its host's clock, and ``zero_utc_ns`` the trace's own zero by that clock, both together give or take
+    ``clock_uncertainty_ns``. ``stray_kernels`` of its process
     ran on the GPUs of other ranks."""
 
     rank: int
@@ -35,6 +36,7 @@ class Place:
     clock_offset_ns: int | None = None
     zero_utc_ns: int | None = None
     stray_kernels: int = 0
+    clock_uncertainty_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,11 +194,13 @@ class Collective:
 
 @dataclass(frozen=True)
 class Clocks:
-    """How times of different ranks were made comparable; ``residual_ns`` is the worst rank's, None where there is none."""
+    """How times of different ranks were made comparable; ``residual_ns`` is the worst rank's, None where there is none.
+    ``uncertainty_ns`` is what times of two ranks on different hosts may be off by at most, where the capture measured it."""
 
     method: str
     text: str
     residual_ns: int | None
+    uncertainty_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from moeprof.metrics.arrivals import Arrivals, arrivals, lateness
 from moeprof.metrics.bandwidth import described
 from moeprof.metrics.clocks import Alignment, align
 from moeprof.metrics.critical import critical, load_skew
-from moeprof.metrics.group import CAUSES, EARLIER, Collective, GroupAnalysis, Lateness, Rank, RankWindow, Slice
+from moeprof.metrics.group import CAUSES, EARLIER, Clocks, Collective, GroupAnalysis, Lateness, Rank, RankWindow, Slice
 from moeprof.metrics.intervals import EMPTY, Union, intersection_ns, minus, union
 from moeprof.metrics.matching import Match, matches
 from moeprof.metrics.rankfacts import RankFacts
@@ -141,12 +141,23 @@ def _notes(joined: Joined, collectives: Sequence[Collective]) -> tuple[Note, ...
         notes.append(note("rank-no-clock", why=clocks.text))
     elif clocks.residual_ns is not None:
         notes.append(note("rank-clock", text=clocks.text, residual_us=clocks.residual_ns / 1e3))
+    notes += _doubted(clocks)
     stray = sum(rank.place.stray_kernels for rank in joined.found)
     notes += [note("rank-stray", count=stray)] if stray else []
     notes += _unsized(collectives)
     for match, arrival, collective in zip(joined.matched, joined.arrived, collectives, strict=True):
         notes += _doubts(label(collective), match, arrival)
     return tuple(notes)
+
+
+def _doubted(clocks: Clocks) -> list[Note]:
+    """What measured clocks are worth, as the ends of collectives check them."""
+    if clocks.uncertainty_ns is None:
+        return []
+    most_us = clocks.uncertainty_ns / 1e3
+    if clocks.residual_ns is not None and clocks.residual_ns > clocks.uncertainty_ns:
+        return [note("rank-clock-off", uncertainty_us=most_us, residual_us=clocks.residual_ns / 1e3)]
+    return [note("rank-clock-within", uncertainty_us=most_us)]
 
 
 def _doubts(what: str, match: Match, arrival: Arrivals | None) -> list[Note]:

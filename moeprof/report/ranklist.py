@@ -21,6 +21,14 @@ def _row(record: VariantRecord, rank: Rank) -> tuple[str, ...]:
     error = rank.proof.error if rank.proof is not None else None
     return (
         record.name, str(rank.rank), str(rank.host), fmt.DASH if rank.device_index is None else str(rank.device_index),
-        f"{rank.clock_offset_ns} ns", fmt.ms(median(own) if own else None), fmt.DASH if error is None else f"{error:.1e}",
+        _clock(rank), fmt.ms(median(own) if own else None), fmt.DASH if error is None else f"{error:.1e}",
         rank.status if rank.status == "ok" else f"FAILED: {rank.reason}",
     )  # fmt: skip
+
+
+def _clock(rank: Rank) -> str:
+    """The offset of its host's clock, with its uncertainty where there are several hosts."""
+    if rank.clock_offset_ns is None:
+        return fmt.DASH
+    doubt = f" ± {rank.clock_uncertainty_ns}" if rank.clock_uncertainty_ns else ""
+    return f"{rank.clock_offset_ns}{doubt} ns"

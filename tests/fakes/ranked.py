@@ -24,6 +24,7 @@ def fault(rank, count):
         print("about to leave", file=sys.stderr, flush=True)
         os._exit(3)
     if planted("hang", rank, count):
+        print("about to hang", file=sys.stderr, flush=True)
         time.sleep(600)
     for kind, number in (("stop", signal.SIGSTOP), ("kill", signal.SIGKILL)):
         if planted(kind, rank, count):

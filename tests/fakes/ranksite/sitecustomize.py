@@ -2,6 +2,7 @@
 CPU: gloo stands for NCCL; tensors on "cuda" are the workload's affair."""
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def _load_nvml():
     sys.modules["pynvml"] = module
 
 
+runpy.run_path(str(Path(__file__).parent.parent / "clocksite" / "sitecustomize.py"))
 _load_nvml()
 if "moeprof.worker" in sys.orig_argv:
     _pretend()
