@@ -7,6 +7,7 @@ instant. Exit codes: docs/cli.md.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,7 +38,8 @@ from moeprof.options import (
 if TYPE_CHECKING:
     from moeprof.capture.plan import Request
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+SIGNALLED = 128  # plus the signal's number, as shells report it
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # as good as Ctrl-C: a job's end, a terminal's end
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -224,6 +226,7 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
 
 def main() -> NoReturn:
     """Run the command; a failure is one clear line (or one JSON object) and the exit code of its kind."""
+    received = _interrupted_by(ENDING)
     try:
         status = cli.main(prog_name="moeprof", standalone_mode=False)
     except MoeprofError as error:
@@ -234,7 +237,7 @@ def main() -> NoReturn:
         fail(error.format_message(), usage_hint(error), int(ExitCode.USAGE))
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
         cause = error.__cause__ or error  # click wraps the interrupt, whose argument says what was kept
-        fail(str(cause.args[0]) if cause.args else "interrupted", "", INTERRUPTED)
+        fail(str(cause.args[0]) if cause.args else "interrupted", "", SIGNALLED + (received or [signal.SIGINT])[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(int(ExitCode.OK))
@@ -245,6 +248,21 @@ def main() -> NoReturn:
             1,
         )
     sys.exit(status if isinstance(status, int) else int(ExitCode.OK))
+
+
+def _interrupted_by(signals: tuple[signal.Signals, ...]) -> list[int]:
+    """From now on these signals interrupt the command, so that it ends its processes and keeps what was finished; those that came.
+    One that is ignored (nohup) stays so."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
+    return received
 
 
 def usage_hint(error: click.ClickException) -> str:

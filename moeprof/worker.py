@@ -27,6 +27,7 @@ from moeprof import following, joining, leading
 from moeprof.codec import dumps
 from moeprof.errors import ExitCode, MoeprofError, of_workload
 from moeprof.files import write_whole
+from moeprof.gates import wait_at
 from moeprof.leading import Say
 from moeprof.placing import Team
 from moeprof.serving import Alone, Crew, Local, Server
@@ -88,7 +89,7 @@ def profile(args: argparse.Namespace) -> None:
     proof = joining.proven(ranks.ask({"do": "prove"}))["proof"]
     ranks.ask({"do": "warm"})
     _log("built, proven and warmed up")
-    if _wait_at(args.gate):
+    if wait_at(args.gate):
         ranks.restart_clock()
     iterations = 1 if args.mode == "count" else args.iterations
     over = None if args.gate is None else f"{args.gate}.over"
@@ -97,21 +98,6 @@ def profile(args: argparse.Namespace) -> None:
     _log("measured")
     write_whole(Path(args.result), dumps({"iterations": iterations, "proof": proof, "ranks": about}))
     ranks.close()
-
-
-def _wait_at(gate: str | None, interval_s: float = 0.002) -> bool:
-    """Say by the file ``gate``.ready that all is set up, then wait until ``gate`` exists; whether it had to be waited for.
-
-    Setting up takes seconds: several processes do it side by side, and then measure one at a time.
-    """
-    if gate is None:
-        return False
-    Path(gate + ".ready").touch()
-    waited = False
-    while not Path(gate).exists():
-        waited = True
-        time.sleep(interval_s)
-    return waited
 
 
 def _log(event: str) -> None:

@@ -133,7 +133,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
     env = environment(FAKE_NSYS="hang")
     with subprocess.Popen(
@@ -144,9 +145,9 @@ def test_ctrl_c_keeps_what_was_finished_and_says_so(tmp_path: Path) -> None:
             if "profile ..." in line:
                 break
         time.sleep(1.0)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         rest = child.stderr.read()
-        assert child.wait(30) == 130
+        assert child.wait(30) == 128 + number
     assert "Traceback" not in rest
     line = next(line for line in rest.splitlines() if line.startswith("error:"))
     assert "interrupted" in line and "cap.partial holds slow (2 rounds, 0 parts), fast (2 rounds, 0 parts)" in line

@@ -135,7 +135,7 @@ def test_a_rank_of_a_further_host_that_fails_is_named(
     ("killed", "number", "statuses", "said"),
     [
         (1, signal.SIGKILL, [5, -9], "rank 1 of 2 (host 1) died in the proof (the capture of its host ended)"),
-        (1, signal.SIGTERM, [5, 130], "rank 1 of 2 (host 1) died in the proof"),
+        (1, signal.SIGTERM, [5, 143], "rank 1 of 2 (host 1) died in the proof"),
         (0, signal.SIGKILL, [-9, 5], "the capture of rank 0 is gone"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,23 @@ def test_a_gate_holds_the_measurement_back(tmp_path: Path) -> None:
         gate.touch()
         assert child.wait(30) == 0
     assert result.exists()
+
+
+def test_who_waits_at_a_gate_ends_when_nobody_is_left_to_open_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        gate = tmp_path / "gate"
+        words = ["--workload", "kv_transfer", "--variant", "baseline", "--device", "cpu", "--profiler", "none"]
+        words += ["--params", json.dumps(PARAMS), "--result", str(tmp_path / "r.json"), "--gate", str(gate)]
+        env = os.environ | {"MOEPROF_HOLDER": str(holder.pid)}
+        with subprocess.Popen([*WORKER, "trace", *words], stderr=subprocess.PIPE, text=True, env=env) as child:
+            while not Path(str(gate) + ".ready").exists():
+                assert child.poll() is None
+            time.sleep(1.2)
+            assert child.poll() is None  # the holder is there
+            holder.kill()
+            holder.wait()
+            _, said = child.communicate(timeout=30)
+        assert child.returncode == 1 and "the capture that this process waited for is gone" in said
 
 
 def test_a_program_runs_under_torch_profiler_and_keeps_its_status(tmp_path: Path) -> None:

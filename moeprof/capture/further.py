@@ -7,7 +7,6 @@ over the network is run. What its profiler left is checked and redacted here bef
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -46,7 +45,6 @@ def take_part(request: Request, place: Place, environment: Mapping[str, str]) ->
     Raises:
         MoeprofError: this host cannot take part, or rank 0's capture is gone.
     """
-    signal.signal(signal.SIGTERM, _interrupted)  # so that ranks are ended, and the leader is told
     found = meeting.meeting(place.launcher, environment)
     post = Post(found, False, request.timeout_s)
     try:
@@ -55,7 +53,10 @@ def take_part(request: Request, place: Place, environment: Mapping[str, str]) ->
         raise CaptureError("the capture of rank 0 ended before all hosts had joined", "see what it says") from error
     team = Team(place.layout, found.address, found.port)
     with tempfile.TemporaryDirectory(prefix="moeprof-host-") as folder:
-        Further(Desk(request, workings, team, host, Path(folder)), post).serve()
+        try:
+            Further(Desk(request, workings, team, host, Path(folder)), post).serve()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; ranks of this host were ended") from None
     last = place.rank + place.local_ranks - 1
     return f"ranks {place.rank} to {last} of {place.ranks} ran here; the capture of rank 0 has what they left"
 
@@ -266,7 +267,3 @@ class Further:
         self.post.send(key, {"files": files, "problems": problems, "logs": self.desk.logs(room)})
         for file in files:
             self.post.send_file(f"{key}/{file['file']}", self.desk.folder / file["file"], self.request.timeout_s)
-
-
-def _interrupted(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(f"ended by {signal.Signals(number).name}; ranks of this host were ended")

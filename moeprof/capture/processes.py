@@ -17,6 +17,7 @@ from moeprof.blaming import how_it_ended
 from moeprof.capture.plan import Command
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
 from moeprof.files import lines_of
+from moeprof.gates import HOLDER
 
 KINDS: dict[int, type[MoeprofError]] = {
     ExitCode.FAILED: CaptureError, ExitCode.USAGE: UsageError, ExitCode.TOOL: ToolError, ExitCode.WORKLOAD: WorkloadError,
@@ -32,7 +33,7 @@ class Child:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=os.environ | command.env, start_new_session=True,
+                env=os.environ | {HOLDER: str(os.getpid())} | command.env, start_new_session=True,
             )  # fmt: skip
 
     @property
