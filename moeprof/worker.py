@@ -63,11 +63,14 @@ def serve(args: argparse.Namespace, out: TextIO) -> None:
     """The protocol loop on stdin and ``out``."""
     server = Server(crew(args, lambda said: _say(out, said)))
     _say(out, server.hello())
+    _log("ready")
     for line in sys.stdin:
         request = json.loads(line)
         if request.get("do") == "quit":
             break
         _say(out, server.answer(request))
+        if request.get("do") != "round":
+            _log(f"{request.get('do')} done")
     server.crew.close()
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run on a machine with a GPU what docs/results.md claims, a part at a time; each part leaves its log in OUT, captures as one archive.
 #
-# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts, ranks with two GPUs or more
+# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts; ranks hosts with two GPUs or more
 #                                    (default: all)
 #
 # nsys, ncu and nvcc should be on PATH. A part that fails does not stop the next one; the exit status says whether any did.
@@ -9,7 +9,7 @@ set -uo pipefail
 out=${1:?usage: measure_all.sh OUT [PART...]}
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tests samples router attention session sanitizer verdicts ranks)
+[ ${#parts[@]} -gt 0 ] || parts=(tests samples router attention session sanitizer verdicts ranks hosts)
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -65,10 +65,37 @@ run_sanitizer() {
       said "$tool $name"
       timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
     done
+    said "$tool mla_decode, every way"
+    (cd "$here" && timeout 300 "$checker" --tool $tool "$python" -P -m pytest -p no:cacheprovider -m gpu -q tests/test_attention.py -k "every_way and 64") 2>&1 | tail -n 4
     said "$tool decode_attention cuda"
     timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \
       --iterations 1 --seconds 0.01 2>&1 | tail -n 4
   done
+}
+
+# Two captures that meet as if on two hosts, a GPU each: their clocks are one, so that the offset must lie within its uncertainty.
+run_hosts() {
+  local gpus rank
+  gpus=$("$python" -c "import torch; print(torch.cuda.device_count())")
+  [ "$gpus" -gt 1 ] || { echo "SKIPPED: one GPU"; return 0; }
+  export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MOEPROF_TOKEN=$RANDOM$RANDOM$RANDOM
+  cd "$work" || return 1
+  for rank in 0 1; do
+    RANK=$rank CUDA_VISIBLE_DEVICES=$rank timeout 200 moeprof capture expert_parallel --variants baseline,overlap --set tokens=16384 --rounds 8 \
+      --tools nsys -o hosts >"host$rank.log" 2>&1 &
+  done
+  wait
+  tail -n 4 host0.log host1.log
+  "$python" - <<'EOF' || failed=1
+import json
+for variant in json.load(open("hosts/manifest.json"))["variants"]:
+    for rank in variant["ranks"]:
+        print(variant["name"], {key: rank[key] for key in ("rank", "host", "clock_offset_ns", "clock_uncertainty_ns", "clock_drift_ns")})
+        assert rank["host"] == 0 or abs(rank["clock_offset_ns"]) <= rank["clock_uncertainty_ns"], "the offset is not 0"
+EOF
+  moeprof ranks hosts || failed=1
+  unset MASTER_ADDR MASTER_PORT WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
+  tar cJf "$out/hosts.tar.xz" -C "$work" hosts host0.log host1.log
 }
 
 # Every workload's optimized variant twice, and with a planted wait of 5 %: SAME and SLOWER are expected, exits 0 and 3.
