@@ -55,10 +55,15 @@ def how_it_ended(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
+def by_itself(cause: Cause) -> bool:
+    """Whether it follows from no other: a rank that died without a word did so by itself, as every other leaves word before
+    its peers can notice."""
+    return cause.silent and not cause.dragged
+
+
 def first(causes: Iterable[Cause]) -> Cause:
-    """The failure that came before the others: a rank that died without a word did so by itself, as every other leaves
-    word before its peers can notice; else the earliest."""
-    return min(causes, key=lambda c: (not c.silent or c.dragged, c.at_s))
+    """The failure that came before the others: one that came by itself, else the earliest."""
+    return min(causes, key=lambda c: (not by_itself(c), c.at_s))
 
 
 def sentence(cause: Cause, ranks: int, doing: str, when: str = "in") -> str:

@@ -28,6 +28,7 @@ class Children:
     def __init__(self, log: Path, ended: Callable[[Cause], None]):
         self.log, self._ended, self.closing = log, ended, False
         self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self._watching: list[threading.Thread] = []
 
     def start(self, rank: int, words: Iterable[str], environment: dict[str, str]) -> None:
         """Start a follower; it ends with this process."""
@@ -36,13 +37,20 @@ class Children:
             self.running[rank] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
             )
-        threading.Thread(target=self._watch, args=(rank,), daemon=True).start()
+        self._watching.append(threading.Thread(target=self._watch, args=(rank,), daemon=True))
+        self._watching[-1].start()
 
     def _watch(self, rank: int) -> None:
         """Wait for the end of one child; one that comes unasked is a failure."""
         status = self.running[rank].wait()
         if not self.closing:
             self._ended(silent_end(rank, status, last_words(of_rank(self.log, rank))))
+
+    def linger(self, seconds: float) -> None:
+        """Until an end was told of, at most so long: what failed here may follow from it, and shows before the kernel tells."""
+        until = time.monotonic() + seconds
+        while all(thread.is_alive() for thread in self._watching) and self._watching and time.monotonic() < until:
+            time.sleep(0.02)
 
     def wait(self, seconds: float) -> None:
         """Let all end by themselves, each within that time; the rest is killed."""

@@ -33,6 +33,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 LOOK_S = 0.2
 LEFT = "the capture of its host ended"
+LINGER_S = 1.0  # of a head that fails: for the end of another rank of its host to be told
 QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
 
@@ -44,6 +45,7 @@ def follow(args: argparse.Namespace) -> int:
     rank, ranks, index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks, room=args.room)
     channel.ahead_s = args.clock_ahead_ns / 1e9
+    others: Children | None = None
     try:
         others = _others(args, rank, channel)
         workload = load(args.workload)
@@ -58,7 +60,10 @@ def follow(args: argparse.Namespace) -> int:
 
         traceback.print_exc()
         sys.stderr.flush()
-        return _failed(channel, error)
+        status = _failed(channel, error)
+        if others is not None:
+            others.linger(LINGER_S)
+        return status
     leave()
     others.wait(QUIT_S)
     return ExitCode.OK

@@ -31,6 +31,7 @@ from moeprof.placing import Team
 from moeprof.serving import Local
 
 SETTLE_S = 0.5  # after the first sign of a failure: for its cause to show
+FAR_S = 5.0  # more, for that of a rank on another host
 GROUP_FACTOR = 3  # the process group's own limit is that many times the leader's, which names the rank
 HOST = "127.0.0.1"
 
@@ -147,8 +148,7 @@ class Leader:
             self._blame(own, at_s)
 
     def _blame(self, own: Exception | None, at_s: float) -> NoReturn:
-        time.sleep(SETTLE_S)
-        cause = blaming.first(self._causes(own, at_s))
+        cause = blaming.first(self._settled(own, at_s))
         cause = replace(cause, host=self.team.named(cause.rank))
         if own is not None and cause.rank == 0:
             import traceback
@@ -156,6 +156,17 @@ class Leader:
             traceback.print_exception(own)
         message = blaming.sentence(cause, self.ranks, self._doing, self._when)
         self._end(message, cause.hint or f"read {self._shown(cause.rank)}", cause.code, cause.rank)
+
+    def _settled(self, own: Exception | None, at_s: float) -> list[Cause]:
+        """The causes, once they had time to show. Of several hosts a rank's own end is told over the network, later than its peers
+        notice by their collectives: it is waited for, as long as nothing but errors is known."""
+        time.sleep(SETTLE_S)
+        until = time.monotonic() + (FAR_S if self._beyond is not None else 0)
+        found = list(self._causes(own, at_s))
+        while time.monotonic() < until and not any(blaming.by_itself(cause) for cause in found):
+            time.sleep(SETTLE_S / 5)
+            found = list(self._causes(own, at_s))
+        return found
 
     def _causes(self, own: Exception | None, at_s: float) -> Iterator[Cause]:
         said = self._ear.failures()

@@ -15,10 +15,12 @@ with error, hint and code, of stdout in ``serve`` and of stderr elsewhere; the e
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +36,7 @@ from moeprof.serving import Alone, Crew, Local, Server
 from moeprof.workload import load
 
 TIMEOUT_S = 300.0  # of what ranks do together
+HOLD_S = 0.02  # between two looks for parameters: others are timed meanwhile
 _STARTED = time.monotonic()
 
 
@@ -85,10 +88,11 @@ def profile(args: argparse.Namespace) -> None:
     Nothing runs on the device after the measured region: on a GPU the next process may measure as soon as ``--gate``.over is
     there, else once ``--result`` is.
     """
+    params = json.loads(args.params if args.hold is None else _held(args))
     ranks = crew(args, lambda said: _say(sys.stderr, said))
     ranks.restart_clock()
     ranks.start()
-    ranks.ask({"do": "build", "params": json.loads(args.params)})
+    ranks.ask({"do": "build", "params": params})
     proof = joining.proven(ranks.ask({"do": "prove"}))["proof"]
     ranks.ask({"do": "warm"})
     _log("built, proven and warmed up")
@@ -101,6 +105,16 @@ def profile(args: argparse.Namespace) -> None:
     _log("measured")
     write_whole(Path(args.result), dumps({"iterations": iterations, "proof": proof, "ranks": about}))
     ranks.close()
+
+
+def _held(args: argparse.Namespace) -> str:
+    """Import what the variant needs, touch no device, and wait for the file ``--hold``, which has its parameters."""
+    for name in ("torch", *load(args.workload).variant(args.variant).imports):
+        with suppress(ImportError):  # whoever needs it will say so
+            importlib.import_module(name)
+    _log("imported")
+    wait_at(args.hold, HOLD_S)
+    return Path(args.hold).read_text(encoding="utf-8")
 
 
 def _log(event: str) -> None:
@@ -137,7 +151,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--timeout", type=float, default=TIMEOUT_S)
         sub.add_argument("--log")
         if mode != "serve":
-            sub.add_argument("--params", required=True)
+            given = sub.add_mutually_exclusive_group(required=True)
+            given.add_argument("--params")
+            given.add_argument("--hold")
             sub.add_argument("--iterations", type=int, default=1)
             sub.add_argument("--profiler", choices=("nsys", "ncu", "torch", "none"), required=True)
             sub.add_argument("--out")

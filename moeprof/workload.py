@@ -95,12 +95,14 @@ Build = Callable[[Params, str], Step]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of doing the work: ``build(params, device)`` sets it up; ``needs(machine)`` says why it cannot run."""
+    """One way of doing the work: ``build(params, device)`` sets it up; ``needs(machine)`` says why it cannot run. ``imports``: modules that
+    it imports and that take seconds; a process that is to be profiled does so ahead, while others are built."""
 
     name: str
     summary: str
     build: Build
     needs: Callable[[Machine], str | None] = always
+    imports: tuple[str, ...] = ()
 
 
 def unchanged(params: Params, machine: Machine) -> dict[str, Any]:

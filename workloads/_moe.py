@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,21 +106,19 @@ def swiglu(gate_up: Any) -> Any:
     return torch.nn.functional.silu(gate) * up
 
 
+COMPILER = ("moeprof.workloads._compiler",)  # what a variant that is compiled imports
 UNROLLED = 17  # a reduction over fewer rows than these is unrolled by the compiler
 UNPADDED: Mapping[str, Callable[[], float]] = {"rows computed / rows kept": lambda: 1.0}
 
 
 def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
     """``action`` compiled without a graph break, or an error; as it is on a CPU, whose compiler may be missing."""
-    import torch
-
     if device != "cuda":
         return action
-    os.environ.setdefault(
-        "TORCHINDUCTOR_COMPILE_THREADS", "1"
-    )  # a few small kernels: a pool of compilers costs seconds
+    from moeprof.workloads import _compiler
+
     # a sum over K rows is one program a few outputs unless it is unrolled (0.97 ms against a floor of 0.15 at T = 16384)
-    return torch.compile(action, fullgraph=True, dynamic=False, options={"unroll_reductions_threshold": UNROLLED})
+    return _compiler.compiled(action, options={"unroll_reductions_threshold": UNROLLED})
 
 
 def step(

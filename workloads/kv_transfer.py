@@ -17,7 +17,6 @@ On a CPU `baseline` and `overlap` run for real, the copy on a worker thread besi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,9 +81,10 @@ def build_graph(params: Params, device: str) -> Step:
     """A deeper ring, the stage compiled, fork and join captured in one CUDA graph that is replayed."""
     import torch
 
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # one small kernel: a pool of compilers costs seconds
+    from moeprof.workloads import _compiler
+
     tensors, depth = kv.tensors(params, device), params["depth"]
-    compiled = torch.compile(kv.functional_stage, dynamic=False, fullgraph=True)
+    compiled = _compiler.compiled(kv.functional_stage)
     ring: list[Any] = [None] * depth  # holds a layer's KV until its copy is done: the graph's pool reuses it after that
 
     def stage(layer: int, slot: int) -> Any:
@@ -126,7 +126,7 @@ WORKLOAD = Workload(
     variants=(
         Variant("baseline", "compute, copy, next layer: one stream", build_baseline),
         Variant("overlap", "copy stream, ring of two buffers, events both ways", build_overlap),
-        Variant("graph", "deeper ring, compiled stage, one CUDA graph", build_graph, needs_cuda),
+        Variant("graph", "deeper ring, compiled stage, one CUDA graph", build_graph, needs_cuda, ("moeprof.workloads._compiler",)),
     ),
     baseline="baseline",
     optimized="graph",

@@ -121,7 +121,7 @@ WORKLOAD = Workload(
     summary="multi-head latent attention at decode: batched matmuls, one Triton pass",
     variants=(
         Variant("absorbed", "batched matmul, softmax, batched matmul over the latents", build_absorbed),
-        Variant("fused", "one Triton pass: each block of latents is read once and used twice", build_fused, needs_cuda),
+        Variant("fused", "one Triton pass: each block of latents is read once and used twice", build_fused, needs_cuda, ("triton",)),
     ),
     baseline="absorbed",
     optimized="fused",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,8 @@ class Clean:
     progress: Progress
     problems: list[MoeprofError]
     hosts: Hosts
+    begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
+    settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
     twin: Server | None = None
@@ -47,9 +50,11 @@ class Clean:
                 self.twin = self._start(f"{baseline} (twin)", targets[baseline], "twin")
             self._greet(servers, targets)
             params = self._prepare(servers)
+            self.begin(list(servers))
             self._prove(servers, params)
             self.bytes_each = self._memory() // max(len(servers), 1)
             self._build_twin(servers, params)
+            self.settle()
             self._time(servers)
             return {n: replace(t, params=params) for n, t in targets.items() if n in servers}
         finally:

@@ -51,12 +51,19 @@ def others_cores(before: Reading | None, after: Reading | None) -> float | None:
     return max(busy, 0.0) / (after.at_s - before.at_s)
 
 
+def available_bytes(proc: Path = PROC) -> int | None:
+    """Memory that new processes could take; None where this system does not tell."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def has_room(pid: int, share: float, proc: Path = PROC) -> bool:
     """Whether the memory that is left would hold another process like ``pid`` within ``share`` of it."""
     try:
         pages = int((proc / str(pid) / "statm").read_text().split()[1])
-        lines = (proc / "meminfo").read_text().splitlines()
     except (OSError, IndexError, ValueError):
         return False
-    left = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
-    return pages * PAGE < share * left
+    return pages * PAGE < share * (available_bytes(proc) or 0)

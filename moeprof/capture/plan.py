@@ -25,6 +25,7 @@ BUDGET_S = (
     40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
 )
 LEADER_GRACE_S = 15
+PARAMS = "--params"
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
@@ -138,7 +139,7 @@ def serve(target: Target, *more: str) -> tuple[str, ...]:
 
 def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str) -> tuple[str, ...]:
     params = json.dumps(target.params, sort_keys=True)
-    return worker(mode, *target.words, "--params", params, "--profiler", profiler, "--result", str(result), *more)
+    return worker(mode, *target.words, PARAMS, params, "--profiler", profiler, "--result", str(result), *more)
 
 
 def nsys_trace(
@@ -227,3 +228,16 @@ def without_roofline(request: Request, command: Command) -> Command:
     """The same counting without the counters that only the roofline needs."""
     more = "," + ",".join(request.roofline)
     return replace(command, argv=tuple(word.replace(more, "") for word in command.argv))
+
+
+def held(command: Command, file: Path) -> Command | None:
+    """The same worker, which imports and then waits until ``file`` has its parameters; None of a command that takes none."""
+    if PARAMS not in command.argv:
+        return None
+    at = command.argv.index(PARAMS)
+    return replace(command, argv=(*command.argv[:at], "--hold", str(file), *command.argv[at + 2 :]))
+
+
+def params_of(command: Command) -> str:
+    """The parameters of a worker's command, as JSON."""
+    return command.argv[command.argv.index(PARAMS) + 1]

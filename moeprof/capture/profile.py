@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from moeprof.blaming import how_it_ended
 from moeprof.capture import gathering, keeping, plan, ranks, redact, validate
 from moeprof.capture.hosts import Hosts
+from moeprof.capture.jobs import Early, Job, several
 from moeprof.capture.plan import Command, Request, Target
 from moeprof.capture.processes import Child, end, error_of, failure_in, last_line, run
 from moeprof.capture.progress import Progress
@@ -29,18 +29,6 @@ CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow
 MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
 
 
-@dataclass(frozen=True)
-class Job:
-    """One process of one variant, and what to do with what it leaves: ``finish(exit status, last words)``."""
-
-    variant: str
-    tool: str
-    command: Command
-    gate: Path | None
-    result: Path
-    finish: Callable[[int, str], None]
-
-
 @dataclass
 class Profile:
     """The profiling phase of one capture; ``problems`` collects what failed."""
@@ -51,9 +39,17 @@ class Profile:
     problems: list[MoeprofError]
     bytes_each: int = 0  # GPU memory of one variant's process; 0: not known
     hosts: Hosts = field(default_factory=lambda: Hosts(Team((1,))))
+    early: Early = field(init=False)
     _before: dict[str, gathering.Clocks] = field(default_factory=dict)  # by room: clocks when the run was started
     _after: dict[str, gathering.Clocks] = field(default_factory=dict)  # and when it was over
     _anchors: dict[str, keeping.Anchors] = field(default_factory=dict)  # by variant
+
+    def __post_init__(self) -> None:
+        self.early = Early(self.store)
+
+    def begin(self, jobs: list[Job]) -> None:
+        """Start what may start before parameters are known."""
+        self.early.start(several(jobs))
 
     def run(self, jobs: list[Job]) -> None:
         """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
@@ -105,7 +101,7 @@ class Profile:
         """A job's process, and further hosts' part of it beside."""
         room = self._log(job).stem
         self._before[room] = self.hosts.clocks()
-        child = Child(job.command, self._log(job))
+        child = self.early.take(job) or Child(job.command, self._log(job))
         self.hosts.watch(child.process, room, job.result)
         return child
 

@@ -14,8 +14,9 @@ from moeprof.capture import describe, plan, ranks
 from moeprof.capture.clean import Clean
 from moeprof.capture.describe import PROGRAM
 from moeprof.capture.hosts import Hosts, hello
+from moeprof.capture.jobs import Job
 from moeprof.capture.plan import Request, Target
-from moeprof.capture.profile import Job, Profile
+from moeprof.capture.profile import Profile
 from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.setup import Setup, setup
 from moeprof.capture.store import LOGS, Store, choose
@@ -122,15 +123,27 @@ def _run_workload(
     targets = {
         v.name: Target(request.workload, v.name, found.device, {}, count, hosts.words) for v in store.manifest.variants
     }
-    clean = Clean(request, store, progress, problems, hosts)
-    proven = clean.run(targets)
-    if not proven and not problems:
-        why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
-        raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
-    profile = Profile(request, store, progress, problems, clean.bytes_each, hosts)
-    jobs = _trace_jobs(found, profile, proven.values()) + _count_jobs(found, profile, proven.values())
-    if jobs:
-        profile.run(jobs)
+    profile = Profile(request, store, progress, problems, hosts=hosts)
+
+    def jobs(chosen: Iterable[Target]) -> list[Job]:
+        each = list(chosen)
+        return _trace_jobs(found, profile, each) + _count_jobs(found, profile, each)
+
+    def begin(names: list[str]) -> None:
+        if count is None:  # a process with ranks starts them when it starts
+            profile.begin(jobs(targets[name] for name in names))
+
+    try:
+        clean = Clean(request, store, progress, problems, hosts, begin, profile.early.settle)
+        proven = clean.run(targets)
+        if not proven and not problems:
+            why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
+            raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
+        profile.bytes_each = clean.bytes_each
+        if wanted := jobs(proven.values()):
+            profile.run(wanted)
+    finally:
+        profile.early.close()
 
 
 def _trace_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:

@@ -1,0 +1,81 @@
+"""One profiled process as a job, and how such processes start early: they import while variants are built, then wait for parameters.
+
+Until then nothing of them is on the device, so that what is timed meanwhile is timed as if they were not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moeprof.capture import host, plan
+from moeprof.capture.plan import Command
+from moeprof.capture.processes import Child, end
+from moeprof.capture.store import Store
+from moeprof.files import write_whole
+
+EACH_BYTES = 1 << 30  # of memory that a process which imported takes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of one variant, and what to do with what it leaves: ``finish(exit status, last words)``."""
+
+    variant: str
+    tool: str
+    command: Command
+    gate: Path | None
+    result: Path
+    finish: Callable[[int, str], None]
+
+
+@dataclass
+class Early:
+    """The processes that were started early, each with the command that it waits to go on with."""
+
+    store: Store
+    _held: dict[tuple[str, str], tuple[Command, Child]] = field(default_factory=dict)
+
+    def start(self, jobs: list[Job]) -> None:
+        """Start them all, where cores and memory hold them beside what is built meanwhile; else none."""
+        left = host.available_bytes()
+        if (os.cpu_count() or 1) < len(jobs) or left is None or left < EACH_BYTES * len(jobs):
+            return
+        for job in jobs:
+            held = plan.held(job.command, self._hold(job))
+            if held is not None:
+                log = self.store.log(job.variant, job.tool)
+                self._held[job.variant, job.tool] = held, Child(held, log)
+
+    def settle(self) -> None:
+        """Return once all of them wait: nothing of them is on the CPU either."""
+        for (variant, tool), (_, child) in self._held.items():
+            child.wait_until(self.store.scratch / f"{variant}-{tool}.hold.ready")
+
+    def take(self, job: Job) -> Child | None:
+        """The process that waits for this job, told to go on; None where there is none, it has ended, or was to do another thing."""
+        command, child = self._held.pop((job.variant, job.tool), (None, None))
+        if child is None:
+            return None
+        if child.process.poll() is not None or command != plan.held(job.command, self._hold(job)):
+            end(child.process)
+            return None
+        child.restart_clock()
+        write_whole(self._hold(job), plan.params_of(job.command))
+        return child
+
+    def close(self) -> None:
+        """End those that were not taken."""
+        for _, child in self._held.values():
+            end(child.process)
+        self._held.clear()
+
+    def _hold(self, job: Job) -> Path:
+        return self.store.scratch / f"{job.variant}-{job.tool}.hold"
+
+
+def several(jobs: Iterable[Job]) -> list[Job]:
+    """Those that set up before they measure: they have a gate."""
+    return [job for job in jobs if job.gate is not None]
