@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
@@ -79,20 +80,32 @@ def slow_way(port: int, seconds: float) -> int:
     """The port of a way to ``port`` on which what is sent there takes longer; what comes back does not."""
     server = socket.create_server(("127.0.0.1", 0))
 
-    def pass_on(source: socket.socket, target: socket.socket, wait: float) -> None:
+    def take(source: socket.socket, due: queue.Queue[tuple[float, bytes]], wait: float) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                time.sleep(wait)
+                due.put((time.monotonic() + wait, data))
+        due.put((0.0, b""))
+
+    def pass_on(due: queue.Queue[tuple[float, bytes]], target: socket.socket) -> None:
+        """Each at its own time: a message that follows at once does not wait for the one before it a second time."""
+        when, data = due.get()
+        with suppress(OSError):
+            while data:
+                time.sleep(max(when - time.monotonic(), 0))
                 target.sendall(data)
-        for end in (source, target):
-            end.close()
+                when, data = due.get()
+        target.close()
 
     def accept() -> None:
         for _ in range(2):  # the store's client looks whether the server answers before it stays
             near, _ = server.accept()
             far = socket.create_connection(("127.0.0.1", port))
-            for ends in ((near, far, seconds), (far, near, 0.0)):
-                threading.Thread(target=pass_on, args=ends, daemon=True).start()
+            for source, target, wait in ((near, far, seconds), (far, near, 0.0)):
+                # without it a small message may wait 40 ms until the last one was acknowledged
+                target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                due: queue.Queue[tuple[float, bytes]] = queue.Queue()
+                threading.Thread(target=take, args=(source, due, wait), daemon=True).start()
+                threading.Thread(target=pass_on, args=(due, target), daemon=True).start()
         server.close()
 
     threading.Thread(target=accept, daemon=True).start()
