@@ -16,6 +16,7 @@
 
 #include "bulk_copy.cuh"
 #include "decode_tile.cuh"
+#include "pieces.cuh"
 
 namespace {
 
@@ -49,23 +50,6 @@ struct Unit {
         first = begin + head * tiles;
     }
 };
-
-// Inclusive scan of the sequences' tiles times heads, by one warp.
-__device__ void scan_lengths(const Work& work, int* ends) {
-    const int lane = threadIdx.x % 32;
-    int carried = 0;
-    for (int base = 0; base < work.batch; base += 32) {
-        const int i = base + lane;
-        int value = i < work.batch ? (work.lengths[i] + KEYS - 1) / KEYS * work.heads : 0;
-#pragma unroll
-        for (int apart = 1; apart < 32; apart *= 2) {
-            const int other = __shfl_up_sync(0xffffffffu, value, apart);
-            if (lane >= apart) value += other;
-        }
-        if (i < work.batch) ends[i] = carried + value;
-        carried += __shfl_sync(0xffffffffu, value, 31);
-    }
-}
 
 // Add up what blocks ``from`` to ``to`` left of a unit: each row's statistics by one warp, then all columns, eight parts in flight. The
 // first block's part begins with the unit.
@@ -160,7 +144,7 @@ __global__ void __launch_bounds__(THREADS, 2) split_kv(Work work) {
     __shared__ float sums[Sums<D>::SIZE], merged[2 * ROWS], warps[WARPS * 2 * ROWS];
     __shared__ uint64_t full[STAGES], empty[STAGES];
     __shared__ int ends[MAX_BATCH];
-    if (threadIdx.x < 32) scan_lengths(work, ends);
+    if (threadIdx.x < 32) scan_tiles(threadIdx.x % 32, work.lengths, work.batch, KEYS, work.heads, ends);
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; ++stage) {
             barrier_init(&full[stage], 1);

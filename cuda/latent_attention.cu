@@ -20,6 +20,7 @@
 
 #include "bulk_copy.cuh"
 #include "latent_tile.cuh"
+#include "pieces.cuh"
 #include "wgmma.cuh"
 
 namespace {
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 taking_turns(const __grid_constant__ CUtensorMap queries, const __grid_constant__ CUtensorMap latents, const Work work) {
     extern __shared__ __align__(1024) char raw[];
     Shared& shared = *reinterpret_cast<Shared*>(raw);
-    if (threadIdx.x < 32) scan_lengths(work, shared.ends);
+    if (threadIdx.x < 32) scan_tiles(threadIdx.x, work.lengths, work.batch, KEYS, 1, shared.ends);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2 * TILES; ++i) barrier_init(&shared.full[i / TILES][i % TILES], 1);
         barrier_init(&shared.full_q, 1);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "bulk_copy.cuh"
+#include "pieces.cuh"
 #include "wgmma.cuh"
 
 namespace {
@@ -60,18 +61,6 @@ struct State {
     uint32_t rope[16];
 };
 
-__device__ __forceinline__ float power(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-    uint32_t packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
-
 // The row of a tile and its piece of 16 columns that this lane names to load_pieces and store_pieces.
 __device__ __forceinline__ uint32_t lane_piece(int sixteen) {
     const int lane = threadIdx.x % 32;
@@ -79,22 +68,6 @@ __device__ __forceinline__ uint32_t lane_piece(int sixteen) {
 }
 
 __device__ __forceinline__ int first_row() { return threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4; }
-
-// Inclusive scan of the sequences' tiles, by one warp.
-__device__ void scan_lengths(const Work& work, int* ends) {
-    int carried = 0;
-    for (int base = 0; base < work.batch; base += 32) {
-        const int i = base + threadIdx.x;
-        int value = i < work.batch ? (work.lengths[i] + KEYS - 1) / KEYS : 0;
-#pragma unroll
-        for (int apart = 1; apart < 32; apart *= 2) {
-            const int other = __shfl_up_sync(0xffffffffu, value, apart);
-            if (int(threadIdx.x) >= apart) value += other;
-        }
-        if (i < work.batch) ends[i] = carried + value;
-        carried += __shfl_sync(0xffffffffu, value, 31);
-    }
-}
 
 // This block's part of the line of all sequences' tiles.
 __device__ Walk part_of(const Work& work, const int* ends) {

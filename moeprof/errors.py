@@ -6,6 +6,7 @@ Only ``moeprof.cli`` turns these into text and an exit status; everything below 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -67,3 +68,9 @@ class RankError(WorkloadError):
 def of_workload(error: Exception, hint: str = "") -> MoeprofError:
     """An exception out of a workload as one of ours: itself if it is, else the workload's failure with ``hint``."""
     return error if isinstance(error, MoeprofError) else WorkloadError(f"{type(error).__name__}: {error}", hint)
+
+
+def said_of(error: MoeprofError) -> dict[str, Any]:
+    """A failure as one process tells it to another; of a rank with which one."""
+    rank = {"rank": error.rank} if isinstance(error, RankError) else {}
+    return {"error": error.message, "hint": error.hint, "code": int(error.exit_code), **rank}

@@ -25,7 +25,7 @@ from moeprof.blaming import Cause
 from moeprof.channel import Channel
 from moeprof.children import Children, environment, state
 from moeprof.errors import ExitCode, of_workload
-from moeprof.placing import Team
+from moeprof.placing import team_of
 from moeprof.serving import Local
 from moeprof.workload import load
 
@@ -97,11 +97,6 @@ def _left(ear: Channel, rank: int, host: int) -> None:
     """The capture of this host has ended, and its ranks do: the leader is told, and rank 0's capture."""
     ear.tell(asdict(Cause(rank, LEFT, "nothing", ear.now_s(), silent=True)))
     ear.gone(host)
-
-
-def team_of(layout: str) -> Team:
-    """The ranks of each host out of "4,4"."""
-    return Team(tuple(int(part) for part in layout.split(",")))
 
 
 def follower_words(args: argparse.Namespace) -> list[str]:

@@ -43,6 +43,11 @@ class Team:
     room: str = ""
 
     @property
+    def text(self) -> str:
+        """The layout as ``team_of`` reads it."""
+        return ",".join(map(str, self.layout))
+
+    @property
     def ranks(self) -> int:
         """How many there are."""
         return sum(self.layout)
@@ -62,6 +67,11 @@ class Team:
     def named(self, rank: int) -> str:
         """`` (host 2)`` where there are several hosts, else nothing."""
         return f" (host {self.host(rank)})" if len(self.layout) > 1 else ""
+
+
+def team_of(layout: str) -> Team:
+    """The ranks of each host out of "4,4"."""
+    return Team(tuple(int(part) for part in layout.split(",")))
 
 
 # launcher -> variables of rank, ranks, rank on the host, ranks on the host. A batch script that runs under no launcher has

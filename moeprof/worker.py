@@ -27,11 +27,11 @@ from typing import Any, TextIO
 
 from moeprof import following, joining, leading
 from moeprof.codec import dumps
-from moeprof.errors import ExitCode, MoeprofError, of_workload
+from moeprof.errors import ExitCode, MoeprofError, of_workload, said_of
 from moeprof.files import write_whole
 from moeprof.gates import wait_at
 from moeprof.leading import Say
-from moeprof.placing import Team
+from moeprof.placing import Team, team_of
 from moeprof.serving import Alone, Crew, Local, Server
 from moeprof.workload import load
 
@@ -59,7 +59,7 @@ def _team(args: argparse.Namespace) -> Team:
     if not args.layout:
         return Team((args.nproc,))
     address, _, port = args.meet.rpartition(":")
-    return replace(following.team_of(args.layout), address=address, port=int(port), room=args.room)
+    return replace(team_of(args.layout), address=address, port=int(port), room=args.room)
 
 
 def serve(args: argparse.Namespace, out: TextIO) -> None:
@@ -191,8 +191,7 @@ def main() -> int:
 
 
 def _failed(mode: str, out: TextIO, error: MoeprofError) -> int:
-    said = {"error": error.message, "hint": error.hint, "code": int(error.exit_code)}
-    _say(out if mode == "serve" else sys.stderr, said)
+    _say(out if mode == "serve" else sys.stderr, said_of(error))
     return int(error.exit_code)
 
 

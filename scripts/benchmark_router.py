@@ -5,8 +5,8 @@ usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,
 
 Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
 T; topk: the capacity), and reading memory once. Peers run where they import: transformers' experts (grouped_mm), Liger's fused
-MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the reference before it is timed. Quote the fractions: they
-come from the same rounds.
+MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the
+reference before it is timed. Quote the fractions: they come from the same rounds.
 """
 
 from __future__ import annotations
@@ -121,12 +121,17 @@ def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable
 PEERS = {"transformers": transformers_experts, "liger": liger, "triton_kernels": triton_kernels}
 
 
+def rows_of_each(params: dict[str, Any], it: moe.Layer) -> torch.Tensor:
+    """Rows that each expert gets [E]."""
+    return torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+
+
 def deep_gemm_alone(params: dict[str, Any], it: moe.Layer) -> Run:
     """DeepGEMM's grouped GEMM for both products on sorted rows, each expert's rows filled up to its tile; nothing else."""
     import deep_gemm
 
     tile = deep_gemm.get_mk_alignment_for_contiguous_layout()
-    load_ = torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+    load_ = rows_of_each(params, it)
     owner = torch.arange(params["experts"], device="cuda", dtype=torch.int32).repeat_interleave(
         (load_ + tile - 1) // tile * tile
     )
@@ -145,7 +150,7 @@ def deep_gemm_alone(params: dict[str, Any], it: moe.Layer) -> Run:
 
 def gemms_alone(params: dict[str, Any], it: moe.Layer) -> Run:
     """torch's grouped_mm for both GEMMs on sorted rows, nothing else."""
-    load_ = torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+    load_ = rows_of_each(params, it)
     ends = load_.cumsum(0).int()
     rows = torch.empty(int(ends[-1]), params["hidden"], dtype=it.x.dtype, device="cuda").normal_()
     mid = torch.empty(len(rows), params["inner"], dtype=it.x.dtype, device="cuda").normal_()

@@ -19,6 +19,8 @@ export PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
 failed=0
 
+count_gpus() { "$python" -c "import torch; print(torch.cuda.device_count())"; }
+
 said() { echo "== $(date +%T) $*"; }
 
 run_tests() { (cd "$here" && timeout 560 "$python" -P -m pytest -p no:cacheprovider -m gpu -q --durations=8 tests); }
@@ -76,7 +78,7 @@ run_sanitizer() {
 # Two captures that meet as if on two hosts, a GPU each: their clocks are one, so that the offset must lie within its uncertainty.
 run_hosts() {
   local gpus rank
-  gpus=$("$python" -c "import torch; print(torch.cuda.device_count())")
+  gpus=$(count_gpus)
   [ "$gpus" -gt 1 ] || { echo "SKIPPED: one GPU"; return 0; }
   export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MOEPROF_TOKEN=$RANDOM$RANDOM$RANDOM
   cd "$work" || return 1
@@ -116,7 +118,7 @@ run_verdicts() {
 # expert_parallel on all GPUs of this host, its ranks side by side, and what nsys says of the same report.
 run_ranks() {
   local gpus variant
-  gpus=$("$python" -c "import torch; print(torch.cuda.device_count())")
+  gpus=$(count_gpus)
   [ "$gpus" -gt 1 ] || { echo "SKIPPED: one GPU"; return 0; }
   cd "$here/scripts" || return 1
   timeout 200 "$python" -m torch.distributed.run --nproc-per-node "$gpus" benchmark_expert_parallel.py default default:load=zipf decode --rounds 5 || failed=1

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, capture, environment, whole
+from capturing import FAKES, alive, capture, environment, whole
 
 from moeprof import manifest
 from moeprof.capture import clean, host, jobs, plan
@@ -45,10 +45,6 @@ def early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Early:
 
 def children(early: Early) -> list[int]:
     return [child.process.pid for _, child in early._held.values()]
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
 def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(early: Early, tmp_path: Path) -> None:

@@ -64,12 +64,17 @@ def _plain(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tu
     return launch, scratch
 
 
-def _beside(way: Way, lengths: Any, out: Any, group: int) -> tuple[Scratch, int]:
-    """Scratch of programs that stand side by side, one for each ``group`` heads, and how many parts share a sequence."""
+def _beside(way: Way, lengths: Any, out: Any, group: int) -> tuple[Scratch, Callable[[], object]]:
+    """Scratch of programs that stand side by side, one for each ``group`` heads, and what merges their parts of a sequence."""
     batch, heads, width = out.shape
     units = heads // group
     side = share(fitting(way) // units, batch, way["whole"])  # programs that one unit of each sequence gets
-    return Scratch(side * units, batch * units, group, width), holders(side, way["bn"], lengths.tolist(), 1)
+    scratch, shared = Scratch(side * units, batch * units, group, width), holders(side, way["bn"], lengths.tolist(), 1)
+
+    def merge() -> object:
+        return combine(way, lengths, out, scratch, group, shared, side=units, early=True) if shared > 1 else None
+
+    return scratch, merge
 
 
 def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
@@ -79,7 +84,7 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
     width = out.shape[-1]
     group = heads if way["swap"] else 64
     units = heads // group
-    scratch, shared = _beside(way, lengths, out, group)
+    scratch, merge = _beside(way, lengths, out, group)
     tiles = [
         _tile(whole.view(-1, full), rows, columns)
         for whole, rows in ((q, group), (c, way["bn"]))
@@ -92,19 +97,18 @@ def _hopper(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> t
             BP=triton.next_power_of_2(batch), BN=way["bn"], SWAP=way["swap"], STAGES=way["stages"], launched=scratch.programs,
             num_warps=way["warps"],
         )  # fmt: skip
-        return combine(way, lengths, out, scratch, group, shared, side=units, early=True) if shared > 1 else None
+        return merge()
 
     return launch, scratch
 
 
 def _native(way: Way, q: Any, c: Any, lengths: Any, out: Any, scale: float) -> tuple[Callable[[], object], Scratch]:
-    units = q.shape[1] // native.HEADS
-    scratch, shared = _beside(way, lengths, out, native.HEADS)
+    scratch, merge = _beside(way, lengths, out, native.HEADS)
     run = native.operator()
 
     def launch() -> object:
         run(q, c, lengths, out, *scratch.tensors[:2], scale * LOG2E)
-        return combine(way, lengths, out, scratch, native.HEADS, shared, side=units, early=True) if shared > 1 else None
+        return merge()
 
     return launch, scratch
 

@@ -106,7 +106,6 @@ def swiglu(gate_up: Any) -> Any:
     return torch.nn.functional.silu(gate) * up
 
 
-COMPILER = ("moeprof.workloads._compiler",)  # what a variant that is compiled imports
 UNROLLED = 17  # a reduction over fewer rows than these is unrolled by the compiler
 UNPADDED: Mapping[str, Callable[[], float]] = {"rows computed / rows kept": lambda: 1.0}
 

@@ -180,7 +180,7 @@ WORKLOAD = Workload(
     summary="an MoE layer: every expert on every token, top-k with a capacity, one CUDA graph, grouped GEMMs, fused kernels",
     variants=(
         Variant("dense", "every expert on every token, two large GEMMs, gates mask", build_dense),
-        Variant("topk", "top-k with a capacity, overflow dropped, compiled", build_topk, imports=moe.COMPILER),
+        Variant("topk", "top-k with a capacity, overflow dropped, compiled", build_topk, imports=("moeprof.workloads._compiler",)),
         Variant("vectorized", "the same eager kernels in one CUDA graph", build_vectorized, needs_cuda),
         Variant("grouped", "dropless: stable sort, grouped_mm, fused glue", build_grouped, imports=("triton",)),
         Variant("fused", "gather and SwiGLU inside two Triton GEMM kernels", build_fused, needs_cuda, ("triton",)),

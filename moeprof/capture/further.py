@@ -7,10 +7,10 @@ over the network is run. What its profiler left is checked and redacted here bef
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -27,7 +27,7 @@ from moeprof.capture.processes import Child, end
 from moeprof.capture.sending import Desk
 from moeprof.capture.setup import Setup, setup
 from moeprof.channel import Channel, gone
-from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError, said_of
 from moeprof.offsets import Offset
 from moeprof.placing import Place, Team
 from moeprof.post import Post
@@ -66,7 +66,7 @@ def _let_in(request: Request, place: Place, post: Post) -> tuple[int, Setup]:
     try:
         mine, workings = _mine(request, place)
     except MoeprofError as error:
-        post.queue(HELLO, {"rank": place.rank, "error": error.message, "hint": error.hint})
+        post.queue(HELLO, said_of(error) | {"rank": place.rank})
         raise
     post.queue(HELLO, mine)
     said = post.take(welcome(place.rank), request.timeout_s)
@@ -223,14 +223,10 @@ class Further:
         room = str(asked["room"])
         if not asked["kill"] and room in self._running:
             self._over.add(room)
-            self._let_end(self._running[room], QUIT_S)
+            with suppress(subprocess.TimeoutExpired):
+                self._running[room].process.wait(QUIT_S)
         self._stop(room)
         self.post.send(asked["to"], self.desk.logs(room))
-
-    def _let_end(self, child: Child, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while child.process.poll() is None and time.monotonic() < until:
-            time.sleep(0.02)
 
     def _stop(self, room: str) -> None:
         self._over.add(room)

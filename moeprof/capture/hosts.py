@@ -17,7 +17,7 @@ from moeprof.beyond import requests
 from moeprof.blaming import Cause
 from moeprof.capture.beats import Beats
 from moeprof.channel import Channel
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError
+from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError, said_of
 from moeprof.meeting import Meeting
 from moeprof.offsets import Offset
 from moeprof.placing import Team
@@ -59,7 +59,7 @@ class Hosts:
         """What a leader is told of the hosts that it leads."""
         if not self.further:
             return ()
-        return ("--layout", ",".join(map(str, self.team.layout)), "--meet", f"{self.team.address}:{self.team.port}")
+        return ("--layout", self.team.text, "--meet", f"{self.team.address}:{self.team.port}")
 
     def join(self, token: str, mine: dict[str, Any]) -> None:
         """Wait for all hosts, and see that they are as this one (``mine``: what it would say of itself).
@@ -75,8 +75,7 @@ class Hosts:
         try:
             _alike(self.team, mine, found)
         except MoeprofError as error:
-            said = {"error": error.message, "hint": error.hint, "code": int(error.exit_code)}
-            self._answer(dict.fromkeys(found, said))
+            self._answer(dict.fromkeys(found, said_of(error)))
             raise
         self._answer({rank: {"host": self.team.host(rank)} for rank in found})
         self._beats = Beats(self.post.again(), 0, self.further, self._silent)

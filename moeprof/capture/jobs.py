@@ -6,7 +6,7 @@ Until then nothing of them is on the device, so that what is timed meanwhile is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Early:
         if (os.cpu_count() or 1) < len(jobs) or left is None or left < EACH_BYTES * len(jobs):
             return
         for job in jobs:
-            held = plan.held(job.command, self._hold(job))
+            held = plan.held(job.command, self._hold(job.variant, job.tool))
             if held is not None:
                 log = self.store.log(job.variant, job.tool)
                 self._held[job.variant, job.tool] = held, Child(held, log)
@@ -52,18 +52,18 @@ class Early:
     def settle(self) -> None:
         """Return once all of them wait: nothing of them is on the CPU either."""
         for (variant, tool), (_, child) in self._held.items():
-            child.wait_until(self.store.scratch / f"{variant}-{tool}.hold.ready")
+            child.wait_until(Path(f"{self._hold(variant, tool)}.ready"))
 
     def take(self, job: Job) -> Child | None:
         """The process that waits for this job, told to go on; None where there is none, it has ended, or was to do another thing."""
         command, child = self._held.pop((job.variant, job.tool), (None, None))
         if child is None:
             return None
-        if child.process.poll() is not None or command != plan.held(job.command, self._hold(job)):
+        if child.process.poll() is not None or command != plan.held(job.command, self._hold(job.variant, job.tool)):
             end(child.process)
             return None
         child.restart_clock()
-        write_whole(self._hold(job), plan.params_of(job.command))
+        write_whole(self._hold(job.variant, job.tool), plan.params_of(job.command))
         return child
 
     def close(self) -> None:
@@ -72,10 +72,5 @@ class Early:
             end(child.process)
         self._held.clear()
 
-    def _hold(self, job: Job) -> Path:
-        return self.store.scratch / f"{job.variant}-{job.tool}.hold"
-
-
-def several(jobs: Iterable[Job]) -> list[Job]:
-    """Those that set up before they measure: they have a gate."""
-    return [job for job in jobs if job.gate is not None]
+    def _hold(self, variant: str, tool: str) -> Path:
+        return self.store.scratch / f"{variant}-{tool}.hold"

@@ -154,7 +154,7 @@ def nsys_trace(
 def head(request: Request, device: str, team: Team, log: Path, words: Iterable[str]) -> tuple[str, ...]:
     """The first rank of a further host, which starts the others there; it ends with this process."""
     assert request.workload is not None
-    about = ("--workload", request.workload, "--device", device, "--layout", ",".join(map(str, team.layout)))
+    about = ("--workload", request.workload, "--device", device, "--layout", team.text)
     return worker("follow", *about, "--leader", str(os.getpid()), "--log", str(log), *words)
 
 
@@ -241,3 +241,11 @@ def held(command: Command, file: Path) -> Command | None:
 def params_of(command: Command) -> str:
     """The parameters of a worker's command, as JSON."""
     return command.argv[command.argv.index(PARAMS) + 1]
+
+
+def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
+    """A command without this machine's paths: tools by their name, files of these folders by theirs."""
+    short = list(argv)
+    for folder in folders:
+        short = [word.replace(f"{folder}{os.sep}", "") for word in short]
+    return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)

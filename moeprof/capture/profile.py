@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from moeprof.blaming import how_it_ended
 from moeprof.capture import gathering, keeping, plan, ranks, redact, validate
 from moeprof.capture.hosts import Hosts
-from moeprof.capture.jobs import Early, Job, several
+from moeprof.capture.jobs import Early, Job
 from moeprof.capture.plan import Command, Request, Target
 from moeprof.capture.processes import Child, end, error_of, failure_in, last_line, run
 from moeprof.capture.progress import Progress
@@ -46,10 +45,6 @@ class Profile:
 
     def __post_init__(self) -> None:
         self.early = Early(self.store)
-
-    def begin(self, jobs: list[Job]) -> None:
-        """Start what may start before parameters are known."""
-        self.early.start(several(jobs))
 
     def run(self, jobs: list[Job]) -> None:
         """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
@@ -241,7 +236,7 @@ class Profile:
         )
 
     def _keep(self, name: str, kept: Path, part: Part) -> None:
-        self.store.keep(name, kept, replace(part, argv=self._shown(part.argv)))
+        self.store.keep(name, kept, replace(part, argv=plan.shown(part.argv, self.store.scratch, self.store.folder)))
 
     def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
         """Validate, redact and keep ncu's table."""
@@ -259,12 +254,6 @@ class Profile:
         self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
         if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
             self.store.note(note("counters-partial", variant=name, counted=counted))
-
-    def _shown(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        """The command without this machine's paths: tools by their name, scratch files by theirs."""
-        scratch, folder = f"{self.store.scratch}{os.sep}", f"{self.store.folder}{os.sep}"
-        short = [word.replace(scratch, "").replace(folder, "") for word in argv]
-        return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
 
 
 def _missing(job: Job, error: MoeprofError) -> Note:

@@ -131,7 +131,7 @@ def _run_workload(
 
     def begin(names: list[str]) -> None:
         if count is None:  # a process with ranks starts them when it starts
-            profile.begin(jobs(targets[name] for name in names))
+            profile.early.start(jobs(targets[name] for name in names))
 
     try:
         clean = Clean(request, store, progress, problems, hosts, begin, profile.early.settle)

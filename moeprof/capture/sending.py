@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture import keeping
+from moeprof.capture import keeping, plan
 from moeprof.capture.plan import Request
 from moeprof.capture.processes import Child
 from moeprof.capture.setup import Setup
 from moeprof.capture.store import sha256
 from moeprof.codec import decode
-from moeprof.errors import CaptureError, MoeprofError, RankError
+from moeprof.errors import CaptureError, MoeprofError, said_of
 from moeprof.files import of_rank
 from moeprof.manifest import Rank
 from moeprof.offsets import Anchor
@@ -108,8 +106,7 @@ class Desk:
     def _told_of(self, file: str, rank: int | None, found: keeping.Kept, argv: tuple[str, ...]) -> dict[str, Any]:
         """A file as a letter tells of it; its command without this machine's paths."""
         zero = None if found.zero is None else [found.zero.ns, found.zero.uncertainty_ns]
-        short = [word.replace(f"{self.folder}{os.sep}", "") for word in argv]
-        shown = [Path(word).name if word in (argv[0], sys.executable) else word for word in short]
+        shown = plan.shown(argv, self.folder)
         return {"file": file, "rank": rank, "zero": zero, "argv": shown, "sha256": sha256(self.folder / file)}
 
 
@@ -119,5 +116,4 @@ def _told(problems: list[dict[str, Any]]) -> Iterator[None]:
     try:
         yield
     except MoeprofError as error:
-        rank = {"rank": error.rank} if isinstance(error, RankError) else {}
-        problems.append({"error": error.message, "hint": error.hint, "code": int(error.exit_code), **rank})
+        problems.append(said_of(error))
