@@ -122,10 +122,10 @@ class Launch:
 
 
 def combine(lengths: Any, out: Any, made: Launch, units: int, group: int, side: int = 1) -> None:
-    """Add up what the programs left, two parts at a time."""
-    kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2, EARLY=False,
-        launched=made.programs,
+    """Add up what the programs left, two parts of 16 columns at a time."""
+    kernels.combine[(out.shape[0] * out.shape[1] * (out.shape[2] // 16),)](
+        lengths, out, made.parts, made.stats, out.shape[0], UNITS=units, G=group, GP=16, D=out.shape[2], BP=4, BN=16, SIDE=side, HOLDERS=2, COLUMNS=16,
+        EARLY=False, launched=made.programs,
     )  # fmt: skip
 
 

@@ -127,13 +127,14 @@ def _finish(out_ptr, part_ptr, stat_ptr, count_ptr, unit, at, upto, first, last,
 
 @triton.jit
 def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, D: tl.constexpr,
-            BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
-    """The outputs of the units that several programs share, from what these left: one head a program of this launch, HOLDERS
+            BP: tl.constexpr, BN: tl.constexpr, SIDE: tl.constexpr, HOLDERS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+    """The outputs of the units that several programs share, from what these left: COLUMNS of one head a program of this launch, HOLDERS
     parts at a time. SIDE units of a sequence go side by side through its blocks, each in a program of its own. EARLY: launched while
     the kernel before it runs; which parts there are it finds out from the lengths alone, before it waits for them."""
-    unit, head = tl.program_id(0) // G, tl.program_id(0) % G
+    row_of_out, piece = tl.program_id(0) // (D // COLUMNS), tl.program_id(0) % (D // COLUMNS)
+    unit, head = row_of_out // G, row_of_out % G
     b, u = unit // UNITS, unit % UNITS
-    batch, width = tl.arange(0, BP), tl.arange(0, D)
+    batch, width = tl.arange(0, BP), piece * COLUMNS + tl.arange(0, COLUMNS)
     sizes = (tl.load(length_ptr + batch, batch < batch_size, 0) + BN - 1) // BN
     ends = tl.cumsum(sizes, 0) * (UNITS // SIDE)
     total, blocks = tl.max(ends, 0), tl.sum(tl.where(batch == b, sizes, 0), 0)
@@ -143,7 +144,7 @@ def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS
     if EARLY:
         gdc_wait()
     if (blocks > 0) & (high > low):
-        most, weight, acc = float("-inf"), 0.0, tl.zeros((D,), tl.float32)
+        most, weight, acc = float("-inf"), 0.0, tl.zeros((COLUMNS,), tl.float32)
         for base in range(low, high + 1, HOLDERS):
             program = base + tl.arange(0, HOLDERS)
             there = program <= high
@@ -158,7 +159,7 @@ def combine(length_ptr, out_ptr, part_ptr, stat_ptr, batch_size, launched, UNITS
             keep, factor = tl.exp2(most - newest), tl.exp2(theirs - newest)
             acc = acc * keep + tl.sum(part * factor[:, None], 0)
             most, weight = newest, weight * keep + tl.sum(load * factor, 0)
-        tl.store(out_ptr + tl.program_id(0).to(tl.int64) * D + width, (acc / weight).to(out_ptr.dtype.element_ty))
+        tl.store(out_ptr + row_of_out.to(tl.int64) * D + width, (acc / weight).to(out_ptr.dtype.element_ty))
 
 
 @triton.jit

@@ -18,7 +18,8 @@ BATCH = 32  # sequences that a kernel is compiled for, at least: one version for
 CHUNK = 128  # blocks whose page-table entries are read ahead
 FEW = 3  # parts of a unit that the last of its programs adds up itself; more take a launch of their own, side by side
 EARLIEST = (9, 0)  # compute capability that launches a kernel before the one ahead of it has ended
-HOLDERS = 16  # parts that it reads at a time, at most
+HOLDERS = 64  # parts that it reads at a time, at most
+VALUES = 4096  # of them that a program of it reads at a time
 Way = dict[str, Any]
 # block of keys, warps, stages, programs an SM, keys as the rows of the tensor cores' tile; each with and without whole units
 TILES = (
@@ -129,8 +130,10 @@ def combine(way: Way, lengths: Any, out: Any, scratch: Scratch, group: int, shar
 
     ``side``: units of a sequence that stand side by side; ``early``: it is launched while the kernel before it runs, and waits.
     """
-    return kernels.combine[(out.shape[0] * out.shape[1],)](
-        lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=out.shape[1] // group, G=group, GP=scratch.parts.shape[1], D=out.shape[2],
-        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=min(HOLDERS, triton.next_power_of_2(shared)), EARLY=early,
+    width, together = out.shape[2], min(HOLDERS, triton.next_power_of_2(shared))
+    columns = min(width, VALUES // together)
+    return kernels.combine[(out.shape[0] * out.shape[1] * (width // columns),)](
+        lengths, out, *scratch.tensors[:2], out.shape[0], UNITS=out.shape[1] // group, G=group, GP=scratch.parts.shape[1], D=width,
+        BP=triton.next_power_of_2(out.shape[0]), BN=way["bn"], SIDE=side, HOLDERS=together, COLUMNS=columns, EARLY=early,
         launched=scratch.programs, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
