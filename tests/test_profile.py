@@ -1,16 +1,23 @@
-"""How many processes set up side by side: cores first, then the GPU's memory."""
+"""How many processes set up side by side, cores first, then the GPU's memory; what waits for what while they measure and end."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from moeprof import recording, running
 from moeprof.capture import profile
-from moeprof.capture.plan import Request
+from moeprof.capture.jobs import Job
+from moeprof.capture.plan import Command, Request
+from moeprof.capture.processes import close_all
 from moeprof.capture.progress import Silent
 from moeprof.capture.store import Store
 from moeprof.manifest import Environment, Gpu, Manifest
+from moeprof.serving import Local
+from moeprof.workload import load
 
 GB = 10**9
 
@@ -33,3 +40,68 @@ def test_slots(monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, used: i
     )
     store = Store(Path("x"), Manifest(1, "workload", "w", "2026", (), "cuda", environment))
     assert profile.Profile(Request(), store, Silent(), [], each).slots(6) == slots
+
+
+WAITS = """
+import pathlib, sys, time
+gate, until, result = map(pathlib.Path, sys.argv[1:])
+pathlib.Path(f"{gate}.ready").touch()
+while not (gate.exists() and until.exists()):
+    time.sleep(0.01)
+result.touch()
+"""
+
+
+def test_what_was_traced_is_kept_while_ncu_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counting process ends only once the trace before it was kept; the second trace begins before the first is."""
+    monkeypatch.setattr(profile.os, "cpu_count", lambda: 16)
+    store = Store(
+        tmp_path / "cap", Manifest(1, "workload", "w", "2026", (), "cpu", Environment("0", "3", "L", "c", 16))
+    )
+    store.open()
+    order: list[str] = []
+
+    def job(name: str, tool: str, until: str) -> Job:
+        gate, result = tmp_path / f"{name}.gate", tmp_path / f"{name}.result"
+
+        def finish(status: int, said: str) -> None:
+            order.append(f"{name} {status}")
+            (tmp_path / f"{name}.kept").touch()
+
+        words = (sys.executable, "-c", WAITS, str(gate), str(tmp_path / until), str(result))
+        return Job(name, tool, Command(words, None, 20), gate, result, finish)
+
+    jobs = [job("one", "nsys", "one.gate"), job("two", "nsys", "one.gate"), job("three", "ncu", "two.kept"), job("four", "ncu", "three.kept")]  # fmt: skip
+    problems: list[Any] = []
+    profile.Profile(Request(), store, Silent(), problems).run(jobs)
+    assert order == ["one 0", "two 0", "three 0", "four 0"] and not problems
+
+
+def test_workers_are_asked_to_end_before_any_is_waited_for() -> None:
+    order: list[str] = []
+
+    class Worker:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def quit(self) -> None:
+            order.append(f"quit {self.name}")
+
+        def close(self) -> None:
+            order.append(f"close {self.name}")
+
+    close_all([Worker("a"), Worker("b")])  # type: ignore[list-item]
+    assert order == ["quit a", "quit b", "close a", "close b"]
+
+
+def test_only_ncu_has_unused_memory_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eager iteration under nsys would otherwise show allocations that it does not have."""
+    released: list[str] = []
+    monkeypatch.setattr(running.Session, "release", lambda self: released.append("released"))
+    monkeypatch.setattr(recording.region, "enable_nvtx", lambda: None)
+    workload = load("router")
+    local = Local(workload, workload.variant("grouped"), "cpu")
+    local.answer({"do": "build", "params": workload.params("tiny", {})})
+    for name, expected in (("none", []), ("ncu", ["released"])):
+        local.answer({"do": "measure", "iterations": 1, "profiler": name, "out": None})
+        assert released == expected

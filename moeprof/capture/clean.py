@@ -10,7 +10,7 @@ from moeprof import nvml
 from moeprof.capture import host, ranks
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.plan import Request, Target, serve
-from moeprof.capture.processes import Server
+from moeprof.capture.processes import Server, close_all
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
 from moeprof.capture.timing import Timing, Workers
@@ -58,8 +58,7 @@ class Clean:
             self._time(servers)
             return {n: replace(t, params=params) for n, t in targets.items() if n in servers}
         finally:
-            for server in [*servers.values(), *([self.twin] if self.twin is not None else [])]:
-                server.close()
+            close_all([*servers.values(), *([self.twin] if self.twin is not None else [])])
 
     def _start(self, name: str, target: Target, kind: str) -> Server:
         log = self.store.log(target.variant, kind)

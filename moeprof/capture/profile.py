@@ -66,9 +66,11 @@ class Profile:
     def _batch(self, jobs: list[Job], side_by_side: bool) -> None:
         """Set up together, measure one at a time.
 
-        A tool that still writes its report does not hold back the next job: nothing of it is on the device any more.
+        A tool that still writes its report does not hold back the next job: nothing of it is on the device any more. What was traced
+        is kept while ncu counts, which no work of the host disturbs.
         """
         children: list[Child | None] = []
+        waiting: list[tuple[Child, Job]] = []  # measured and not kept
         try:
             for job in jobs:
                 children.append(self._started(job) if side_by_side and job.gate else None)
@@ -78,12 +80,14 @@ class Profile:
             for index, job in enumerate(jobs):
                 # in the list before it is waited for, so that an interrupt ends it too
                 child = children[index] = children[index] or self._started(job)
-                self._measure(job, child)
+                self._begin(job, child)
+                if job.tool == "ncu":
+                    self._keep_all(waiting)
+                self._measured(job, child)
+                waiting.append((child, job))
                 if not side_by_side:
-                    self._kept(job, child)
-            for child, job in zip(children, jobs, strict=True):
-                if side_by_side:
-                    self._kept(job, child)
+                    self._keep_all(waiting)
+            self._keep_all(waiting)
         finally:
             for child in children:
                 if child is not None:
@@ -100,17 +104,25 @@ class Profile:
         self.hosts.watch(child.process, room, job.result)
         return child
 
-    def _measure(self, job: Job, child: Child) -> None:
-        """Let one job measure: it is over when it says so, its result is there or its process has ended."""
+    def _begin(self, job: Job, child: Child) -> None:
+        """Let one job measure."""
         child.restart_clock()
         if job.gate is not None:
             job.gate.touch()
+
+    def _measured(self, job: Job, child: Child) -> None:
+        """Return once it is over: it says so, its result is there or its process has ended."""
+        if job.gate is not None:
             child.wait_until(job.result, Path(f"{job.gate}.over"))
         self._after[self._log(job).stem] = self.hosts.clocks()
 
-    def _kept(self, job: Job, child: Child | None) -> None:
+    def _keep_all(self, waiting: list[tuple[Child, Job]]) -> None:
+        """Keep what each left, and forget them."""
+        while waiting:
+            self._kept(*waiting.pop(0))
+
+    def _kept(self, child: Child, job: Job) -> None:
         """Keep what one job leaves; a failure is noted and the others go on."""
-        assert child is not None
         try:
             job.finish(child.wait(), child.last_words())
             self.progress.step(f"{job.variant} {job.tool}")

@@ -28,4 +28,5 @@ cuda = SimpleNamespace(
     synchronize=lambda: None,
     Event=_Event,
     cudart=lambda: SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0),
+    empty_cache=lambda: None,
 )
