@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from moeprof.roofline import roof  # noqa: E402
 from moeprof.workload import Machine, load  # noqa: E402
 from moeprof.workloads import _ep as ep  # noqa: E402
 from moeprof.workloads import _ep_layer as local  # noqa: E402
+from moeprof.workloads import _ep_memory as memory  # noqa: E402
 from moeprof.workloads import _moe as moe  # noqa: E402
 from moeprof.workloads._ep_faults import ON_PEERS, TWO_RANKS, Fault  # noqa: E402
 
@@ -328,6 +331,43 @@ def test_the_benchmark_sets_each_variant_beside_its_parts(tmp_path: Path) -> Non
     assert hidden["overlap"] == pytest.approx(expected) and hidden["compute"] is None
     assert found["ranks"] == 2 and found["links"][0]["all_to_all_gb_per_s"] > 0
     assert "graph: SKIPPED: needs a CUDA GPU" in ran.stdout
+
+
+class Communicator:
+    """A backend as torch's NCCL one has it since pools can be registered."""
+
+    mem_allocator = "NCCL's"
+
+    def __init__(self) -> None:
+        self.pools: list[Any] = []
+
+    def register_mem_pool(self, pool: Any) -> None:
+        self.pools.append(pool)
+
+
+@pytest.mark.parametrize(("ranks", "found"), [(2, True), (1, False)])
+def test_one_pool_is_registered_and_used(monkeypatch: pytest.MonkeyPatch, ranks: int, found: bool) -> None:
+    backend, used = Communicator(), []
+    monkeypatch.setattr(memory.ep, "place", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(memory.ep, "ranks", lambda: ep.Ranks(0, ranks))
+    monkeypatch.setattr(memory.ep, "meet", lambda device: None)
+    monkeypatch.setattr(
+        torch.distributed.distributed_c10d._world, "default_pg", SimpleNamespace(_get_backend=lambda where: backend)
+    )
+    monkeypatch.setattr(torch.cuda, "MemPool", lambda allocator: {"of": allocator})
+    monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool: used.append(pool) or nullcontext())
+    memory._pool.cache_clear()
+    try:
+        assert memory.registered("cuda") is found
+        for _ in range(2):
+            assert memory.zeros((2, 3), torch.bfloat16, "cuda").tolist() == [[0, 0, 0]] * 2
+    finally:
+        memory._pool.cache_clear()
+    assert backend.pools == [{"of": "NCCL's"}] * found and used == [{"of": "NCCL's"}] * (2 * found)
+
+
+def test_a_backend_that_registers_nothing_has_plain_memory(four: dict[str, list[dict[str, Any]]]) -> None:
+    assert {proof["facts"]["buffers"] for proof in four["overlap under zipf"]} == {"plain memory"}
 
 
 # ---- on GPUs

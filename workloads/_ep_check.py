@@ -7,6 +7,7 @@ from typing import Any
 
 from moeprof.workload import Params, Proof, Step
 from moeprof.workloads import _ep as ep
+from moeprof.workloads import _ep_memory as memory
 from moeprof.workloads import _ep_peer as peer
 from moeprof.workloads import _moe as moe
 from moeprof.workloads import _moe_check as check
@@ -67,9 +68,8 @@ def all_to_all_gb_per_s(size: int, device: str) -> float:
     """Bus bandwidth of an even all-to-all of ``size`` bytes a rank: bytes to other ranks over time (one rank: all bytes)."""
     import torch
 
-    count, where = ep.ranks().count, ep.place(device)
-    columns = size // 2 // count
-    rows, out = (torch.zeros(count, columns, dtype=torch.bfloat16, device=where) for _ in range(2))
+    count = ep.ranks().count
+    rows, out = (memory.zeros((count, size // 2 // count), torch.bfloat16, device) for _ in range(2))
     return others(rows.nbytes, count) / collective_seconds(lambda: _exchange(out, rows), device) / 1e9
 
 

@@ -26,13 +26,14 @@ from moeprof.workloads import _ep as ep
 from moeprof.workloads import _ep_check as check
 from moeprof.workloads import _ep_exchange as exchange
 from moeprof.workloads import _ep_layer as local
+from moeprof.workloads import _ep_memory as memory
 from moeprof.workloads import _moe as moe
 from moeprof.workloads._ep_faults import FAULTS, Fault
 from moeprof.workloads._timing import captured
 
 
 def _parts(params: Params, device: str, chunks: int, fault: Fault, shared: local.Make | None = None) -> local.Layer:
-    """The rank's own layer, with buffers in plain memory but for those that ``shared`` makes."""
+    """The rank's own layer; all buffers in memory that NCCL uses in place, or those that others write as ``shared`` makes them."""
     import torch
 
     group = ep.ranks()
@@ -40,13 +41,17 @@ def _parts(params: Params, device: str, chunks: int, fault: Fault, shared: local
     it = replace(it, w13=ep.stacked(it.w13, group), w2=ep.stacked(it.w2, group))
     layout = ep.layout(params, chosen, group, chunks)
 
-    def make(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    def plain(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         return torch.zeros(*shape, dtype=dtype, device=it.x.device)
 
-    return local.Layer(params, it, layout, local.buffers(params, layout, make, shared or make), fault)
+    def sent(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        return memory.zeros(shape, dtype, device)
+
+    room = local.buffers(params, layout, plain, shared) if shared else local.buffers(params, layout, sent, sent)
+    return local.Layer(params, it, layout, room, fault)
 
 
-def _step(layer: local.Layer, run: Callable[[], None], figures: dict[str, float] | None = None) -> moe.MoeStep:
+def _step(layer: local.Layer, run: Callable[[], None], figures: dict[str, Any] | None = None) -> moe.MoeStep:
     params, it = layer.params, layer.it
 
     def poison() -> None:
@@ -68,14 +73,14 @@ def build_baseline(params: Params, device: str) -> Step:
     count = layer.layout.ranks.count
     leave = layer.layout.crossing(layer.layout.ranks.rank)[0] if count > 1 else len(layer.room.rows)
     speed = leave * params["hidden"] * layer.it.x.element_size() / taken / 1e9
-    figures = {"dispatch alone (us)": taken * 1e6, "dispatch alone (GB/s, bus)": speed}
+    figures = {"dispatch alone (us)": taken * 1e6, "dispatch alone (GB/s, bus)": speed} | memory.words(device)
     return _step(layer, lambda: exchange.iterate(layer, sending, exchange.InTurn()), figures)
 
 
 def build_overlap(params: Params, device: str, fault: Fault = Fault()) -> Step:
     """Chunks: a communication stream (CPU: gloo's threads) beside the GEMMs."""
     layer, run = _overlapped(params, device, fault)
-    return _step(layer, run)
+    return _step(layer, run, memory.words(device))
 
 
 def _overlapped(params: Params, device: str, fault: Fault) -> tuple[local.Layer, Callable[[], None]]:
@@ -88,7 +93,7 @@ def _overlapped(params: Params, device: str, fault: Fault) -> tuple[local.Layer,
 def build_graph(params: Params, device: str) -> Step:
     """The overlapped iteration, its collectives included, in one CUDA graph; what capturing raises is raised."""
     layer, run = _overlapped(params, device, Fault())
-    return _step(layer, captured(run, mode="thread_local"))
+    return _step(layer, captured(run, mode="thread_local"), memory.words(device))
 
 
 def build_peer_copy(params: Params, device: str, fault: Fault = Fault(), graph: bool = False) -> Step:
