@@ -67,6 +67,26 @@ def test_a_library_is_built_once_by_whoever_comes_first(cache: Path, monkeypatch
 
 
 @needs_nvcc
+def test_flags_of_the_user_make_a_library_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MOEPROF_MEET nobody goes ahead of a barrier, which racecheck could not follow."""
+    source = "latent_attention.cu"
+    plain = _cuda.build(source, (9, 0))
+    monkeypatch.setenv("MOEPROF_NVCC_FLAGS", "-DMOEPROF_MEET -DANOTHER='1 + 1'")
+    assert _cuda.flags()[-2:] == ("-DMOEPROF_MEET", "-DANOTHER=1 + 1")
+    met = _cuda.build(source, (9, 0))
+    assert met.path != plain.path
+    beside = Path(str(pytest.importorskip("triton").__file__)).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    dump = shutil.which("cuobjdump") or (str(beside) if beside.is_file() else None)
+    if dump is None:
+        pytest.skip("cuobjdump is missing: whether the barriers differ was not looked at")
+    code = [
+        subprocess.run([dump, "-sass", built.path], capture_output=True, text=True, check=True).stdout
+        for built in (plain, met)
+    ]
+    assert "BAR.ARV" in code[0] and "BAR.ARV" not in code[1]
+
+
+@needs_nvcc
 def test_what_the_compiler_refuses_is_said_in_its_words(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

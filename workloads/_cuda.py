@@ -1,7 +1,7 @@
 """Build the project's CUDA sources with nvcc into a cache, and say why not where that cannot be.
 
-A library is named by the hash of its source and the headers beside it, the compiler's version, the architecture and the flags, under
-``$XDG_CACHE_HOME/moeprof/cuda`` (``~/.cache`` by default). Two builders of one library wait for each other; what the assembler
+A library is named by the hash of its source and the headers beside it, the compiler's version, the architecture and the flags (those
+of ``$MOEPROF_NVCC_FLAGS`` among them), under ``$XDG_CACHE_HOME/moeprof/cuda`` (``~/.cache`` by default). Two builders of one library wait for each other; what the assembler
 says of registers and spills is kept beside it.
 """
 
@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,11 @@ class Built:
                     "spilled bytes": int(spilled[1]) if spilled else 0,
                 }
         return {}
+
+
+def flags() -> tuple[str, ...]:
+    """What nvcc is given: the project's own, then the user's."""
+    return (*FLAGS, *shlex.split(os.environ.get("MOEPROF_NVCC_FLAGS", "")))
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -136,7 +142,7 @@ def said_of(kernel: str, capability: tuple[int, int]) -> dict[str, int | str]:
 
 def _cached(source: Path, compiler: tools.Tool, arch: str) -> Path:
     headers = sorted(source.parent.glob("*.cuh"))
-    text = [*(file.read_text(encoding="utf-8") for file in (source, *headers)), compiler.version, arch, *FLAGS]
+    text = [*(file.read_text(encoding="utf-8") for file in (source, *headers)), compiler.version, arch, *flags()]
     digest = hashlib.sha256("\0".join(text).encode()).hexdigest()[:24]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "moeprof" / "cuda" / f"{source.stem}-{digest}.so"
@@ -152,7 +158,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _compile(compiler: tools.Tool, source: Path, arch: str, target: Path, report: Path) -> None:
     """Into a file of its own, renamed when it is whole."""
     partial = target.with_suffix(".partial")
-    command = [str(compiler.path), *FLAGS, f"-gencode={arch}", *_libraries(compiler), "-o", str(partial), str(source)]
+    command = [str(compiler.path), *flags(), f"-gencode={arch}", *_libraries(compiler), "-o", str(partial), str(source)]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
