@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import time
@@ -78,14 +77,6 @@ class Session:
         for _ in range(WARM_UP):
             self.step.run()
         self.synchronise()
-
-    def release(self) -> None:
-        """Give memory that nothing uses any more back to the device: ncu saves and restores all that a process holds, pass by pass."""
-        if self.device == "cuda":
-            import torch
-
-            gc.collect()
-            torch.cuda.empty_cache()
 
     def round(self, seconds: float) -> list[int]:
         """Clean times in ns of single iterations, about ``seconds`` of them; those before them warm up."""

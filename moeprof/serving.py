@@ -82,8 +82,6 @@ class Local:
         from moeprof import recording
 
         session = self._built()
-        if request["profiler"] == "ncu":
-            session.release()
         with recording.recorder(request["profiler"], self._out(request["out"]), self.device, self.leads):
             time.sleep(SETTLE_S if self.facts.ranks > 1 else 0)
             anchors = self._anchors(0)

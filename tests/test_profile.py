@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from moeprof import recording, running
 from moeprof.capture import profile
 from moeprof.capture.jobs import Job
 from moeprof.capture.plan import Command, Request
@@ -16,8 +15,6 @@ from moeprof.capture.processes import close_all
 from moeprof.capture.progress import Silent
 from moeprof.capture.store import Store
 from moeprof.manifest import Environment, Gpu, Manifest
-from moeprof.serving import Local
-from moeprof.workload import load
 
 GB = 10**9
 
@@ -92,16 +89,3 @@ def test_workers_are_asked_to_end_before_any_is_waited_for() -> None:
 
     close_all([Worker("a"), Worker("b")])  # type: ignore[list-item]
     assert order == ["quit a", "quit b", "close a", "close b"]
-
-
-def test_only_ncu_has_unused_memory_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An eager iteration under nsys would otherwise show allocations that it does not have."""
-    released: list[str] = []
-    monkeypatch.setattr(running.Session, "release", lambda self: released.append("released"))
-    monkeypatch.setattr(recording.region, "enable_nvtx", lambda: None)
-    workload = load("router")
-    local = Local(workload, workload.variant("grouped"), "cpu")
-    local.answer({"do": "build", "params": workload.params("tiny", {})})
-    for name, expected in (("none", []), ("ncu", ["released"])):
-        local.answer({"do": "measure", "iterations": 1, "profiler": name, "out": None})
-        assert released == expected

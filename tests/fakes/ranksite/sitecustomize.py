@@ -31,7 +31,7 @@ def _pretend():
         "is_available": lambda: True, "device_count": lambda: 2, "get_device_capability": lambda index: (9, 0),
         "get_device_properties": lambda index: SimpleNamespace(uuid=f"aaaa-{index}"), "get_device_name": lambda index: "Fake GPU",
         "can_device_access_peer": lambda a, b: True, "synchronize": lambda: None, "set_device": lambda index: None, "Event": _Event,
-        "cudart": lambda: SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0), "empty_cache": lambda: None,
+        "cudart": lambda: SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0),
     }  # fmt: skip
     for name, fake in fakes.items():
         setattr(torch.cuda, name, fake)

@@ -28,5 +28,4 @@ cuda = SimpleNamespace(
     synchronize=lambda: None,
     Event=_Event,
     cudart=lambda: SimpleNamespace(cudaProfilerStart=lambda: 0, cudaProfilerStop=lambda: 0),
-    empty_cache=lambda: None,
 )
