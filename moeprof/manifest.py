@@ -103,6 +103,12 @@ class Round:
     disturbed: tuple[str, ...] = ()
     used: bool = True
     ranks_ns: tuple[int, ...] = ()  # of several ranks: the median of each rank's own times; times_ns has the slowest's
+    rank_gpus: tuple[Gpu, ...] = ()  # of several ranks: ``gpu`` of ranks 1 and up of rank 0's host
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The state of every GPU that was watched, rank 0's first."""
+        return (*((self.gpu,) if self.gpu is not None else ()), *self.rank_gpus)
 
 
 @dataclass(frozen=True)

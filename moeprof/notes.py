@@ -32,6 +32,10 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "warning",
         "{variant}: the clock of host {hosts} could not be measured against its traces: hosts are joined by the ends of collectives",
     ),
+    "hosts-differ": (
+        "warning",
+        "host {host} is not as rank 0's host is ({how}): its ranks may differ for that reason",
+    ),
     "timing-only": ("info", "timed only, as asked for (--tools none): there is no trace to explain the verdict"),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
     "interrupted": ("warning", "the capture was interrupted: it holds {kept}"),

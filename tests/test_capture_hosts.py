@@ -70,10 +70,17 @@ def test_two_hosts_in_one_capture(tmp_path: Path) -> None:
 
 def test_each_host_leaves_a_report_of_nsys(tmp_path: Path) -> None:
     site = {"PYTHONPATH": str(FAKES / "ranksite"), "FAKE_GPUS": "2"}
-    secret = {"FAKE_AHEAD_NS": str(-AHEAD_NS), "MOEPROF_TEST_TOKEN": "another_hosts_SECRET_token"}
+    secret = {
+        "FAKE_AHEAD_NS": str(-AHEAD_NS),
+        "MOEPROF_TEST_TOKEN": "another_hosts_SECRET_token",
+        "FAKE_DRIVER": "1000.2",
+    }
     with launched(tmp_path, layout=(1, 2), words=QUICK, changes={0: site, 1: site | secret}) as run:
         all_ended(run.wait(), [0, 0, 0])
     found = whole(tmp_path / "cap")
+    assert [n.evidence for n in found.notes if n.id == "hosts-differ"] == [
+        {"host": 1, "how": "driver 1000.2, here 999.1"}
+    ]
     (record,) = found.variants
     assert [(p.tool, p.file, p.rank, p.host) for p in record.parts] == [
         ("nsys", "chunked/trace.sqlite", None, 0),
@@ -97,6 +104,8 @@ def test_each_host_leaves_a_report_of_nsys(tmp_path: Path) -> None:
             "two ranks, three iterations"
         )
     db.close()
+    shown = moeprof("analyze", f"cap/{record.parts[1].file}", cwd=tmp_path, PYTHONPATH="")
+    assert "moeprof@iteration" in shown.stdout and "moeprof@clock" not in shown.stdout
     shown = moeprof("ranks", "cap", "--json", cwd=tmp_path, PYTHONPATH="")
     analysed = json.loads(shown.stdout)
     assert [(r["place"]["rank"], r["place"]["host"], r["place"]["derived"]) for r in analysed["ranks"]] == [

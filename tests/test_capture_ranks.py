@@ -197,6 +197,23 @@ def test_all_ranks_of_a_host_are_in_one_report_of_nsys(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+def test_what_held_the_gpu_of_another_rank_back_leaves_its_round_out(tmp_path: Path) -> None:
+    script = tmp_path / "second"
+    script.write_text('{}\n{}\n{"reasons": 64, "clock": 1200}\n')
+    ran = on_gpus(tmp_path, "--tools", "none", "--rounds", "3", FAKE_NVML_1=str(script))
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    phases = [r for v in found.variants for r in (*v.rounds, *v.twin)]
+    assert all([g.index for g in r.gpus] == [0, 1] and r.gpu == r.gpus[0] for r in phases)
+    assert [r.disturbed for r in phases if r.disturbed] == [
+        ("thermal (hardware) (GPU of rank 1)", "SM clock fell (GPU of rank 1)")
+    ]
+    assert {r.index for r in phases if not r.used} == {0}, "another rank's GPU counts as rank 0's does"
+    shown = moeprof("report", "--diff", "cap", "-o", "page.html", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "1980 MHz / 1200 MHz" in (tmp_path / "page.html").read_text()
+
+
 def test_a_rank_that_left_nothing_in_the_report_is_named_and_the_trace_is_kept(tmp_path: Path) -> None:
     ran = on_gpus(tmp_path, "--variants", "whole", FAKE_NSYS="norank")
     assert ran.returncode == 5, ran.stderr

@@ -75,6 +75,22 @@ def test_a_clock_far_below_that_of_the_same_variant_disturbs_and_that_of_another
     assert marks(fell) == {2: (CLOCK,)}
 
 
+def test_the_gpus_of_all_ranks_are_watched_each_against_itself() -> None:
+    """Rank 1's clock stands lower all the time, which is its own; what happens to it once disturbs the round and is told as its."""
+
+    def pair(index: int, *reasons: str, clock: int = 1500) -> Round:
+        return replace(phase(index), rank_gpus=(Gpu(1, "GPU", sm_clock_mhz=clock, throttle_reasons=reasons),))
+
+    quiet = judged(*(pair(i) for i in range(8)))
+    assert quiet.used == 8 and not quiet.conditions
+    fell = judged(*(pair(i, clock=1200 if i == 2 else 1500) for i in range(8)))
+    assert marks(fell) == {2: (f"{CLOCK} (GPU of rank 1)",)}
+    hot = judged(*(pair(i, *(["thermal (hardware)"] if i == 5 else ["power cap"])) for i in range(8)))
+    assert marks(hot) == {5: ("thermal (hardware) (GPU of rank 1)",)}
+    said = conditions.notes(hot, 8)
+    assert [n.id for n in said] == ["rounds-left-out", "power-capped"] and "a 7 of 8 (GPU of rank 1)" in said[1].text
+
+
 def test_a_round_that_disturbs_one_variant_does_not_count_for_any() -> None:
     found = judged(*(phase(i, others=int(i == 4)) for i in range(8)), b=tuple(phase(i) for i in range(8)))
     assert marks(found) == {4: (OTHER,)} and not marks(found, "b")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -151,10 +152,20 @@ def test_a_trace_s_zero_lies_where_its_anchors_say(zero: int, drift: int, pushed
 def test_hosts_must_be_alike(change: dict[str, object], error: type[MoeprofError], said: str) -> None:
     from moeprof.capture.hosts import _alike, hello
 
-    mine, theirs = hello(0, 2, "w", "cuda", "nsys"), hello(2, 2, "w", "cuda", "nsys")
+    mine, theirs = (hello((rank, 2), "w", "cuda", "nsys", {}) for rank in (0, 2))
     _alike(Team((2, 2)), mine, {2: theirs})
     with pytest.raises(error, match=said):
         _alike(Team((2, 2)), mine, {int(str(change.get("rank", 2))): theirs | change})
+
+
+def test_what_a_host_has_otherwise_is_told() -> None:
+    from moeprof.capture.hosts import _unlike, hello
+
+    def said(rank: int, **machine: str) -> dict[str, Any]:
+        return hello((rank, 2), "w", "cuda", "nsys", {"driver": "1", "torch": "2", **machine})
+
+    found = _unlike(said(0), {1: said(2), 2: said(4, driver="9", nccl="5")})
+    assert found == {2: "driver 9, here 1; nccl 5, here none"}
 
 
 def test_half_an_interval_is_rounded_so_that_it_holds_both_ends() -> None:

@@ -36,6 +36,7 @@ class Clean:
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
+    rank_uuids: tuple[str | None, ...] = ()  # of those of ranks 1 and up on this host
     twin: Server | None = None
 
     def run(self, targets: dict[str, Target]) -> dict[str, Target]:
@@ -86,6 +87,7 @@ class Clean:
             self._versions(hello["versions"])
             self.uuid = self.uuid or hello["gpu_uuid"]
             ranks.started(self.store, name, hello.get("ranks", ()))
+            self.rank_uuids = self.rank_uuids or ranks.other_gpus(hello.get("ranks", ()))
             if hello["skip"]:
                 servers.pop(name).close()
                 self.store.record(name, status="skipped", reason=hello["skip"])
@@ -175,7 +177,8 @@ class Clean:
         def failed(name: str, error: MoeprofError) -> None:
             self._fail(servers, name, error)
 
-        Timing(self.request, self.store, self.progress, Workers(servers, self.twin, self.uuid), failed).run()
+        workers = Workers(servers, self.twin, (self.uuid, *self.rank_uuids))
+        Timing(self.request, self.store, self.progress, workers, failed).run()
         for name in servers:
             self.store.record(name, status="ok")
 

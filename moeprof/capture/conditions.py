@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from moeprof.manifest import Environment, Round
+from moeprof.manifest import Environment, Gpu, Round
 from moeprof.notes import Note, note
 from moeprof.nvml import POWER_CAP
 
@@ -72,17 +72,22 @@ def judge(phases: Phases, environment: Environment, device: str) -> Judged:
 
 @dataclass(frozen=True)
 class _Usual:
-    """What is usual in one variant's phases. ``cpus`` is None where work on the CPU is not watched (the GPU is timed)."""
+    """What is usual in one variant's phases, of each GPU. ``cpus`` is None where work on the CPU is not watched (the GPU is timed)."""
 
-    clock_mhz: float | None
+    clocks_mhz: tuple[float | None, ...]
     others_cores: float | None
     cpus: int | None
 
     @staticmethod
     def of(rounds: tuple[Round, ...], cpus: int | None) -> _Usual:
-        clocks = [r.gpu.sm_clock_mhz for r in rounds if r.gpu is not None and r.gpu.sm_clock_mhz]
+        each = [
+            [r.gpus[place].sm_clock_mhz for r in rounds if place < len(r.gpus)]
+            for place in range(max((len(r.gpus) for r in rounds), default=0))
+        ]
+        known = [[clock for clock in clocks if clock] for clocks in each]
         others = [r.others_cores for r in rounds if r.others_cores is not None]
-        return _Usual(median(clocks) if clocks else None, median(others) if others else None, cpus)
+        clocks = tuple(median(clocks) if clocks else None for clocks in known)
+        return _Usual(clocks, median(others) if others else None, cpus)
 
 
 def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple[Round, ...], list[Condition]]:
@@ -90,7 +95,7 @@ def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple
     states = [_states(r, usual) for r in rounds]
     counts = Counter(state for found in states for state in found)
     lasting = [state for state, count in counts.items() if count > MOST * len(rounds)]
-    passing = counts.keys() - set(lasting) - {POWER_CAP}
+    passing = {state for state in counts if state not in lasting and not state.startswith(POWER_CAP)}
     marked = tuple(
         replace(r, disturbed=tuple(s for s in found if s in passing)) for r, found in zip(rounds, states, strict=True)
     )
@@ -103,17 +108,21 @@ def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple
 def _states(phase: Round, usual: _Usual) -> list[str]:
     """What was out of the ordinary right after a phase."""
     found: list[str] = []
-    if phase.gpu is not None:
-        found += phase.gpu.throttle_reasons
-        clock, capped = phase.gpu.sm_clock_mhz, POWER_CAP in phase.gpu.throttle_reasons
-        if usual.clock_mhz and clock and clock < CLOCK_FELL * usual.clock_mhz and not capped:
-            found.append(CLOCK)
-        if phase.gpu.other_processes:
-            found.append(OTHER)
+    for place, gpu in enumerate(phase.gpus):
+        whose = f" (GPU of rank {place})" if place else ""
+        found += [f"{state}{whose}" for state in _of_gpu(gpu, usual.clocks_mhz[place])]
     others = phase.others_cores
     if usual.cpus and others is not None and others > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
         found.append(CPU)
     return found
+
+
+def _of_gpu(gpu: Gpu, usual_mhz: float | None) -> list[str]:
+    found = list(gpu.throttle_reasons)
+    clock = gpu.sm_clock_mhz
+    if usual_mhz and clock and clock < CLOCK_FELL * usual_mhz and POWER_CAP not in gpu.throttle_reasons:
+        found.append(CLOCK)
+    return [*found, OTHER] if gpu.other_processes else found
 
 
 def notes(judged: Judged, total: int) -> tuple[Note, ...]:
@@ -127,5 +136,8 @@ def notes(judged: Judged, total: int) -> tuple[Note, ...]:
     for state in dict.fromkeys(c.state for c in judged.conditions):
         held = [c for c in judged.conditions if c.state == state]
         where = ", ".join(f"{c.name} {c.count} of {c.of}" for c in held)
-        found.append(note("power-capped" if state == POWER_CAP else "condition", state=state, where=where))
+        if state.startswith(POWER_CAP):
+            found.append(note("power-capped", state=state, where=where + state.removeprefix(POWER_CAP)))
+        else:
+            found.append(note("condition", state=state, where=where))
     return tuple(found)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,7 @@ def manifest(request: Request, found: Setup, workload: Workload | None, ranks: i
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         argv=request.argv,
         device="cuda" if found.device == "cuda" else "cpu",
-        environment=_environment(found),
+        environment=environment(found),
         notes=found.notes,
     )
     if workload is None:
@@ -65,7 +66,8 @@ def manifest(request: Request, found: Setup, workload: Workload | None, ranks: i
     )
 
 
-def _environment(found: Setup) -> Environment:
+def environment(found: Setup) -> Environment:
+    """Versions and hardware of this host as they are before the capture."""
     return Environment(
         moeprof=__version__,
         python=platform.python_version(),
@@ -77,6 +79,17 @@ def _environment(found: Setup) -> Environment:
         packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
         gpus_before=tools.gpus() if found.device == "cuda" else (),
     )
+
+
+def likeness(found: Environment) -> dict[str, str]:
+    """What two hosts of one capture should have in common, by name: versions of what runs, and the GPUs."""
+    gpus = Counter(gpu.name for gpu in found.gpus_before)
+    drivers = sorted({gpu.driver for gpu in found.gpus_before if gpu.driver})
+    return {
+        "Python": found.python, "platform": found.platform, "CPU": f"{found.cpus} of {found.cpu}",
+        "GPUs": ", ".join(f"{count} x {name}" for name, count in sorted(gpus.items())) or "none",
+        "driver": ", ".join(drivers) or "none", "nsys": found.nsys or "none", **found.packages,
+    }  # fmt: skip
 
 
 def _version(package: str) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from moeprof import children, meeting, placing
 from moeprof.beyond import requests
-from moeprof.capture import plan, ranks
+from moeprof.capture import describe, plan, ranks
 from moeprof.capture.beats import Beats
 from moeprof.capture.hosts import HELLO, hello, welcome
 from moeprof.capture.plan import Command, Request
@@ -97,7 +97,8 @@ def _mine(request: Request, place: Place) -> tuple[dict[str, Any], Setup]:
     workload = load(request.workload)
     count = ranks.count(request, workload, found.device, os.environ)
     found = ranks.setup(request, found, count)
-    return hello(place.rank, place.local_ranks, workload.name, found.device, found.tracer), found
+    machine = describe.likeness(describe.environment(found))
+    return hello((place.rank, place.local_ranks), workload.name, found.device, found.tracer, machine), found
 
 
 @dataclass

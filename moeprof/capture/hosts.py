@@ -43,6 +43,7 @@ class Hosts:
     logs: Path = Path()
     post: Post | None = None
     timeout_s: float = 0
+    unlike: dict[int, str] = field(default_factory=dict)  # by further host: what it has otherwise than this one
     _lost: dict[int, str] = field(default_factory=dict)
     _rooms: dict[str, threading.Thread] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
@@ -77,6 +78,7 @@ class Hosts:
         except MoeprofError as error:
             self._answer(dict.fromkeys(found, said_of(error)))
             raise
+        self.unlike = _unlike(mine, {self.team.host(rank): said for rank, said in found.items()})
         self._answer({rank: {"host": self.team.host(rank)} for rank in found})
         self._beats = Beats(self.post.again(), 0, self.further, self._silent)
 
@@ -211,11 +213,23 @@ class Hosts:
             self._beats.close()
 
 
-def hello(rank: int, local_ranks: int, name: str, device: str, tracer: str) -> dict[str, Any]:
-    """What the capture of a host's first rank says of itself."""
+def hello(place: tuple[int, int], name: str, device: str, tracer: str, machine: dict[str, str]) -> dict[str, Any]:
+    """What the capture of a host's first rank says of itself. ``place``: that rank, and how many ranks the host has."""
     return {
-        "rank": rank, "local_ranks": local_ranks, "name": name, "device": device, "tracer": tracer, "version": __version__
+        "rank": place[0], "local_ranks": place[1], "name": name, "device": device, "tracer": tracer, "version": __version__,
+        "machine": machine,
     }  # fmt: skip
+
+
+def _unlike(mine: dict[str, Any], found: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """What hosts have otherwise than this one, in words; they run all the same."""
+    words = {}
+    for host, said in sorted(found.items()):
+        ours, theirs = mine["machine"], said["machine"]
+        apart = [key for key in sorted({*ours, *theirs}, key=str.lower) if ours.get(key) != theirs.get(key)]
+        if apart:
+            words[host] = "; ".join(f"{key} {theirs.get(key, 'none')}, here {ours.get(key, 'none')}" for key in apart)
+    return words
 
 
 def _absent(team: Team, found: dict[int, dict[str, Any]], seconds: float) -> str:

@@ -53,10 +53,11 @@ def capture(request: Request, progress: Progress) -> Result:
     )
     problems: list[MoeprofError] = []
     hosts = Hosts(ranks.team(request, count, os.environ), store.folder / LOGS, timeout_s=request.timeout_s)
-    hosts.join(
-        meeting.token(os.environ), hello(0, hosts.team.layout[0], store.manifest.name, found.device, found.tracer)
-    )
+    machine = describe.likeness(store.manifest.environment)
+    mine = hello((0, hosts.team.layout[0]), store.manifest.name, found.device, found.tracer, machine)
+    hosts.join(meeting.token(os.environ), mine)
     store.open()
+    store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike.items()))
     busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))

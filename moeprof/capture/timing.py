@@ -16,7 +16,7 @@ from moeprof.capture.processes import Server
 from moeprof.capture.progress import Progress
 from moeprof.capture.store import Store
 from moeprof.errors import MoeprofError
-from moeprof.manifest import Round, VariantRecord
+from moeprof.manifest import Gpu, Round, VariantRecord
 from moeprof.notes import note
 from moeprof.stats import LOOKS
 from moeprof.turns import TWIN, order
@@ -29,22 +29,17 @@ REPEATS = 2  # with --rounds N at most that many times N rounds run, where some 
 @dataclass
 class Workers:
     """The processes that are timed, by variant. ``twin`` runs the baseline a second time; None: the baseline's own process
-    does. ``uuid`` names the GPU that they use."""
+    does. ``uuids`` name the GPUs that they use, of a workload with ranks each rank's on this host; None: the first one's."""
 
     servers: dict[str, Server]
     twin: Server | None
-    uuid: str | None
-
-    @property
-    def leaders(self) -> list[int]:
-        """The numbers of the processes on the GPU that is watched: of a workload with ranks those of rank 0."""
-        return [s.process.pid for s in (*self.servers.values(), self.twin) if s is not None]
+    uuids: tuple[str | None, ...]
 
     @property
     def pids(self) -> list[int]:
         """The numbers of all processes, every rank's."""
-        others = [pid for s in (*self.servers.values(), self.twin) if s is not None for pid in s.others]
-        return list(dict.fromkeys((*self.leaders, *others)))
+        each = [s for s in (*self.servers.values(), self.twin) if s is not None]
+        return list(dict.fromkeys((*(s.process.pid for s in each), *(pid for s in each for pid in s.others))))
 
 
 @dataclass
@@ -139,9 +134,18 @@ class Timing:
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
-        gpu = nvml.gpu(self.workers.uuid, self.workers.leaders) if self.store.manifest.device == "cuda" else None
+        gpu, *rank_gpus = self._gpus()
         ranks_ns = tuple(said.get("ranks_ns", ()))
-        return Round(index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns)
+        return Round(
+            index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns,
+            rank_gpus=tuple(state for state in rank_gpus if state is not None),
+        )  # fmt: skip
+
+    def _gpus(self) -> list[Gpu | None]:
+        """The state of each GPU in use."""
+        if self.store.manifest.device != "cuda":
+            return [None]
+        return [nvml.gpu(uuid, self.workers.pids) for uuid in self.workers.uuids]
 
     def _server(self, name: str) -> Server | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from moeprof.diff import Diff
 from moeprof.metrics.analysis import Analysis
+from moeprof.region import CLOCK, DOMAIN
 from moeprof.report import counters, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
@@ -198,6 +199,8 @@ def _kernels(analysis: Analysis) -> Table:
 
 
 def _ranges(analysis: Analysis) -> Table:
+    """The ranges but for those that tie a trace of several hosts to their clocks: nothing runs in them."""
+    told = [r for r in analysis.ranges if (r.domain, r.name) != (DOMAIN, CLOCK)]
     rows = [
         (
             f"{r.domain}@{r.name}" if r.domain else r.name,
@@ -206,7 +209,7 @@ def _ranges(analysis: Analysis) -> Table:
             fmt.ms(r.gpu_span_ns),
             fmt.number(r.gpu_ops),
         )
-        for r in analysis.ranges[:MAX_ROWS]
+        for r in told[:MAX_ROWS]
     ]
     return Table("NVTX ranges", ("range", "instances", "host time", "GPU projection", "launch calls"), tuple(rows))
 

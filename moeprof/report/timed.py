@@ -53,16 +53,26 @@ def times(study: Study) -> Table:
     for name, _, rounds in phases(study):
         for r in rounds:
             middle = sorted(r.times_ns)[len(r.times_ns) // 2] if r.times_ns else None
-            clock = f"{r.gpu.sm_clock_mhz} MHz" if r.gpu and r.gpu.sm_clock_mhz else fmt.DASH
-            heat = f"{r.gpu.temperature_c} °C" if r.gpu and r.gpu.temperature_c is not None else fmt.DASH
-            power = f"{r.gpu.power_w:.0f} W" if r.gpu and r.gpu.power_w is not None else fmt.DASH
-            held = ", ".join(r.gpu.throttle_reasons) if r.gpu and r.gpu.throttle_reasons else fmt.DASH
             place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), fmt.ms(middle))
-            rows.append((*place, clock, heat, power, held, _counts(r)))
+            rows.append((*place, *_state(r), _counts(r)))
     header = (
         "variant", "round", "turn", "samples", "median", "SM clock after", "temperature", "power", "held back by", "counts",
     )  # fmt: skip
     return Table("Rounds", header, tuple(rows))
+
+
+def _state(timed: Round) -> tuple[str, str, str, str]:
+    """SM clock, temperature, power, what held the clock back: of several ranks' GPUs each, in the order of the ranks."""
+    gpus = timed.gpus
+    clocks = [f"{g.sm_clock_mhz} MHz" if g.sm_clock_mhz else fmt.DASH for g in gpus]
+    heat = [f"{g.temperature_c} °C" if g.temperature_c is not None else fmt.DASH for g in gpus]
+    power = [f"{g.power_w:.0f} W" if g.power_w is not None else fmt.DASH for g in gpus]
+    held = [", ".join(g.throttle_reasons) or fmt.DASH for g in gpus]
+    return _each(clocks), _each(heat), _each(power), _each(held)
+
+
+def _each(values: list[str]) -> str:
+    return " / ".join(values) if len(set(values)) > 1 else next(iter(values), fmt.DASH)
 
 
 def _counts(timed: Round) -> str:

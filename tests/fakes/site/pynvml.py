@@ -1,6 +1,6 @@
 """Stands for NVML with one GPU, or FAKE_GPUS of them. FAKE_NVML names a file of readings to come, one JSON object a line, taken by each reading of
 the processes in turn: {"reasons": bits, "clock": MHz, "others": count}; what a line does not say, and what comes after the
-last one, is ordinary."""
+last one, is ordinary. FAKE_NVML_1 names those of the second GPU, whose UUID is aaaa-1."""
 
 import json
 import os
@@ -35,14 +35,15 @@ def nvmlDeviceGetHandleByIndex(index):
 
 
 def nvmlDeviceGetHandleByUUID(uuid):
-    if uuid != "GPU-aaaa-bbbb":
+    index = {"GPU-aaaa-bbbb": 0, "GPU-aaaa-0": 0, "GPU-aaaa-1": 1}.get(uuid, nvmlDeviceGetCount())
+    if index >= nvmlDeviceGetCount():
         raise NVMLError("no such GPU")
-    _next()  # a phase is over: its state is read
-    return 0
+    _next("FAKE_NVML_1" if index else "FAKE_NVML")  # a phase is over: its state is read
+    return index
 
 
-def _next():
-    script = os.environ.get("FAKE_NVML")
+def _next(variable):
+    script = os.environ.get(variable)
     lines = Path(script).read_text().splitlines() if script else []
     _now.update(ORDINARY | (json.loads(lines[0]) if lines else {}))
     if lines:
@@ -54,7 +55,7 @@ def nvmlDeviceGetIndex(handle):
 
 
 def nvmlSystemGetDriverVersion():
-    return "999.1"
+    return os.environ.get("FAKE_DRIVER", "999.1")
 
 
 def nvmlDeviceGetName(handle):
