@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from moeprof import diff, resources, study
+from moeprof.cli import cli
 from moeprof.codec import encode
 from moeprof.diff import Diff
 from moeprof.report import html, text
@@ -181,3 +183,15 @@ def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
 
 def run_keys(found: dict[str, object]) -> list[str]:
     return list(found)
+
+
+def test_long_names_are_folded_and_sentences_read_from_the_left(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    ran = CliRunner().invoke(cli, ["report", "--diff", "--sample", "expert_parallel", "-o", str(page)])
+    assert ran.exit_code == 0, ran.output
+    html = page.read_text(encoding="utf-8")
+    folded = re.findall(r'<details class="name"><summary>(.*?)</summary>(.*?)</details>', html, flags=re.S)
+    assert folded and all(len(short) <= 120 < len(whole) for short, whole in folded)
+    assert any("GemmUniversal" in whole and "GemmUniversal" not in short for short, whole in folded)
+    assert '<th scope="col" class="prose">proof</th>' in html and '<th scope="col">time</th>' in html
+    assert "device_kernel (GemmUniversal)" in html

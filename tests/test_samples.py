@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moeprof import codec, diff, grouping, manifest, resources, study
+from moeprof.analysing import analysis_of, opened
 from moeprof.report import rankrows
 
 SAMPLES = sorted(p for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
@@ -71,6 +72,9 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
             )
     assert shares["baseline"] == 0 and min(shares[name] for name in ("overlap", "graph", "peer_copy")) > 0.9
     assert rates["baseline"] > 0.9 and rates["peer_copy"] > 0.95 and rates["overlap"] < 0.5
+    with opened(folder / "peer_copy" / "trace.sqlite") as trace:
+        told = {finding.id for finding in analysis_of(trace).findings}
+    assert "same-stream-copy" not in told, "signals between copies do not make theirs the stream of the kernels"
     times = {row.name: row.launch.kernels and row.time_ns.value for row in found.rows}
     assert times["baseline"] > 1.04 * times["overlap"] and times["overlap"] > times["graph"] > 1.05 * times["peer_copy"]
 

@@ -19,6 +19,7 @@ from moeprof.trace.classify import BLOCKING, COMMUNICATION, PEER_COPY, Classes, 
 COMPUTE, COMM, COPY, MIGRATION, MEMSET = ("kernel", "graph"), ("comm",), ("copy",), ("migration",), ("memset",)
 KERNELS = ("kernel", "comm")  # of compute and of communication
 PRECEDENCE = (COMPUTE, COMM, COPY, MIGRATION, MEMSET)
+LEAST_COMPUTE = 0.05  # of a stream's work, or of all kernels: below both its kernels are signals between copies
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,14 @@ class DeviceView:
 
     @cached_property
     def kernel_queues(self) -> Times:
-        """The streams that hold kernels which no CUDA graph launched."""
-        return np.unique(self.queue[self.is_kernel & ~self.in_graph])
+        """The streams that compute: they hold kernels which no CUDA graph launched. Where these are next to nothing of what the stream
+        does and of all kernels it is a stream of copies, and they are signals or the like between them."""
+        streams, place = np.unique(self.queue, return_inverse=True)
+        mine = self.is_kernel & ~self.in_graph
+        spent = (self.ends - self.starts).astype(float)
+        computed = np.bincount(place[mine], spent[mine], len(streams))
+        least = LEAST_COMPUTE * np.minimum(np.bincount(place, spent, len(streams)), spent[mine].sum())
+        return streams[(np.bincount(place[mine], minlength=len(streams)) > 0) & (computed >= least)]
 
     @cached_property
     def copies_by_direction(self) -> dict[str, tuple[Times, Times]]:

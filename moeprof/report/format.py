@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moeprof import wording
 from moeprof.stats import Interval
 
@@ -57,8 +59,15 @@ def size(count: float | None) -> str:
     return DASH if count is None else wording.size(count)
 
 
+WRAPPERS = ("device_kernel", "Kernel", "Kernel2")  # CUTLASS's: their template argument says what runs
+
+
 def short_kernel(name: str, limit: int = 48) -> str:
-    """A demangled kernel name without return type, template arguments and parameters."""
+    """A demangled kernel name without return type, template arguments and parameters; of a wrapper what it wraps too.
+
+    >>> short_kernel("void cutlass::device_kernel<enable_sm90<cutlass::gemm::kernel::GemmUniversal<int> > >(T1::Params)")
+    'device_kernel (GemmUniversal)'
+    """
     depth, kept = 0, []
     for char in name.replace("(anonymous namespace)", "").replace("<unnamed>", ""):
         depth += char in "<(["
@@ -67,4 +76,7 @@ def short_kernel(name: str, limit: int = 48) -> str:
         depth -= char in ">)]"
     short = "".join(kept).strip().rpartition(" ")[2].replace("::::", "::") or name
     tail = short.rpartition("::")[2] or short
+    if tail in WRAPPERS:
+        inner = (word.rpartition("::")[2] for word in re.findall(r"([\w:]+)<", name.partition("<")[2]))
+        tail += next((f" ({word})" for word in inner if not word.startswith("enable_")), "")
     return tail if len(tail) <= limit else tail[: limit - 1] + "…"

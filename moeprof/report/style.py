@@ -15,6 +15,7 @@ COLOURS = {
     "dependency": "#BFC3C9",
     "edge": "#DCDFE3",
 }
+RANGE = "#8FBC9F"  # what the program itself named: no kind of time
 FASTER, SLOWER, TOTAL = "#009E73", "#D55E00", "#5B5F66"
 COMPUTE_SHADES = ("#0072B2", "#4FA3D1", "#004C78", "#7FBFE0", "#2E86AB", "#A9D5EC")
 # ledger category or idle cause -> colour, in the order of the ledger

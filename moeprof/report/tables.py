@@ -20,6 +20,9 @@ CAUSES = {
 }  # fmt: skip
 
 
+SENTENCE = 40  # characters of a cell from which it is no number
+
+
 @dataclass(frozen=True)
 class Table:
     """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``; ``marked`` is
@@ -30,6 +33,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     plain: bool = False
     marked: int | None = None
+
+    @property
+    def prose(self) -> frozenset[int]:
+        """The columns but the first that hold sentences, which read from the left."""
+        return frozenset(place for row in self.rows for place, cell in enumerate(row) if place and len(cell) > SENTENCE)
 
 
 def variants(diff: Diff) -> Table:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from moeprof.metrics.analysis import Window
 from moeprof.metrics.intervals import union
 from moeprof.report import format as fmt
-from moeprof.report.style import COLOURS, COMPUTE_SHADES, KINDS, TOTAL
+from moeprof.report.style import COLOURS, COMPUTE_SHADES, KINDS, RANGE, TOTAL
 from moeprof.rows import representative
 from moeprof.study import Study, VariantStudy
 from moeprof.trace import Trace
@@ -97,9 +97,7 @@ def _lanes(variant: VariantStudy, trace: Trace, window: Window) -> list[Lane]:
 def _nvtx(name: str, window: Window) -> Lane:
     """The iteration's range, projected on the GPU."""
     whole = pd.DataFrame({"start_ns": [0], "end_ns": [window.span_ns]})
-    return Lane(
-        f"{name} · NVTX {window.range} {window.instance}", (("NVTX range, projected", COLOURS["communication"], whole),)
-    )
+    return Lane(f"{name} · NVTX {window.range} {window.instance}", (("NVTX range, projected", RANGE, whole),))
 
 
 def _inside(rows: pd.DataFrame, window: Window) -> pd.DataFrame:
