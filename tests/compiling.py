@@ -73,7 +73,7 @@ PLAIN: list[tuple[Any, dict[str, str], dict[str, Any], int]] = [
     *((attention.decode, CACHE, {**DECODE, "PAGE": page, "SWAP": swap}, 4) for page, swap in ((0, False), (64, True), (16, False))),
     (latent.mla, LATENT, {"UNITS": 1, "G": 16, "GP": 16, "DV": 512, "DR": 64, "BP": 128, "BN": 32, "INSIDE": True}, 8),
     (attention.combine, {"length_ptr": "*i32", "out_ptr": "*bf16", "part_ptr": "*fp32", "stat_ptr": "*fp32", "batch_size": "i32", "launched": "i32"},
-     {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 16, "EARLY": False}, 4),
+     {"UNITS": 2, "G": 64, "GP": 64, "D": 512, "BP": 128, "BN": 64, "SIDE": 2, "HOLDERS": 64, "COLUMNS": 64, "EARLY": False}, 4),
     (stream.read, {"data_ptr": "*fp32", "sums_ptr": "*fp32"}, {"BLOCK": 4096, "TIMES": 4}, 4),
 ]  # fmt: skip
 LATENTS = {"c_desc": f"tensordesc<bf16[64, 512],{LAYOUT}>", "rope_desc": f"tensordesc<bf16[64, 64],{LAYOUT}>", "length_ptr": "*i32", "out_ptr": "*bf16",

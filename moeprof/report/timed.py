@@ -17,7 +17,15 @@ from moeprof.rows import Row
 from moeprof.stats import Verdict
 from moeprof.study import Study
 
-SHADES = (TOTAL, COLOURS["copy"], COLOURS["compute"], COLOURS["communication"], COLOURS["memset"])
+SHADES = (
+    TOTAL,
+    COLOURS["copy"],
+    COLOURS["compute"],
+    COLOURS["communication"],
+    COLOURS["memset"],
+    COLOURS["migration"],
+    COLOURS["graph"],
+)
 
 
 def verdicts(diff: Diff) -> Table:
