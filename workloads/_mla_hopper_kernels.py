@@ -184,8 +184,7 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
     at = _part(gl.minimum(part, parts), total, parts)
     todo = _part(gl.minimum(part + 1, parts), total, parts) - at
     b = gl.sum((ends <= at).to(gl.int32), 0)
-    blocks = gl.sum(gl.where(batch == b, sizes, 0), 0)
-    block = at - gl.sum(gl.where(batch == b, ends - sizes, 0), 0)
+    blocks, block = gl.sum(gl.where(batch == b, sizes, 0), 0), at - gl.sum(gl.where(batch == b, ends - sizes, 0), 0)
 
     next_b, next_block, next_blocks = b, block, blocks
     for index in gl.static_range(STAGES):
@@ -211,8 +210,7 @@ def mla(q_desc, q_rope_desc, c_desc, rope_desc, length_ptr, out_ptr, part_ptr, s
             acc = warpgroup_mma_wait(2, deps=(acc,))  # the next scores' two products go on
             next_b, next_block, next_blocks = _refill(c_desc, rope_desc, c, rope, full, step, next_b, next_block, next_blocks, todo, capacity, length_ptr, batch_size, BN, STAGES)
             step += 1
-            scores = warpgroup_mma_wait(0, deps=(scores,))
-            c, rope = ahead, ahead_rope
+            scores, c, rope = warpgroup_mma_wait(0, deps=(scores,)), ahead, ahead_rope
         p, most, weight, shrink = _softmax(scores * scale, left, most, weight, score_layout, BN, SWAP)
         acc = warpgroup_mma_wait(0, deps=(_weighted(p, p_smem, c, acc, shrink, SWAP),))
         next_b, next_block, next_blocks = _refill(c_desc, rope_desc, c, rope, full, step, next_b, next_block, next_blocks, todo, capacity, length_ptr, batch_size, BN, STAGES)
