@@ -62,7 +62,7 @@ def compare(nsys: Path, path: Path) -> bool:
     for name, rows in stats(nsys, path).items():
         try:
             theirs, ours = REPORTS[name][0](rows), REPORTS[name][1](trace)
-        except StopIteration:
+        except KeyError:
             raise ToolError(f"{name} has other columns: {', '.join(rows[0])}", "take the names of this nsys") from None
         same = theirs == ours
         equal &= same

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small GPU programs with one planted fault each, the same program mended, and healthy controls.
 
-usage: faults.py NAME faulty|mended [--steps N] [--warm N] [--whole] [--bare]
+usage: faults.py NAME faulty|mended [--steps N] [--whole] [--bare]
        faults.py --time [NAME ...] [--steps N]
 
 The first form runs one program to be traced: between cudaProfilerStart and Stop unless --whole, with an NVTX range "step"

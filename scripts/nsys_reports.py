@@ -23,8 +23,11 @@ OPERATIONS = {
 
 
 def cell(row: dict[str, str], name: str) -> str:
-    """A cell by the beginning of its column's name: units follow in brackets."""
-    return next(value for key, value in row.items() if key == name or key.startswith(name + " ("))
+    """A cell by the beginning of its column's name: units follow in brackets. Raises KeyError where there is no such column."""
+    for key, value in row.items():
+        if key == name or key.startswith(name + " ("):
+            return value
+    raise KeyError(name)
 
 
 def whole(text: str) -> int:

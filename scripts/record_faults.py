@@ -4,7 +4,8 @@
 usage: record_faults.py FOLDER [--nsys PATH] [--only NAME ...]
 
 Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), some of them also of the
-whole program and without NVTX, and FOLDER/times.json. Needs a GPU, nsys and torch. 80 runs take some eight minutes.
+whole program and without NVTX, and FOLDER/times.json; with --only the other programs' recordings and times stay. Needs a GPU, nsys
+and torch. 80 runs take some eight minutes.
 """
 
 from __future__ import annotations
@@ -66,6 +67,14 @@ def kept(nsys: tools.Tool, report: Path, target: Path) -> int:
     return len(packed)
 
 
+def keep_times(path: Path, lines: list[dict[str, dict[str, float]]]) -> None:
+    """Add clean times, name -> form -> ms a step, to those that are there, which fault_table.py reads."""
+    before = json.loads(path.read_text())["times"] if path.exists() else {}
+    times = dict(sorted((before | {name: forms for line in lines for name, forms in line.items()}).items()))
+    gpu = next((gpu.name for gpu in tools.gpus()), "no GPU")
+    path.write_text(json.dumps({"gpu": gpu, "unit": "ms a step, without a profiler", "times": times}, indent=1) + "\n")
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -89,10 +98,7 @@ def main() -> int:
     timed = subprocess.run(
         [sys.executable, str(PROGRAM), "--time", *args.only], capture_output=True, text=True, check=False
     )
-    lines = [json.loads(line) for line in timed.stdout.splitlines()]
-    (args.folder / f"times{args.only[0] if args.only else ''}.json").write_text(
-        json.dumps({k: v for line in lines for k, v in line.items()}, indent=1) + "\n"
-    )
+    keep_times(args.folder / "times.json", [json.loads(line) for line in timed.stdout.splitlines()])
     print(timed.stderr[-500:], file=sys.stderr)
     return 0
 

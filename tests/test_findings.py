@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from moeprof import findings
 from moeprof.analysing import analysis_of
 from moeprof.cli import cli
-from moeprof.errors import UsageError
+from moeprof.errors import ToolError, UsageError
 from moeprof.metrics.focus import focus
 from moeprof.trace import Trace, read
 
@@ -276,3 +276,23 @@ def test_recordings_hold_no_secrets() -> None:
         data = path(name).read_bytes()
         assert b"/home/" not in data and b"PATH=" not in data and b"TOKEN" not in data
     assert recordings.FOLDER.is_dir()
+
+
+def test_times_of_recorded_programs_are_added_as_the_table_reads_them(tmp_path: Path) -> None:
+    record_faults = pytest.importorskip("record_faults", reason="torch is not installed")
+    path = tmp_path / "times.json"
+    record_faults.keep_times(path, [{"b": {"faulty": 2.0, "mended": 1.0}}])
+    record_faults.keep_times(path, [{"a": {"faulty": 3.0, "mended": 1.0}}, {"b": {"mended": 0.5}}])
+    assert json.loads(path.read_text())["times"] == {"a": {"faulty": 3.0, "mended": 1.0}, "b": {"mended": 0.5}}
+    assert json.loads(path.read_text()).keys() == json.loads((FAULTS / "times.json").read_text()).keys()
+
+
+def test_a_report_of_nsys_with_other_columns_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import compare_with_nsys
+
+    monkeypatch.setattr(compare_with_nsys, "stats", lambda nsys, given: {"cuda_gpu_kern_sum": [{"Kernel": "k"}]})
+    monkeypatch.setattr(compare_with_nsys, "read", lambda given: None)
+    with pytest.raises(ToolError, match="cuda_gpu_kern_sum has other columns: Kernel"):
+        compare_with_nsys.compare(Path("nsys"), tmp_path)
