@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +69,13 @@ class Ran:
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
         self.words = " ".join((out + err).split())  # tables wrap long cells
+
+
+def answer(ran: Ran) -> dict[str, Any]:
+    """The JSON of a command that went well."""
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
 
 
 def marked(sample: Study) -> Study:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import TRACES
 
 from moeprof.metrics.group import GroupAnalysis, Place
@@ -26,6 +27,7 @@ from moeprof.trace import Trace, read
 from moeprof.trace.split import split
 from moeprof.trace.tables import RANGES, table
 
+EXPORT = "mfu_2gpu_before.sqlite"
 MOVING_NS, LEAVING_NS = 200_000, 1_000
 FAR = 10**10
 NAMES = "abcdefghij"
@@ -56,7 +58,7 @@ class Truth:
 @functools.cache
 def real(collectives: int = 8, per_iteration: int = 4) -> Trace:
     """The first rank of a real training run up to some collective, with iterations of a few collectives each marked."""
-    whole = split(read(TRACES / "nsys" / "mfu_2gpu_before.sqlite"))[0].trace
+    whole = split(read(TRACES / "nsys" / EXPORT))[0].trace
     comm = whole.ops[whole.ops["kind"] == "comm"]
     last = int(comm["end_ns"].iloc[collectives - 1]) + 1
     ops = whole.ops[(whole.ops["start_ns"] < last) & (whole.ops["call"] >= 0)]
@@ -72,6 +74,13 @@ def real(collectives: int = 8, per_iteration: int = 4) -> Trace:
         calls=used.assign(start_ns=used["start_ns"] - first, end_ns=used["end_ns"] - first).reset_index(drop=True),
         ranges=_iterations([s - first for s in launched], last - first, int(ops["pid"].iloc[0])),
     )
+
+
+@pytest.fixture(scope="module")
+def base(traces: Path) -> Trace:
+    """The rank that others are made from."""
+    assert traces
+    return real()
 
 
 def _iterations(starts: list[int], end: int, pid: int) -> pd.DataFrame:
@@ -184,6 +193,21 @@ def facts_of(made: list[tuple[Place, Trace]], one_clock: bool = True, drawn: boo
     places = [replace(place, file="one" if one_clock else place.file) for place, _ in made]
     found = [facts(place, trace, None, drawn) for place, (_, trace) in zip(places, made, strict=True)]
     return [rank for rank in found if rank is not None]
+
+
+def assert_consistent(analysis: GroupAnalysis) -> None:
+    """What must hold of any group, to the nanosecond."""
+    for rank in analysis.ranks:
+        for window in rank.windows:
+            assert sum(vars(window.ledger).values()) == window.span_ns
+            assert sum(vars(window.idle).values()) == window.ledger.idle_ns
+            if window.waiting_ns is not None:
+                assert 0 <= (window.exposed_waiting_ns or 0) <= min(window.waiting_ns, window.ledger.exposed_comm_ns)
+        if rank.lateness is not None:
+            assert sum(rank.lateness.because.values()) == rank.lateness.late_ns
+    for collective in analysis.collectives:
+        for arrival in collective.arrivals:
+            assert arrival.skew_ns >= arrival.late_ns >= 0 and arrival.moving_ns >= 0
 
 
 def as_kineto(trace: Trace, rank: int | None, world_size: int, elements: int = 1 << 20) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 TIMEOUT_S = 240
 COLLECTIVE_S = 60
+SMALL = {"tokens": 48, "hidden": 32, "inner": 24}
 
 
 def run(count: int, device: str, folder: Path, cases: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

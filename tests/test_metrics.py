@@ -52,15 +52,6 @@ def test_golden_numbers_of_real_traces(traces: Path, name: str) -> None:
             assert round(w.launch.queue_ns_median / 1e3, 2) == QUEUE_MEDIAN_US[name, w.device]
 
 
-def test_copies_of_a_real_trace(traces: Path) -> None:
-    found = analyze(read(traces / "nsys" / "h100_2gpu_1s.sqlite"))
-    pinned = [c for w in found.windows for c in w.copies if (c.direction, c.memory) == ("H2D", "pinned")]
-    assert sum(c.count for c in pinned) == 446
-    assert round(sum(c.bytes for c in pinned) / 1e9, 2) == 50.95
-    assert [round(c.throughput_gb_per_s or 0, 2) for c in pinned] == [27.66, 27.67]
-    assert all(c.why_exposed == {"same_stream": c.exposed_ns} for c in pinned)
-
-
 def test_a_join_by_correlation_alone_would_be_wrong(traces: Path) -> None:
     """Two processes share correlation ids: the join must be by process too."""
     found = read(traces / "nsys" / "mfu_2gpu_before.sqlite")
@@ -135,30 +126,6 @@ def test_identities_and_brute_force(found: Trace) -> None:
         assert {k.removesuffix("_ns"): v for k, v in vars(w.idle).items()} == expected["idle"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(traces())
-def test_copies_sum_and_their_causes_too(found: Trace) -> None:
-    for w in analyze(found).windows:
-        ops = list(found.ops.itertuples())
-        working = {t for o in ops if o.kind in ("kernel", "graph", "comm") for t in range(o.start_ns, o.end_ns)}
-        for c in w.copies:
-            mine = {
-                t
-                for o in ops
-                if o.kind == "copy" and o.direction == c.direction
-                for t in range(o.start_ns, o.end_ns)
-                if o.src_memory == c.memory or c.direction == "D2H"
-            }
-            if c.direction == "D2H":  # the host side of D2H is the destination
-                mine = {
-                    t for o in ops if o.kind == "copy" and o.direction == "D2H" for t in range(o.start_ns, o.end_ns)
-                }
-            assert c.busy_ns == len(mine)
-            assert c.overlapped_ns == len(mine & working)
-            assert c.busy_ns == c.overlapped_ns + c.exposed_ns
-            assert sum(c.why_exposed.values()) == c.exposed_ns
-
-
 def test_iterations_tile_the_measured_region_and_number_themselves() -> None:
     ops, calls, ranges = [], [], []
     for i in range(3):
@@ -201,50 +168,6 @@ def test_launch_latency_is_told_from_queueing() -> None:
     assert launch.api_ns_median == 3.5
 
 
-@pytest.mark.parametrize(
-    ("copy", "cause"),
-    [
-        ({"src_memory": "pageable"}, "pageable"),
-        ({"stream": 7}, "same_stream"),
-        ({"start_ns": 320, "end_ns": 350}, "nothing_to_overlap"),
-        ({"call": 2}, "issued_late"),
-        ({"call": 1}, "dependency"),
-    ],
-)
-def test_why_a_copy_is_exposed(copy: dict[str, object], cause: str) -> None:
-    calls = [
-        {"start_ns": 0, "end_ns": 1},
-        {"start_ns": 2, "end_ns": 3, "name": "cudaMemcpyAsync"},
-        {"start_ns": 105, "end_ns": 108, "name": "cudaMemcpyAsync"},
-    ]
-    usual = {
-        "start_ns": 120,
-        "end_ns": 180,
-        "kind": "copy",
-        "direction": "D2H",
-        "stream": 13,
-        "src_memory": "device",
-        "dst_memory": "pinned",
-        "call": 1,
-    }
-    ops = [{"start_ns": 10, "end_ns": 100, "call": 0}, {"start_ns": 200, "end_ns": 300, "call": 0}, usual | copy]
-    (found,) = analyze(trace(ops, calls)).windows[0].copies
-    assert list(found.why_exposed) == [cause]
-
-
-def test_a_copy_behind_a_copy_waited_for_the_engine() -> None:
-    calls = [{"start_ns": 0, "end_ns": 1}, {"start_ns": 2, "end_ns": 3, "name": "cudaMemcpyAsync"}]
-    usual = {"kind": "copy", "direction": "D2H", "stream": 13, "call": 1}
-    ops = [
-        {"start_ns": 10, "end_ns": 100, "call": 0},
-        {"start_ns": 50, "end_ns": 120} | usual,
-        {"start_ns": 121, "end_ns": 150} | usual,
-        {"start_ns": 200, "end_ns": 300, "call": 0},
-    ]
-    (found,) = analyze(trace(ops, calls)).windows[0].copies
-    assert found.why_exposed == {"engine_busy": 29, "dependency": 20}
-
-
 def test_a_range_or_device_that_is_not_there_is_named() -> None:
     found = trace([{"start_ns": 0, "end_ns": 5}], [], [{"start_ns": 0, "end_ns": 9, "name": "outer"}])
     with pytest.raises(UsageError) as caught:
@@ -270,15 +193,6 @@ def test_start_end_ranges_hold_the_calls_of_all_threads() -> None:
     assert (whole["end_tid"] != whole["tid"]).all()
     assert int((whole["last_ns"] - whole["first_ns"]).sum()) == 9_451_387
     assert int((again["end_ns"] - again["start_ns"]).sum()) == 1_125_881, "what nsys stats nvtx_startend_sum says"
-
-
-def test_peer_copies_are_communication() -> None:
-    (window,) = analyze(recordings.trace("peer")).windows
-    (peer,) = window.communication
-    (copies,) = window.copies
-    assert (peer.name, peer.count, peer.busy_ns) == ("peer copy", copies.count, copies.busy_ns)
-    assert peer.hidden_ns == copies.overlapped_ns and peer.hidden_ns + peer.exposed_ns == peer.busy_ns
-    assert window.ledger.exposed_comm_ns == 0, "copies are C in the ledger, whatever they carry"
 
 
 @pytest.mark.parametrize(
