@@ -29,17 +29,10 @@ def test_copies_sum_and_their_causes_too(found: Trace) -> None:
         ops = list(found.ops.itertuples())
         working = {t for o in ops if o.kind in ("kernel", "graph", "comm") for t in range(o.start_ns, o.end_ns)}
         for c in w.copies:
-            mine = {
-                t
-                for o in ops
-                if o.kind == "copy" and o.direction == c.direction
-                for t in range(o.start_ns, o.end_ns)
-                if o.src_memory == c.memory or c.direction == "D2H"
-            }
-            if c.direction == "D2H":  # the host side of D2H is the destination
-                mine = {
-                    t for o in ops if o.kind == "copy" and o.direction == "D2H" for t in range(o.start_ns, o.end_ns)
-                }
+            alike = [o for o in ops if o.kind == "copy" and o.direction == c.direction]
+            # the host side of D2H is the destination, the same for all here
+            kept = [o for o in alike if c.direction == "D2H" or o.src_memory == c.memory]
+            mine = {t for o in kept for t in range(o.start_ns, o.end_ns)}
             assert c.busy_ns == len(mine)
             assert c.overlapped_ns == len(mine & working)
             assert c.busy_ns == c.overlapped_ns + c.exposed_ns
@@ -97,3 +90,27 @@ def test_peer_copies_are_communication() -> None:
     assert (peer.name, peer.count, peer.busy_ns) == ("peer copy", copies.count, copies.busy_ns)
     assert peer.hidden_ns == copies.overlapped_ns and peer.hidden_ns + peer.exposed_ns == peer.busy_ns
     assert window.ledger.exposed_comm_ns == 0, "copies are C in the ledger, whatever they carry"
+
+
+CALLS = [{"start_ns": 0, "end_ns": 1}, {"start_ns": 2, "end_ns": 3, "name": "cudaMemcpyAsync"}]
+COPY = {"kind": "copy", "direction": "D2H", "stream": 13, "src_memory": "device", "dst_memory": "pinned", "call": 1}
+COMPUTE = [{"start_ns": 10, "end_ns": 1000, "call": 0}, {"start_ns": 1200, "end_ns": 2200, "call": 0}]
+
+
+@pytest.mark.parametrize(
+    ("compute", "signal_ns", "cause"),
+    [
+        (COMPUTE, 4, "dependency"),  # a signal after the copy: 4 of 104 ns in its stream, 4 of 1,994 of all kernels
+        (COMPUTE, 8, "same_stream"),  # 8 of 108
+        ([*COMPUTE[:1], {"start_ns": 1200, "end_ns": 1202, "call": 0, "stream": 13}], 2, "dependency"),
+        ([], 4, "same_stream"),  # small, and all the kernels that there are
+    ],
+)
+def test_signals_between_copies_do_not_make_a_stream_one_that_computes(
+    compute: list[dict[str, object]], signal_ns: int, cause: str
+) -> None:
+    copy = COPY | {"start_ns": 1050, "end_ns": 1150}
+    signal = {"start_ns": 1160, "end_ns": 1160 + signal_ns, "call": 0, "stream": 13}
+    last = {"start_ns": 2300, "end_ns": 2301, "call": 0, "stream": 7 if compute else 13}
+    (found,) = analyze(trace([*compute, copy, signal, last], CALLS)).windows[0].copies
+    assert list(found.why_exposed) == [cause]

@@ -73,9 +73,8 @@ def test_a_capture_keeps_the_payloads(traces: Path, tmp_path: Path) -> None:
 
 
 def test_payloads_that_are_cut_short_tell_nothing(command: Run, traces: Path, tmp_path: Path) -> None:
-    assert read(paid(traces, tmp_path / "header.sqlite", cut=30)).messages.empty
-    bytes_lost = read(paid(traces, tmp_path / "size.sqlite", cut=16)).messages
-    assert set(bytes_lost["bytes"]) <= {-1}
+    for lost, cut in {"header": 30, "size": 16}.items():
+        assert read(paid(traces, tmp_path / f"{lost}.sqlite", cut=cut)).messages.empty, lost
 
 
 def test_without_payloads_sizes_are_not_known(traces: Path) -> None:
