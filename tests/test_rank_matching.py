@@ -73,9 +73,12 @@ MESSAGE = {
 }  # fmt: skip
 
 
+def _plain() -> dict[str, Any]:
+    return {k: v for k, v in MESSAGE.items() if k not in ("start_ns", "end_ns", "device", "stream")}
+
+
 def messaged(made: list[tuple[Place, Trace]], change: Callable[[int], dict[str, Any]]) -> list[tuple[Place, Trace]]:
-    own = {k: v for k, v in MESSAGE.items() if k not in ("start_ns", "end_ns", "device", "stream")}
-    return [told(rank, own | change(number)) for number, rank in enumerate(made)]
+    return [told(rank, _plain() | change(number)) for number, rank in enumerate(made)]
 
 
 def test_sizes_that_differ_refuse_the_match(base: Trace) -> None:
@@ -104,10 +107,6 @@ def test_sequence_numbers_match_what_order_cannot(base: Trace) -> None:
     (found,) = analysed(made).collectives
     skew = np.abs(truth.arrivals[0] - truth.arrivals[1])[[1, 2, 4, 5, 6]]
     assert (found.matched, found.refused) == (5, "") and [a.skew_ns for a in found.arrivals] == skew.tolist()
-
-
-def _plain() -> dict[str, Any]:
-    return {k: v for k, v in MESSAGE.items() if k not in ("start_ns", "end_ns", "device", "stream")}
 
 
 def test_an_absent_rank_is_said(base: Trace) -> None:

@@ -139,16 +139,6 @@ def test_one_clock_is_not_moved(base: Trace) -> None:
     assert (analysis.clocks.method, [r.aligned_by_ns for r in analysis.ranks]) == ("one trace", [0, 0, 0])
 
 
-def test_measured_offsets_are_used(base: Trace) -> None:
-    clocks = (0, 700_000, -900_000)
-    made, truth = grow(base, Planted(clocks, late={1: ("compute", 150_000)}))
-    found = facts_of(made, one_clock=False)
-    told = [replace(r, place=replace(r.place, host=f"host{i}", clock_offset_ns=-c, zero_utc_ns=10**18)) for i, (r, c) in enumerate(zip(found, clocks, strict=True))]  # fmt: skip
-    analysis = analyse_ranks("made", told)
-    assert analysis.clocks.method == "given"
-    compared(analysis, truth, 0)
-
-
 def placed(
     found: list[RankFacts], clocks: tuple[int, ...], doubts: tuple[int, ...], off: tuple[int, ...] = (0, 0, 0)
 ) -> list[RankFacts]:
@@ -166,6 +156,15 @@ def placed(
         )
         for i, rank in enumerate(found)
     ]
+
+
+def test_measured_offsets_are_used(base: Trace) -> None:
+    clocks = (0, 700_000, -900_000)
+    made, truth = grow(base, Planted(clocks, late={1: ("compute", 150_000)}))
+    found = facts_of(made, one_clock=False)
+    analysis = analyse_ranks("made", placed(found, clocks, (0, 0, 0)))
+    assert analysis.clocks.method == "given"
+    compared(analysis, truth, 0)
 
 
 def test_a_skew_within_the_doubt_of_measured_clocks_is_nobody_s(base: Trace) -> None:

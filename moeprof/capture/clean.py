@@ -36,7 +36,7 @@ class Clean:
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
-    rank_uuids: tuple[str | None, ...] = ()  # of those of ranks 1 and up on this host
+    rank_uuids: tuple[str, ...] = ()  # of those of ranks 1 and up on this host
     twin: Server | None = None
 
     def run(self, targets: dict[str, Target]) -> dict[str, Target]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from statistics import median
+from typing import NamedTuple
 
 from moeprof.manifest import Environment, Gpu, Round
 from moeprof.notes import Note, note
@@ -21,6 +23,22 @@ OTHERS_ROSE = 0.25  # of all cores, busy with other processes beyond the median 
 OTHERS_MOST = 0.5  # of all cores, busy with other processes in the median: a condition
 CLOCK, OTHER, CPU = "SM clock fell", "another process on the GPU", "other work on the CPU"
 
+
+class State(NamedTuple):
+    """What was out of the ordinary, and on which rank's GPU where it is a GPU's."""
+
+    what: str
+    rank: int = 0
+
+    @property
+    def whose(self) -> str:
+        """Empty for rank 0, whose GPU needs no name."""
+        return f" (GPU of rank {self.rank})" if self.rank else ""
+
+    def __str__(self) -> str:
+        return self.what + self.whose
+
+
 Phases = Mapping[str, tuple[Round, ...]]  # by variant; the baseline's twin under a name of its own
 
 
@@ -29,9 +47,14 @@ class Condition:
     """A state that held in most phases of a variant: not a disturbance, and to be known."""
 
     name: str
-    state: str
+    held: State
     count: int
     of: int
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        return str(self.held)
 
 
 @dataclass(frozen=True)
@@ -80,14 +103,13 @@ class _Usual:
 
     @staticmethod
     def of(rounds: tuple[Round, ...], cpus: int | None) -> _Usual:
-        each = [
-            [r.gpus[place].sm_clock_mhz for r in rounds if place < len(r.gpus)]
-            for place in range(max((len(r.gpus) for r in rounds), default=0))
-        ]
-        known = [[clock for clock in clocks if clock] for clocks in each]
-        others = [r.others_cores for r in rounds if r.others_cores is not None]
-        clocks = tuple(median(clocks) if clocks else None for clocks in known)
-        return _Usual(clocks, median(others) if others else None, cpus)
+        each = zip_longest(*([gpu.sm_clock_mhz for gpu in r.gpus] for r in rounds))
+        clocks = tuple(_median([clock for clock in clocks if clock]) for clocks in each)
+        return _Usual(clocks, _median([r.others_cores for r in rounds if r.others_cores is not None]), cpus)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
 
 
 def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple[Round, ...], list[Condition]]:
@@ -95,25 +117,25 @@ def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple
     states = [_states(r, usual) for r in rounds]
     counts = Counter(state for found in states for state in found)
     lasting = [state for state, count in counts.items() if count > MOST * len(rounds)]
-    passing = {state for state in counts if state not in lasting and not state.startswith(POWER_CAP)}
+    passing = {state for state in counts if state not in lasting and state.what != POWER_CAP}
     marked = tuple(
-        replace(r, disturbed=tuple(s for s in found if s in passing)) for r, found in zip(rounds, states, strict=True)
+        replace(r, disturbed=tuple(str(s) for s in found if s in passing))
+        for r, found in zip(rounds, states, strict=True)
     )
     conditions = [Condition(name, state, counts[state], len(rounds)) for state in lasting]
     if usual.cpus and usual.others_cores is not None and usual.others_cores > OTHERS_MOST * usual.cpus:
-        conditions.append(Condition(name, CPU, len(rounds), len(rounds)))
+        conditions.append(Condition(name, State(CPU), len(rounds), len(rounds)))
     return marked, conditions
 
 
-def _states(phase: Round, usual: _Usual) -> list[str]:
+def _states(phase: Round, usual: _Usual) -> list[State]:
     """What was out of the ordinary right after a phase."""
-    found: list[str] = []
-    for place, gpu in enumerate(phase.gpus):
-        whose = f" (GPU of rank {place})" if place else ""
-        found += [f"{state}{whose}" for state in _of_gpu(gpu, usual.clocks_mhz[place])]
+    found: list[State] = []
+    for rank, (gpu, usual_mhz) in enumerate(zip(phase.gpus, usual.clocks_mhz, strict=False)):
+        found += [State(what, rank) for what in _of_gpu(gpu, usual_mhz)]
     others = phase.others_cores
     if usual.cpus and others is not None and others > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
-        found.append(CPU)
+        found.append(State(CPU))
     return found
 
 
@@ -133,11 +155,11 @@ def notes(judged: Judged, total: int) -> tuple[Note, ...]:
         counts = Counter(reason for reasons in left.values() for reason in reasons)
         why = ", ".join(f"{reason} in {count}" for reason, count in counts.most_common())
         found.append(note("rounds-left-out", count=len(left), total=total, used=judged.used, why=why))
-    for state in dict.fromkeys(c.state for c in judged.conditions):
-        held = [c for c in judged.conditions if c.state == state]
+    for state in dict.fromkeys(c.held for c in judged.conditions):
+        held = [c for c in judged.conditions if c.held == state]
         where = ", ".join(f"{c.name} {c.count} of {c.of}" for c in held)
-        if state.startswith(POWER_CAP):
-            found.append(note("power-capped", state=state, where=where + state.removeprefix(POWER_CAP)))
+        if state.what == POWER_CAP:
+            found.append(note("power-capped", state=str(state), where=where + state.whose))
         else:
-            found.append(note("condition", state=state, where=where))
+            found.append(note("condition", state=str(state), where=where))
     return tuple(found)

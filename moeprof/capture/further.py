@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,7 @@ class Further:
             assert self.desk.setup.nsys is not None
             command = plan.nsys_head(self.request, self.desk.setup.nsys, child, self.desk.report(room))
         place = children.environment(self.team, self.first, self.team.address, self.team.port)
-        self._running[room] = Child(
-            Command(command.argv, command.produces, command.timeout_s, place), self.desk.log(room)
-        )
+        self._running[room] = Child(replace(command, env=place), self.desk.log(room))
         self._watching.append(threading.Thread(target=self._watch, args=(room, self._running[room]), daemon=True))
         self._watching[-1].start()
 

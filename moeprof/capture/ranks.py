@@ -113,7 +113,7 @@ def started(store: Store, name: str, about: Iterable[dict[str, Any]]) -> None:
         store.record(name, ranks=found)
 
 
-def other_gpus(about: Iterable[dict[str, Any]]) -> tuple[str | None, ...]:
+def other_gpus(about: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     """The UUIDs of the GPUs of ranks 1 and up on this host, as each said of itself; those that told none are left out."""
     here = sorted((one for one in about if one["rank"] and not one.get("host")), key=lambda one: int(one["rank"]))
     return tuple(one["gpu_uuid"] for one in here if one.get("gpu_uuid"))

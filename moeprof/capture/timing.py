@@ -145,7 +145,8 @@ class Timing:
         """The state of each GPU in use."""
         if self.store.manifest.device != "cuda":
             return [None]
-        return [nvml.gpu(uuid, self.workers.pids) for uuid in self.workers.uuids]
+        own = self.workers.pids
+        return [nvml.gpu(uuid, own) for uuid in self.workers.uuids]
 
     def _server(self, name: str) -> Server | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""

@@ -10,19 +10,10 @@ import plotly.graph_objects as go
 
 from moeprof.points import WHOLE, Point, Roofline
 from moeprof.report import format as fmt
-from moeprof.report.style import COLOURS, FASTER, SLOWER, TOTAL
+from moeprof.report.style import COLOURS, FASTER, SHADES, SLOWER, TOTAL
 from moeprof.report.tables import Table
 from moeprof.roofline import Ceiling
 
-SHADES = (
-    TOTAL,
-    COLOURS["copy"],
-    COLOURS["compute"],
-    COLOURS["communication"],
-    COLOURS["memset"],
-    COLOURS["migration"],
-    COLOURS["graph"],
-)
 DASHES = ("solid", "dash", "dot")
 SHARED = 0.05  # of the drawn decades: nearer marks share a label
 MARGIN = 3.0  # the factor that is left free around the points

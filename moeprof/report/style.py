@@ -18,6 +18,11 @@ COLOURS = {
 RANGE = "#8FBC9F"  # what the program itself named: no kind of time
 FASTER, SLOWER, TOTAL = "#009E73", "#D55E00", "#5B5F66"
 COMPUTE_SHADES = ("#0072B2", "#4FA3D1", "#004C78", "#7FBFE0", "#2E86AB", "#A9D5EC")
+# one a variant
+SHADES = (
+    TOTAL, COLOURS["copy"], COLOURS["compute"], COLOURS["communication"], COLOURS["memset"], COLOURS["migration"],
+    COLOURS["graph"],
+)  # fmt: skip
 # ledger category or idle cause -> colour, in the order of the ledger
 LEDGER = (
     ("compute", "compute_ns", COLOURS["compute"]),

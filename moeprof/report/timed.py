@@ -11,21 +11,11 @@ from moeprof.diff import Diff
 from moeprof.manifest import Round, VariantRecord
 from moeprof.report import format as fmt
 from moeprof.report.figures import legend, milliseconds
-from moeprof.report.style import COLOURS, SLOWER, TOTAL
+from moeprof.report.style import SHADES, SLOWER
 from moeprof.report.tables import Table
 from moeprof.rows import Row
 from moeprof.stats import Verdict
 from moeprof.study import Study
-
-SHADES = (
-    TOTAL,
-    COLOURS["copy"],
-    COLOURS["compute"],
-    COLOURS["communication"],
-    COLOURS["memset"],
-    COLOURS["migration"],
-    COLOURS["graph"],
-)
 
 
 def verdicts(diff: Diff) -> Table:
