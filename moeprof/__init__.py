@@ -3,7 +3,8 @@
 A workload author needs only these names; everything else is reached through the ``moeprof`` command.
 """
 
-from moeprof.workload import Exchange, Machine, Pipeline, Proof, Roofline, Step, Variant, Workload
+from moeprof.workload.bounds import Exchange, Pipeline, Roofline
+from moeprof.workload.model import Machine, Proof, Step, Variant, Workload
 
 __version__ = "0.1.0"
 __all__ = ["Exchange", "Machine", "Pipeline", "Proof", "Roofline", "Step", "Variant", "Workload", "__version__"]

@@ -1,5 +1,5 @@
 """``python -m moeprof`` is the ``moeprof`` command."""
 
-from moeprof.cli import main
+from moeprof.cli.main import main
 
 main()

@@ -1,6 +1,6 @@
 """The one exception family that moeprof raises on purpose, each with a hint and an exit code.
 
-Only ``moeprof.cli`` turns these into text and an exit status; everything below it raises.
+Only ``moeprof.cli.main`` turns these into text and an exit status; everything below it raises.
 """
 
 from __future__ import annotations

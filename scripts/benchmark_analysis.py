@@ -21,8 +21,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from moeprof import tools
 from moeprof.errors import MoeprofError
+from moeprof.machine import tools
 
 SAMPLE = Path(__file__).resolve().parents[1] / "reports" / "samples" / "kv_transfer" / "overlap" / "trace.sqlite"
 GROWN = (

@@ -23,11 +23,11 @@ import torch
 from beside import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
-from moeprof.workload import Machine, Params, load, pairs
-from moeprof.workloads import _attention as attention
-from moeprof.workloads import decode_attention, mla_decode
-from moeprof.workloads._ceilings import gemm_tflop_per_s, read_gb_per_s
-from moeprof.workloads._timing import captured
+from moeprof.workload.find import load
+from moeprof.workload.model import Machine, Params, pairs
+from moeprof.workloads.common.ceilings import gemm_tflop_per_s, read_gb_per_s
+from moeprof.workloads.common.timing import captured
+from moeprof.workloads.decode import attention, decode_attention, mla_decode
 
 TOLERANCE = 1e-2
 

@@ -27,16 +27,15 @@ from typing import Any
 import torch
 
 from moeprof.errors import MoeprofError, WorkloadError
-from moeprof.running import machine
-from moeprof.script import agreed, joined, of_each
-from moeprof.workload import load, pairs
-from moeprof.workloads import _ep as ep
-from moeprof.workloads import _ep_check as check
-from moeprof.workloads import _ep_exchange as exchange
-from moeprof.workloads import _ep_peer as peer
-from moeprof.workloads import expert_parallel
-from moeprof.workloads._ep_faults import Fault
-from moeprof.workloads._timing import synchronise
+from moeprof.worker.built_variant import machine
+from moeprof.worker.script import agreed, joined, of_each
+from moeprof.workload.find import load
+from moeprof.workload.model import pairs
+from moeprof.workloads.common.timing import synchronise
+from moeprof.workloads.expert_parallel import check, exchange, peer
+from moeprof.workloads.expert_parallel import layout as ep
+from moeprof.workloads.expert_parallel import workload as expert_parallel
+from moeprof.workloads.expert_parallel.faults import Fault
 
 Run = Callable[[], object]
 ROUND_MS = 40  # of one entry in one round

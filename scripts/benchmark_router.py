@@ -23,12 +23,12 @@ import torch
 from beside import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
-from moeprof.workload import load, pairs
-from moeprof.workloads import _moe as moe
-from moeprof.workloads import _moe_check as check
-from moeprof.workloads import _moe_routing as routing
-from moeprof.workloads import router
-from moeprof.workloads._ceilings import gemm_tflop_per_s, read_gb_per_s
+from moeprof.workload.find import load
+from moeprof.workload.model import pairs
+from moeprof.workloads.common.ceilings import gemm_tflop_per_s, read_gb_per_s
+from moeprof.workloads.router import check, routing
+from moeprof.workloads.router import layer as moe
+from moeprof.workloads.router import workload as router
 
 
 def bmm(params: dict[str, Any], rows: int) -> Run:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from moeprof.analysis.device import DeviceView, views
 from moeprof.errors import MoeprofError
-from moeprof.metrics.device import DeviceView, views
 from moeprof.trace import read
 
 ROUNDED = 0.05 + 1e-9  # half of nsys's last digit, percent

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from nsys_reports import REPORTS
 
-from moeprof import tools
 from moeprof.errors import MoeprofError, ToolError
+from moeprof.machine import tools
 from moeprof.trace import read
 
 SHOWN = 4

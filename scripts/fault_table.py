@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from moeprof.findings import find
-from moeprof.metrics.analysis import Finding
-from moeprof.metrics.device import views
-from moeprof.metrics.scene import judged as scenes_of
+from moeprof.analysis.device import views
+from moeprof.analysis.model import Finding
+from moeprof.findings.find import find
+from moeprof.findings.what_if import judged as scenes_of
 from moeprof.trace import read
 
 STEPS = 10

@@ -17,9 +17,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeprof import ledger, resources, sessions
+from moeprof import resources
 from moeprof.capture import Request, terminal_progress
 from moeprof.errors import MoeprofError, UsageError
+from moeprof.session import log, steps
 
 QUESTION = "The pipelined decode kernel reads far below what the memory gives. What is it waiting for?"
 SOURCE, VARIANT = "stream_tile.cu", "tma_pipelined"
@@ -104,14 +105,14 @@ def changed(path: Path) -> bool:
 
 def check(path: Path) -> None:
     """Build the draft and the source after each change."""
-    from moeprof.workloads import _cuda
+    from moeprof.workloads.common import nvcc
 
     apply(path, DRAFT)
-    print("draft:", _cuda.build(SOURCE, (9, 0)).usage(VARIANT))
+    print("draft:", nvcc.build(SOURCE, (9, 0)).usage(VARIANT))
     for number, change in enumerate(CHANGES, 1):
         before = path.read_text(encoding="utf-8")
         apply(path, change.edits)
-        print(f"step {number}:", _cuda.build(SOURCE, (9, 0)).usage(VARIANT))
+        print(f"step {number}:", nvcc.build(SOURCE, (9, 0)).usage(VARIANT))
         if number > 4:  # tried on their own
             path.write_text(before, encoding="utf-8")
 
@@ -119,17 +120,17 @@ def check(path: Path) -> None:
 def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
     """The whole session."""
     request = Request(variants=variants, argv=("moeprof", "session", "try"))
-    sessions.begin(folder, QUESTION, "decode_kernel", VARIANT)
+    steps.begin(folder, QUESTION, "decode_kernel", VARIANT)
     apply(path, DRAFT)
-    sessions.attempt(folder, request, terminal_progress())
+    steps.attempt(folder, request, terminal_progress())
     for change in CHANGES:
         before = path.read_text(encoding="utf-8")
-        sessions.predict(folder, change.text, change.metric, change.expect)
+        steps.predict(folder, change.text, change.metric, change.expect)
         apply(path, change.edits)
-        trial = sessions.attempt(folder, request, terminal_progress()).steps[-1].trial
+        trial = steps.attempt(folder, request, terminal_progress()).steps[-1].trial
         assert trial is not None
         faster = trial.before is not None and trial.after is not None and trial.after < (1 - LEAST_GAIN) * trial.before
-        sessions.decide(folder, faster, "faster" if faster else "not faster by 1 %")
+        steps.decide(folder, faster, "faster" if faster else "not faster by 1 %")
         if not faster:
             path.write_text(before, encoding="utf-8")
         print(f"{'kept' if faster else 'reverted'}: {trial.before} -> {trial.after} ms", file=sys.stderr)
@@ -138,7 +139,7 @@ def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--session", type=Path, default=sessions.FOLDER)
+    parser.add_argument("--session", type=Path, default=steps.FOLDER)
     parser.add_argument("--variants", default=VARIANT)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
@@ -152,7 +153,7 @@ def main() -> int:
         finally:
             path.write_text(original, encoding="utf-8")
         if not args.check:
-            print(f"{len(ledger.read(args.session).steps)} steps in {args.session}; next: moeprof session report")
+            print(f"{len(log.read(args.session).steps)} steps in {args.session}; next: moeprof session report")
     except MoeprofError as error:
         print(f"error: {error.message} ({error.hint})", file=sys.stderr)
         return int(error.exit_code)

@@ -69,13 +69,13 @@ run_sanitizer() {
   for tool in memcheck racecheck; do
     for name in baseline vectorized tma tma_pipelined; do
       said "$tool $name"
-      timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
+      timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
     done
     said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
-from moeprof.workload import load
+from moeprof.workload.model import load
 from moeprof.workloads import mla_decode
-from moeprof.workloads._mla_split import latent, latent_ways
+from moeprof.workloads.decode.mla_split import latent, latent_ways
 params = load("mla_decode").params("default", {"heads": "128", "lengths": "500,64,1,129"})
 q, c, lengths, out = given = mla_decode.latents(params, "cuda")
 expected = mla_decode.reference(params, given, mla_decode.scale(params))
@@ -85,7 +85,7 @@ for way in latent_ways(q, out):
         print("whole units:", way["whole"], "error:", float((out.float() - expected).norm() / expected.norm()))
 EOF
     said "$tool decode_attention cuda"
-    timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \
+    timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \
       --iterations 1 --seconds 0.01 2>&1 | tail -n 4
   done
 }

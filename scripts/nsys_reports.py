@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from moeprof.metrics.launch import executions
-from moeprof.metrics.projection import projected
+from moeprof.analysis.launch import executions
+from moeprof.analysis.projection import projected
 from moeprof.trace import Trace
 
 Rows = Counter[tuple[str | int, ...]]

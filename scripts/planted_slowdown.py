@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
-from moeprof.workload import Params, Step, Variant, Workload, load
-from moeprof.workloads._timing import seconds
+from moeprof.workload.find import load
+from moeprof.workload.model import Params, Step, Variant, Workload
+from moeprof.workloads.common.timing import seconds
 
 CYCLES = 1_000_000
 TIMES = 20

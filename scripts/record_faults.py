@@ -22,8 +22,8 @@ from pathlib import Path
 
 import faults
 
-from moeprof import tools
 from moeprof.capture import redact
+from moeprof.machine import tools
 
 PROGRAM = Path(__file__).with_name("faults.py")
 WHOLE = ("far-ahead", "readback", "sync-api", "host-bound", "same-stream-copy", "first-iteration")

@@ -19,11 +19,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof import ledger, manifest
 from moeprof.capture import Request, capture, terminal_progress
-from moeprof.capture.store import LOGS
-from moeprof.codec import dumps
 from moeprof.errors import CaptureError, MoeprofError
+from moeprof.session import log
+from moeprof.storage import manifest
+from moeprof.storage.capture_folder import LOGS
+from moeprof.storage.json import dumps
 
 MAX_BYTES = 3_000_000
 SAMPLES = Path(__file__).resolve().parents[1] / "reports" / "samples"
@@ -60,7 +61,7 @@ def install(folder: Path, samples: Path) -> Path:
 
 def install_session(folder: Path, name: str) -> Path:
     """Put a session under reports/sessions/NAME: its ledger, and its captures without logs."""
-    ledger.read(folder)  # raises where it is none
+    log.read(folder)  # raises where it is none
     target = SAMPLES.parent / "sessions" / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"))

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from captures import SAMPLE, Ran
 from cdp import CHROMIUM, Browser
+from paths import TRACES
 
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:  # before anything imports triton: without a GPU its interpreter runs the kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from moeprof import cli, diff, study
-from moeprof.diff import Diff
+from moeprof.cli import main
+from moeprof.compare import variants
+from moeprof.compare.variants import Diff
+from moeprof.loaded import capture
+from moeprof.loaded.capture import Study
 from moeprof.report import html
-from moeprof.study import Study
-
-ROOT = Path(__file__).resolve().parents[1]
-TRACES = ROOT.parent / "shared" / "traces"
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         monkeypatch.setattr("sys.argv", ["moeprof", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return Ran(int(ended.value.code or 0), said.out, said.err)
 
@@ -60,12 +60,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def sample() -> Study:
-    return study.load(SAMPLE)
+    return capture.load(SAMPLE)
 
 
 @pytest.fixture(scope="module")
 def contrast(sample: Study) -> Diff:
-    return diff.contrast(sample)
+    return variants.contrast(sample)
 
 
 @pytest.fixture(scope="module")

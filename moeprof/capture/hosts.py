@@ -1,6 +1,6 @@
 """The further hosts of a capture, as rank 0's sees them: they join, run their part of each variant, and send what it left.
 
-Each is asked by letter (``moeprof.post``) and does what its own command line says; ``capture.further`` is the other end.
+Each is asked by letter (``moeprof.capture.host_link``) and does what its own command line says; ``capture.further`` is the other end.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import __version__
-from moeprof.beyond import requests
-from moeprof.blaming import Cause
-from moeprof.capture.beats import Beats
-from moeprof.channel import Channel
+from moeprof.capture.host_heartbeat import Beats
+from moeprof.capture.host_link import Post
+from moeprof.capture.host_rendezvous import Meeting
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError, said_of
-from moeprof.meeting import Meeting
-from moeprof.offsets import Offset
-from moeprof.placing import Team
-from moeprof.post import Post
+from moeprof.machine.launcher import Team
+from moeprof.worker.channel import Channel
+from moeprof.worker.clock_offset import Offset
+from moeprof.worker.failures import Cause
+from moeprof.worker.host_coordinator import requests
 
 CLOCK_S = 30.0  # for a host to take its turn: it may still be ending a run
 LOGS_S = 15.0  # for a host to end its part of a run and send its logs

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moeprof.capture import host, plan
-from moeprof.capture.plan import Command
-from moeprof.capture.processes import Child, end
-from moeprof.capture.store import Store
-from moeprof.files import write_whole
+from moeprof.capture import commands
+from moeprof.capture.child_processes import Child, end
+from moeprof.capture.commands import Command
+from moeprof.machine import load
+from moeprof.storage.capture_folder import Store
+from moeprof.storage.files import write_whole
 
 EACH_BYTES = 1 << 30  # of memory that a process which imported takes
 
@@ -40,11 +41,11 @@ class Early:
 
     def start(self, jobs: list[Job]) -> None:
         """Start them all, where cores and memory hold them beside what is built meanwhile; else none."""
-        left = host.available_bytes()
+        left = load.available_bytes()
         if (os.cpu_count() or 1) < len(jobs) or left is None or left < EACH_BYTES * len(jobs):
             return
         for job in jobs:
-            held = plan.held(job.command, self._hold(job.variant, job.tool))
+            held = commands.held(job.command, self._hold(job.variant, job.tool))
             if held is not None:
                 log = self.store.log(job.variant, job.tool)
                 self._held[job.variant, job.tool] = held, Child(held, log)
@@ -59,11 +60,11 @@ class Early:
         command, child = self._held.pop((job.variant, job.tool), (None, None))
         if child is None:
             return None
-        if child.process.poll() is not None or command != plan.held(job.command, self._hold(job.variant, job.tool)):
+        if child.process.poll() is not None or command != commands.held(job.command, self._hold(job.variant, job.tool)):
             end(child.process)
             return None
         child.restart_clock()
-        write_whole(self._hold(job.variant, job.tool), plan.params_of(job.command))
+        write_whole(self._hold(job.variant, job.tool), commands.params_of(job.command))
         return child
 
     def close(self) -> None:

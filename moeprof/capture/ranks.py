@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moeprof import meeting, placing, tools
-from moeprof.capture.plan import Request
-from moeprof.capture.setup import Setup
-from moeprof.capture.store import Store
-from moeprof.codec import decode
+from moeprof.capture import host_rendezvous
+from moeprof.capture.commands import Request
+from moeprof.capture.plan import Setup
 from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
-from moeprof.manifest import Rank
+from moeprof.machine import launcher, tools
+from moeprof.machine.launcher import Team
 from moeprof.notes import note
-from moeprof.placing import Team
-from moeprof.workload import Workload, load
+from moeprof.storage.capture_folder import Store
+from moeprof.storage.json import decode
+from moeprof.storage.manifest import Rank
+from moeprof.workload.find import load
+from moeprof.workload.model import Workload
 
 ON_CPU = 2  # ranks where nobody said how many
 NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
@@ -30,7 +32,7 @@ def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
     Raises:
         UsageError: the launcher's variables do not fit, or the workload has no ranks.
     """
-    found = placing.place(environment)
+    found = launcher.place(environment)
     if found is None or request.workload is None or found.rank == 0:
         return None
     count(request, load(request.workload), "cpu", environment)
@@ -46,10 +48,10 @@ def team(request: Request, ranks: int | None, environment: Mapping[str, str]) ->
     Raises:
         UsageError: nothing tells where.
     """
-    found = None if request.workload is None or ranks is None else placing.place(environment)
+    found = None if request.workload is None or ranks is None else launcher.place(environment)
     if found is None or found.hosts == 1:
         return Team((ranks or 1,))
-    where = meeting.meeting(found.launcher, environment)
+    where = host_rendezvous.meeting(found.launcher, environment)
     return Team(found.layout, where.address, where.port)
 
 
@@ -60,7 +62,7 @@ def count(request: Request, workload: Workload | None, device: str, environment:
         UsageError: more than one process for a workload that has no ranks, or two numbers that differ.
         ToolError: this host has fewer GPUs than ranks.
     """
-    found = None if workload is None else placing.place(environment)
+    found = None if workload is None else launcher.place(environment)
     wanted = request.nproc or (found.ranks if found else None)
     if workload is None or not workload.ranks:
         _one(workload, wanted or 1)
@@ -86,7 +88,7 @@ def _one(workload: Workload | None, wanted: int) -> None:
         )
 
 
-def _launched(found: placing.Place, wanted: int) -> None:
+def _launched(found: launcher.Place, wanted: int) -> None:
     if found.ranks != wanted:
         raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
 

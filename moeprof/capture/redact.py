@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from moeprof.trace.kineto import GZIP_MAGIC, opened
+from moeprof.trace.kineto.reader import GZIP_MAGIC, opened
 
 KEPT_TABLES = re.compile(
     r"^(CUPTI_ACTIVITY_KIND_\w+|NVTX_EVENTS|NVTX_PAYLOAD_\w+|ENUM_\w+|CUDA_GRAPH_\w+|CUDA_GPU_MEMORY_\w+|GPU_METRICS|GENERIC_EVENTS?|PROFILER_OVERHEAD"

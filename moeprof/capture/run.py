@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof import meeting, tools
-from moeprof.capture import describe, plan, ranks
-from moeprof.capture.clean import Clean
-from moeprof.capture.describe import PROGRAM
+from moeprof.capture import commands, host_rendezvous, manifest_builder, ranks
+from moeprof.capture.clean_timing import Clean
+from moeprof.capture.commands import Request, Target
 from moeprof.capture.hosts import Hosts, hello
 from moeprof.capture.jobs import Job
-from moeprof.capture.plan import Request, Target
-from moeprof.capture.profile import Profile
+from moeprof.capture.manifest_builder import PROGRAM
+from moeprof.capture.plan import Setup, setup
+from moeprof.capture.profiling import Profile
 from moeprof.capture.progress import Progress, Silent
-from moeprof.capture.setup import Setup, setup
-from moeprof.capture.store import LOGS, Store, choose
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
+from moeprof.machine import tools
 from moeprof.notes import note
-from moeprof.workload import Workload, load
+from moeprof.storage.capture_folder import LOGS, Store, choose
+from moeprof.workload.find import load
+from moeprof.workload.model import Workload
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ def capture(request: Request, progress: Progress) -> Result:
     found = ranks.setup(request, found, count)
     request = _counting(request, workload, found)
     store = Store(
-        choose(describe.name(request, workload), request.output, request.force),
-        describe.manifest(request, found, workload, count),
+        choose(manifest_builder.name(request, workload), request.output, request.force),
+        manifest_builder.manifest(request, found, workload, count),
     )
     problems: list[MoeprofError] = []
     hosts = Hosts(ranks.team(request, count, os.environ), store.folder / LOGS, timeout_s=request.timeout_s)
-    machine = describe.likeness(store.manifest.environment)
+    machine = manifest_builder.likeness(store.manifest.environment)
     mine = hello((0, hosts.team.layout[0]), store.manifest.name, found.device, found.tracer, machine)
-    hosts.join(meeting.token(os.environ), mine)
+    hosts.join(host_rendezvous.token(os.environ), mine)
     store.open()
     store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike.items()))
     busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
@@ -172,14 +173,14 @@ def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]
     result = scratch / "program-trace.json"
     jobs = []
     if found.nsys is not None:
-        command = plan.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
+        command = commands.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
         keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, command, None)
         jobs.append(Job(PROGRAM, "nsys", command, None, result, keep_nsys))
     elif found.torch:
-        command = plan.torch_program(request, result, scratch / "program-kineto.json")
+        command = commands.torch_program(request, result, scratch / "program-kineto.json")
         jobs.append(Job(PROGRAM, "torch", command, None, result, partial(profile.keep_kineto, PROGRAM, command, None)))
     if found.ncu is not None:
-        command = plan.ncu_program(request, found.ncu, scratch / "program.csv")
+        command = commands.ncu_program(request, found.ncu, scratch / "program.csv")
         jobs.append(Job(PROGRAM, "ncu", command, None, result, partial(profile.keep_counters, PROGRAM, command)))
     return jobs
 
@@ -204,20 +205,20 @@ def dry_run(request: Request) -> str:
     folder = choose(PROGRAM, request.output, True)
     if request.workload is None:
         request = _counting(request, None, found)
-        profile = Profile(request, Store(folder, describe.manifest(request, found, None)), Silent(), [])
+        profile = Profile(request, Store(folder, manifest_builder.manifest(request, found, None)), Silent(), [])
         return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
     workload = load(request.workload)
     count = ranks.count(request, workload, found.device, os.environ)
     found = ranks.setup(request, found, count)
     name, request = request.workload, _counting(request, workload, found)
-    store = Store(folder, describe.manifest(request, found, workload, count))
+    store = Store(folder, manifest_builder.manifest(request, found, workload, count))
     hosts = Hosts(ranks.team(request, count, os.environ))
     profile = Profile(request, store, Silent(), [], hosts=hosts)
     lines = []
     for record in store.manifest.variants:
         target = Target(name, record.name, found.device, store.manifest.params, count, hosts.words)
         words = target.watched(request, store.log(record.name, "clean"))
-        command = str(plan.Command(plan.serve(target, *words), None, request.timeout_s))
+        command = str(commands.Command(commands.serve(target, *words), None, request.timeout_s))
         lines += [command] * (
             1 + (record.name == store.manifest.baseline)
         )  # the baseline's twin has a process of its own

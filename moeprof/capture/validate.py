@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moeprof import region
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError
-from moeprof.manifest import Rank
-from moeprof.placing import Team
+from moeprof.machine.launcher import Team
+from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace, read
-from moeprof.trace.ncu import read_counters
+from moeprof.trace.ncu.counters import read_counters
+from moeprof.worker import nvtx
 
 NO_PERMISSION = "ERR_NVGPUCTRPERM"
 PERMISSION_HINT = (
@@ -54,7 +54,7 @@ def trace(path: Path, iterations: int | None) -> Trace:
         )
     if iterations is None:
         return found
-    ours = (found.ranges["domain"] == region.DOMAIN) & (found.ranges["name"] == region.ITERATION)
+    ours = (found.ranges["domain"] == nvtx.DOMAIN) & (found.ranges["name"] == nvtx.ITERATION)
     if int(ours.sum()) != iterations:
         raise CaptureError(
             f"the trace holds {int(ours.sum())} iteration ranges, {iterations} ran",
@@ -73,7 +73,7 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     if len(expected) < 2 or iterations is None:
         return trace(path, iterations), None
     found = trace(path, None)
-    ours = found.ranges[(found.ranges["domain"] == region.DOMAIN) & (found.ranges["name"] == region.ITERATION)]
+    ours = found.ranges[(found.ranges["domain"] == nvtx.DOMAIN) & (found.ranges["name"] == nvtx.ITERATION)]
     by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):
         return found, None

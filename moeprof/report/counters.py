@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from moeprof import wording
-from moeprof.counterdiff import Counter, CounterDiff
+from moeprof.compare.counters import Counter, CounterDiff
+from moeprof.kernels.warp_states import STATES, Stalls, steps
+from moeprof.loaded.capture import Study
 from moeprof.report import format as fmt
+from moeprof.report.narrative import sentences
 from moeprof.report.tables import Table
-from moeprof.stalls import STATES, Stalls, steps
-from moeprof.study import Study
 from moeprof.trace.tables import COUNTERS
 
 # metric -> (heading, how a value is shown); what each means is in moeprof/capture/plan.py
@@ -59,7 +59,7 @@ def title(found: CounterDiff) -> str:
 
 
 def _amount(row: Counter, value: float | None) -> str:
-    return fmt.DASH if value is None else wording.amount(row.kind, value)
+    return fmt.DASH if value is None else sentences.amount(row.kind, value)
 
 
 def _change(row: Counter) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from moeprof import wording
-from moeprof.stats import Interval
+from moeprof.report.narrative import sentences
+from moeprof.stats.estimates import Interval
 
 DASH = "–"
 
 
 def ms(ns: float | None) -> str:
     """12.34 ms, 1.234 ms, 0.123 ms."""
-    return DASH if ns is None else wording.ms(ns)
+    return DASH if ns is None else sentences.ms(ns)
 
 
 def us(ns: float | None) -> str:
@@ -24,7 +24,7 @@ def us(ns: float | None) -> str:
 
 def percent(ratio: float | None) -> str:
     """97.3 %."""
-    return DASH if ratio is None else wording.percent(ratio)
+    return DASH if ratio is None else sentences.percent(ratio)
 
 
 def times(ratio: float | None) -> str:
@@ -41,7 +41,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def rate(value: float | None) -> str:
     """A throughput: 0.0481, 3.21, 554.2."""
-    return DASH if value is None else wording.rate(value)
+    return DASH if value is None else sentences.rate(value)
 
 
 def signed_ms(ns: float) -> str:
@@ -56,7 +56,7 @@ def between(interval: Interval | None, scale: float = 1.0, digits: int = 3) -> s
 
 def size(count: float | None) -> str:
     """Bytes in the decimal unit that fits: 939.5 MB."""
-    return DASH if count is None else wording.size(count)
+    return DASH if count is None else sentences.size(count)
 
 
 WRAPPERS = ("device_kernel", "Kernel", "Kernel2")  # CUTLASS's: their template argument says what runs

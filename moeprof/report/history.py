@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.expectations import Expectation
-from moeprof.history import Entry, History
+from moeprof.gate.history import Entry, History
+from moeprof.gate.rule import Expectation
 from moeprof.report import format as fmt
+from moeprof.report.figures.style import COLOURS, FASTER, SLOWER, TOTAL
 from moeprof.report.html import filled, section
-from moeprof.report.style import COLOURS, FASTER, SLOWER, TOTAL
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table
 

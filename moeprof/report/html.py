@@ -14,17 +14,18 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import moeprof
-from moeprof.diff import Diff, contrast
+from moeprof.compare.variants import Diff, contrast
+from moeprof.kernels.warp_states import of_study, steps
+from moeprof.loaded.capture import Study
 from moeprof.report import counters as counted
-from moeprof.report import figures, ranklist, roofline, tables, timed, worktables
 from moeprof.report import format as fmt
+from moeprof.report import ranklist, tables, timed, worktables
 from moeprof.report.counters import counters, stalled
+from moeprof.report.figures import bars, roofline
+from moeprof.report.figures.timeline import is_heavy, lanes_of, timeline
 from moeprof.report.glossary import GLOSSARY
 from moeprof.report.judged import findings
-from moeprof.report.timeline import is_heavy, lanes_of, timeline
 from moeprof.resources import folder
-from moeprof.stalls import of_study, steps
-from moeprof.study import Study
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _ranks(study: Study) -> Section | None:
 
 
 def _waterfall(diff: Diff) -> Section | None:
-    figure = figures.waterfall(diff)
+    figure = bars.waterfall(diff)
     if figure is None:
         return None
     saved = sum(b.delta_ns for b in diff.waterfall)
@@ -96,7 +97,7 @@ def _work(diff: Diff) -> Section | None:
     if not found:
         return None
     note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work counts for nothing. ncu empties the caches before each kernel, so that its bytes are an upper bound."
-    return section("work", figures.title_of_work(diff), note, figures.work(diff), found)
+    return section("work", bars.title_of_work(diff), note, bars.work(diff), found)
 
 
 def _series(diff: Diff) -> list[Section]:
@@ -106,7 +107,7 @@ def _series(diff: Diff) -> list[Section]:
             f"series-{number}",
             name[:1].upper() + name[1:],
             note,
-            figures.series(name, found),
+            bars.series(name, found),
             (worktables.listed(name, found),),
         )
         for number, (name, found) in enumerate(worktables.series(diff).items())
@@ -114,7 +115,7 @@ def _series(diff: Diff) -> list[Section]:
 
 
 def _ledgers(diff: Diff) -> Section | None:
-    figure = figures.ledgers(diff)
+    figure = bars.ledgers(diff)
     note = "Every nanosecond of an iteration has one owner, in this order: compute, communication, copy, migration, memset, idle."
     return (
         None
@@ -124,12 +125,12 @@ def _ledgers(diff: Diff) -> Section | None:
 
 
 def _overlap(diff: Diff) -> Section | None:
-    figure = figures.overlap(diff)
+    figure = bars.overlap(diff)
     note = "Copy time that runs while kernels run is hidden; the rest is exposed, with its cause in the table."
     return (
         None
         if figure is None
-        else section("overlap", figures.title_of_overlap(diff.rows), note, figure, (tables.copies(diff),))
+        else section("overlap", bars.title_of_overlap(diff.rows), note, figure, (tables.copies(diff),))
     )
 
 
@@ -137,14 +138,14 @@ def _link(diff: Diff, study: Study) -> Section | None:
     if diff.roof is not None:  # work that no link bounds
         return None
     ceiling = study.manifest.link_ceiling_gb_per_s
-    figure = figures.link(diff, ceiling)
+    figure = bars.link(diff, ceiling)
     note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
     title = "Link throughput" + (" against its measured ceiling" if ceiling else "")
     return None if figure is None else section("link", title, note, figure, (tables.link(diff, ceiling),))
 
 
 def _launches(diff: Diff) -> Section | None:
-    figure = figures.launches(diff)
+    figure = bars.launches(diff)
     note = "Host time inside CUDA calls against the GPU's work (the upright mark); between calls the host runs Python and the framework. Where both together take longer than the work, the GPU starves."
     return (
         None

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.inspected import Found, Inspection, Traced
-from moeprof.metrics.hotlines import Hot
-from moeprof.metrics.memorychart import Link
+from moeprof.kernels.hot_lines import Hot
+from moeprof.kernels.inspection import Found, Inspection, Traced
+from moeprof.kernels.memory_chart import Link
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from moeprof.findings import find
-from moeprof.metrics.analysis import Finding
-from moeprof.metrics.device import views
-from moeprof.metrics.scene import judged
+from moeprof.analysis.device import views
+from moeprof.analysis.model import Finding
+from moeprof.findings.find import find
+from moeprof.findings.what_if import judged
+from moeprof.loaded.capture import Study
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
-from moeprof.study import Study
 from moeprof.trace import Trace
 
 

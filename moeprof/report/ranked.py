@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from moeprof.metrics.ranking import KernelCost, Ranking
+from moeprof.kernels.ranking import KernelCost, Ranking
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table

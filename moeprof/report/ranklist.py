@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from moeprof.manifest import Manifest, Rank, VariantRecord
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
+from moeprof.storage.manifest import Manifest, Rank, VariantRecord
 
 
 def table(manifest: Manifest) -> Table:

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from moeprof.metrics.group import Collective, GroupAnalysis, Rank
-from moeprof.metrics.ranks import label
+from moeprof.ranks.analyze import label
+from moeprof.ranks.model import Collective, GroupAnalysis, Rank
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 

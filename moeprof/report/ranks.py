@@ -14,15 +14,15 @@ import plotly.graph_objects as go
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.metrics.group import CAUSES, EARLIER, GroupAnalysis, Rank
-from moeprof.metrics.ranklanes import COMPUTE, MOVING, OTHER, UNMATCHED, WAITING, RankLane, drawn_window
+from moeprof.ranks.lanes import COMPUTE, MOVING, OTHER, UNMATCHED, WAITING, RankLane, drawn_window
+from moeprof.ranks.model import CAUSES, EARLIER, GroupAnalysis, Rank
 from moeprof.report import format as fmt
 from moeprof.report import rankrows
+from moeprof.report.figures.style import COLOURS, SLOWER
+from moeprof.report.figures.timeline import Lane, timeline
 from moeprof.report.html import Section, filled, section
-from moeprof.report.style import COLOURS, SLOWER
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table
-from moeprof.report.timeline import Lane, timeline
 
 ROWS, OWN_ROWS, COLUMNS = 80, 16, 200
 ROW_HEIGHT, LEAST_HEIGHT = 11, 240  # pixels

@@ -6,16 +6,17 @@ import plotly.graph_objects as go
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof import ledger, measures
-from moeprof.expectations import expectation
-from moeprof.ledger import Session, Step, Try
+from moeprof.compare.steps import Seen
+from moeprof.gate import metrics
+from moeprof.gate.rule import expectation
 from moeprof.report import format as fmt
 from moeprof.report import stepviews
+from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
 from moeprof.report.html import Section, filled, section
-from moeprof.report.style import FASTER, SLOWER, TOTAL
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table
-from moeprof.stepdiff import Seen
+from moeprof.session import log as ledger
+from moeprof.session.log import Session, Step, Try
 
 TIME = "step_time"
 SHOWN = (("of_limit", fmt.percent), ("tflop_per_s", fmt.rate), ("gb_per_s", lambda v: fmt.number(v, 0)))
@@ -54,7 +55,7 @@ def steps(session: Session) -> Table:
         else []
     )
     for step in session.steps:
-        unit = measures.unit(step.prediction.metric)
+        unit = metrics.unit(step.prediction.metric)
         change = fmt.DASH
         if step.trial is not None:
             change = f"{_number(step.trial.before)} to {_number(step.trial.after)} {unit}".strip()
@@ -109,7 +110,7 @@ def show(step: Step) -> str:
         lines += [trial.verdict] if trial.verdict else []
         lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
         lines += [
-            f"  {name} {_number(value)} {measures.unit(name)}".rstrip()
+            f"  {name} {_number(value)} {metrics.unit(name)}".rstrip()
             for name, value in trial.values.items()
             if value is not None
         ]

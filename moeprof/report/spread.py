@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.metrics.tracerow import TraceRow
+from moeprof.loaded.trace_row import TraceRow
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table

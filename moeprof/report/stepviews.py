@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from moeprof.changes import Kernel
-from moeprof.ledger import Session, Try
-from moeprof.report import figures
+from moeprof.compare.kernels import Kernel
+from moeprof.compare.steps import StepDiff
+from moeprof.kernels.roofline import Ceiling
 from moeprof.report import format as fmt
+from moeprof.report.figures import bars
+from moeprof.report.figures.roofline import Mark, add_arrow, add_marks, apart, canvas, named
+from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
 from moeprof.report.html import Section, section
-from moeprof.report.roofline import Mark, add_arrow, add_marks, apart, canvas, named
-from moeprof.report.style import FASTER, SLOWER, TOTAL
 from moeprof.report.tables import Table
-from moeprof.roofline import Ceiling
-from moeprof.stepdiff import StepDiff
+from moeprof.session.log import Session, Try
 
 MAX_KERNELS = 12
 COLOUR = {"kept": FASTER, "reverted": SLOWER, "open": TOTAL}
@@ -66,7 +66,7 @@ def difference(found: StepDiff) -> Section:
     title = f"Traced against {other}: {fmt.signed_ms(found.after_ns - found.before_ns)} an iteration"
     note = "The traced iteration of median length of each; the steps sum exactly. Kernels are matched by name, then by launch shape and place."
     ends = ((other, found.before_ns), (f"step {found.number}", found.after_ns))
-    figure = figures.steps(ends[0], found.waterfall, ends[1], "ms an iteration")
+    figure = bars.steps(ends[0], found.waterfall, ends[1], "ms an iteration")
     return section(name, title, note, figure, (_waterfall(found, other), _kernels(found)))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from moeprof.diff import Diff
-from moeprof.metrics.analysis import Window
+from moeprof.analysis.model import Window
+from moeprof.compare.row import Row
+from moeprof.compare.variants import Diff
+from moeprof.loaded.capture import Study
 from moeprof.report import format as fmt
-from moeprof.report.style import IDLE, LEDGER
-from moeprof.rows import Row
-from moeprof.study import Study
+from moeprof.report.figures.style import IDLE, LEDGER
 
 MAX_KERNELS = 12
 CAUSES = {

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from moeprof import tested
-from moeprof.report import figures
+from moeprof.loaded import test_run
+from moeprof.loaded.test_run import Captured, Case, Check, Run
 from moeprof.report import format as fmt
+from moeprof.report.figures import bars as figures
+from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.html import filled, section
-from moeprof.report.style import IDLE, LEDGER
 from moeprof.report.tables import CAUSES, Table
-from moeprof.tested import Captured, Case, Check, Run
 
 MOST_BARS = 40  # more captures than that are in the tables alone
 LONGEST = 24  # characters of a bar's name
@@ -82,8 +82,11 @@ def _ledger(found: Captured) -> Table:
     parts = [(label, getattr(window.ledger, key)) for label, key, _ in LEDGER]
     parts += [(label, getattr(window.idle, key)) for label, key, _ in IDLE]
     rows = [(label, fmt.ms(ns / each)) for label, ns in parts if ns] + [("sum", fmt.ms(window.span_ns / each))]
-    rows += [("launches", _number(tested.launches(found))), ("synchronising calls", _number(tested.sync_calls(found)))]
-    rows += [("copy overlap", fmt.percent(tested.copy_overlap(found)))]
+    rows += [
+        ("launches", _number(test_run.launches(found))),
+        ("synchronising calls", _number(test_run.sync_calls(found))),
+    ]
+    rows += [("copy overlap", fmt.percent(test_run.copy_overlap(found)))]
     return Table(caption, ("category", "value"), tuple(rows), plain=True)
 
 

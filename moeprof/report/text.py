@@ -11,12 +11,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from moeprof.diff import Diff
-from moeprof.metrics.analysis import Analysis
-from moeprof.region import CLOCK, DOMAIN
-from moeprof.report import counters, roofline, tables, timed, worktables
+from moeprof.analysis.model import Analysis
+from moeprof.compare.variants import Diff
+from moeprof.report import counters, tables, timed, worktables
 from moeprof.report import format as fmt
+from moeprof.report.figures import roofline
 from moeprof.report.tables import Table
+from moeprof.worker.nvtx import CLOCK, DOMAIN
 
 WIDTH = 160  # of text that is not for a terminal
 MAX_ROWS = 12

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from moeprof.diff import Diff
-from moeprof.manifest import Round, VariantRecord
+from moeprof.compare.row import Row
+from moeprof.compare.variants import Diff
+from moeprof.loaded.capture import Study
 from moeprof.report import format as fmt
-from moeprof.report.figures import legend, milliseconds
-from moeprof.report.style import SHADES, SLOWER
+from moeprof.report.figures.bars import legend, milliseconds
+from moeprof.report.figures.style import SHADES, SLOWER
 from moeprof.report.tables import Table
-from moeprof.rows import Row
-from moeprof.stats import Verdict
-from moeprof.study import Study
+from moeprof.stats.estimates import Verdict
+from moeprof.storage.manifest import Round, VariantRecord
 
 
 def verdicts(diff: Diff) -> Table:

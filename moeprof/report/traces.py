@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moeprof.contrast import DeviceContrast, TraceContrast
-from moeprof.metrics.analysis import Finding
-from moeprof.report import figures
+from moeprof.analysis.model import Finding
+from moeprof.compare.traces import DeviceContrast, TraceContrast
 from moeprof.report import format as fmt
+from moeprof.report.figures import bars
 from moeprof.report.html import Section, filled, section
 from moeprof.report.tables import Table
 from moeprof.report.text import rendered, rich_table
@@ -46,7 +46,7 @@ def text(found: TraceContrast) -> str:
 
 def _sections(device: DeviceContrast) -> list[Section]:
     where, unit = f"GPU {device.device}", device.unit
-    figure = figures.steps(("A", device.before_ns), device.waterfall, ("B", device.after_ns), f"ms: {unit}")
+    figure = bars.steps(("A", device.before_ns), device.waterfall, ("B", device.after_ns), f"ms: {unit}")
     change = fmt.signed_ms(device.after_ns - device.before_ns)
     walked = f"{device.units_before:g} in A, {device.units_after:.3g} in B. The steps sum exactly."
     return [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from moeprof.diff import Diff
+from moeprof.compare.row import Row
+from moeprof.compare.variants import Diff
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
-from moeprof.rows import Row
 
 
 def limit(diff: Diff) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moeprof import stats
-from moeprof.running import Session
-from moeprof.stats import Interval, Verdict
-from moeprof.tested import Check, Outcome
+from moeprof.loaded.test_run import Check, Outcome
+from moeprof.stats import estimates
+from moeprof.stats.estimates import Interval, Verdict
+from moeprof.stats.round_order import TWIN, order
 from moeprof.testing.errors import ProbeError
-from moeprof.turns import TWIN, order
-from moeprof.workload import Proof, Step, Variant, Workload
+from moeprof.worker.built_variant import Session
+from moeprof.workload.model import Proof, Step, Variant, Workload
 
 Run = Callable[[], object]
 Rounds = list[list[int]]
@@ -45,7 +45,7 @@ def clean_rounds(run: Run, device: str, seconds: float, rounds: int = ROUNDS) ->
     """The time of one call in ns, with its interval over rounds."""
     timed = session("run", run, device)
     timed.warm_up()
-    found = stats.interval([timed.round(seconds) for _ in range(rounds)])
+    found = estimates.interval([timed.round(seconds) for _ in range(rounds)])
     assert found is not None  # every round has samples
     return found
 
@@ -56,8 +56,8 @@ def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> 
     Raises:
         ProbeError: too few rounds for an interval.
     """
-    if rounds < stats.MIN_ROUNDS:
-        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {stats.MIN_ROUNDS}")
+    if rounds < estimates.MIN_ROUNDS:
+        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {estimates.MIN_ROUNDS}")
     sessions = {"new": session("new", new, device), "old": session("old", old, device)}
     sessions[TWIN.format("old")] = sessions["old"]
     times: dict[str, Rounds] = {name: [] for name in sessions}
@@ -66,7 +66,7 @@ def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> 
     for number in range(rounds):
         for name in order(sessions, "pair", number):
             times[name].append(sessions[name].round(seconds))
-    verdict = stats.verdict(times["old"], times["new"], twin=times[TWIN.format("old")])
+    verdict = estimates.verdict(times["old"], times["new"], twin=times[TWIN.format("old")])
     assert verdict is not None  # both have times
     return Pair(times["new"], times["old"], verdict)
 
@@ -96,7 +96,7 @@ def _effect(pair: Pair) -> Interval:
 
 
 def _check(name: str, ratio: Interval, limit: str, outcome: Outcome, pair: Pair) -> Check:
-    new, old = stats.typical(pair.new) or 0.0, stats.typical(pair.old) or 0.0
+    new, old = estimates.typical(pair.new) or 0.0, estimates.typical(pair.old) or 0.0
     detail = (
         f"{name}: {ratio.value:.3f} x ({100 * pair.verdict.confidence:g} % interval {ratio.low:.3f} to {ratio.high:.3f}); asserted: {limit}\n"
         f"  new {new / 1e6:.4g} ms, old {old / 1e6:.4g} ms, {len(pair.new)} interleaved rounds without the profiler; "

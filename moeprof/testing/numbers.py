@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moeprof import tested
+from moeprof.analysis.analyze import Cut, kernels, window
+from moeprof.analysis.call_sites import Site, sites
+from moeprof.analysis.device import DeviceView, views
 from moeprof.errors import UsageError
-from moeprof.metrics.analyze import Cut, kernels, window
-from moeprof.metrics.callsites import Site, sites
-from moeprof.metrics.device import DeviceView, views
-from moeprof.region import DOMAIN, MEASURE
-from moeprof.tested import Captured
+from moeprof.loaded import test_run
+from moeprof.loaded.test_run import Captured
 from moeprof.testing.errors import ProbeError
 from moeprof.trace import Trace, read
-from moeprof.trace.kineto import operators
+from moeprof.trace.kineto.reader import operators
 from moeprof.trace.tables import OPS, table
+from moeprof.worker.nvtx import DOMAIN, MEASURE
 
 CPU_ONLY = "cpu-operators"  # the note of a trace in which operators stand in for kernels
 
@@ -96,7 +96,7 @@ def refuse_empty(found: Captured, may_be_empty: bool) -> None:
     """A block in which nothing ran would pass every upper limit: ProbeError, unless that is meant."""
     if found.kernels or (found.window and found.window.span_ns):
         return
-    if (tested.launches(found) or 0) > 0:
+    if (test_run.launches(found) or 0) > 0:
         raise ProbeError(
             "kernels were launched and none was recorded: another tool (nsys, ncu, a debugger) holds the GPU's tracing",
             "run pytest without it",

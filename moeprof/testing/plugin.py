@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         return
     found = log.case(item.nodeid, report.outcome, os.environ.get("PYTEST_XDIST_WORKER", ""))
     if found is not None:
-        from moeprof.codec import dumps
+        from moeprof.storage.json import dumps
 
         setattr(report, CARRIED, dumps(found))
 

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moeprof import recording, region
 from moeprof.testing.errors import ProbeError
+from moeprof.worker import nvtx, profiler
 
 _state = {"primed": False}
 
@@ -62,7 +62,7 @@ def recorded(device: str, out: Path) -> Iterator[None]:
     profile = _started(device)
     try:
         synchronise(device)
-        with recording.range_of(region.MEASURE, None):
+        with profiler.range_of(nvtx.MEASURE, None):
             yield
         synchronise(device)
     finally:
@@ -86,7 +86,7 @@ def _refuse_a_second() -> None:
 
 
 def _started(device: str) -> Any:
-    profile = recording.profiler(device)
+    profile = profiler.profiler(device)
     try:
         profile.__enter__()
     except RuntimeError as error:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import moeprof
-from moeprof.codec import decode, dumps
-from moeprof.files import write_whole
-from moeprof.tested import Case, Run
+from moeprof.loaded.test_run import Case, Run
+from moeprof.storage.files import write_whole
+from moeprof.storage.json import decode, dumps
 
 
 def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[Path]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from moeprof import tested
-from moeprof.metrics.callsites import Site
+from moeprof.analysis.call_sites import Site
+from moeprof.loaded import test_run
+from moeprof.loaded.test_run import Captured
 from moeprof.report import format as fmt
-from moeprof.report.style import IDLE, LEDGER
+from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.tables import CAUSES
-from moeprof.tested import Captured
 
 MOST = 6  # lines of one kind
 
@@ -28,8 +28,8 @@ def ledger(found: Captured) -> str:
     if window.ledger.idle_ns:
         lines.append(f"  idle by what the host did: {_sum(idle, each)}")
     lines.append(
-        f"  launches {_count(tested.launches(found))}, kernels {_count(_kernels(found))}, "
-        f"synchronising calls {_count(tested.sync_calls(found))}"
+        f"  launches {_count(test_run.launches(found))}, kernels {_count(_kernels(found))}, "
+        f"synchronising calls {_count(test_run.sync_calls(found))}"
     )
     return "\n".join(lines + [f"  {n.severity}: {n.text}" for n in found.notes if n.severity != "info"])
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moeprof import tested
-from moeprof.tested import Captured, Check
+from moeprof.loaded import test_run
+from moeprof.loaded.test_run import Captured, Check
 from moeprof.testing import numbers, why
 from moeprof.testing.clocking import clean_rounds
 from moeprof.testing.errors import ProbeError
@@ -71,15 +71,15 @@ class Work:
     ) -> float:
         """Launch calls: kernels launched one by one, and replays of CUDA graphs."""
         __tracebackhide__ = True
-        value = Value("launches", tested.launches(self.found), "", NO_CALLS)
-        return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(tested.LAUNCHES))
+        value = Value("launches", test_run.launches(self.found), "", NO_CALLS)
+        return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(test_run.LAUNCHES))
 
     def sync_calls(
         self, *, at_most: float | None = None, at_least: float | None = None, exactly: float | None = None
     ) -> float:
         """Host calls that wait for the device."""
         __tracebackhide__ = True
-        value = Value("sync_calls", tested.sync_calls(self.found), "", NO_CALLS)
+        value = Value("sync_calls", test_run.sync_calls(self.found), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(BLOCKING))
 
     def kernels(
@@ -120,14 +120,14 @@ class Work:
         __tracebackhide__ = True
         name = _of("copy_overlap", direction)
         value = Value(
-            name, tested.copy_overlap(self.found, direction), "", f"no {f'{direction} ' if direction else ''}copy ran"
+            name, test_run.copy_overlap(self.found, direction), "", f"no {f'{direction} ' if direction else ''}copy ran"
         )
         return self._judge(value, Limits(at_least, at_most), lambda: why.exposed(self.found, direction))
 
     def exposed_copy_ms(self, direction: str | None = None, *, at_most: float) -> float:
         """Time in which only copies run; of one ``direction``: the time of its copies beside which no kernel runs."""
         __tracebackhide__ = True
-        value = Value(_of("exposed_copy", direction), tested.exposed_copy_ns(self.found, direction) / 1e6, "ms")
+        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.found, direction) / 1e6, "ms")
         return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.found, direction))
 
     def idle_ms(self, *, at_most: float) -> float:
@@ -179,7 +179,7 @@ class Work:
             self._log.settle(self._check(value, limits, "failed", offence()))
         return value.value
 
-    def _check(self, value: Value, limits: Limits, outcome: tested.Outcome, said: str) -> Check:
+    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, said: str) -> Check:
         limit = limits.text(value.unit)
         detail = ""
         if outcome != "passed":

@@ -3,7 +3,7 @@
 ``read(path)`` sniffs the file's kind and returns a ``Trace``. Only the readers know vendor names.
 """
 
-from moeprof.trace.reading import read
+from moeprof.trace.open import read
 from moeprof.trace.tables import Device, Origin, Trace
 
 __all__ = ["Device", "Origin", "Trace", "read"]

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moeprof.trace.export import Export
+from moeprof.trace.nsys.export import Export
 from moeprof.trace.tables import Origin
 
 # Launchers' variables for a process's rank and the number of ranks: torchrun, Open MPI, PMIx, MPICH, Slurm.

@@ -6,8 +6,8 @@ import re
 import sqlite3
 from pathlib import Path
 
-from moeprof.trace.export import Export
-from moeprof.trace.kineto import opened
+from moeprof.trace.kineto.reader import opened
+from moeprof.trace.nsys.export import Export
 from moeprof.trace.origin import of_export
 from moeprof.trace.tables import Origin
 

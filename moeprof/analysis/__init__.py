@@ -1,0 +1,1 @@
+"""The numbers of one trace: ledger, overlap, launches, causes. Pure: Trace -> Analysis."""

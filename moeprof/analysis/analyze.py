@@ -1,0 +1,186 @@
+"""Trace -> Analysis: windows, kernels, ranges, notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from moeprof.analysis.causes import exposed_causes, idle_causes
+from moeprof.analysis.communication import communication
+from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.launch import LEAST_COVERAGE, launch
+from moeprof.analysis.ledger import idle, ledger
+from moeprof.analysis.model import Analysis, Kernel, Range, Source, Window
+from moeprof.analysis.overlap import copies
+from moeprof.analysis.projection import numbers, projected, tiled
+from moeprof.errors import UsageError
+from moeprof.notes import Note, note
+from moeprof.trace import Trace
+from moeprof.worker.nvtx import DOMAIN, ITERATION
+
+LAUNCH_COVERAGE = 0.9  # below this share of kernels joined to a call, a note says what the launch numbers rest on
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where to cut a window: [start, end) on the device, and the host calls that belong to it."""
+
+    start: int
+    end: int
+    calls: pd.DataFrame
+    range: str | None = None
+    instance: int | None = None
+
+
+def analyze(
+    trace: Trace,
+    range_name: str | None = None,
+    device: int | None = None,
+    prepared: tuple[DeviceView, ...] | None = None,
+) -> Analysis:
+    """One window a device for the whole trace, or one for each device and instance of the range ``range_name``.
+
+    ``prepared`` are the views of the trace, where the caller has them.
+
+    Raises:
+        UsageError: there is no range of that name, or no work on that device.
+    """
+    found = views(trace, device) if prepared is None else prepared
+    if device is not None and not len(found[0].ops):
+        known = ", ".join(map(str, sorted(set(trace.ops["device"])))) or "none"
+        raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
+    cuts = [(v, cut) for v in found for cut in (whole(v) if range_name is None else _instances(trace, v, range_name))]
+    if range_name is not None and not cuts:
+        raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace))
+    return _assembled(trace, found, cuts)
+
+
+def iterations(trace: Trace) -> Analysis | None:
+    """One window a measured iteration on the device that has most of the work; None where there are no iterations.
+
+    The windows tile the measured region: each runs from its first operation to the next iteration's first one, the
+    last to the end of its last operation.
+    """
+    ranges = trace.ranges
+    if not ((ranges["domain"] == DOMAIN) & (ranges["name"] == ITERATION)).any() or not len(trace.ops):
+        return None
+    view = max(views(trace), key=lambda v: len(v.ops))
+    cuts = _tiled(_instances(trace, view, ITERATION, DOMAIN))
+    return _assembled(trace, (view,), [(view, cut) for cut in cuts]) if cuts else None
+
+
+def _assembled(trace: Trace, found: tuple[DeviceView, ...], cuts: list[tuple[DeviceView, Cut]]) -> Analysis:
+    return Analysis(
+        source=Source(trace.path.name, trace.kind, trace.producer, trace.schema),
+        windows=tuple(window(view, cut) for view, cut in cuts),
+        kernels=tuple(row for view in found for row in kernels(view)),
+        ranges=range_sums(trace),
+        notes=trace.notes + _coverage(found),
+    )
+
+
+def window(view: DeviceView, cut: Cut) -> Window:
+    """All numbers of one window."""
+    compute, comm, copy, _, _ = (owner.clip(cut.start, cut.end).total_ns for owner in view.owners)
+    return Window(
+        device=view.index,
+        range=cut.range,
+        instance=cut.instance,
+        start_ns=cut.start,
+        end_ns=cut.end,
+        span_ns=cut.end - cut.start,
+        ledger=ledger(view, cut.start, cut.end),
+        idle=idle(view, cut.start, cut.end),
+        compute_busy_ns=compute,
+        comm_busy_ns=comm,
+        copy_busy_ns=copy,
+        copies=copies(view, cut.start, cut.end),
+        launch=launch(view, view.starting(cut.start, cut.end), cut.calls),
+        graph_busy_ns=view.graphs.clip(cut.start, cut.end).total_ns,
+        communication=communication(view, cut.start, cut.end) if view.communicates else (),
+        exposed_causes=exposed_causes(view, cut.start, cut.end),
+        idle_causes=idle_causes(view, cut.start, cut.end),
+    )
+
+
+def whole(view: DeviceView) -> list[Cut]:
+    """From the first operation's start to the last one's end; the calls of the processes that used the device."""
+    if not len(view.ops):
+        return []
+    mine = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
+    return [Cut(int(view.starts[0]), int(view.ends.max()), mine)]
+
+
+def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = None) -> list[Cut]:
+    """The instances of a range that have work on this device, projected, in order; payloads number them if all have one."""
+    found = projected(trace, view.index)
+    mine = found[(found["name"] == name) & (found["gpu_ops"] > 0)]
+    mine = mine if domain is None else mine[mine["domain"] == domain]
+    return [
+        Cut(
+            int(r.first_ns), int(r.last_ns),
+            view.host.within(int(r.start_ns), int(r.end_ns), int(r.pid), int(r.tid) if r.style == "pushpop" else None),
+            name, number,
+        )
+        for number, r in zip(numbers(mine), mine.itertuples(), strict=True)
+    ]  # fmt: skip
+
+
+def _tiled(cuts: list[Cut]) -> list[Cut]:
+    return [replace(cut, end=end) for cut, end in zip(cuts, tiled([(c.start, c.end) for c in cuts]), strict=True)]
+
+
+def kernels(view: DeviceView) -> list[Kernel]:
+    """Kernels by name, the most time first, as ``nsys stats cuda_gpu_kern_sum`` groups them."""
+    rows = view.ops[view.is_kernel]
+    spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"], sort=True, observed=True)
+    table = spent.agg(["size", "sum", "median", "min", "max"]).reset_index()
+    rows_of = table.itertuples(index=False, name=None)
+    found = [Kernel(str(n), int(c), int(t), float(m), int(a), int(b), view.index) for n, c, t, m, a, b in rows_of]
+    return sorted(found, key=lambda k: (-k.total_ns, k.name))
+
+
+def range_sums(trace: Trace) -> tuple[Range, ...]:
+    """Ranges by domain and name, the longest GPU span first."""
+    found = projected(trace)
+    worked = found["gpu_ops"] > 0
+    found = found.assign(
+        host_ns=found["end_ns"] - found["start_ns"],
+        gpu_ns=np.where(worked, found["last_ns"] - found["first_ns"], 0),
+        worked=worked,
+    )
+    sums = found.groupby(["domain", "name"], sort=True, observed=True)
+    table = sums.agg(
+        n=("host_ns", "size"),
+        host=("host_ns", "sum"),
+        gpu=("gpu_ns", "sum"),
+        ops=("gpu_ops", "sum"),
+        any=("worked", "any"),
+    )
+    rows = [
+        Range(str(d), str(n), int(size), int(host), int(gpu) if seen else None, int(ops))
+        for (d, n), size, host, gpu, ops, seen in table.itertuples(name=None)
+    ]
+    return tuple(sorted(rows, key=lambda r: (-(r.gpu_span_ns or 0), r.domain, r.name)))
+
+
+def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
+    notes = []
+    for view in found:
+        rows = view.ops[view.is_kernel]
+        joined = int((rows["call"] >= 0).sum())
+        if len(view.calls) and joined < LAUNCH_COVERAGE * len(rows):
+            notes.append(note("unjoined", device=view.index, joined=joined, total=len(rows)))
+        if len(view.calls) and joined < LEAST_COVERAGE * len(rows):
+            what = f"what launching costs on device {view.index}"
+            notes.append(
+                note("withheld", what=what, share_percent=100 * joined / len(rows), needed_percent=100 * LEAST_COVERAGE)
+            )
+    return tuple(notes)
+
+
+def _known_ranges(trace: Trace) -> str:
+    names = sorted(set(trace.ranges["name"].astype(str)))
+    return f"its ranges: {', '.join(names[:8])}" if names else "it holds no ranges"

@@ -1,0 +1,208 @@
+"""Child processes: each in a process group of its own, with a time limit, a log, and an end that takes all of it along."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from moeprof.capture.commands import Command
+from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
+from moeprof.storage.files import lines_of
+from moeprof.worker.failures import how_it_ended
+from moeprof.worker.start_barrier import HOLDER
+
+KINDS: dict[int, type[MoeprofError]] = {
+    ExitCode.FAILED: CaptureError, ExitCode.USAGE: UsageError, ExitCode.TOOL: ToolError, ExitCode.WORKLOAD: WorkloadError,
+}  # fmt: skip
+GRACE_S = 5.0  # between asking a process group to end and killing it
+
+
+class Child:
+    """A running command; its output goes to ``log``."""
+
+    def __init__(self, command: Command, log: Path) -> None:
+        self.command, self.log, self.started = command, log, time.monotonic()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env=os.environ | {HOLDER: str(os.getpid())} | command.env, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left of its time limit, counted from its start or from ``restart_clock``."""
+        return self.command.timeout_s - (time.monotonic() - self.started)
+
+    def restart_clock(self) -> None:
+        """The time limit counts from now: it has been waiting for its turn."""
+        self.started = time.monotonic()
+
+    def wait(self) -> int:
+        """Its exit status.
+
+        Raises:
+            WorkloadError: it ran past its time limit and was killed.
+        """
+        try:
+            return self.process.wait(timeout=max(self.left_s, 0))
+        except subprocess.TimeoutExpired:
+            end(self.process)
+            name = Path(self.command.argv[0]).name
+            raise WorkloadError(
+                f"{name} was killed: it ran past {self.command.timeout_s} s",
+                f"allow more with --timeout, or read {self.log}",
+            ) from None
+
+    def wait_until(self, *paths: Path, interval_s: float = 0.01) -> None:
+        """Until one of ``paths`` exists, the process has ended, or its time is over."""
+        while not any(path.exists() for path in paths) and self.process.poll() is None and self.left_s > 0:
+            time.sleep(interval_s)
+
+    def last_words(self) -> str:
+        """The last line of its log that says something."""
+        return last_line(self.log)
+
+
+def run(command: Command, log: Path) -> int:
+    """Run to the end; the exit status."""
+    child = Child(command, log)
+    try:
+        return child.wait()
+    finally:
+        end(child.process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process and everything it started: ask, wait a little, kill."""
+    for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something; the worker's own JSON is turned into its message."""
+    last = next(reversed(lines_of(log)), "nothing")
+    said = failure_in([last])
+    return said["error"] if said else last[:200]
+
+
+def failure_in(lines: Iterable[str]) -> dict[str, Any] | None:
+    """What a worker said last of its failure, its own JSON with error, hint, code and rank; None where it said nothing."""
+    found = None
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            found = said if isinstance(said, dict) and "error" in said else found
+    return found
+
+
+def error_of(said: dict[str, Any], prefix: str = "") -> MoeprofError:
+    """The error that a worker's line tells, of the kind that it names."""
+    message, hint, code = prefix + said["error"], said.get("hint", ""), said.get("code", ExitCode.WORKLOAD)
+    if "rank" in said and code == ExitCode.WORKLOAD:
+        return RankError(message, hint, said["rank"])
+    return KINDS.get(code, WorkloadError)(message, hint)
+
+
+class Server:
+    """A worker in ``serve`` mode: one JSON object a line, both ways."""
+
+    def __init__(self, name: str, argv: tuple[str, ...], log: Path, timeout_s: int) -> None:
+        self.name, self.log, self.timeout_s = name, log, timeout_s
+        self.others: tuple[int, ...] = ()  # numbers of the processes that it started here: its ranks
+        self._rest = b""
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, bufsize=0
+            )
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to one request; raises what ``hear`` raises."""
+        self.tell(request)
+        return self.hear()
+
+    def tell(self, request: dict[str, Any]) -> None:
+        """Send a request, whose reply ``hear`` gives: several workers can be told before the first is heard."""
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is reported by ``hear``, with its reason
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any]:
+        """The next line of the worker, as an object.
+
+        Raises:
+            MoeprofError: of the kind that the worker names; WorkloadError where it died or ran past the time limit.
+        """
+        line = next(self._lines(), None)
+        if line is None:
+            end(self.process)
+            status = how_it_ended(self.process.returncode)
+            raise WorkloadError(
+                f"{self.name}: its process died ({status}); it last said: {last_line(self.log)}", f"read {self.log}"
+            )
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            raise error_of(said, f"{self.name}: ")
+        here = (rank for rank in said.get("ranks", ()) if "pid" in rank and not rank.get("host"))
+        self.others = tuple(rank["pid"] for rank in here) or self.others
+        return said
+
+    def _lines(self) -> Iterator[bytes]:
+        """One whole line from the pipe, or none if it was closed."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + self.timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                if not selector.select(max(deadline - time.monotonic(), 0)):
+                    end(self.process)
+                    raise WorkloadError(
+                        f"{self.name}: no answer within {self.timeout_s} s",
+                        f"allow more with --timeout, or read {self.log}",
+                    )
+                chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not chunk:
+                    return
+                self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        yield line
+
+    def quit(self) -> None:
+        """Ask the worker to end, without waiting: one that has worked on a GPU takes most of a second to leave it."""
+        assert self.process.stdin is not None
+        if not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError, OSError):
+                self.process.stdin.write(b'{"do": "quit"}\n')
+                self.process.stdin.close()
+
+    def close(self) -> None:
+        """End the worker."""
+        self.quit()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=GRACE_S)
+        end(self.process)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def close_all(servers: Iterable[Server]) -> None:
+    """End workers side by side."""
+    every = list(servers)
+    for server in every:
+        server.quit()
+    for server in every:
+        server.close()

@@ -1,0 +1,128 @@
+"""The manifest of a capture before anything ran: what was asked for, on what hardware and software."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from moeprof import __version__
+from moeprof.capture.commands import Request
+from moeprof.capture.plan import Setup
+from moeprof.machine import tools
+from moeprof.storage.json import encode
+from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
+from moeprof.workload.model import Workload
+
+PROGRAM = "program"
+PACKAGES = ("torch", "triton", "nvtx", "pandas", "plotly", "numpy")
+
+
+def name(request: Request, workload: Workload | None) -> str:
+    return workload.name if workload is not None else Path(request.program[0]).name.split(".")[0] or PROGRAM
+
+
+def manifest(request: Request, found: Setup, workload: Workload | None, ranks: int | None = None) -> Manifest:
+    """The manifest before anything ran; ``ranks`` is None for what has none."""
+    base = Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind="workload" if workload else "program",
+        name=name(request, workload),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        argv=request.argv,
+        device="cuda" if found.device == "cuda" else "cpu",
+        environment=environment(found),
+        notes=found.notes,
+    )
+    if workload is None:
+        return replace(
+            base,
+            summary=" ".join(request.program),
+            variants=(VariantRecord(PROGRAM, "the user's own program", "pending"),),
+        )
+    preset = request.preset or ("default" if found.device == "cuda" else "tiny")
+    chosen = [workload.variant(name) for name in request.variants] if request.variants else list(workload.variants)
+    names = [v.name for v in chosen]
+    params = workload.params(preset, request.overrides)
+    return replace(
+        base,
+        summary=workload.summary,
+        shows=workload.shows,
+        preset=preset,
+        params=params,
+        seed=int(params.get("seed", 0)),
+        baseline=workload.baseline if workload.baseline in names else None,
+        optimized=workload.optimized if workload.optimized in names else None,
+        limit=encode(workload.limit),
+        git=_git(workload),
+        ranks=ranks or 1,
+        variants=tuple(VariantRecord(v.name, v.summary, "pending") for v in chosen),
+    )
+
+
+def environment(found: Setup) -> Environment:
+    """Versions and hardware of this host as they are before the capture."""
+    return Environment(
+        moeprof=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        cpu=cpu(),
+        cpus=os.cpu_count() or 1,
+        nsys=found.nsys.version if found.nsys else None,
+        ncu=found.ncu.version if found.ncu else None,
+        packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
+        gpus_before=tools.gpus() if found.device == "cuda" else (),
+    )
+
+
+def likeness(found: Environment) -> dict[str, str]:
+    """What two hosts of one capture should have in common, by name: versions of what runs, and the GPUs."""
+    gpus = Counter(gpu.name for gpu in found.gpus_before)
+    drivers = sorted({gpu.driver for gpu in found.gpus_before if gpu.driver})
+    return {
+        "Python": found.python, "platform": found.platform, "CPU": f"{found.cpus} of {found.cpu}",
+        "GPUs": ", ".join(f"{count} x {name}" for name, count in sorted(gpus.items())) or "none",
+        "driver": ", ".join(drivers) or "none", "nsys": found.nsys or "none", **found.packages,
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _git(workload: Workload) -> str | None:
+    """The commit of the checkout that declares the workload, "+dirty" where it has changes; None outside of one."""
+    module: Any = sys.modules.get(workload.prove.__module__)
+    if module is None or not getattr(module, "__file__", None):
+        return None
+    folder = Path(module.__file__).parent
+    try:
+        commit = _ask_git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+dirty" if _ask_git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _ask_git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True
+    ).stdout.strip()

@@ -1,0 +1,113 @@
+"""From what a profiler left to a file that may be kept: exported, checked, redacted, without a secret. On the host where it was made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moeprof.capture import commands, redact, validate
+from moeprof.capture.child_processes import run
+from moeprof.capture.commands import Request
+from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
+from moeprof.machine.launcher import Team
+from moeprof.machine.tools import Tool
+from moeprof.storage.manifest import Rank
+from moeprof.trace import Trace
+from moeprof.worker import nvtx
+from moeprof.worker.clock_offset import Anchor, Offset, zero
+from moeprof.worker.failures import how_it_ended
+
+Anchors = Mapping[int, tuple[Anchor, ...]]  # by rank, in the order of their numbers
+
+
+@dataclass(frozen=True)
+class Run:
+    """A traced run of a variant: the ranks that must be in what it left on this host, and the anchors that they pushed.
+    ``iterations`` is None for a program; ``log`` gives the log of a tool."""
+
+    request: Request
+    variant: str
+    iterations: int | None
+    log: Callable[[str], Path]
+    team: Team
+    expected: tuple[Rank, ...] = ()
+    anchors: Anchors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file that may be kept: its zero by the host's clock, where anchors tell, and what it lacks."""
+
+    zero: Offset | None
+    lacking: RankError | None = None
+
+
+def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: str) -> Kept:
+    """The redacted export of a report.
+
+    Raises:
+        MoeprofError: there is no report, or it does not hold what it must.
+    """
+    if status < 0:
+        raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {run_.log('nsys')}")
+    validate.report_exists(report, status, said)
+    export = report.with_suffix(".sqlite")
+    exported = run(commands.nsys_export(run_.request, tool, report, export), run_.log("export"))
+    if exported != 0 or not export.is_file():
+        raise CaptureError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
+    trace, lacking = validate.ranks(export, run_.iterations, run_.expected, run_.team)
+    redact.nsys_export(export, target, os.environ)
+    no_leak(target)
+    by_rank = {rank.pid: run_.anchors.get(rank.rank, ()) for rank in run_.expected}
+    return Kept(_zero(trace, by_rank), lacking)
+
+
+def kineto(run_: Run, source: Path, target: Path, rank: int) -> Kept:
+    """The redacted trace of one rank by torch.profiler.
+
+    Raises:
+        CaptureError: it is not there or not whole.
+    """
+    if not source.is_file():
+        raise CaptureError(f"it left no {source.name}", f"read the logs of {run_.variant}")
+    try:
+        redact.kineto_json(source, target)
+    except (ValueError, MoeprofError) as error:
+        raise CaptureError(f"{source.name} is not whole ({error})", "capture again") from error
+    trace = validate.trace(target, run_.iterations or None)
+    no_leak(target)
+    return Kept(_zero(trace, {None: run_.anchors.get(rank, ())}))
+
+
+def no_leak(kept: Path) -> None:
+    """A secret in a file that is to be kept stops it.
+
+    Raises:
+        ToolError: there is one; the file is gone.
+    """
+    if redact.leaks(kept, redact.secrets(os.environ)):
+        kept.unlink()
+        raise ToolError(
+            f"{kept.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
+        )
+
+
+def without_trace(rank: int, team: Team, error: CaptureError) -> RankError:
+    """What is said of a rank whose own file is not there or not whole."""
+    said = f"rank {rank} of {team.ranks}{team.named(rank)} ended without a trace: {error.message}"
+    return RankError(said, error.hint, rank)
+
+
+def _zero(trace: Trace, by_process: Mapping[int | None, tuple[Anchor, ...]]) -> Offset | None:
+    """Where the trace's zero lies by the host's clock, from the anchors of the process (None: the only one) that pushed any."""
+    table = trace.ranges
+    ours = table[(table["domain"] == nvtx.DOMAIN) & (table["name"] == nvtx.CLOCK)]
+    for pid, anchors in by_process.items():
+        rows = ours if pid is None else ours[ours["pid"] == pid]
+        at = dict(zip(rows["payload"].tolist(), rows["start_ns"].tolist(), strict=True))
+        pairs = [(anchor, at[number]) for number, anchor in enumerate(anchors) if number in at]
+        if pairs:
+            return zero(pairs)
+    return None

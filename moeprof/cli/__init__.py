@@ -1,0 +1,1 @@
+"""The moeprof command, one file a command."""

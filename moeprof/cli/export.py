@@ -1,0 +1,41 @@
+"""``moeprof export``: a capture's data for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moeprof.cli.options import echo_json, force_option, json_option
+
+
+@click.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["chrome-trace", "csv", "parquet", "markdown"]),
+    required=True,
+    help="Timelines for ui.perfetto.dev, tables, or the report's text.",
+)
+@click.option("--variant", help="Only this variant.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder; default: moeprof-out/CAPTURE-FORMAT.",
+)
+@force_option
+@json_option
+def export(capture: Path, form: str, variant: str | None, output: Path | None, force: bool, as_json: bool) -> None:
+    """Write the data of CAPTURE into files of a folder."""
+    from moeprof.report.export import export as exporting
+    from moeprof.storage.capture_folder import OUTPUT
+
+    folder = output or OUTPUT / f"{capture.resolve().name}-{form}"
+    written = exporting.export(capture, form, variant, folder, force)
+    if as_json:
+        echo_json({"schema_version": 1, "files": [str(path) for path in written]})
+    else:
+        for path in written:
+            click.echo(f"Wrote {path}")

@@ -1,0 +1,42 @@
+"""``moeprof history``: one variant over many captures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moeprof.cli.options import echo_json, force_option, json_option, output_option
+
+
+@click.command()
+@click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
+@click.option("-b", "--baselines", "folder", type=click.Path(path_type=Path), help="Add all baselines of this folder.")
+@click.option("--variant", help="Which one; default: the newest capture's optimized one, or its last.")
+@click.option("--metric", default="step_time", show_default=True, help="Any metric of `moeprof check`.")
+@output_option
+@force_option
+@json_option
+def history(
+    captures: tuple[Path, ...],
+    folder: Path | None,
+    variant: str | None,
+    metric: str,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Show one variant over CAPTURES and mark where it changed; with -o as a page too."""
+    from moeprof.gate import history as histories
+    from moeprof.report import build
+    from moeprof.report import history as shown
+    from moeprof.storage import baselines
+    from moeprof.storage.json import encode
+
+    kept = () if folder is None else tuple(folder / b.name for b in baselines.listed(folder))
+    found = histories.history((*captures, *kept), variant, metric)
+    if output is not None:
+        build.write_page(output, force, shown.render(found))
+    echo_json(encode(found)) if as_json else click.echo(shown.text(found))
+    if output is not None:
+        click.echo(f"Wrote {output}", err=as_json)

@@ -1,0 +1,41 @@
+"""``moeprof kernels``: which kernels cost an iteration its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moeprof.cli.options import echo_json, json_option
+
+
+@click.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option("--range", "range_name", help="Only what starts in the instances of this NVTX range.")
+@click.option("--variant", help="Only this variant of a capture.")
+@click.option("--device", type=int, help="Another GPU than the one with most of the work.")
+@click.option(
+    "--by",
+    type=click.Choice(["time", "exposed", "gap", "launch"]),
+    default="time",
+    show_default=True,
+    help="What to rank by.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Rows to print; --json has all.")
+@json_option
+def kernels(
+    capture: Path, range_name: str | None, variant: str | None, device: int | None, by: str, top: int, as_json: bool
+) -> None:
+    """Rank the kernels of CAPTURE (a capture folder or a trace) by what they cost an iteration.
+
+    With ncu's counters, joined by name and launch shape: memory and SM throughput, occupancy and what limits it.
+    """
+    from moeprof.kernels import rankings
+    from moeprof.report import ranked
+
+    found = rankings.rankings(capture, range_name, variant, device, by)
+    if as_json:
+        echo_json({"schema_version": 1, "by": by, "variants": {name: rankings.encoded(r) for name, r in found.items()}})
+        return
+    for name, ranking in found.items():
+        click.echo(ranked.text(name, ranking, by, top))

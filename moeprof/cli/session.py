@@ -1,0 +1,166 @@
+"""``moeprof session``: an investigation as a ledger of predictions, trials and decisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moeprof.cli.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
+
+session_option = click.option(
+    "--session",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("moeprof-session"),
+    show_default=True,
+    help="The session's folder.",
+)
+
+sample_option = click.option("--sample", help="The recorded session of that name, which ships with moeprof.")
+
+
+@click.group()
+def session() -> None:
+    """Investigate: predict what a change does, try it, keep or revert it.
+
+    \b
+    moeprof session new "why is the range slow?" --workload router
+    moeprof session try                       # where it begins
+    moeprof session predict "fewer launches" --metric step_time --expect "<0.9x"
+    (make the change)  moeprof session try  ;  moeprof session keep "because"
+    moeprof session report
+    """
+
+
+@session.command()
+@click.argument("question")
+@click.option("--workload", required=True, help="A name of `moeprof list`, or the path of a .py file.")
+@click.option("--variant", help="Whose numbers count; default: the workload's optimized one.")
+@session_option
+def new(question: str, workload: str, variant: str | None, folder: Path) -> None:
+    """Begin a session with its QUESTION."""
+    from moeprof.report import session as shown
+    from moeprof.session import steps
+
+    click.echo(shown.log(steps.begin(folder, question, workload, variant)))
+
+
+@session.command()
+@click.argument("text")
+@click.option(
+    "--metric", required=True, help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME."
+)
+@click.option("--expect", required=True, help="'<0.5x' or '<-20%' against what is kept, '>0.9' for the value itself.")
+@session_option
+def predict(text: str, metric: str, expect: str, folder: Path) -> None:
+    """Say in TEXT what the next change does, and what METRIC will show it."""
+    from moeprof.report import session as shown
+    from moeprof.session import steps
+
+    click.echo(shown.log(steps.predict(folder, text, metric, expect)))
+
+
+@session.command("try")
+@click.option("--preset", help="A parameter set of the workload.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
+@click.option("--variants", help="Comma-separated; default: all.")
+@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@rounds_option
+@budget_option
+@session_option
+def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: str | None, **options: Any) -> None:
+    """Capture the workload as it is now and compare it with what is kept."""
+    from moeprof.capture import Request, terminal_progress
+    from moeprof.report import session as shown
+    from moeprof.session import steps
+    from moeprof.workload.model import pairs as parsed
+
+    request = Request(
+        overrides=parsed(pairs),
+        variants=_words(variants),
+        tools=_words(tools),
+        argv=("moeprof", "session", "try"),
+        **options,
+    )
+    click.echo(shown.log(steps.attempt(folder, request, terminal_progress())))
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _decision(name: str, kept: bool) -> click.Command:
+    @session.command(name, help=f"{name.capitalize()} the last change, and say WHY.")
+    @click.argument("why", default="")
+    @session_option
+    def decide(why: str, folder: Path) -> None:
+        from moeprof.report import session as shown
+        from moeprof.session import steps
+
+        click.echo(shown.log(steps.decide(folder, kept, why)))
+
+    return decide
+
+
+keep, revert = _decision("keep", True), _decision("revert", False)
+
+
+@session.command()
+@session_option
+@sample_option
+@json_option
+def log(folder: Path, sample: str | None, as_json: bool) -> None:
+    """All steps, and what the session waits for."""
+    from moeprof.report import session as shown
+    from moeprof.session import log as ledger
+    from moeprof.session import steps
+    from moeprof.storage.json import encode
+
+    found = ledger.read(steps.place(folder, sample))
+    echo_json({"schema_version": 1, "session": encode(found)}) if as_json else click.echo(shown.log(found))
+
+
+@session.command()
+@click.argument("number", type=int)
+@session_option
+@sample_option
+def show(number: int, folder: Path, sample: str | None) -> None:
+    """One step whole: prediction, numbers, decision and the change itself."""
+    from moeprof.errors import UsageError
+    from moeprof.report import session as shown
+    from moeprof.session import log as ledger
+    from moeprof.session import steps
+
+    found = ledger.read(steps.place(folder, sample)).steps
+    if not 1 <= number <= len(found):
+        raise UsageError(
+            f"there is no step {number}", f"steps: 1 to {len(found)}" if found else "no step was predicted yet"
+        )
+    click.echo(shown.show(found[number - 1]))
+
+
+@session.command()
+@output_option
+@force_option
+@session_option
+@sample_option
+def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
+    """Write the session's page; of a recorded one to ./moeprof-out/NAME.html."""
+    from moeprof.errors import UsageError
+    from moeprof.report import session as shown
+    from moeprof.session import log as ledger
+    from moeprof.session import steps
+    from moeprof.storage.capture_folder import OUTPUT
+    from moeprof.storage.files import write_whole
+
+    folder = steps.place(folder, sample)
+    page = output or (OUTPUT / f"{sample}.html" if sample else folder / "session.html")
+    if output is not None and output.exists() and not force:
+        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    found = ledger.read(folder)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(page, shown.render(found, steps.seen(folder, found)))
+    click.echo(f"Wrote {page}")

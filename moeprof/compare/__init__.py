@@ -1,0 +1,1 @@
+"""Two sides, numbers only: variants, captures, traces, kernels, counters, steps."""

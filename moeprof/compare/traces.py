@@ -1,0 +1,200 @@
+"""Any two traces: what a unit of the same work costs in each, where the difference went, and which kernels changed.
+
+The unit is an instance of an NVTX range that both traces have. Without one it is the work itself: the kernels that both ran
+tell how many times the work of A was done in B. The lengths of two traces say nothing: both may be one-second windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from moeprof.analysis.analyze import analyze
+from moeprof.analysis.device import DeviceView
+from moeprof.analysis.ledger import idle, ledger
+from moeprof.analysis.model import Analysis, Finding, Idle, Ledger
+from moeprof.analysis.projection import projected
+from moeprof.analysis.waterfall import Bar, bars, parts
+from moeprof.compare import kernels as changes
+from moeprof.errors import UsageError
+from moeprof.findings.steady_state import MAJORITY, loops
+from moeprof.notes import Note, note
+from moeprof.trace import Trace
+
+COVERS = 0.25  # of all launches that a range must hold to stand for the trace's work
+
+
+@dataclass(frozen=True)
+class Side:
+    """One trace, read and analysed; ``views`` are its devices."""
+
+    name: str
+    trace: Trace
+    views: tuple[DeviceView, ...]
+    analysis: Analysis
+
+
+@dataclass(frozen=True)
+class DeviceContrast:
+    """One device: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels."""
+
+    device: int
+    unit: str
+    units_before: float
+    units_after: float
+    before_ns: int
+    after_ns: int
+    waterfall: tuple[Bar, ...]
+    kernels: tuple[changes.Kernel, ...]
+    counts: tuple[changes.Count, ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TraceContrast:
+    """The contrast of two traces, ready to be shown."""
+
+    before: str
+    after: str
+    unlike: tuple[Note, ...]  # before any number
+    devices: tuple[DeviceContrast, ...]
+    gone: tuple[Finding, ...]
+    new: tuple[Finding, ...]
+    kept: tuple[Finding, ...]
+    notes: tuple[Note, ...]
+    schema_version: int = 1
+
+
+def contrast(before: Side, after: Side, range_name: str | None = None) -> TraceContrast:
+    """Device by device, in the order of their indices.
+
+    Raises:
+        UsageError: a trace has no work on any device, or not the range that was asked for.
+    """
+    for side in (before, after):
+        if not side.views:
+            raise UsageError(f"{side.name} holds no GPU work", "give traces of runs that used the GPU")
+    pairs = list(zip(before.views, after.views, strict=False))
+    found = tuple(_device(before.trace, a, after.trace, b, range_name) for a, b in pairs)
+    ids = [{f.id for f in side.analysis.findings} for side in (before, after)]
+    extra = () if len(before.views) == len(after.views) else (
+        note("unlike", what="number of GPUs", before=str(len(before.views)), after=str(len(after.views))),
+    )  # fmt: skip
+    return TraceContrast(
+        before.name, after.name, extra + _unlike(before.trace, after.trace), found,
+        gone=tuple(f for f in before.analysis.findings if f.id not in ids[1]),
+        new=tuple(f for f in after.analysis.findings if f.id not in ids[0]),
+        kept=tuple(f for f in after.analysis.findings if f.id in ids[0]),
+        notes=_notes(before.analysis, after.analysis),
+    )  # fmt: skip
+
+
+def _notes(before: Analysis, after: Analysis) -> tuple[Note, ...]:
+    found = [note("one-run")]
+    found += [n for n in (*before.notes, *after.notes) if n not in found]
+    return tuple(found)
+
+
+def _unlike(before: Trace, after: Trace) -> tuple[Note, ...]:
+    def facts(trace: Trace) -> dict[str, str]:
+        gpus = sorted({d.name for d in trace.devices if d.name})
+        return {"GPU": ", ".join(gpus) or "not recorded", "profiler": trace.producer or trace.kind}
+
+    one, other = facts(before), facts(after)
+    return tuple(note("unlike", what=key, before=one[key], after=other[key]) for key in one if one[key] != other[key])
+
+
+@dataclass(frozen=True)
+class Part:
+    """The contrasted part of one device: its intervals, its ledger and idle split, its operations and host calls."""
+
+    ledger: Ledger
+    idle: Idle
+    ops: pd.DataFrame
+    calls: pd.DataFrame
+    instances: int | None = None
+
+
+def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: str | None) -> DeviceContrast:
+    name = range_name or _common(one, a, other, b)
+    before, after = _part(one, a, name), _part(other, b, name)
+    if before.instances and after.instances:
+        unit, units = str(name), (float(before.instances), float(after.instances))
+    else:
+        unit, units = "the work of the first trace", (1.0, changes.amount(before.ops, after.ops))
+    first, second = (
+        shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
+    )
+    kernels, counts = changes.kernels(before.ops, after.ops, units), changes.counts(before, after, units)
+    return DeviceContrast(
+        a.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second), kernels, counts,
+        changes.words(unit, sum(first.values()), sum(second.values()), first, second, counts, kernels),
+    )  # fmt: skip
+
+
+def _common(one: Trace, a: DeviceView, other: Trace, b: DeviceView) -> str | None:
+    """The range that both have and that holds most of the launches around it in both; of several the one with most work."""
+    first, second = loops(projected(one, a.index), a), loops(projected(other, b.index), b)
+    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
+    both = both[
+        (both[["share_a", "share_b"]].min(axis=1) >= MAJORITY) & (both[["of_all_a", "of_all_b"]].min(axis=1) >= COVERS)
+    ]
+    if not len(both):
+        return None
+    best = both.assign(ops=both["ops_a"] + both["ops_b"]).sort_values(
+        ["ops", "n_a"], ascending=[False, True], kind="stable"
+    )
+    return str(best.index[0][1])
+
+
+def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
+    """The part of the device's time that belongs to a range, or all of it.
+
+    Instances of a range that holds most of the launches around it are taken with the gaps between them: they tile.
+    """
+    mine = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
+    if name is None:
+        start, end = int(view.starts[0]), int(view.ends.max())
+        return Part(ledger(view, start, end), idle(view, start, end), view.ops, mine)
+    table = loops(projected(trace, view.index), view)
+    table = table[[str(n) == name for _, n in table.index]]
+    if not len(table):
+        raise UsageError(
+            f"{trace.path} has no range {name!r} with GPU work on device {view.index}", "see moeprof analyze"
+        )
+    best = table.sort_values("ops").iloc[-1:]
+    start, end, begin, finish = (int(best[c].iloc[0]) for c in ("first_ns", "last_ns", "begin_ns", "finish_ns"))
+    of_host = mine[((mine["start_ns"] >= begin) & (mine["end_ns"] <= finish)).to_numpy()]
+    if best["share"].iloc[0] >= MAJORITY:
+        inside = view.starting(start, end)
+        return Part(
+            ledger(view, start, end), idle(view, start, end), view.ops.iloc[inside], of_host, int(best["n"].iloc[0])
+        )
+    return _instances(trace, view, name, of_host)
+
+
+def _instances(trace: Trace, view: DeviceView, name: str, calls: pd.DataFrame) -> Part:
+    windows = analyze(trace, name, view.index, (view,)).windows
+    inside = np.zeros(len(view.ops), dtype=bool)
+    for w in windows:
+        inside[view.starting(w.start_ns, w.end_ns)] = True
+    owners, waits = Ledger(**_sums([w.ledger for w in windows])), Idle(**_sums([w.idle for w in windows]))
+    return Part(owners, waits, view.ops[inside], calls, len(windows))
+
+
+def _sums(found: Sequence[Ledger] | Sequence[Idle]) -> dict[str, int]:
+    return {f.name: sum(getattr(x, f.name) for x in found) for f in fields(found[0])}
+
+
+def shared_out(values: Mapping[str, int], units: float) -> dict[str, int]:
+    """Each value over ``units``, in whole nanoseconds that sum to the rounded sum over ``units`` (largest remainders)."""
+    exact = {key: value / units for key, value in values.items()}
+    whole = {key: int(np.floor(x)) for key, x in exact.items()}
+    missing = round(sum(values.values()) / units) - sum(whole.values())
+    order = sorted(exact, key=lambda key: (whole[key] - exact[key], key))
+    for key in order[: max(missing, 0)]:
+        whole[key] += 1
+    return whole

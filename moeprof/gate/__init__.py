@@ -1,0 +1,1 @@
+"""Rules on captures: the grammar, the numbers, the judgement, the gate, the history."""

@@ -1,0 +1,152 @@
+"""One rule of a gate judged: PASS, FAIL or UNCLEAR. Pure.
+
+A rule fails only on evidence: the whole interval of what was measured lies beyond the threshold, and beyond the noise of the machine;
+it passes where the whole interval lies on the good side; otherwise it is UNCLEAR, and says why. The interval of a change of clean times
+is the one that decides their verdict (``stats.Verdict.effect``), its noise theirs too; all others reach from the smallest to the
+largest traced iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from moeprof.gate.metrics import Sample
+from moeprof.gate.rule import Expectation
+from moeprof.stats import estimates
+from moeprof.stats.estimates import Interval, Verdict
+
+State = Literal["PASS", "FAIL", "UNCLEAR"]
+MORE_ROUNDS = "more --rounds, or a quieter machine"
+MORE_ITERATIONS = "more --iterations"
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a judgement is told, by what it rests on."""
+
+    bad: str
+    good: str
+    between: str = ""
+    settle: str = ""
+
+
+BASES = {
+    "rounds": Words(
+        "the whole interval lies beyond the threshold and the noise of this machine",
+        "the whole interval lies on the good side",
+        "the interval reaches over the threshold",
+        MORE_ROUNDS,
+    ),
+    "iterations": Words(
+        "all traced iterations lie beyond the threshold",
+        "all traced iterations lie on the good side",
+        "the traced iterations lie on both sides of the threshold",
+        MORE_ITERATIONS,
+    ),
+    "exact": Words("exact: all that was seen agrees", "exact: all that was seen agrees"),
+    "single": Words("one measurement: it has no interval", "one measurement: it has no interval"),
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a rule ended, why, and what would settle it; ``found`` and ``noise`` in the terms of the rule."""
+
+    state: State
+    reason: str
+    settle: str = ""
+    found: Interval | None = None
+    noise: float | None = None
+
+
+def unclear(reason: str, settle: str) -> Judgement:
+    """Nothing could be compared."""
+    return Judgement("UNCLEAR", reason, settle)
+
+
+def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
+    """The value itself against a threshold."""
+    if not sample.rounds:
+        return _judged(wanted, spanned(sample), None, _basis(sample))
+    if len(sample.rounds) < estimates.MIN_ROUNDS:
+        return unclear(f"{len(sample.rounds)} rounds are too few for an interval", MORE_ROUNDS)
+    return _judged(wanted, spanned(sample), estimates.noise(sample.rounds) * sample.value, "rounds")
+
+
+def judge_change(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict | None = None) -> Judgement:
+    """The change, or the ratio, from before to after against a threshold; ``verdict`` is that on clean times, after against
+    before, where the metric rests on them."""
+    if verdict is not None:
+        return _judge_times(wanted, before, after, verdict)
+    old, new = spanned(before), spanned(after)
+    value = wanted.measured(old.value, new.value)
+    low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
+    if value is None or low is None or high is None:
+        return unclear(
+            "unknown: it was 0 before, in some iterations at least: there is no ratio", "a rule such as '>+0'"
+        )
+    return _judged(wanted, Interval(value, low, high), None, _basis(before, after))
+
+
+def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict) -> Judgement:
+    """What derives from clean times: the interval of the typical round's ratio, turned where the metric falls with the time."""
+    speed = verdict.effect or verdict.speedup
+    faster = (speed.value, speed.low, speed.high)
+    moved = faster if after.power < 0 else (1 / faster[0], 1 / faster[2], 1 / faster[1])
+    scale = _besides_time(before, after)
+    value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
+    noise = max(verdict.noise_ratio, estimates.LEAST_MARGIN)
+    noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
+    found = Interval(value, low, high)
+    if verdict.effect is None:
+        return Judgement("UNCLEAR", verdict.reason, verdict.settle, found, noise)
+    return _judged(wanted, found, noise, "rounds")
+
+
+def _besides_time(before: Sample, after: Sample) -> float:
+    """By what the metric changed besides the time: not 1 where the work or its limit changed too."""
+    times = [estimates.typical(sample.rounds) for sample in (before, after)]
+    assert times[0] and times[1]  # a metric of clean times has some
+    return after.value / before.value / (times[1] / times[0]) ** after.power
+
+
+def _basis(*samples: Sample) -> str:
+    """What samples other than of clean times rest on."""
+    if not all(s.exact for s in samples):
+        return "iterations"
+    return "single" if any(s.kind == "counter" and len(s.each) < 2 for s in samples) else "exact"
+
+
+def spanned(sample: Sample) -> Interval:
+    """A value with its interval: 95 % of clean times, from the smallest to the largest iteration of all else."""
+    time = estimates.interval(sample.rounds)
+    if time is not None:
+        low, high = sorted(sample.value * (t / time.value) ** sample.power for t in (time.low, time.high))
+        return Interval(sample.value, low, high)
+    return Interval(sample.value, min((sample.value, *sample.each)), max((sample.value, *sample.each)))
+
+
+def bar(wanted: Expectation, noise: float) -> float:
+    """What the interval must lie beyond for the rule to fail: the threshold, and the noise around "nothing changed". A threshold
+    on the near side of that (an improvement is demanded) or of the value itself is moved by the noise."""
+    sign = 1 if wanted.operator.startswith(">") else -1
+    if wanted.same is None or sign * (wanted.number - wanted.same) < 0:
+        return wanted.number + sign * noise
+    return sign * max(sign * wanted.number, sign * wanted.same + noise)
+
+
+def _judged(wanted: Expectation, found: Interval, noise: float | None, basis: str) -> Judgement:
+    """FAIL, PASS or UNCLEAR, with the reason; ``basis`` is a key of BASES."""
+    beyond = Expectation(wanted.operator, bar(wanted, noise or 0.0), wanted.unit)
+    ends = (found.low, found.high)
+    words = BASES[basis]
+    if all(beyond.true_of(end) for end in ends):
+        return Judgement("FAIL", words.bad, "", found, noise)
+    if not any(wanted.true_of(end) for end in ends):
+        return Judgement("PASS", words.good, "", found, noise)
+    if all(wanted.true_of(end) for end in ends):
+        return Judgement(
+            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, found, noise
+        )
+    return Judgement("UNCLEAR", words.between, words.settle, found, noise)

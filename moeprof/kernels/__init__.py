@@ -1,0 +1,1 @@
+"""Kernels and their hardware counters: ranking, roofline, speed of light, stalls, one kernel inspected."""

@@ -1,0 +1,74 @@
+"""Speed of light: how near the busiest units come to their peak, and the DRAM's share by its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moeprof.kernels.counters import DURATION, PEAK_ELAPSED, picked
+
+FIELDS = {
+    "duration_ns": DURATION,
+    "sm_percent": f"sm__throughput.{PEAK_ELAPSED}",
+    "memory_percent": f"gpu__compute_memory_throughput.{PEAK_ELAPSED}",
+    "l1_percent": "l1tex__throughput.avg.pct_of_peak_sustained_active",
+    "l2_percent": f"lts__throughput.{PEAK_ELAPSED}",
+    "dram_percent": f"gpu__dram_throughput.{PEAK_ELAPSED}",
+    "dram_bytes_per_s": "dram__bytes.sum.per_second",
+}
+DRAM_ALSO = f"dram__throughput.{PEAK_ELAPSED}"  # what a capture counts: the same share under another name
+DRAM_PEAK = "dram__bytes.sum.peak_sustained"  # bytes a cycle of all channels
+DRAM_CLOCK = "dram__cycles_elapsed.avg.per_second"
+METRICS = (*FIELDS.values(), DRAM_PEAK, DRAM_CLOCK)
+HIGH, LOW = (
+    80.0,
+    60.0,
+)  # ncu's own rule SOLBottleneck: above the first a unit is at its limit, below the second latency is
+
+
+@dataclass(frozen=True)
+class SpeedOfLight:
+    """Shares of each unit's sustained peak, in percent, as ncu gives them; the duration is ncu's (serialised, caches flushed).
+
+    ``dram_formula_percent``: bytes a second / (peak bytes a cycle x DRAM cycles a second), which ``dram_percent`` must equal.
+    """
+
+    duration_ns: float | None = None
+    sm_percent: float | None = None
+    memory_percent: float | None = None
+    l1_percent: float | None = None
+    l2_percent: float | None = None
+    dram_percent: float | None = None
+    dram_bytes_per_s: float | None = None
+    dram_peak_bytes_per_s: float | None = None
+    dram_formula_percent: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """What ncu's rule of thumb says of it; None where SM or memory was not counted."""
+        if self.sm_percent is None or self.memory_percent is None:
+            return None
+        most, unit = max((self.sm_percent, "the SMs"), (self.memory_percent, "memory"))
+        if most >= HIGH:
+            return f"{unit} at {most:.1f} % of peak: near the limit of the hardware, so do less work there"
+        if most < LOW:
+            return "neither SMs nor memory above 60 % of peak: latency, see what warps wait for"
+        return f"{unit} at {most:.1f} % of peak: the busiest, with room left"
+
+
+def lightspeed(values: Mapping[str, float]) -> SpeedOfLight:
+    """From the counters of one kernel, metric -> value in base units."""
+    given = picked(values, FIELDS)
+    if given["dram_percent"] is None:
+        given["dram_percent"] = values.get(DRAM_ALSO)
+    peak = dram_peak(values)
+    rate = given["dram_bytes_per_s"]
+    formula = 100 * rate / peak if peak and rate is not None else None
+    return SpeedOfLight(**given, dram_peak_bytes_per_s=peak, dram_formula_percent=formula)
+
+
+def dram_peak(values: Mapping[str, float]) -> float | None:
+    """Bytes a second at most: bytes a cycle times the memory's clock, which ncu's percentage of peak is of (checked on an H100 and an
+    H200)."""
+    peak, clock = values.get(DRAM_PEAK), values.get(DRAM_CLOCK)
+    return None if peak is None or clock is None else peak * clock

@@ -1,0 +1,96 @@
+"""Why warps wait: ncu's warp-state counters of a variant's longest kernel, as shares of a warp's life, and what shrank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from moeprof.kernels.counters import DURATION
+from moeprof.loaded.capture import Study, VariantStudy
+
+PREFIX, SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
+# ncu's name of a state -> what a warp in it waits for
+STATES = {
+    "long_scoreboard": "a load from global or local memory", "barrier": "a barrier of its block", "short_scoreboard": "shared memory or a slow unit",
+    "mio_throttle": "room in the queue of shared-memory and slow instructions", "lg_throttle": "room in the queue of global loads",
+    "gmma": "a warpgroup's matrix product", "math_pipe_throttle": "a busy arithmetic pipe", "wait": "a fixed latency",
+    "not_selected": "its turn: another warp issues", "selected": "nothing: it issues", "no_instruction": "its instructions",
+    "branch_resolving": "a branch", "dispatch_stall": "the dispatcher", "drain": "its stores, to end", "imc_miss": "a constant",
+    "membar": "a memory fence", "misc": "something else", "sleeping": "the end of a sleep", "tex_throttle": "room in the texture queue",
+}  # fmt: skip
+METRICS = tuple(f"{PREFIX}{state}{SUFFIX}" for state in STATES)
+RUNNING = ("selected", "not_selected")  # states in which a warp could go on
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """The longest counted kernel of a variant and the share of a warp's life in each state; the shares sum to 1."""
+
+    variant: str
+    kernel: str
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The wait that shrank most from one variant to the next."""
+
+    before: str
+    after: str
+    state: str
+    share_before: float
+    share_after: float
+
+
+def stalls(variant: VariantStudy) -> Stalls | None:
+    """The states of a variant's longest counted kernel; None where they were not counted."""
+    frame = variant.counters
+    if frame is None or not len(frame):
+        return None
+    durations = frame.loc[frame["metric"] == DURATION].set_index("launch")["value"]
+    counted = frame.loc[frame["metric"].astype(str).str.startswith(PREFIX)]
+    counted = counted.loc[counted["metric"].astype(str).str.endswith(SUFFIX)]
+    if not len(durations) or not len(counted):
+        return None
+    longest = counted.loc[counted["launch"] == durations.idxmax()]
+    found = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
+    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), found) if found else None
+
+
+def shares(values: Mapping[str, float]) -> dict[str, float]:
+    """The share of a warp's life in each state, from one launch's values by metric; empty where none was counted."""
+    states = cycles(values)
+    total = sum(states.values())
+    return {state: value / total for state, value in states.items()} if total else {}
+
+
+def cycles(values: Mapping[str, float]) -> dict[str, float]:
+    """The cycles that a warp is in each state between two of its instructions, of the states that were counted."""
+    return {
+        metric.removeprefix(PREFIX).removesuffix(SUFFIX): float(value)
+        for metric, value in values.items()
+        if metric.startswith(PREFIX) and metric.endswith(SUFFIX)
+    }
+
+
+def of_study(study: Study) -> tuple[Stalls, ...]:
+    """Those of all variants that have them, in the capture's order."""
+    return tuple(found for variant in study.variants if (found := stalls(variant)) is not None)
+
+
+def steps(found: tuple[Stalls, ...]) -> tuple[Step, ...]:
+    """What shrank from each variant to the next; waits only, not the states in which a warp could go on."""
+    return tuple(step for before, after in pairwise(found) if (step := _shrunk(before, after)) is not None)
+
+
+def _shrunk(before: Stalls, after: Stalls) -> Step | None:
+    fallen = {
+        state: share - after.shares.get(state, 0.0)
+        for state, share in before.shares.items()
+        if state not in RUNNING and share > after.shares.get(state, 0.0)
+    }
+    if not fallen:
+        return None
+    state = max(fallen, key=lambda name: fallen[name])
+    return Step(before.variant, after.variant, state, before.shares[state], after.shares.get(state, 0.0))

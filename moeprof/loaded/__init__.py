@@ -1,0 +1,1 @@
+"""Captures and traces, opened and analysed once, findings included."""

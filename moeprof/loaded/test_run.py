@@ -1,0 +1,116 @@
+"""What the tests of a pytest run captured and asserted: as the plugin stores it and the page shows it.
+
+Numbers of a capture are totals over its ``iterations``; the functions here give them for one iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from moeprof.analysis.model import Copies, Kernel, Window
+from moeprof.notes import Note
+
+SCHEMA_VERSION = 1
+LAUNCHES = ("launch", "graph_launch")  # kinds of host calls that launch kernels
+INSIDE_A_DEVICE = "D2D"  # such copies use memory, no link: they count for overlap only where they are asked for
+
+Outcome = Literal["passed", "failed", "unknown", "unclear"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One assertion: what was asked, the value for one iteration (None: not known), what was allowed, how it ended."""
+
+    name: str
+    value: float | None
+    unit: str
+    limit: str
+    outcome: Outcome
+    detail: str = ""
+    capture: int | None = None  # its number in the test, where it speaks of one
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One capture of a test: the window from its first operation on the device to its last one's end.
+
+    Attributes:
+        device: "cuda", or "cpu", where operators stand in for kernels; "trace" where a recorded trace was read.
+        window: None where nothing ran.
+        kernels: by name over all iterations (on a CPU: operators that no other one encloses).
+        calls_known: whether host calls were recorded; without, launches and synchronising calls are not known.
+        problem: why there are no numbers.
+    """
+
+    number: int
+    device: str
+    iterations: int
+    window: Window | None = None
+    kernels: tuple[Kernel, ...] = ()
+    calls_known: bool = False
+    notes: tuple[Note, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test that captured or compared something; ``worker`` names the process where several ran tests."""
+
+    nodeid: str
+    outcome: str
+    worker: str = ""
+    captures: tuple[Captured, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pytest run: the tests that captured something, by name."""
+
+    moeprof: str
+    tests: tuple[Case, ...] = ()
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+
+def launches(found: Captured) -> float | None:
+    """Launch calls (a replay of a CUDA graph is one) of an iteration; None where calls are not known."""
+    return _calls(found, LAUNCHES)
+
+
+def sync_calls(found: Captured) -> float | None:
+    """Host calls of an iteration that wait for the device; None where calls are not known."""
+    if not found.calls_known:
+        return None
+    return found.window.launch.sync_calls / found.iterations if found.window else 0.0
+
+
+def _calls(found: Captured, kinds: tuple[str, ...]) -> float | None:
+    if not found.calls_known:
+        return None
+    calls = found.window.launch.calls if found.window else ()
+    return sum(c.count for c in calls if c.kind in kinds) / found.iterations
+
+
+def copies(found: Captured, direction: str | None) -> tuple[Copies, ...]:
+    """The copies of a direction (H2D, D2H, P2P, D2D, H2H); without one all but those inside a device."""
+    listed = found.window.copies if found.window else ()
+    return tuple(
+        c for c in listed if (c.direction != INSIDE_A_DEVICE if direction is None else c.direction == direction)
+    )
+
+
+def copy_overlap(found: Captured, direction: str | None = None) -> float | None:
+    """Share of the copy time that runs beside kernels (docs/metrics.md); None where nothing was copied."""
+    mine = copies(found, direction)
+    busy = sum(c.busy_ns for c in mine)
+    return sum(c.overlapped_ns for c in mine) / busy if busy else None
+
+
+def exposed_copy_ns(found: Captured, direction: str | None = None) -> float:
+    """Time of an iteration in which only copies run; of one direction, the time of its copies that runs beside no kernel."""
+    if found.window is None:
+        return 0.0
+    if direction is None:
+        return found.window.ledger.exposed_copy_ns / found.iterations
+    return sum(c.exposed_ns for c in copies(found, direction)) / found.iterations

@@ -1,1 +1,0 @@
-"""Trace -> Analysis: pure functions, no input or output. Definitions: docs/metrics.md."""

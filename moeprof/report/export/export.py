@@ -1,0 +1,115 @@
+"""What ``moeprof export`` does: the data of a capture in files that other tools read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from moeprof.compare import variants
+from moeprof.errors import CaptureError, ToolError, UsageError
+from moeprof.loaded import capture as study
+from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.report.export import chrome, markdown
+from moeprof.storage.files import whole
+from moeprof.trace import Trace
+
+FORMATS = ("chrome-trace", "csv", "parquet", "markdown")
+TIMES = ("variant", "twin", "round", "position", "used", "sample", "time_ns")  # used: nothing disturbed the round
+Writer = Callable[[Path], None]
+
+
+def export(capture: Path, form: str, variant: str | None, folder: Path, force: bool) -> tuple[Path, ...]:
+    """Write ``capture`` into files of ``folder``, each whole or not at all; which ones they are.
+
+    Raises:
+        UsageError: there is no such variant, or a file is there and ``force`` is not given.
+        CaptureError: it is no capture, or holds nothing of that form.
+        ToolError: Parquet needs pyarrow.
+    """
+    found = study.load(capture)
+    if variant is not None and found.variant(variant) is None:
+        names = ", ".join(v.record.name for v in found.variants)
+        raise UsageError(f"{capture} has no variant {variant!r}", f"its variants: {names}")
+    if form == "markdown" and variant is not None:
+        raise UsageError("Markdown shows all variants", "leave --variant out")
+    chosen = [v for v in found.variants if variant in (None, v.record.name)]
+    files: dict[str, Writer] = {}
+    for name, write in _files(found, chosen, form):
+        files[_free(name, files)] = write
+    if not files:
+        raise CaptureError(f"{capture} holds no trace", "capture again with --tools nsys or torch")
+    taken = [folder / name for name in files if (folder / name).exists()]
+    if taken and not force:
+        raise UsageError(f"{taken[0]} exists", "choose another -o, or add --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, write in files.items():
+        with whole(folder / name) as unfinished:
+            write(unfinished)
+    return tuple(folder / name for name in files)
+
+
+def _files(found: Study, chosen: list[VariantStudy], form: str) -> Iterator[tuple[str, Writer]]:
+    if form == "markdown":
+        yield "report.md", lambda path: _text(path, [markdown.render(variants.contrast(found))])
+    elif form == "chrome-trace":
+        for one in chosen:
+            if one.trace is not None:
+                yield f"{_safe(one.record.name)}.json", partial(_trace, one.trace)
+    else:
+        for name, table in _tables(chosen):
+            yield f"{name}.{form}", _csv(table) if form == "csv" else _parquet(table)
+
+
+def _tables(chosen: list[VariantStudy]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The clean times of all variants; operations, calls, ranges and counters of each."""
+    times = [
+        (v.record.name, twin, r.index, r.position, r.used, sample, time)
+        for v in chosen
+        for twin, rounds in ((False, v.record.rounds), (True, v.record.twin))
+        for r in rounds
+        for sample, time in enumerate(r.times_ns)
+    ]
+    if times:
+        yield "times", pd.DataFrame(times, columns=list(TIMES))
+    for one in chosen:
+        tables = (
+            {} if one.trace is None else {"ops": one.trace.ops, "calls": one.trace.calls, "ranges": one.trace.ranges}
+        )
+        for name, table in (tables | ({} if one.counters is None else {"counters": one.counters})).items():
+            yield f"{_safe(one.record.name)}-{name}", table
+
+
+def _safe(name: str) -> str:
+    """A variant's name as part of a file's."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".")
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, numbered where another variant's is the same: names may differ in what a file's cannot hold."""
+    stem, _, ending = name.rpartition(".")
+    return next(n for n in (name, *(f"{stem}-{i}.{ending}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _trace(trace: Trace, path: Path) -> None:
+    _text(path, chrome.lines(trace))
+
+
+def _text(path: Path, lines: Iterator[str] | list[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def _csv(table: pd.DataFrame) -> Writer:
+    return lambda path: table.to_csv(path, index=False)
+
+
+def _parquet(table: pd.DataFrame) -> Writer:
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ToolError("Parquet needs pyarrow, which is not installed", "pip install 'moeprof[fast]'") from error
+    return lambda path: table.to_parquet(path, index=False, engine="pyarrow")

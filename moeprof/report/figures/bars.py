@@ -1,0 +1,239 @@
+"""Diff -> plotly figures: waterfall, ledgers, overlap and link, launches. Axes in ms; theme is the page's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from moeprof.analysis.model import Window
+from moeprof.analysis.waterfall import Bar
+from moeprof.compare.row import Row
+from moeprof.compare.variants import Diff
+from moeprof.report import format as fmt
+from moeprof.report.figures.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
+
+BAR_HEIGHT = 44  # pixels a horizontal bar
+
+
+def waterfall(diff: Diff) -> go.Figure | None:
+    """From the baseline's traced iteration to the optimized one's, category by category."""
+    before, after = diff.row(diff.baseline), diff.row(diff.optimized)
+    if not diff.waterfall or before is None or after is None or before.traced_ns is None or after.traced_ns is None:
+        return None
+    return steps((before.name, before.traced_ns), diff.waterfall, (after.name, after.traced_ns), "ms an iteration")
+
+
+def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], axis: str) -> go.Figure:
+    """A walk from one total to the other, a bar a step; ``before`` and ``after`` are (name, ns)."""
+    level, bases = before[1], []
+    for bar in bars:
+        bases.append(min(level, level + bar.delta_ns))
+        level += bar.delta_ns
+    labels = [before[0], *(b.label for b in bars), after[0]]
+    heights = [before[1], *(abs(b.delta_ns) for b in bars), after[1]]
+    colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in bars), TOTAL]
+    texts = [fmt.ms(before[1]), *(fmt.signed_ms(b.delta_ns) for b in bars), fmt.ms(after[1])]
+    figure = go.Figure(
+        go.Bar(
+            x=labels, y=milliseconds(heights), base=milliseconds([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
+            hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
+        )
+    )  # fmt: skip
+    figure.update_layout(yaxis_title=axis, bargap=0.35, height=340, margin={"t": 28, "b": 40})
+    return figure
+
+
+def ledgers(diff: Diff) -> go.Figure | None:
+    """One stacked bar a variant: every nanosecond of its iteration under one owner."""
+    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None]
+    return stacked([(r.name, r, 1) for r in rows]) if rows else None
+
+
+def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
+    """Ledgers as bars, the first on top: a name, what has a ledger with its idle split, and how many iterations that is."""
+    names, figure = [name for name, _, _ in bars][::-1], go.Figure()
+    for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
+        for label, key, colour in keys:
+            values = [getattr(getattr(found, part), key) / each for _, found, each in bars][::-1]
+            if any(values):
+                figure.add_bar(
+                    y=names, x=milliseconds(values), orientation="h", name=label, marker_color=colour,
+                    hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
+                )  # fmt: skip
+    figure.update_layout(
+        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
+    )
+    return figure
+
+
+def overlap(diff: Diff) -> go.Figure | None:
+    """Copies beside compute and exposed, a bar a variant."""
+    rows = [r for r in diff.rows if r.copies][::-1]
+    if not rows:
+        return None
+    hidden = [sum(c.overlapped_ns for c in r.copies) for r in rows]
+    exposed = [sum(c.exposed_ns for c in r.copies) for r in rows]
+    names = [r.name for r in rows]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names, x=milliseconds(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
+        text=[fmt.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
+        hovertemplate="%{y}: %{x:.3f} ms hidden<extra></extra>",
+    )  # fmt: skip
+    figure.add_bar(
+        y=names, x=milliseconds(exposed), orientation="h", name="exposed copy", marker_color=COLOURS["copy"],
+        hovertemplate="%{y}: %{x:.3f} ms exposed<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(
+        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
+    )
+    return figure
+
+
+def work(diff: Diff) -> go.Figure | None:
+    """Useful TFLOP/s of each variant against the limit and the yardstick."""
+    rows = [r for r in diff.rows if r.work is not None][::-1]
+    if not rows or diff.roof is None:
+        return None
+    top = diff.roof.flops / diff.roof.ideal_ns / 1e3
+    figure = go.Figure(
+        go.Bar(
+            y=[r.name for r in rows], x=[float(f"{r.work.tflop_per_s:.6g}") for r in rows if r.work], orientation="h", marker_color=COLOURS["compute"],
+            text=[fmt.rate(r.work.tflop_per_s) for r in rows if r.work], textposition="auto", showlegend=False,
+            hovertemplate="%{y}: %{text} TFLOP/s<extra></extra>",
+        )
+    )  # fmt: skip
+    marks = [(top, "limit", SLOWER)]
+    if diff.roof.yardstick_tflop_per_s:
+        marks.append((diff.roof.yardstick_tflop_per_s, "yardstick", TOTAL))
+    for place, (value, label, colour) in enumerate(marks):
+        figure.add_vline(
+            x=float(f"{value:.6g}"), line_dash="dash", line_color=colour, annotation_text=f"{label} {fmt.rate(value)}",
+            annotation_position=("top right", "bottom left")[place],
+        )  # fmt: skip
+    figure.update_layout(
+        xaxis_title="TFLOP/s on useful FLOPs",
+        height=150 + BAR_HEIGHT * len(rows),
+        xaxis_rangemode="tozero",
+        margin={"t": 36, "r": 110},
+    )
+    return figure
+
+
+def series(name: str, found: dict[str, tuple[float, ...]]) -> go.Figure:
+    """A list of figures as bars, the largest first; variants whose lists agree share their bars."""
+    shared: dict[tuple[float, ...], list[str]] = {}
+    for variant, values in found.items():
+        shared.setdefault(tuple(sorted(values, reverse=True)), []).append(variant)
+    figure = go.Figure()
+    shades = (COLOURS["compute"], COLOURS["copy"], COLOURS["communication"], TOTAL)
+    for number, (values, names) in enumerate(shared.items()):
+        figure.add_bar(
+            x=list(range(1, len(values) + 1)), y=list(values), name=", ".join(names), marker_color=shades[number % len(shades)],
+            hovertemplate="rank %{x}: %{y}<extra></extra>", showlegend=True,
+        )  # fmt: skip
+    mean = sum(next(iter(shared))) / max(len(next(iter(shared))), 1)
+    figure.add_hline(
+        y=round(mean, 3),
+        line_dash="dash",
+        line_color=TOTAL,
+        annotation_text=f"mean {mean:,.1f}",
+        annotation_position="top right",
+    )
+    figure.update_layout(xaxis_title="rank", yaxis_title=name, barmode="group", height=300, **legend())
+    return figure
+
+
+def title_of_work(diff: Diff) -> str:
+    """The finding that the work figure shows."""
+    rows = [r for r in diff.rows if r.work is not None]
+    best = max(rows, key=lambda r: r.work.tflop_per_s if r.work else 0.0, default=None)
+    if best is None or best.work is None:
+        return "What each variant does"
+    share = f", {fmt.percent(best.limit_ratio)} of the limit" if best.limit_ratio is not None else ""
+    return f"{best.name} reaches {fmt.rate(best.work.tflop_per_s)} TFLOP/s on useful FLOPs{share}"
+
+
+def link(diff: Diff, ceiling: float | None) -> go.Figure | None:
+    """Copy throughput of each variant against the measured ceiling of the link."""
+    rows = [r for r in diff.rows if r.link_gb_per_s][::-1]
+    if not rows:
+        return None
+    figure = go.Figure(
+        go.Bar(
+            y=[r.name for r in rows], x=[r.link_gb_per_s for r in rows], orientation="h", marker_color=COLOURS["copy"],
+            text=[f"{r.link_gb_per_s:.1f} GB/s" for r in rows], textposition="inside", insidetextanchor="middle", showlegend=False,
+            hovertemplate="%{y}: %{x:.2f} GB/s<extra></extra>",
+        )
+    )  # fmt: skip
+    if ceiling:
+        figure.add_vline(
+            x=ceiling,
+            line_dash="dash",
+            line_color=TOTAL,
+            annotation_text=f"measured ceiling {ceiling:.1f} GB/s",
+            annotation_position="top",
+        )
+    figure.update_layout(
+        xaxis_title="GB/s while copying",
+        height=150 + BAR_HEIGHT * len(rows),
+        xaxis_rangemode="tozero",
+        margin={"t": 36},
+    )
+    return figure
+
+
+CALL_WORDS = {
+    "launch": ("kernel launches", COLOURS["compute"]), "graph_launch": ("graph launches", COLOURS["graph"]),
+    "copy": ("copies", COLOURS["copy"]), "copy_sync": ("blocking copies", COLOURS["migration"]), "event": ("events", COLOURS["communication"]),
+    "memset": ("memsets", COLOURS["memset"]), "sync": ("synchronises", SLOWER), "alloc": ("allocations", COLOURS["sync"]),
+    "other": ("other", COLOURS["dependency"]),
+}  # fmt: skip
+
+
+def launches(diff: Diff) -> go.Figure | None:
+    """Time that the host spends inside CUDA calls in one iteration, by kind of call, beside the device's work."""
+    rows = [r for r in diff.rows if r.launch is not None and r.launch.calls][::-1]
+    if not rows:
+        return None
+    figure = go.Figure()
+    for kind, (label, colour) in CALL_WORDS.items():
+        values = [sum(c.total_ns for c in r.launch.calls if c.kind == kind) for r in rows if r.launch]
+        if any(values):
+            figure.add_bar(
+                y=[r.name for r in rows], x=milliseconds(values), orientation="h", name=label, marker_color=colour,
+                hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
+            )  # fmt: skip
+    work = [r.traced_ns - r.ledger.idle_ns for r in rows if r.traced_ns is not None and r.ledger is not None]
+    figure.add_scatter(
+        y=[r.name for r in rows], x=milliseconds(work), mode="markers", name="GPU work", marker={"symbol": "line-ns-open", "size": 26, "line": {"width": 3}, "color": SLOWER},
+        hovertemplate="%{y}: %{x:.3f} ms of GPU work<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(
+        barmode="stack",
+        xaxis_title="ms of host time in CUDA calls an iteration",
+        height=150 + BAR_HEIGHT * len(rows),
+        **legend(),
+    )
+    return figure
+
+
+def milliseconds(values: Any) -> Any:
+    """Nanoseconds as milliseconds, to the nanosecond."""
+    return np.round(np.asarray(values, dtype=np.float64) / 1e6, 6)
+
+
+def legend() -> dict[str, Any]:
+    """Where a figure has its legend."""
+    return {"legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"}}
+
+
+def title_of_overlap(rows: tuple[Row, ...]) -> str:
+    """The finding that the overlap figure shows."""
+    best = max((r for r in rows if r.hidden_ratio is not None), key=lambda r: r.hidden_ratio or 0.0, default=None)
+    if best is None:
+        return "Copies beside compute"
+    return f"{best.name} hides {fmt.percent(best.hidden_ratio)} of its copy time under compute"

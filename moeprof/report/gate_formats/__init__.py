@@ -1,0 +1,1 @@
+"""The outputs of a gate: Markdown, JUnit, SARIF."""

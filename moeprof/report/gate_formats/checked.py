@@ -1,0 +1,149 @@
+"""A judged gate for the terminal and as Markdown for a step's summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from moeprof.gate.gate import Check, Outcome
+from moeprof.gate.rule import Expectation
+from moeprof.report import format as fmt
+from moeprof.report.tables import Table
+from moeprof.report.text import rendered, rich_table
+from moeprof.storage.baselines import Baseline
+
+STYLES = {"PASS": "bold green", "FAIL": "bold red", "UNCLEAR": "bold yellow"}
+ORDER = ("FAIL", "UNCLEAR", "PASS")
+MAX_MARKDOWN = 60_000  # bytes; what shows summaries takes little more than 64 KiB of one report
+MAX_CELL = 300  # characters
+MAX_NOTES = 20
+SPECIAL = re.compile(r"([\\`*_{}\[\]#!|~])")
+
+
+def word(check: Check) -> str:
+    """How the gate ended."""
+    return "FAILED" if check.failed else "PASSED"
+
+
+def headline(check: Check) -> str:
+    """The gate in one line: what was judged against what, and how many rules ended how."""
+    subject = f"{check.capture}, {check.variant}"
+    against = "" if check.against is None else f" against {check.against}, {check.against_variant}"
+    counts = ", ".join(f"{n} {state}" for state in ORDER if (n := check.count(state)))  # type: ignore[arg-type]
+    asked = f" (--on-unclear {check.on_unclear})" if check.count("UNCLEAR") else ""
+    return f"{subject}{against}: {counts}{asked}"
+
+
+def why(outcome: Outcome) -> str:
+    """The reason, and what would settle it."""
+    return outcome.reason + (f"; {outcome.settle} would settle it" if outcome.settle else "")
+
+
+def measured(outcome: Outcome) -> str:
+    """What was compared with the threshold, and its interval."""
+    found, as_asked = outcome.found, expected(outcome)
+    if found is None:
+        return fmt.DASH
+    if found.low == found.high:
+        return as_asked.said(found.value)
+    return f"{as_asked.said(found.value)} ({as_asked.said(found.low)} to {as_asked.said(found.high)})"
+
+
+def expected(outcome: Outcome) -> Expectation:
+    """The expectation that an outcome judged."""
+    return Expectation(outcome.operator, outcome.threshold, outcome.of)
+
+
+def table(check: Check, caption: str = "Rules") -> Table:
+    """All rules, those that failed first."""
+    rows = [
+        (o.rule, o.state, _value(o.before, o.unit), _value(o.after, o.unit), measured(o), _noise(o), why(o))
+        for o in ordered(check)
+    ]
+    return Table(
+        caption, ("fails on", "state", "before", "now", "compared", "A against A", "why"), tuple(rows), plain=True
+    )
+
+
+def ordered(check: Check) -> list[Outcome]:
+    """The outcomes, FAIL first, then UNCLEAR."""
+    return sorted(check.outcomes, key=lambda o: ORDER.index(o.state))
+
+
+def _value(value: float | None, unit: str) -> str:
+    return fmt.DASH if value is None else f"{Expectation('<', 0, '').said(value)} {unit}".strip()
+
+
+def _noise(outcome: Outcome) -> str:
+    if outcome.noise is None:
+        return fmt.DASH
+    unit = outcome.of.replace("+", "").replace("x", "")
+    return f"{outcome.noise:.2g}{unit}"
+
+
+def text(check: Check) -> str:
+    """For the terminal."""
+    style = STYLES["FAIL"] if check.failed else STYLES["UNCLEAR"] if check.count("UNCLEAR") else STYLES["PASS"]
+    parts: list[RenderableType] = [Text(n.text, style="bold yellow") for n in check.unlike]
+    parts += [Text.assemble((word(check), style), "  ", headline(check)), rich_table(table(check))]
+    parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in check.notes]
+    return rendered(Group(*parts))
+
+
+def markdown(check: Check) -> str:
+    """Markdown of at most MAX_MARKDOWN bytes: rules that do not fit are counted, those that failed stand first."""
+    found = table(check)
+    lines = [f"### moeprof check: {word(check)}", "", escaped(headline(check)), ""]
+    lines += _notes([f"**Unlike captures.** {escaped(n.text)}" for n in check.unlike])
+    lines += ["| " + " | ".join(found.header) + " |", "|" + " --- |" * len(found.header)]
+    tail = ["", *_notes([escaped(f"{n.severity}: {n.text}") for n in check.notes]), _git(check), ""]
+    room = MAX_MARKDOWN - _size(lines) - _size(tail)
+    shown = 0
+    for row in found.rows:
+        line = "| " + " | ".join(escaped(cell) for cell in row) + " |"
+        room -= _size([line])
+        if room < 0:
+            break
+        lines.append(line)
+        shown += 1
+    if shown < len(found.rows):
+        hidden = [o.state for o in ordered(check)[shown:]]
+        counts = ", ".join(f"{hidden.count(s)} {s}" for s in ORDER if s in hidden)
+        tail.insert(1, f"{len(hidden)} more rules do not fit here: {counts}.\n")
+    return "\n".join(lines + tail).rstrip() + "\n"
+
+
+def escaped(text: str, most: int = MAX_CELL) -> str:
+    """Text that Markdown shows as it stands, on one line and of at most so many characters."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= most else line[: most - 1] + "…"
+    return SPECIAL.sub(r"\\\1", cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _notes(lines: list[str]) -> list[str]:
+    more = [f"... and {len(lines) - MAX_NOTES} more"] if len(lines) > MAX_NOTES else []
+    return [part for line in lines[:MAX_NOTES] + more for part in (line, "")]
+
+
+def _git(check: Check) -> str:
+    states = [("now", check.git), ("before", check.against_git)]
+    return "; ".join(f"{escaped(name)}: {escaped(state)}" for name, state in states if state)
+
+
+def _size(lines: list[str]) -> int:
+    return sum(len(line.encode()) + 1 for line in lines)
+
+
+def baselines_text(found: Sequence[Baseline]) -> str:
+    """Named baselines for the terminal."""
+    if not found:
+        return "No baseline is kept here: moeprof baseline save NAME CAPTURE"
+    rows = [
+        (f"{b.name} *" if b.default else b.name, b.workload, b.created, b.saved or fmt.DASH, b.git or fmt.DASH, b.gpu or fmt.DASH, fmt.size(b.bytes))
+        for b in found
+    ]  # fmt: skip
+    header = ("baseline (* default)", "workload", "captured", "saved", "git", "GPU", "size")
+    return rendered(rich_table(Table("Baselines", header, tuple(rows), plain=True)))

@@ -1,0 +1,1 @@
+"""The sentences of a report; every number in them is also in one of its tables."""

@@ -1,0 +1,1 @@
+"""An investigation: its log of predictions, trials and decisions, and what each step does."""

@@ -1,0 +1,201 @@
+"""The ledger of an investigation: predictions, trials and decisions, one JSON object a line, appended and never rewritten.
+
+A line is written whole under a lock of the file, so that two terminals take turns; a line that a crash cut short is left out
+when the file is read and cut off before the next one is written. The state of a session follows from its events alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from moeprof.errors import CaptureError, UsageError
+from moeprof.storage.json import decode, encode
+
+FILE = "ledger.jsonl"
+MAX_DIFF = 65_536  # characters of a change that are kept
+
+
+@dataclass(frozen=True)
+class New:
+    """A session begins: what is asked, of which workload and variant."""
+
+    question: str
+    workload: str
+    variant: str
+    at: str  # ISO 8601, UTC
+    event: Literal["new"] = "new"
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What the next change is expected to do: a metric and an expectation such as "<0.5x"."""
+
+    text: str
+    metric: str
+    expect: str
+    at: str
+    event: Literal["predict"] = "predict"
+
+
+@dataclass(frozen=True)
+class Try:
+    """A capture of the state after a change. ``values``: metric -> value; ``held``: None for the first, which predicts nothing.
+    ``verdict`` says whether the step is faster than what is kept, ``unlike`` what else differs between the two captures."""
+
+    capture: str  # folder, relative to the session's
+    at: str
+    git: str | None
+    change: str  # the diff of the working tree against the commit, cut at MAX_DIFF
+    values: dict[str, float | None] = field(default_factory=dict)
+    before: float | None = None
+    after: float | None = None
+    held: bool | None = None
+    verdict: str = ""
+    unlike: tuple[str, ...] = ()
+    event: Literal["try"] = "try"
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Whether the last change is kept."""
+
+    kept: bool
+    why: str
+    at: str
+    event: Literal["decide"] = "decide"
+
+
+Event = New | Predict | Try | Decide
+KINDS: dict[str, type[Event]] = {"new": New, "predict": Predict, "try": Try, "decide": Decide}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One prediction, its trial and the decision, as far as they went."""
+
+    number: int
+    prediction: Predict
+    trial: Try | None = None
+    decision: Decide | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as its events tell it: ``base`` is the trial before any prediction."""
+
+    start: New
+    base: Try | None = None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def reference(self) -> Try | None:
+        """What the next trial is compared with: the last kept one, or the base."""
+        kept = [s.trial for s in self.steps if s.trial is not None and s.decision is not None and s.decision.kept]
+        return kept[-1] if kept else self.base
+
+    @property
+    def open(self) -> Step | None:
+        """The step that waits for its trial or its decision."""
+        return self.steps[-1] if self.steps and self.steps[-1].decision is None else None
+
+
+def read(folder: Path) -> Session:
+    """The session in ``folder``.
+
+    Raises:
+        CaptureError: there is none, or a line of it is not what it claims to be.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise CaptureError(f"{folder} holds no session", 'begin one: moeprof session new "QUESTION" --workload NAME')
+    return replay(_events(path))
+
+
+def _events(path: Path) -> list[Event]:
+    found: list[Event] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut short
+        try:
+            data = json.loads(line)
+            found.append(decode(KINDS[data["event"]], data))
+        except (ValueError, KeyError, TypeError, CaptureError) as error:
+            raise CaptureError(f"{path}, line {number}: {error}", "mend or remove that line") from error
+    return found
+
+
+def replay(events: list[Event]) -> Session:
+    """The state that events lead to; raises CaptureError for an order that cannot be."""
+    if not events or not isinstance(events[0], New):
+        raise CaptureError("a session begins with an event 'new'", "begin another one")
+    session = Session(events[0])
+    for event in events[1:]:
+        session = _after(session, event)
+    return session
+
+
+def _after(session: Session, event: Event) -> Session:
+    last = session.open
+    if isinstance(event, Try) and session.base is None:
+        return Session(session.start, event)
+    if isinstance(event, Predict) and last is None and session.base is not None:
+        return Session(session.start, session.base, (*session.steps, Step(len(session.steps) + 1, event)))
+    if isinstance(event, Try) and last is not None and last.trial is None:
+        return _replaced(session, Step(last.number, last.prediction, event))
+    if isinstance(event, Decide) and last is not None and last.trial is not None:
+        return _replaced(session, Step(last.number, last.prediction, last.trial, event))
+    raise CaptureError(f"a session cannot go on with {event.event!r} here", expected(session))
+
+
+def _replaced(session: Session, step: Step) -> Session:
+    return Session(session.start, session.base, (*session.steps[:-1], step))
+
+
+def expected(session: Session) -> str:
+    """What a session waits for, in words."""
+    if session.base is None:
+        return "measure where you start: moeprof session try"
+    if session.open is None:
+        return "say what you expect: moeprof session predict"
+    return (
+        "make the change and measure it: moeprof session try"
+        if session.open.trial is None
+        else "decide: moeprof session keep, or revert"
+    )
+
+
+def append(folder: Path, make: Callable[[Session | None], Event]) -> Session:
+    """Add the event that ``make`` gives for the state as it is under the lock; the session after it.
+
+    Raises:
+        UsageError: the event does not follow from that state.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FILE).open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        whole = _cut_torn_line(folder / FILE, file)
+        events = _events(folder / FILE) if whole else []
+        event = make(replay(events) if events else None)
+        try:
+            session = replay([*events, event])
+        except CaptureError as error:
+            raise UsageError(error.message, error.hint) from error
+        file.write(json.dumps(encode(event), ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return session
+
+
+def _cut_torn_line(path: Path, file: Any) -> int:
+    """Cut off what follows the last newline; the bytes that are left."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        file.truncate(whole)
+    file.seek(0, os.SEEK_END)
+    return whole

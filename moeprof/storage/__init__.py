@@ -1,0 +1,1 @@
+"""What is kept on disk: manifests, JSON, whole files, capture folders, baselines."""

@@ -1,0 +1,1 @@
+"""Reader of Nsight Compute CSV and reports."""

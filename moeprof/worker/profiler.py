@@ -1,0 +1,108 @@
+"""Attach a profiler to the measured region from inside the worker, and record a whole program with torch.profiler."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from moeprof.errors import WorkloadError
+from moeprof.worker import nvtx
+
+
+def recorder(profiler: str, out: str | None, device: str, leads: bool = True) -> AbstractContextManager[Any]:
+    """The context in which the measured region runs: "nsys", "ncu", "torch" (writes ``out``) or "none". Of several ranks under
+    one nsys only the one that ``leads`` starts and stops it; the others push their ranges."""
+    if profiler == "nsys" and leads:
+        return _capture_range()
+    if profiler in ("nsys", "ncu"):
+        nvtx.enable_nvtx()
+        return nullcontext()
+    if profiler == "torch":
+        if out is None:
+            raise WorkloadError("--profiler torch needs --out", "give the path of the trace to write")
+        return _torch_trace(out, device)
+    return nullcontext()
+
+
+def anchors(numbers: Iterable[int]) -> list[list[int]]:
+    """Push a range of each number: [its number, the host's clock before and after it began, in ns since 1970]."""
+    found = []
+    for number in numbers:
+        before = time.time_ns()
+        with nvtx.region(nvtx.CLOCK, number):
+            found.append([number, before, time.time_ns()])
+    return found
+
+
+@contextmanager
+def _capture_range() -> Iterator[None]:
+    """NVTX ranges on, and the profiler started and stopped by its API, so that set-up is not traced."""
+    import torch
+
+    nvtx.enable_nvtx()
+    torch.cuda.cudart().cudaProfilerStart()
+    try:
+        yield
+    finally:
+        torch.cuda.cudart().cudaProfilerStop()
+        nvtx.disable()
+
+
+@contextmanager
+def _torch_trace(out: str, device: str) -> Iterator[None]:
+    nvtx.enable(range_of)
+    try:
+        with profiler(device) as recorded:
+            yield
+    finally:
+        nvtx.disable()
+    recorded.export_chrome_trace(out)
+
+
+def range_of(name: str, payload: int | None) -> AbstractContextManager[Any]:
+    """A range in the trace of torch.profiler, named moeprof:NAME[:PAYLOAD]."""
+    import torch
+
+    label = f"{nvtx.DOMAIN}:{name}" if payload is None else f"{nvtx.DOMAIN}:{name}:{payload}"
+    return torch.profiler.record_function(label)
+
+
+def profiler(device: str) -> Any:
+    """torch.profiler for CPU operators of all threads and, on a GPU, kernels and copies."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
+    every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    return profile(activities=activities, experimental_config=every_thread)
+
+
+def run_program(command: list[str], out: str) -> int:
+    """Run ``[--] script.py args`` or ``-m module args`` under torch.profiler; its exit status, 0 if it just ended."""
+    import torch
+
+    words = command[1:] if command[:1] == ["--"] else list(command)
+    if not words:
+        raise WorkloadError("no program was given", "moeprof capture -- python train.py")
+    run = _runner(words)
+    status = 0
+    with profiler("cuda" if torch.cuda.is_available() else "cpu") as recorded:
+        try:
+            run()
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    recorded.export_chrome_trace(out)
+    return status
+
+
+def _runner(words: list[str]) -> Callable[[], Any]:
+    """What to call, with sys.argv set as the program expects it."""
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        return lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    sys.argv = words
+    return lambda: runpy.run_path(words[0], run_name="__main__")

@@ -1,0 +1,102 @@
+"""How a workload is found: by name through entry points, or by the path of a file that declares one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from moeprof.errors import MoeprofError, UsageError
+from moeprof.workload.model import Workload
+
+GROUP = "moeprof.workloads"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of ``moeprof list``: a workload, or the reason why it does not load."""
+
+    name: str
+    workload: Workload | None
+    reason: str = ""
+
+
+def listing() -> tuple[Listed, ...]:
+    """Every registered workload, sorted by name; one that fails to import is listed with its reason."""
+    return tuple(_listed(point) for point in sorted(entry_points(group=GROUP), key=lambda p: p.name))
+
+
+def _listed(point: EntryPoint) -> Listed:
+    try:
+        return Listed(point.name, _checked(point.load(), point.value))
+    except Exception as error:  # a third party's module may fail in any way; its reason is shown
+        return Listed(point.name, None, f"{type(error).__name__}: {error}")
+
+
+def load(name: str) -> Workload:
+    """The workload registered as ``name``, or declared in the file at path ``name``.
+
+    Raises:
+        UsageError: there is no such name or file, or it does not declare ``WORKLOAD``.
+    """
+    if name.endswith(".py") or "/" in name:
+        return _from_file(Path(name))
+    points = [p for p in entry_points(group=GROUP) if p.name == name]
+    if not points:
+        known = ", ".join(sorted(p.name for p in entry_points(group=GROUP)))
+        raise UsageError(f"there is no workload {name!r}", f"known: {known}; or give the path of a .py file")
+    if len({p.value for p in points}) > 1:
+        raise UsageError(
+            f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one"
+        )
+    return _import(points[0].load, points[0].value)
+
+
+def _from_file(path: Path) -> Workload:
+    if not path.is_file():
+        raise UsageError(
+            f"there is no workload file {str(path)!r}", "give the path of a .py file that declares WORKLOAD"
+        )
+    name = f"moeprof_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader = spec.loader
+
+    def execute() -> Any:
+        loader.exec_module(module)
+        return getattr(module, "WORKLOAD", None)
+
+    return _import(execute, str(path))
+
+
+def _import(loader: Callable[[], Any], where: str) -> Workload:
+    try:
+        found = loader()
+    except MoeprofError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{where} does not import: {type(error).__name__}: {error}", "run it with python to see where"
+        ) from error
+    return _checked(found, where)
+
+
+def _checked(found: Any, where: str) -> Workload:
+    if not isinstance(found, Workload):
+        raise UsageError(
+            f"{where} declares no WORKLOAD (found {type(found).__name__})",
+            "end the module with WORKLOAD = Workload(...)",
+        )
+    names = [v.name for v in found.variants]
+    for role, name in (("baseline", found.baseline), ("optimized", found.optimized)):
+        if name not in names:
+            raise UsageError(
+                f"{where}: {role} {name!r} is not one of its variants", f"its variants: {', '.join(names)}"
+            )
+    return found

@@ -1,0 +1,201 @@
+"""`moeprof capture` as a user runs it: what a capture holds, keeps and removes; rounds, twins, dry runs, programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from capturing import FAKES, TOKEN, capture, moeprof, one_clear_line, whole
+
+from moeprof.capture.redact import leaks
+from moeprof.loaded import capture as study
+from moeprof.storage import manifest
+
+
+def test_a_whole_capture(tmp_path: Path) -> None:
+    ran = capture(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "Wrote cap"
+    found = whole(tmp_path / "cap")
+    assert found.complete and found.device == "cuda" and found.preset == "default"
+    assert (
+        found.environment.torch == "2.99.0+fake"
+        and found.environment.nsys == "2025.3.1.0"
+        and found.environment.ncu == "2025.3.1.0"
+    )
+    assert found.ceilings == {"link_gb_per_s": 50.0} and found.seed == 3
+    for record in found.variants:
+        assert record.status == "ok" and record.proof is not None and record.proof.ok
+        assert [p.kind for p in record.parts] == ["trace", "counters"]
+        assert [len(r.times_ns) >= 3 for r in record.rounds] == [True, True]
+    slow, fast = found.variants
+    places = [[r.position for r in rounds] for rounds in (slow.rounds, slow.twin, fast.rounds)]
+    assert sorted(p[0] for p in places) == [0, 1, 2] and all(sum(p) == 2 for p in places), (
+        "the second round runs backwards"
+    )
+    assert slow.twin_process is True and not fast.twin and found.looks == 1
+    loaded = study.load(tmp_path / "cap")
+    assert loaded.variants[0].iterations is not None and len(loaded.variants[0].iterations.windows) == 3
+    assert loaded.variants[0].counters is not None and set(loaded.variants[0].counters["launch"]) == {0, 1}
+
+
+def test_ncu_is_asked_once_which_counters_it_knows_and_counts_those(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    for _ in range(2):
+        ran = capture(tmp_path, "-f", FAKE_NCU_ASKED=str(asked))
+        assert ran.returncode == 0, ran.stderr
+    assert asked.read_text() == "asked\n", "the second capture remembers"
+    found = whole(tmp_path / "cap")
+    part = found.variants[0].part("counters")
+    assert part is not None and not [n for n in found.notes if n.id == "no-flops"]
+    metrics = part.argv[part.argv.index("--metrics") + 1].split(",")
+    assert (
+        "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum" in metrics
+        and "sm__ops_path_tensor_src_bf16_dst_fp32.sum" in metrics
+    )
+    assert not [m for m in metrics if "dfma" in m or "sparsity" in m or m.startswith("sm__cycles")], (
+        "only what this chip has, nothing twice"
+    )
+    frame = study.load(tmp_path / "cap").variants[0].counters
+    assert frame is not None
+    assert list(frame.loc[frame["metric"] == "sm__ops_path_tensor_src_bf16_dst_fp32.sum", "value"]) == [4e9, 4e9]
+
+
+@pytest.mark.parametrize(("how", "words"), [("nolist", "gave no list"), ("strict", "Failed to find metric smsp__sass")])
+def test_an_ncu_that_does_not_know_the_counters_counts_the_rest(tmp_path: Path, how: str, words: str) -> None:
+    ran = capture(tmp_path, FAKE_NCU=how)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert [words in n.text for n in found.notes if n.id == "no-flops"] == [True]
+    for variant in study.load(tmp_path / "cap").variants:
+        assert variant.counters is not None and set(variant.counters["launch"]) == {0, 1}
+        part = variant.record.part("counters")
+        assert part is not None and "op_ffma" not in " ".join(part.argv), (
+            "the manifest names the command that made the part"
+        )
+
+
+def test_no_secret_and_no_host_in_anything_that_is_kept(tmp_path: Path) -> None:
+    assert capture(tmp_path).returncode == 0
+    files = [p for p in (tmp_path / "cap").rglob("*") if p.is_file()]
+    assert len(files) > 8
+    for path in files:
+        assert not leaks(path, [TOKEN, "secret-host-name", "secret-daemon", "/home/somebody"]), path
+    notes = [n for n in manifest.read(tmp_path / "cap").notes if n.id == "redacted"]
+    assert len(notes) == 2 and "was not kept" in notes[0].text
+
+
+def test_the_raw_report_is_kept_only_when_asked_for(tmp_path: Path) -> None:
+    assert capture(tmp_path, "--keep-raw").returncode == 0
+    raw = tmp_path / "cap" / "slow" / "trace.nsys-rep"
+    assert raw.is_file() and leaks(raw, [TOKEN]), "the raw report is as nsys wrote it"
+
+
+def readings(tmp_path: Path, *phases: dict[str, int]) -> str:
+    """What NVML is to say after each phase; two readings of memory come before the first."""
+    script = tmp_path / "nvml.jsonl"
+    script.write_text("".join(json.dumps(state) + "\n" for state in ({}, {}, *phases)))
+    return str(script)
+
+
+def test_a_disturbed_round_is_repeated_kept_and_does_not_count(tmp_path: Path) -> None:
+    script = readings(tmp_path, {}, {"reasons": 0x24}, {}, {}, {}, {}, {}, {"others": 1})
+    ran = capture(tmp_path, "--tools", "none", FAKE_NVML=script)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    used = {tuple(r.used for r in rounds) for v in found.variants for rounds in (v.rounds, v.twin) if rounds}
+    assert used == {(False, True, False, True)}
+    marks = sorted(d for v in found.variants for r in (*v.rounds, *v.twin) for d in r.disturbed)
+    assert marks == ["another process on the GPU", "thermal (software)"], "the power cap, in every phase, disturbs none"
+    said = {n.id: n.text for n in found.notes}
+    assert "2 of 4 rounds were disturbed" in said["rounds-left-out"] and "which rests on 2" in said["rounds-left-out"]
+    assert "slow 4 of 4" in said["power-capped"] and "slow (twin) 4 of 4" in said["power-capped"]
+    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    assert shown.returncode == 0 and "2 of 4 rounds were disturbed" in shown.stdout
+    page = (tmp_path / "moeprof-out" / "cap-diff.html").read_text()
+    assert "slow, twin, disturbed" in page and "no: thermal (software)" in page
+    assert "2 of 4 rounds were disturbed and do not count" in page
+
+
+def test_a_budget_ends_the_timing_and_the_verdict_says_what_is_missing(tmp_path: Path) -> None:
+    words = ("capture", str(FAKES / "workload.py"), "-o", "cap", "--variants", "slow,fast", "--tools", "none")
+    ran = moeprof(*words, "--budget", "2", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert 1 <= len(found.variants[0].rounds) < 10 and found.looks == 5
+    said = json.loads(moeprof("report", "--diff", "--json", "cap", cwd=tmp_path).stdout)["diff"]
+    verdict = said["rows"][1]["verdict"]
+    assert verdict["word"] == "UNCLEAR" and "too few: 10 is the least" in verdict["reason"]
+    assert list(said).index("unlike") < list(said).index("rows")
+
+
+def test_without_memory_for_a_second_process_the_twin_shares_the_first(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--tools", "none", FAKE_USED="80000000000")
+    assert ran.returncode == 0, ran.stderr
+    slow = whole(tmp_path / "cap").variants[0]
+    assert slow.twin_process is False and len(slow.twin) == 2
+    said = {n.id: n.text for n in manifest.read(tmp_path / "cap").notes}
+    assert "memory would not hold another process" in said["twin-shared"]
+
+
+def test_timing_only(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--tools", "none")
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert all(not v.parts and v.rounds for v in found.variants)
+    assert "timing-only" in [n.id for n in found.notes]
+
+
+def test_a_program_under_nsys(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text("print('hello')\n")
+    ran = moeprof("capture", "-o", "cap", "--", sys.executable, "p.py", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert found.kind == "program" and [p.tool for p in found.variants[0].parts] == ["nsys"]
+
+
+def test_dry_run_prints_the_commands_and_runs_nothing(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--dry-run")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("moeprof.worker serve") == 3, "two variants and the baseline's twin"
+    assert ran.stdout.count("--cuda-graph-trace=node") == 2
+    assert ran.stdout.count("--nvtx-include moeprof@measure/") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", [("-m", "json.tool", "--help"), ("p.py",)])
+def test_on_a_cpu_torch_profiler_stands_in(tmp_path: Path, program: tuple[str, ...]) -> None:
+    """The real torch, no GPU, no nsys: a Python program is traced with torch.profiler."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    (tmp_path / "p.py").write_text("import torch\nx = torch.ones(64, 64)\nfor _ in range(3):\n    x = x @ x * 1e-3\n")
+    words = ("capture", "-o", "cap", "--", sys.executable, *program)
+    ran = moeprof(*words, cwd=tmp_path, PYTHONPATH="", PATH="/usr/bin:/bin")
+    if program[0] == "p.py":
+        assert ran.returncode == 0, ran.stderr
+        part = whole(tmp_path / "cap").variants[0].parts[0]
+        assert part.tool == "torch" and (tmp_path / "cap" / part.file).is_file()
+    else:  # it does no tensor work: a zero exit is not a capture
+        assert ran.returncode == 1
+        one_clear_line(ran, "the trace holds no kernels")
+
+
+def test_a_raw_report_is_exported_by_the_nsys_that_is_here(tmp_path: Path) -> None:
+    raw = tmp_path / "mine.nsys-rep"
+    raw.write_text('NVIDIA Tegra Profiler Report 2025@3@1@9\n{"iterations": 2, "environment": {}}')
+    ran = moeprof("analyze", "mine.nsys-rep", "--json", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["source"]["path"] == "mine.nsys-rep" and found["windows"][0]["launch"]["kernels"] == 2
+    without = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path, PATH="/usr/bin:/bin")
+    assert without.returncode == 1
+    one_clear_line(without, "is a raw report of nsys 2025.3.1")
+    raw.write_text("NVIDIA Tegra Profiler Report 2025@3@1@9 damaged")
+    broken = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path)
+    assert broken.returncode == 4
+    one_clear_line(broken, "nsys 2025.3.1.0 could not export mine.nsys-rep")
+    raw.write_text("NVIDIA Tegra Profiler Report 2026@2@1@9 damaged")
+    newer = moeprof("analyze", "mine.nsys-rep", cwd=tmp_path)
+    assert newer.returncode == 4
+    one_clear_line(newer, "was written by nsys 2026.2.1; the nsys here is 2025.3.1.0, too old to export it")

@@ -1,0 +1,237 @@
+"""Capture of a workload with ranks, for real on gloo: what is kept, and what is said of a rank that dies, hangs or is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from capturing import FAKES, environment, gone, moeprof, one_clear_line, whole
+from paths import ROOT
+
+from moeprof.storage import manifest
+from moeprof.storage.manifest import Manifest
+
+pytest.importorskip("torch.distributed", reason="torch is not installed")
+
+RANKED = str(FAKES / "ranked.py")
+QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60")
+
+
+def capture(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Capture with two ranks on the CPU, with the real torch."""
+    given = ("--device", "cpu", *QUICK, *words)
+    return moeprof("capture", RANKED, "-o", "cap", *given, cwd=cwd, **({"PYTHONPATH": ""} | changes))
+
+
+def on_gpus(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Capture on two GPUs that are not there, under the fake nsys."""
+    fake = {"PYTHONPATH": str(FAKES / "ranksite"), "FAKE_GPUS": "2"} | changes
+    return moeprof("capture", RANKED, "-o", "cap", *QUICK, *words, cwd=cwd, **fake)
+
+
+def states(found: Manifest) -> dict[str, str]:
+    return {v.name: v.status for v in found.variants}
+
+
+def test_a_whole_capture_of_two_ranks(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--nproc", "2")
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert found.complete and found.ranks == 2 and states(found) == {"whole": "ok", "chunked": "ok"}
+    for record in found.variants:
+        assert record.proof is not None and record.proof.ok and "each of 2 ranks" in record.proof.checked
+        assert [p.file for p in record.parts] == [f"{record.name}/trace.json.gz", f"{record.name}/trace.rank1.json.gz"]
+        assert [p.rank for p in record.parts] == [0, 1] and record.part("trace") is record.parts[0]
+        assert [r.rank for r in record.ranks] == [0, 1] and len({r.pid for r in record.ranks}) == 2
+        assert [r.facts for r in record.ranks] == [{"rank share": 0.0}, {"rank share": 1.0}]
+        assert all(r.status == "ok" and r.host == 0 and r.clock_offset_ns == 0 for r in record.ranks)
+        for timed in record.rounds:
+            assert len(timed.ranks_ns) == 2 and len(timed.times_ns) >= 3
+            middle = sorted(timed.times_ns)[len(timed.times_ns) // 2]
+            assert middle >= max(timed.ranks_ns) * 0.999, "an iteration takes as long as its slowest rank"
+    assert found.variants[0].twin_process is True
+    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    assert shown.returncode == 0 and "Ranks: an iteration counts as long as its slowest rank" in shown.stdout
+    assert 'id="ranks"' in (tmp_path / "moeprof-out" / "cap-diff.html").read_text()
+
+
+def test_a_workload_with_ranks_runs_alone_too(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--nproc", "1", "--tools", "none")
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert found.ranks == 1 and states(found) == {"whole": "ok", "chunked": "skipped"}
+    assert [r.rank for r in found.variants[0].ranks] == [0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "rounds"),
+    [
+        ("build:1", ("rank 1 of 2 failed in build (exit status 5)", "planted in build"), 0),
+        ("exit:1:30", ("rank 1 of 2 died in a timed round (exit status 3)", "about to leave"), None),
+        ("kill:1:30", ("rank 1 of 2 died in a timed round (killed by SIGKILL)",), None),
+        ("raise:0:30", ("rank 0 of 2 failed in a timed round", "planted in a round"), None),
+        ("wrong:1", ("chunked is wrong: rank 1: off by",), 0),
+        ("traced:1", ("rank 1 of 2 died in the traced run (exit status 7)",), 2),
+        ("untraced:1", ("rank 1 of 2 ended without a trace",), 2),
+    ],
+)
+def test_a_rank_that_fails_is_named_and_the_rest_is_kept(
+    tmp_path: Path, fault: str, words: tuple[str, ...], rounds: int | None
+) -> None:
+    tools = () if "traced" in fault else ("--tools", "none")
+    both = not fault.startswith("traced")  # there the failing variant alone, which costs less
+    ran = capture(tmp_path, *tools, *(() if both else ("--variants", "chunked")), RANKED=fault, RANKED_IN="chunked")
+    assert ran.returncode == 5, ran.stderr
+    one_clear_line(ran, "chunked", *words)
+    found = whole(tmp_path / "cap")
+    bad = found.variants[-1]
+    for good in found.variants[:-1]:
+        assert good.status == "ok" and len(good.rounds) >= 2 and len(good.parts) == (2 if tools == () else 0)
+    assert len(found.variants) == 1 + both
+    assert bad.status == ("ok" if rounds else "failed")
+    if rounds is not None:
+        assert len(bad.rounds) >= rounds and bool(bad.rounds) == bool(rounds), "finished rounds stay"
+    if not fault.startswith("wrong"):
+        failed = int(fault.split(":")[1])
+        assert [r.status for r in bad.ranks] == ["failed" if r == failed else "ok" for r in (0, 1)]
+        assert bad.proof is None if fault.startswith("build") else bad.proof is not None, "the proof stays"
+    assert [p.rank for p in bad.parts] == ([0] if fault.startswith("untraced") else [])
+    shown = moeprof("report", "cap", cwd=tmp_path)
+    assert shown.returncode == 0 and ("FAILED" in shown.stdout or fault == "wrong:1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("stop:1:30", ("rank 1 of 2 gave no answer in a timed round within 20 s", "stopped by a signal")),
+        ("hang:1", ("rank 1 of 2 gave no answer in the proof within 20 s", "ranked.py:")),
+    ],
+)
+def test_a_rank_that_hangs_is_named_within_the_timeout(tmp_path: Path, fault: str, words: tuple[str, ...]) -> None:
+    started = time.monotonic()
+    ran = capture(tmp_path, "--tools", "none", "--timeout", "20", RANKED=fault, RANKED_IN="chunked")
+    assert ran.returncode == 5, ran.stderr
+    one_clear_line(ran, *words)
+    assert time.monotonic() - started < 20 + 40
+    found = whole(tmp_path / "cap")
+    assert states(found) == {"whole": "ok", "chunked": "failed"}
+    assert gone([r.pid for v in found.variants for r in v.ranks if r.pid is not None])
+
+
+def test_torchrun_starts_the_capture_and_rank_0_leads(tmp_path: Path) -> None:
+    launcher = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "moeprof",
+        "capture",
+    ]
+    ran = subprocess.run(
+        [*launcher, RANKED, "-o", "cap", "--device", "cpu", *QUICK, "--tools", "none"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False, env=environment(PYTHONPATH=""),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "Wrote cap"
+    assert "rank 1 of 2: the capture of rank 0 starts this rank" in ran.stderr
+    found = whole(tmp_path / "cap")
+    assert found.ranks == 2 and states(found) == {"whole": "ok", "chunked": "ok"}
+
+
+def launched(rank: int, ranks: int, local: int) -> dict[str, str]:
+    """The variables of Open MPI's mpirun."""
+    names = {"RANK": rank, "SIZE": ranks, "LOCAL_RANK": rank % local, "LOCAL_SIZE": local}
+    return {f"OMPI_COMM_WORLD_{name}": str(value) for name, value in names.items()}
+
+
+def test_under_mpirun_only_rank_0_captures(tmp_path: Path) -> None:
+    ran = capture(tmp_path, "--dry-run", **launched(1, 3, 3))
+    assert ran.returncode == 0 and ran.stdout == "" and "rank 1 of 3" in ran.stderr
+    ran = capture(tmp_path, "--dry-run", **launched(0, 3, 3))
+    assert ran.returncode == 0 and ran.stdout.count("--nproc 3") == 5, "three that are timed, two that are traced"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "code", "said"),
+    [
+        (("capture", str(FAKES / "workload.py"), "--nproc", "2"), {}, 2, "runs in one process"),
+        (("capture", str(FAKES / "workload.py")), launched(0, 2, 2), 2, "runs in one process"),
+        (("capture", "--nproc", "2", "--", "true"), {}, 2, "a program runs in one process"),
+        (("capture", RANKED, "--nproc", "3"), launched(0, 2, 2), 2, "--nproc 3, and mpirun started 2 ranks"),
+        (
+            ("capture", RANKED),
+            launched(0, 4, 2) | {"FAKE_GPUS": "2"},
+            2,
+            "mpirun does not tell the address of rank 0's host",
+        ),
+        (("capture", RANKED, "--nproc", "3"), {"FAKE_GPUS": "2"}, 4, "3 ranks need 3 GPUs"),
+        (("capture", RANKED, "--tools", "nsys,ncu"), {"FAKE_GPUS": "2"}, 2, "ncu cannot count 2 ranks"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(
+    tmp_path: Path, words: tuple[str, ...], changes: dict[str, str], code: int, said: str
+) -> None:
+    ran = moeprof(*words, cwd=tmp_path, **changes)
+    assert ran.returncode == code, ran.stderr
+    one_clear_line(ran, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_ranks_of_a_host_are_in_one_report_of_nsys(tmp_path: Path) -> None:
+    ran = on_gpus(tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    assert found.ranks == 2 and found.device == "cuda"
+    for record in found.variants:
+        assert [(p.tool, p.file, p.rank) for p in record.parts] == [("nsys", f"{record.name}/trace.sqlite", None)]
+        assert [(r.device_index, r.gpu_uuid) for r in record.ranks] == [(0, "aaaa-0"), (1, "aaaa-1")]
+    assert ["replays the kernels of one rank" in n.text for n in found.notes if n.id == "no-ncu"] == [True]
+    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_what_held_the_gpu_of_another_rank_back_leaves_its_round_out(tmp_path: Path) -> None:
+    script = tmp_path / "second"
+    script.write_text('{}\n{}\n{"reasons": 64, "clock": 1200}\n')
+    ran = on_gpus(tmp_path, "--tools", "none", "--rounds", "3", FAKE_NVML_1=str(script))
+    assert ran.returncode == 0, ran.stderr
+    found = whole(tmp_path / "cap")
+    phases = [r for v in found.variants for r in (*v.rounds, *v.twin)]
+    assert all([g.index for g in r.gpus] == [0, 1] and r.gpu == r.gpus[0] for r in phases)
+    assert [r.disturbed for r in phases if r.disturbed] == [
+        ("thermal (hardware) (GPU of rank 1)", "SM clock fell (GPU of rank 1)")
+    ]
+    assert {r.index for r in phases if not r.used} == {0}, "another rank's GPU counts as rank 0's does"
+    shown = moeprof("report", "--diff", "cap", "-o", "page.html", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "1980 MHz / 1200 MHz" in (tmp_path / "page.html").read_text()
+
+
+def test_a_rank_that_left_nothing_in_the_report_is_named_and_the_trace_is_kept(tmp_path: Path) -> None:
+    ran = on_gpus(tmp_path, "--variants", "whole", FAKE_NSYS="norank")
+    assert ran.returncode == 5, ran.stderr
+    one_clear_line(ran, "rank 1 of 2 left 0 iteration ranges in the trace, 3 ran")
+    (record,) = whole(tmp_path / "cap").variants
+    assert [p.tool for p in record.parts] == ["nsys"] and [r.status for r in record.ranks] == ["ok", "failed"]
+
+
+def test_a_rank_that_dies_under_nsys_is_named_whatever_nsys_says(tmp_path: Path) -> None:
+    ran = on_gpus(tmp_path, "--variants", "whole", "--tools", "nsys", FAKE_NSYS="noreport", RANKED="traced:1")
+    assert ran.returncode == 5, ran.stderr
+    one_clear_line(ran, "rank 1 of 2 died in the traced run (exit status 7)")
+    (record,) = whole(tmp_path / "cap").variants
+    assert not record.parts and len(record.rounds) >= 2
+
+
+def test_an_old_capture_is_read_and_has_no_ranks() -> None:
+    found: Any = manifest.read(ROOT / "reports" / "samples" / "kv_transfer")
+    assert found.ranks == 1 and not any(v.ranks for v in found.variants)
+    assert all(p.rank is None for v in found.variants for p in v.parts)

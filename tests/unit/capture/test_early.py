@@ -1,0 +1,143 @@
+"""Processes that are to be profiled import while others are built: when they start, when they go on, and that none is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from capturing import FAKES, alive, capture, environment, whole
+
+from moeprof.capture import clean_timing, commands, jobs
+from moeprof.capture.commands import Command, Request
+from moeprof.capture.hosts import Hosts
+from moeprof.capture.jobs import Early, Job
+from moeprof.capture.progress import Silent
+from moeprof.machine import load
+from moeprof.machine.launcher import Team
+from moeprof.storage import manifest
+from moeprof.storage.capture_folder import Store
+from moeprof.storage.manifest import Environment, Manifest, VariantRecord
+
+CORES = os.pathsep.join((str(FAKES / "site"), str(FAKES / "coressite")))
+GB = 10**9
+
+
+def waiting(folder: Path, params: str = '{"stages": 2, "seed": 3}', variant: str = "slow") -> Job:
+    """A trace of the sleeping workload without a profiler."""
+    gate, result = folder / f"{variant}.gate", folder / f"{variant}.json"
+    words = ("--workload", str(FAKES / "workload.py"), "--variant", variant, "--device", "cpu", "--profiler", "none")
+    argv = commands.worker("trace", *words, "--result", str(result), "--gate", str(gate), "--params", params)
+    return Job(variant, "nsys", Command(argv, None, 60), gate, result, lambda status, said: None)
+
+
+@pytest.fixture
+def early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Early:
+    store = Store(tmp_path / "cap", Manifest(1, "workload", "w", "2026", (), "cpu", Environment("0", "3", "L", "c", 2)))
+    store.open()
+    monkeypatch.setattr(jobs.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(load, "available_bytes", lambda *_: 64 * GB)
+    monkeypatch.setattr(os, "environ", environment())
+    return Early(store)
+
+
+def children(early: Early) -> list[int]:
+    return [child.process.pid for _, child in early._held.values()]
+
+
+def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(early: Early, tmp_path: Path) -> None:
+    early.start([waiting(tmp_path)])
+    early.settle()
+    assert "imported" in early.store.log("slow", "nsys").read_text()
+    assert not Path(f"{waiting(tmp_path).gate}.ready").exists(), "it is not built before it has its parameters"
+    job = waiting(tmp_path, '{"stages": 9, "seed": 3}')
+    child = early.take(job)
+    assert child is not None and job.gate is not None
+    job.gate.touch()
+    assert child.wait() == 0 and json.loads(job.result.read_text())["iterations"] == 1
+    assert json.loads((early.store.scratch / "slow-nsys.hold").read_text())["stages"] == 9
+    assert early.take(job) is None
+
+
+def test_one_that_has_ended_or_was_to_do_another_thing_is_not_taken(early: Early, tmp_path: Path) -> None:
+    early.start([waiting(tmp_path)])
+    other = waiting(tmp_path)
+    other = Job("slow", "nsys", Command((*other.command.argv, "--iterations", "7"), None, 60), other.gate, other.result, other.finish)  # fmt: skip
+    [pid] = children(early)
+    assert early.take(other) is None and not alive(pid)
+    early.start([waiting(tmp_path)])
+    [(_, child)] = early._held.values()
+    child.process.kill()
+    child.process.wait()
+    early.settle()
+    assert early.take(waiting(tmp_path)) is None
+
+
+def test_those_that_nobody_takes_are_ended(early: Early, tmp_path: Path) -> None:
+    early.start([waiting(tmp_path), waiting(tmp_path, variant="fast")])
+    pids = children(early)
+    assert len(pids) == 2 and all(alive(pid) for pid in pids)
+    early.close()
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(("cores", "memory"), [(1, 64 * GB), (16, GB), (16, None)])
+def test_a_small_machine_starts_none(
+    early: Early, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: int | None
+) -> None:
+    monkeypatch.setattr(jobs.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(load, "available_bytes", lambda *_: memory)
+    early.start([waiting(tmp_path), waiting(tmp_path, variant="fast")])
+    assert not early._held
+
+
+def test_a_command_without_parameters_is_not_held(early: Early, tmp_path: Path) -> None:
+    job = waiting(tmp_path)
+    early.start([Job("p", "ncu", Command((sys.executable, "p.py"), None, 60), job.gate, job.result, job.finish)])
+    assert not early._held
+
+
+def test_nothing_is_timed_before_those_that_import_are_quiet(early: Early, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[object] = []
+    monkeypatch.setattr(clean_timing.Timing, "run", lambda self: order.append("time"))
+    early.store.update(
+        params={"stages": 2, "seed": 3}, variants=(VariantRecord("slow", "sleeps", "pending"),), baseline="slow"
+    )
+    target = commands.Target(str(FAKES / "workload.py"), "slow", "cpu", {})
+    run = clean_timing.Clean(
+        Request(), early.store, Silent(), [], Hosts(Team((1,))), order.append, lambda: order.append("quiet")
+    )
+    assert set(run.run({"slow": target})) == {"slow"} and order == [["slow"], "quiet", "time"]
+
+
+@pytest.mark.parametrize("cores", ["16", "4"])
+def test_a_capture_on_a_large_machine_imports_ahead(tmp_path: Path, cores: str) -> None:
+    ran = capture(tmp_path, "--variants", "slow,wrong,fast", PYTHONPATH=CORES, FAKE_CORES=cores)
+    assert ran.returncode == 5 and "wrong is wrong" in ran.stderr
+    found = whole(tmp_path / "cap")
+    for name in ("slow", "fast"):
+        record = found.variant(name)
+        assert record is not None and [p.kind for p in record.parts] == ["trace", "counters"]
+        for part in record.parts:
+            assert "--params" in part.argv and "--hold" not in part.argv
+            log = (tmp_path / "cap" / "logs" / f"{name}-{part.tool}.log").read_text()
+            assert ("imported" in log) == (cores == "16") and log.count("measured") == 1
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _workers(tmp_path):
+        time.sleep(0.05)
+    assert not _workers(tmp_path), "the wrong variant's processes are ended"
+    assert manifest.read(tmp_path / "cap").variant("wrong").status == "failed"  # type: ignore[union-attr]
+
+
+def _workers(folder: Path) -> list[str]:
+    """Command lines that work for a capture below ``folder``."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(file.read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return [line for line in lines if str(folder) in line and "moeprof.worker" in line]

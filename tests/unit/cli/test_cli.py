@@ -1,0 +1,86 @@
+"""The command line: help, what it documents, and what its documents say of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from paths import ROOT
+
+from moeprof.cli.main import cli
+from moeprof.errors import ExitCode
+
+HEAVY = ("pandas", "plotly", "jinja2", "rich", "torch", "numpy", "pynvml")
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "moeprof", *words], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
+    command = cli.commands[name]
+    assert command.help
+    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"`moeprof {name}" in docs
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name != "help":
+            assert option.help and option.opts[-1] in docs, option.opts
+
+
+@pytest.mark.parametrize("group_name", ["session", "baseline"])
+def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
+    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    group = cli.commands[group_name]
+    assert isinstance(group, click.Group)
+    for name, command in group.commands.items():
+        assert command.help and f"`{group_name} {name}" in docs
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help and option.opts[-1] in docs, (name, option.opts)
+
+
+def test_exit_codes_stand_in_the_docs() -> None:
+    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for code in ExitCode:
+        assert f"| {int(code)} |" in docs
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys; sys.argv = ['moeprof', '--help']\nfrom moeprof.cli.main import cli\ntry:\n    cli.main()\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.rstrip().endswith("[]")
+    assert "capture" in ran.stdout
+
+
+def test_list_shows_variants_and_why_one_is_skipped() -> None:
+    ran = run("list")
+    assert ran.returncode == 0 and "kv_transfer" in ran.stdout and "presets: default, short, gb10, tiny" in ran.stdout
+    found = json.loads(run("list", "--json").stdout)
+    (row,) = [w for w in found["workloads"] if w["name"] == "kv_transfer"]
+    assert [v["name"] for v in row["variants"]] == ["baseline", "overlap", "graph"] and row["optimized"] == "graph"
+
+
+def test_doctor_names_each_thing_and_its_mend() -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    names = [c["name"] for c in found["checks"]]
+    assert names == ["GPU", "other processes", "torch", "ranks", "nsys", "ncu", "counter permission", "nvcc", "disk"]
+    assert all(c["mend"] for c in found["checks"] if c["status"] != "ok")
+    assert run("doctor", "--nsys", "/nowhere/nsys").stdout.count("does not exist") == 1
+
+
+@pytest.mark.parametrize("words", [("nothing",), ("report", "--nothing"), ("analyze",)])
+def test_a_wrong_command_line_ends_with_2_and_one_line(words: tuple[str, ...]) -> None:
+    ran = run(*words)
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert ran.stderr.startswith("error: ") and "hint: see: moeprof" in ran.stderr
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("moeprof 0.")

@@ -1,0 +1,1 @@
+"""What all workloads share: ceilings, timing, tuning, nvcc."""

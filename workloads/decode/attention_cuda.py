@@ -1,0 +1,79 @@
+"""Launch the decode attention of cuda/decode_attention.cu: an operator of torch, its scratch, what its assembler said."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from moeprof.errors import UsageError
+from moeprof.workloads.common import nvcc
+from moeprof.workloads.decode.attention import LOG2E, Cache
+from moeprof.workloads.decode.split_kv import share
+
+SOURCE = "decode_attention.cu"
+ROWS, MAX_BATCH, WIDTHS = 16, 1024, (64, 128)
+
+
+@cache
+def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
+    """The built source, its launchers typed."""
+    built = nvcc.build(SOURCE, capability)
+    opened = built.load()
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    opened.moeprof_decode.argtypes = [*[pointer] * 8, *[integer] * 5, ctypes.c_float, integer, pointer]
+    opened.moeprof_decode_programs.argtypes = [integer, ctypes.POINTER(integer)]
+    return opened, built
+
+
+@cache
+def operator() -> Any:
+    """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
+    changed = ("out", "parts", "stats", "counts")
+
+    @torch.library.custom_op("moeprof::decode", mutates_args=changed)
+    def decode(  # noqa: PLR0917 - what the launcher takes
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor, parts: torch.Tensor, stats: torch.Tensor,
+        counts: torch.Tensor, scale: float,
+    ) -> None:  # fmt: skip
+        opened, _ = library(torch.cuda.get_device_capability(q.device))
+        batch, heads, capacity, width = k.shape
+        given = (t.data_ptr() for t in (q, k, v, lengths, out, parts, stats, counts))
+        with torch.cuda.device(q.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            status = opened.moeprof_decode(
+                *given, batch, heads, q.shape[1] // heads, capacity, width, scale * LOG2E, parts.shape[0] // 2, stream
+            )  # fmt: skip
+        nvcc.checked(status, "the launch of decode attention")
+
+    @decode.register_fake
+    def _(*given: Any) -> None:
+        return None
+
+    return decode
+
+
+def prepared(it: Cache, scale: float, whole: bool) -> Callable[[], object]:
+    """What launches the kernel over a cache, with its scratch; ``whole``: as many blocks as sequences' heads fill without a rest.
+
+    Raises:
+        UsageError: the kernel has no version for these sizes or this dtype.
+    """
+    batch, heads, _, width = it.k.shape
+    group = it.q.shape[1] // heads
+    if it.q.dtype != torch.bfloat16 or width not in WIDTHS or group > ROWS or batch > MAX_BATCH:
+        raise UsageError(
+            f"the CUDA kernel has no version for {it.q.dtype}, head_dim {width}, {group} heads a group, batch {batch}",
+            f"give bfloat16, head_dim 64 or 128, groups up to {ROWS}, batch up to {MAX_BATCH}",
+        )
+    opened, _ = library(torch.cuda.get_device_capability())
+    programs = ctypes.c_int()
+    nvcc.checked(opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention")
+    blocks = share(programs.value, batch * heads, whole)
+    parts = torch.zeros(2 * blocks, ROWS, width, device="cuda")
+    stats = torch.zeros(2 * blocks, 2, ROWS, device="cuda")
+    counts = torch.zeros(batch * heads, dtype=torch.int32, device="cuda")
+    return lambda: operator()(it.q, it.k, it.v, it.lengths, it.out, parts, stats, counts, scale)

@@ -1,0 +1,47 @@
+"""Memory that NCCL reads and writes in place: of its own allocator and registered with the group.
+
+From any other memory NCCL's kernels copy rows into a buffer of the receiving GPU, and others there copy them out of it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+from moeprof.workloads.expert_parallel import layout as ep
+
+
+@cache
+def _pool() -> Any:
+    """The process's pool of such memory, or None where there is none: another backend, an older torch, one rank."""
+    import torch
+    import torch.distributed as dist
+
+    backend = dist.group.WORLD._get_backend(ep.place("cuda"))
+    if ep.ranks().count == 1 or not (hasattr(backend, "register_mem_pool") and hasattr(backend, "mem_allocator")):
+        return None
+    ep.meet("cuda")  # only a communicator that is there registers anything
+    pool = torch.cuda.MemPool(backend.mem_allocator)
+    backend.register_mem_pool(pool)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))  # never freed: at exit its communicator is gone before it
+    return pool
+
+
+def registered(device: str) -> bool:
+    """Whether ``zeros`` gives memory that NCCL uses in place; every rank must ask."""
+    return device == "cuda" and _pool() is not None
+
+
+def words(device: str) -> dict[str, str]:
+    """The same as a fact of a step."""
+    return {"buffers": "registered with NCCL" if registered(device) else "plain memory"}
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+    """A tensor of zeros to be sent or received; every rank must make its own."""
+    import torch
+
+    with torch.cuda.use_mem_pool(_pool()) if registered(device) else nullcontext():
+        return torch.zeros(*shape, dtype=dtype, device=ep.place(device))

@@ -1,0 +1,179 @@
+"""What the kv_transfer variants share: tensors, the compute stage, the send, and the two kinds of pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from moeprof.workload.model import Params
+
+MEMCPY_NODE_BYTES = 256 << 20  # larger memcpy nodes of a graph are split: one node stays well under the driver's limits
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """x [T, H] in, up [L, H, F] and down [L, F, V] weights, inner [T, F], target [L, T, V] at the far end of the link."""
+
+    x: Any
+    up: Any
+    down: Any
+    inner: Any
+    target: Any
+
+
+def dtype(params: Params) -> Any:
+    import torch
+
+    return getattr(torch, params["dtype"])
+
+
+def reference_dtype(params: Params) -> Any:
+    """float32 for the half precisions, float64 for float32."""
+    import torch
+
+    return torch.float64 if params["dtype"] == "float32" else torch.float32
+
+
+def weights(params: Params, device: str) -> tuple[Any, Any, Any]:
+    """x, up and down from the seed: the same values wherever they are made on one kind of device."""
+    import torch
+
+    source = torch.Generator(device=device).manual_seed(params["seed"])
+
+    def normal(*shape: int, scale: float) -> Any:
+        return (torch.randn(*shape, generator=source, device=device) * scale).to(dtype(params))
+
+    hidden, width, value = params["hidden"], params["width"], params["kv_width"]
+    x = normal(params["tokens"], hidden, scale=1.0)
+    up = torch.stack([normal(hidden, width, scale=hidden**-0.5) for _ in range(params["layers"])])
+    down = torch.stack([normal(width, value, scale=width**-0.5) for _ in range(params["layers"])])
+    return x, up, down
+
+
+def tensors(params: Params, device: str) -> Tensors:
+    import torch
+
+    if device == "cpu":  # the copy keeps a core of its own, in every variant
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+    x, up, down = weights(params, device)
+    inner = torch.empty(params["tokens"], params["width"], dtype=x.dtype, device=device)
+    return Tensors(x, up, down, inner, target(params, device, params["layers"]))
+
+
+def target(params: Params, device: str, layers: int) -> Any:
+    """[layers, T, V] at the far end of the link."""
+    import torch
+
+    far = {"host": "cpu", "device": device, "peer": "cuda:1"}[params["link"]]
+    pinned = params["link"] == "host" and device == "cuda"
+    shape = (layers, params["tokens"], params["kv_width"])
+    return torch.empty(shape, dtype=dtype(params), device=far, pin_memory=pinned)
+
+
+def ring(params: Params, device: str, depth: int) -> list[Any]:
+    import torch
+
+    shape = (params["tokens"], params["kv_width"])
+    return [torch.empty(shape, dtype=dtype(params), device=device) for _ in range(depth)]
+
+
+def stage(x: Any, up: Any, down: Any, inner: Any, out: Any) -> Any:
+    """One layer's KV, silu(x @ up) @ down, eagerly into ``out``."""
+    import torch
+
+    torch.mm(x, up, out=inner)
+    torch.nn.functional.silu(inner, inplace=True)
+    return torch.mm(inner, down, out=out)
+
+
+def send(target: Any, staged: Any) -> None:
+    """Copy one layer over the link on the current stream, in pieces of at most MEMCPY_NODE_BYTES."""
+    rows = max(1, MEMCPY_NODE_BYTES // (staged.element_size() * staged.shape[1]))
+    for far, near in zip(target.split(rows), staged.split(rows), strict=True):
+        far.copy_(near, non_blocking=True)
+
+
+def functional_stage(x: Any, up: Any, down: Any) -> Any:
+    import torch
+
+    return torch.mm(torch.nn.functional.silu(torch.mm(x, up)), down)
+
+
+Stage = Callable[[int, int], Any]  # (layer, slot) -> the layer's KV
+Send = Callable[[int, Any, int], None]  # (layer, KV, slot)
+
+
+class Streams:
+    """Compute on the current stream, copies on a second one; an event a slot says ready, another says free again.
+
+    One copy stream is enough: its copies follow each other within 1.3 us on an H200. Two in turn were tried and were
+    slower (29 MB copies took 580 us instead of 530: two engines share the link worse than one uses it).
+    """
+
+    def __init__(self, depth: int, link: str) -> None:
+        import torch
+
+        self.copy = torch.cuda.Stream()
+        self.ready = [torch.cuda.Event() for _ in range(depth)]
+        self.free = [torch.cuda.Event() for _ in range(depth)]
+        # copy_ to a peer also waits for the current stream of the peer: it must be part of the fork and join
+        self.peer = torch.cuda.Stream(device=1) if link == "peer" else None
+
+    def run(self, layers: int, stage: Stage, send: Send, ready: bool = True) -> None:
+        """Fork, send each layer when it is ready, join: all work is ordered by the current stream at both ends."""
+        import torch
+
+        compute = torch.cuda.current_stream()
+        for stream in self._side_streams():
+            stream.wait_stream(compute)
+        for layer in range(layers):
+            slot = layer % len(self.ready)
+            if layer >= len(self.ready):
+                compute.wait_event(self.free[slot])
+            staged = stage(layer, slot)
+            if ready:
+                self.ready[slot].record(compute)
+                self.copy.wait_event(self.ready[slot])
+            with torch.cuda.stream(self.peer), torch.cuda.stream(self.copy):
+                send(layer, staged, slot)
+            self.free[slot].record(self.copy)
+        for stream in self._side_streams():
+            compute.wait_stream(stream)
+
+    def _side_streams(self) -> list[Any]:
+        return [self.copy] if self.peer is None else [self.copy, self.peer]
+
+
+class Threads:
+    """Compute on this thread, copies on a worker thread; a slot is free when its last copy is done."""
+
+    def __init__(self, depth: int) -> None:
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="copy")
+        self.depth = depth
+
+    def run(self, layers: int, stage: Stage, send: Send, ready: bool = True) -> None:
+        done: list[Future[None]] = []
+        for layer in range(layers):
+            slot = layer % self.depth
+            if layer >= self.depth:
+                done[layer - self.depth].result()
+            if not ready:
+                done.append(self.pool.submit(send, layer, None, slot))
+                done[layer].result()
+            staged = stage(layer, slot)
+            if ready:
+                done.append(self.pool.submit(send, layer, staged, slot))
+        for copy in done:
+            copy.result()
+
+
+def hold_back(device: str, milliseconds: int = 20) -> None:
+    """Keep the GPU busy, so that the host is far ahead of what follows: a missing event then shows, whatever the host's
+    speed."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda._sleep(milliseconds * 2_000_000)  # cycles, at about 2 GHz

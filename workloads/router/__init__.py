@@ -1,0 +1,1 @@
+"""One mixture-of-experts layer, from every expert on every token to one fused kernel."""
