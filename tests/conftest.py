@@ -21,7 +21,7 @@ from moeprof.cli import main
 from moeprof.compare import variants
 from moeprof.compare.variants import Diff
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import html
 
 
@@ -59,17 +59,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def sample() -> Study:
+def sample() -> Capture:
     return capture.load(SAMPLE)
 
 
 @pytest.fixture(scope="module")
-def contrast(sample: Study) -> Diff:
+def contrast(sample: Capture) -> Diff:
     return variants.contrast(sample)
 
 
 @pytest.fixture(scope="module")
-def page(sample: Study, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(sample: Capture, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(html.render(sample, contrast), encoding="utf-8")
     return path

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture.commands import Command
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
+from moeprof.machine.command import Command
 from moeprof.storage.files import lines_of
 from moeprof.worker.failures import how_it_ended
 from moeprof.worker.start_barrier import HOLDER

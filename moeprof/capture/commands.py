@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.errors import ToolError
-from moeprof.kernels import flops
-from moeprof.kernels.roofline import PEAKS
-from moeprof.kernels.warp_states import METRICS as STALL_METRICS
+from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
+from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
 from moeprof.workload.model import DEFAULT_COUNTED
@@ -28,33 +26,6 @@ LEADER_GRACE_S = 15
 PARAMS = "--params"
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
-
-# Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
-METRICS: dict[str, tuple[str, str]] = {
-    "gpu__time_duration.sum": (
-        "ns",
-        "duration under ncu: serialised, caches flushed; never compared with nsys's times",
-    ),
-    "dram__bytes_read.sum": ("byte", "bytes read from device memory"),
-    "dram__bytes_write.sum": ("byte", "bytes written to device memory"),
-    "dram__bytes.sum": ("byte", "bytes moved to and from device memory"),
-    "dram__bytes.sum.per_second": ("byte/s", "device-memory throughput"),
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "device-memory throughput, of its peak"),
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "the busiest pipe of the multiprocessors, of its peak"),
-    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("%", "cycles in which the tensor pipe worked"),
-    "lts__t_sector_hit_rate.pct": ("%", "L2 hit rate"),
-    "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "achieved occupancy"),
-    "launch__registers_per_thread": ("register/thread", "registers a thread"),
-    "launch__occupancy_limit_registers": ("block", "blocks an SM that registers allow"),
-    "launch__occupancy_limit_shared_mem": ("block", "blocks an SM that shared memory allows"),
-}
-
-
-def roofline_metrics(known: Iterable[str]) -> tuple[str, ...]:
-    """Counters of FLOPs and peaks among the base names that ncu knows on a chip: names differ by chip, and ncu refuses a
-    run with one that it does not know."""
-    names = frozenset(known)
-    return (*flops.wanted(names), *(metric for metric in PEAKS if metric.partition(".")[0] in names))
 
 
 @dataclass(frozen=True)
@@ -82,19 +53,6 @@ class Request:
     keep_raw: bool = False
     nproc: int | None = None  # ranks; None: as many as the workload takes here
     argv: tuple[str, ...] = ("moeprof", "capture")
-
-
-@dataclass(frozen=True)
-class Command:
-    """One process: its argument list, what it adds to the environment, the file it must leave, how long it may take."""
-
-    argv: tuple[str, ...]
-    produces: Path | None
-    timeout_s: int
-    env: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return shlex.join([*(f"{k}={v}" for k, v in self.env.items()), *self.argv])
 
 
 @dataclass(frozen=True)
@@ -219,7 +177,7 @@ def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
 def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
     return (
         str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*METRICS, *request.roofline, *(STALL_METRICS if request.stalls else ())]),
+        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*COUNTED, *request.roofline, *(WARP_STATE_METRICS if request.stalls else ())]),
         "--log-file", str(out),
     )  # fmt: skip
 

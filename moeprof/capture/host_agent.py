@@ -19,7 +19,7 @@ from typing import Any
 
 from moeprof.capture import commands, host_rendezvous, manifest_builder, ranks
 from moeprof.capture.child_processes import Child, end
-from moeprof.capture.commands import Command, Request
+from moeprof.capture.commands import Request
 from moeprof.capture.host_heartbeat import Beats
 from moeprof.capture.host_link import Post
 from moeprof.capture.host_outbox import Desk
@@ -27,6 +27,7 @@ from moeprof.capture.hosts import HELLO, hello, welcome
 from moeprof.capture.plan import Setup, setup
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError, said_of
 from moeprof.machine import launcher
+from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Team
 from moeprof.worker import processes
 from moeprof.worker.channel import Channel, gone

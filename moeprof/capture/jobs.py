@@ -12,8 +12,8 @@ from pathlib import Path
 
 from moeprof.capture import commands
 from moeprof.capture.child_processes import Child, end
-from moeprof.capture.commands import Command
 from moeprof.machine import load
+from moeprof.machine.command import Command
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import write_whole
 

@@ -16,7 +16,7 @@ from typing import Any
 from moeprof import __version__
 from moeprof.capture.commands import Request
 from moeprof.capture.plan import Setup
-from moeprof.machine import tools
+from moeprof.machine import load, tools
 from moeprof.storage.json import encode
 from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
 from moeprof.workload.model import Workload
@@ -73,7 +73,7 @@ def environment(found: Setup) -> Environment:
         moeprof=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        cpu=cpu(),
+        cpu=load.cpu(),
         cpus=os.cpu_count() or 1,
         nsys=found.nsys.version if found.nsys else None,
         ncu=found.ncu.version if found.ncu else None,
@@ -98,15 +98,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _git(workload: Workload) -> str | None:

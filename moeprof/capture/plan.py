@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moeprof.capture import commands
 from moeprof.capture.commands import Request
 from moeprof.errors import ToolError, UsageError
-from moeprof.machine import ncu_metrics, tools
+from moeprof.machine import ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 
@@ -66,7 +66,7 @@ def setup(request: Request) -> Setup:
         return _cpu_setup(request)
     nsys, torch, trace_notes = _tracer(request)
     ncu, count_notes = _counter(request)
-    metrics, metric_notes = ((), ()) if ncu is None else ncu_metrics.roofline_metrics(ncu)
+    metrics, metric_notes = ((), ()) if ncu is None else ncu_query.roofline_metrics(ncu)
     return Setup(device, trace_notes + count_notes + metric_notes, nsys, torch, ncu, metrics)
 
 

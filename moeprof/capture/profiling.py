@@ -10,11 +10,12 @@ from pathlib import Path
 
 from moeprof.capture import commands, host_collect, postprocess, ranks, redact, validate
 from moeprof.capture.child_processes import Child, end, error_of, failure_in, last_line, run
-from moeprof.capture.commands import Command, Request, Target
+from moeprof.capture.commands import Request, Target
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Early, Job
 from moeprof.capture.progress import Progress
 from moeprof.errors import CaptureError, MoeprofError, WorkloadError
+from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note

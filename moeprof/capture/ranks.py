@@ -21,7 +21,6 @@ from moeprof.storage.manifest import Rank
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 
-ON_CPU = 2  # ranks where nobody said how many
 NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
 
 
@@ -70,7 +69,7 @@ def count(request: Request, workload: Workload | None, device: str, environment:
     if found is not None:
         _launched(found, wanted or found.ranks)
     gpus = len(tools.gpus()) if device == "cuda" else None
-    ranks = wanted or (ON_CPU if gpus is None else gpus)
+    ranks = wanted or (launcher.RANKS_ON_CPU if gpus is None else gpus)
     here = ranks if found is None else found.local_ranks
     if gpus is not None and here > gpus:
         raise ToolError(

@@ -6,16 +6,11 @@ from pathlib import Path
 
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError
 from moeprof.machine.launcher import Team
+from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT
 from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
 from moeprof.worker import nvtx
-
-NO_PERMISSION = "ERR_NVGPUCTRPERM"
-PERMISSION_HINT = (
-    "run as root, or let all users read counters: options nvidia NVreg_RestrictProfilingToAdminUsers=0 in /etc/modprobe.d, "
-    "then reload the driver (https://developer.nvidia.com/ERR_NVGPUCTRPERM)"
-)
 
 
 def report_exists(report: Path, status: int, said: str) -> None:

@@ -81,14 +81,14 @@ def check(
     moeprof check CAPTURE --against main --fail-on 'step_time>3%' --fail-on 'launches>+0'
     """
     from moeprof.gate import check as checking
-    from moeprof.report.gate_formats import checked
+    from moeprof.report.gate_formats import checked, write
     from moeprof.storage.json import encode
 
     asked = checking.Asked(capture, rules, options["against"], options["variant"], on_unclear, folder)
     found = checking.run(asked)
-    targets = [(form, options[form]) for form in checking.FORMS if options[form] is not None]
+    targets = [(form, options[form]) for form in write.FORMS if options[form] is not None]
     echo_json(encode(found)) if as_json else click.echo(checked.text(found))
-    checking.write(found, targets)
+    write.write(found, targets)
     for _, path in targets:
         click.echo(f"Wrote {path}", err=True)
     sys.exit(int(ExitCode.GATE if found.failed else ExitCode.OK))

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from moeprof.compare.row import representative
 from moeprof.kernels.counters import DURATION, launches
-from moeprof.kernels.flops import TENSOR_PIPE
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.warp_states import RUNNING, shares
-from moeprof.loaded.capture import VariantStudy
+from moeprof.loaded.capture import CapturedVariant, representative
+from moeprof.machine.ncu_metrics import TENSOR_PIPE
 
 ALL, LONGEST = "counted kernels", "longest kernel"
 STALLS = 3  # warp states that are told
@@ -69,7 +68,7 @@ class CounterDiff:
 
 
 def contrast(
-    one: VariantStudy | None, other: VariantStudy | None, names: tuple[str | None, str | None]
+    one: CapturedVariant | None, other: CapturedVariant | None, names: tuple[str | None, str | None]
 ) -> CounterDiff | None:
     """Both sides' counters under ``names``; None where a side has none."""
     sides = [
@@ -91,7 +90,7 @@ def contrast(
     )  # fmt: skip
 
 
-def _kernels(variant: VariantStudy) -> int | None:
+def _kernels(variant: CapturedVariant) -> int | None:
     window = representative(variant)
     return None if window is None else window.launch.kernels
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from moeprof.analysis.model import Copies, Idle, Launch, Ledger, Window
 from moeprof.kernels.roofline import Work, roof, work
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.stats import estimates
 from moeprof.stats import verdict as verdicts
 from moeprof.stats.estimates import Interval, Verdict
@@ -60,15 +60,7 @@ class Row:
     facts: dict[str, float | str | tuple[float, ...]] = field(default_factory=dict)
 
 
-def representative(variant: VariantStudy | None) -> Window | None:
-    """The traced iteration of (lower) median span; None without a trace."""
-    if variant is None or variant.iterations is None or not variant.iterations.windows:
-        return None
-    ordered = sorted(variant.iterations.windows, key=lambda w: (w.span_ns, w.start_ns))
-    return ordered[(len(ordered) - 1) // 2]
-
-
-def pipeline_limit(study: Study) -> Limit | None:
+def pipeline_limit(study: Capture) -> Limit | None:
     """The pipeline's limit, c and x taken from the sequential baseline's representative iteration."""
     manifest = study.manifest
     window = representative(study.variant(manifest.baseline))
@@ -81,7 +73,7 @@ def pipeline_limit(study: Study) -> Limit | None:
 
 
 def make_row(
-    variant: VariantStudy, study: Study, rival: VariantStudy | None = None, paired: bool = True, looks: int = 1
+    variant: CapturedVariant, study: Capture, rival: CapturedVariant | None = None, paired: bool = True, looks: int = 1
 ) -> Row:
     """One variant of ``study``: limit, efficiency and compute against the study's own baseline, the verdict against
     ``rival``; ``paired`` where both were timed in the same rounds, ``looks`` as their captures had (manifest.py)."""
@@ -114,12 +106,12 @@ def make_row(
     return _traced(row, representative(variant), representative(baseline), study.manifest, record.bytes_moved)
 
 
-def times(variant: VariantStudy) -> list[tuple[int, ...]]:
+def times(variant: CapturedVariant) -> list[tuple[int, ...]]:
     """The clean times of a variant, round by round, of the rounds that count."""
     return verdicts.times(variant.record.rounds)
 
 
-def _proof_text(variant: VariantStudy) -> str:
+def _proof_text(variant: CapturedVariant) -> str:
     proof = variant.record.proof
     if proof is None:
         return ""

@@ -11,9 +11,8 @@ from moeprof.analysis.waterfall import Bar
 from moeprof.compare import kernels as changes
 from moeprof.compare import variants
 from moeprof.compare.kernels import Kernel
-from moeprof.compare.row import representative
 from moeprof.kernels.roofline import Ceiling
-from moeprof.loaded.capture import VariantStudy
+from moeprof.loaded.capture import CapturedVariant, representative
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Seen:
     left_out: int = 0
 
 
-def compare(number: int, against: int, before: VariantStudy | None, after: VariantStudy | None) -> StepDiff:
+def compare(number: int, against: int, before: CapturedVariant | None, after: CapturedVariant | None) -> StepDiff:
     """The difference of two captures' variants."""
     one, other = representative(before), representative(after)
     if before is None or after is None or one is None or other is None:
@@ -53,12 +52,12 @@ def compare(number: int, against: int, before: VariantStudy | None, after: Varia
     return StepDiff(number, against, one.span_ns, other.span_ns, variants.waterfall(one, other), found)
 
 
-def _ops(variant: VariantStudy) -> pd.DataFrame:
+def _ops(variant: CapturedVariant) -> pd.DataFrame:
     """Operations of the device that has most of them: the one whose iterations are analysed."""
     assert variant.trace is not None
     return max(views(variant.trace), key=lambda view: len(view.ops)).ops
 
 
-def _units(variant: VariantStudy) -> float:
+def _units(variant: CapturedVariant) -> float:
     assert variant.iterations is not None
     return float(len(variant.iterations.windows))

@@ -1,4 +1,4 @@
-"""Study -> Diff: what changed between variants or captures, by how much, and how far from the limit.
+"""Capture -> Diff: what changed between variants or captures, by how much, and how far from the limit.
 
 The clean times make the verdict; the traced iteration of median length (the representative one) explains it. The
 waterfall walks from one ledger to the other, category by category, and sums exactly.
@@ -13,12 +13,12 @@ from moeprof.analysis.model import Window
 from moeprof.analysis.waterfall import Bar, bars, parts
 from moeprof.compare import counters
 from moeprof.compare.counters import CounterDiff
-from moeprof.compare.row import Limit, Row, make_row, pipeline_limit, representative
+from moeprof.compare.row import Limit, Row, make_row, pipeline_limit
 from moeprof.errors import CaptureError
 from moeprof.kernels import roofline_points
 from moeprof.kernels.roofline import Roof, roof
 from moeprof.kernels.roofline_points import Roofline
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.notes import Note, note
 from moeprof.report.narrative import sentences
 from moeprof.report.narrative import summary as closing
@@ -57,7 +57,7 @@ class Diff:
         return next((r for r in self.rows if r.name == name), None)
 
 
-def contrast(study: Study) -> Diff:
+def contrast(study: Capture) -> Diff:
     """Baseline against optimized in one capture; every variant has a row."""
     manifest = study.manifest
     baseline = study.variant(manifest.baseline)
@@ -80,7 +80,7 @@ def contrast(study: Study) -> Diff:
     return _completed(found, study.variant(found.baseline), study.variant(found.optimized))
 
 
-def contrast_captures(before: Study, after: Study) -> Diff:
+def contrast_captures(before: Capture, after: Capture) -> Diff:
     """The same variant in two captures (the optimized one, or the only one): A, then B. Their rounds were not interleaved.
 
     Raises:
@@ -116,11 +116,11 @@ def contrast_captures(before: Study, after: Study) -> Diff:
     return _completed(found, before.variant(chosen), after.variant(chosen))
 
 
-def _ran(variant: VariantStudy) -> bool:
+def _ran(variant: CapturedVariant) -> bool:
     return bool(variant.record.rounds) or variant.iterations is not None
 
 
-def _completed(found: Diff, baseline: VariantStudy | None, optimized: VariantStudy | None) -> Diff:
+def _completed(found: Diff, baseline: CapturedVariant | None, optimized: CapturedVariant | None) -> Diff:
     one, other = representative(baseline), representative(optimized)
     if one is not None and other is not None:
         found = replace(found, waterfall=waterfall(one, other))
@@ -208,7 +208,7 @@ def _clock(record: VariantRecord | None, key: str) -> float | None:
     return median(values) if values else None
 
 
-def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
+def _notes(study: Capture, rows: tuple[Row, ...]) -> tuple[Note, ...]:
     """The manifest's notes, the traces' and those that the numbers give."""
     found = list(study.manifest.notes)
     for variant in study.variants:
@@ -223,7 +223,7 @@ def _notes(study: Study, rows: tuple[Row, ...]) -> tuple[Note, ...]:
     return tuple(found)
 
 
-def _clock_notes(study: Study) -> list[Note]:
+def _clock_notes(study: Capture) -> list[Note]:
     """A GPU that lowered its clock while the variants were timed, and why it says it did."""
     states = [r.gpu for v in study.variants for r in v.record.used if r.gpu is not None and r.gpu.sm_clock_mhz]
     clocks = [gpu.sm_clock_mhz or 0 for gpu in states]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,10 +9,7 @@ from typing import Literal
 from moeprof.gate import gate
 from moeprof.gate.gate import Check, Side
 from moeprof.loaded import capture as study
-from moeprof.report.gate_formats import checked, junit, sarif
 from moeprof.storage import baselines
-from moeprof.storage.files import write_whole
-from moeprof.storage.json import dumps
 
 
 @dataclass(frozen=True)
@@ -50,13 +46,3 @@ def _base(asked: Asked, now: Side) -> Side | None:
         return Side(study.load(path), now.variant, name)
     own = now.study.manifest.baseline
     return None if own is None or own == now.variant else Side(now.study, own, now.name)
-
-
-FORMS = {"markdown": checked.markdown, "junit": junit.render, "sarif": sarif.render, "output": dumps}
-
-
-def write(found: Check, targets: Sequence[tuple[str, Path]]) -> None:
-    """Write reports, each whole or not at all; one of an earlier run is replaced."""
-    for form, path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, FORMS[form](found))

@@ -14,7 +14,7 @@ from moeprof.errors import CaptureError, UsageError, WorkloadError
 from moeprof.gate import metrics
 from moeprof.gate.judge import Judgement, State, judge_change, judge_value, unclear
 from moeprof.gate.rule import Of, Rule, rule
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.notes import Note
 from moeprof.stats import verdict as verdicts
 from moeprof.stats.estimates import Interval, Verdict
@@ -27,7 +27,7 @@ WORK = ("workload", "device", "parameter ")  # how what must not differ for them
 class Side:
     """One side of a comparison: a capture, a variant of it, and how it is named in a report."""
 
-    study: Study
+    study: Capture
     variant: str
     name: str
 

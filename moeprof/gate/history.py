@@ -14,7 +14,7 @@ from moeprof.gate.gate import Side, usable
 from moeprof.gate.judge import spanned
 from moeprof.gate.metrics import Sample
 from moeprof.loaded import capture as study
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.notes import Note
 from moeprof.stats import verdict as verdicts
 from moeprof.stats.change_points import LEAST_VALUES, change_points
@@ -96,7 +96,7 @@ def history(captures: Sequence[Path], variant: str | None, metric: str) -> Histo
     return History(newest.name, name, metric, metrics.unit(metric), tuple(entries), tuple(notes))
 
 
-def _sample(found: Study, variant: str, metric: str) -> Sample | str:
+def _sample(found: Capture, variant: str, metric: str) -> Sample | str:
     """The sample, or why there is none."""
     if found.variant(variant) is None:
         return f"it has no variant {variant!r}"
@@ -107,13 +107,13 @@ def _sample(found: Study, variant: str, metric: str) -> Sample | str:
     return metrics.sample(found, variant, metric) or metrics.LACKS[metrics.measure(metric).kind]
 
 
-def _entry(found: Study, sample: Sample | str) -> Entry:
+def _entry(found: Capture, sample: Sample | str) -> Entry:
     gpus = found.manifest.environment.gpus_before
     entry = Entry(found.folder.name, found.manifest.created, found.manifest.git, gpus[0].name if gpus else None)
     return replace(entry, missing=sample) if isinstance(sample, str) else replace(entry, value=spanned(sample))
 
 
-def _stretches(loaded: Sequence[Study], entries: list[Entry]) -> list[list[int]]:
+def _stretches(loaded: Sequence[Capture], entries: list[Entry]) -> list[list[int]]:
     """The captures with a value, cut where two that follow each other are unlike; marks the entries after a cut."""
     found: list[list[int]] = []
     for index, entry in enumerate(entries):
@@ -142,7 +142,7 @@ def _mark(entries: list[Entry], samples: Sequence[Sample | None], stretch: list[
         entries[index] = replace(entries[index], change=Change(point.before, point.after, point.p))
 
 
-def _judge(entries: list[Entry], loaded: Sequence[Study], stretch: list[int], name: str) -> None:
+def _judge(entries: list[Entry], loaded: Sequence[Capture], stretch: list[int], name: str) -> None:
     """Mark the verdict on each capture's clean times against the one before it."""
     for before, index in pairwise(stretch):
         found = verdicts.across(loaded[before].manifest, loaded[index].manifest, name)

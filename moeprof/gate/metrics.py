@@ -9,11 +9,11 @@ from typing import Literal
 
 from moeprof.analysis.device import views
 from moeprof.analysis.model import Window
-from moeprof.compare.row import Row, make_row, representative, times
+from moeprof.compare.row import Row, make_row, times
 from moeprof.errors import UsageError
 from moeprof.kernels.ranking import rank
 from moeprof.kernels.roofline import dram
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.stats.estimates import Rounds
 
 MS = 1e6
@@ -127,7 +127,7 @@ def unit(metric: str) -> str:
     return measure(metric).unit
 
 
-def value(study: Study, variant: str, metric: str) -> float | None:
+def value(study: Capture, variant: str, metric: str) -> float | None:
     """A metric of a variant; None where the capture does not hold it.
 
     Raises:
@@ -137,7 +137,7 @@ def value(study: Study, variant: str, metric: str) -> float | None:
     return None if found is None else found.value
 
 
-def sample(study: Study, variant: str, metric: str) -> Sample | None:
+def sample(study: Capture, variant: str, metric: str) -> Sample | None:
     """A metric of a variant with what it rests on; None where the capture does not hold it.
 
     Raises:
@@ -157,7 +157,7 @@ def sample(study: Study, variant: str, metric: str) -> Sample | None:
     return {KERNEL: _kernel, COUNTER: _counter, FACT: _fact}[f"{family}:"](found, rest)
 
 
-def _named(variant: VariantStudy, study: Study, found: Measure) -> Sample | None:
+def _named(variant: CapturedVariant, study: Capture, found: Measure) -> Sample | None:
     if found.of_window is None:
         of_row = None if found.of_row is None else found.of_row(make_row(variant, study))
         return None if of_row is None else Sample(of_row, found.kind, rounds=times(variant), power=found.power)
@@ -169,7 +169,7 @@ def _named(variant: VariantStudy, study: Study, found: Measure) -> Sample | None
     return Sample(typical, found.kind, tuple(v for v in each if v is not None))
 
 
-def _kernel(variant: VariantStudy, text: str) -> Sample | None:
+def _kernel(variant: CapturedVariant, text: str) -> Sample | None:
     """Milliseconds an iteration of the kernels whose name the pattern finds: the mean, and those of each iteration."""
     if variant.trace is None or variant.iterations is None or not len(variant.trace.ops):
         return None
@@ -185,7 +185,7 @@ def _kernel(variant: VariantStudy, text: str) -> Sample | None:
     return None if mean is None else Sample(mean, "traced", tuple(spent([span]) or 0.0 for span in spans))
 
 
-def _counter(variant: VariantStudy, name: str) -> Sample | None:
+def _counter(variant: CapturedVariant, name: str) -> Sample | None:
     """A counter of the longest kernel that ncu counted, and of its other launches of the same shape."""
     frame = variant.counters
     if frame is None or not len(frame):
@@ -201,12 +201,12 @@ def _counter(variant: VariantStudy, name: str) -> Sample | None:
     return Sample(float(longest["value"].iloc[0]), "counter", tuple(float(v) for v in alike["value"]))
 
 
-def _dram(variant: VariantStudy) -> Sample | None:
+def _dram(variant: CapturedVariant) -> Sample | None:
     counted, moved = dram(variant)
     window = representative(variant)
     return Sample(moved, "counter") if window is not None and counted and counted == window.launch.kernels else None
 
 
-def _fact(variant: VariantStudy, name: str) -> Sample | None:
+def _fact(variant: CapturedVariant, name: str) -> Sample | None:
     found = variant.record.facts.get(name)
     return Sample(float(found), "fact") if isinstance(found, (int, float)) else None

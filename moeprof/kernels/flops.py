@@ -8,24 +8,14 @@ operations, two a multiply-add; on an H200 a GEMM of 4,096 cubed gives 2 * 4096^
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from moeprof.machine.ncu_metrics import CYCLES, NEWER, PIPES, SASS, TENSOR, TENSOR_PIPE, outermost
+
 if TYPE_CHECKING:
     import pandas as pd
-
-TENSOR = "sm__ops_path_tensor_src_"
-TENSOR_PIPE = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
-SASS = "smsp__sass_thread_inst_executed_op_{}_pred_on"
-CYCLES = "smsp__cycles_elapsed.avg"
-# pipe -> instruction -> its FLOPs a thread
-PIPES: dict[str, dict[str, int]] = {
-    "fp32": {"fadd": 1, "fmul": 1, "ffma": 2, "fadd2": 2, "fmul2": 2, "ffma2": 4},
-    "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
-    "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
-}
-NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on: a chip without them has no such instructions
 
 
 @dataclass(frozen=True)
@@ -102,17 +92,3 @@ def tensor_sources(values: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
 def _whole(pipe: str) -> bool:
     """Whether a tensor pipe's numbers are integers."""
     return pipe.startswith("tensor int")
-
-
-def outermost(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that refine no other one: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
-    every = sorted(set(names))
-    return tuple(name for name in every if not any(name.startswith(f"{other}_") for other in every))
-
-
-def wanted(known: Iterable[str]) -> tuple[str, ...]:
-    """The metrics to ask ncu for, of the base names that it knows on a chip (``ncu --query-metrics``)."""
-    every = set(known)
-    scalar = [SASS.format(op) for weights in PIPES.values() for op in weights]
-    tensor = outermost(n for n in every if n.startswith(TENSOR) and not n.startswith(f"{TENSOR}int1"))
-    return tuple(f"{name}.sum" for name in (*(n for n in scalar if n in every), *tensor))

@@ -20,7 +20,7 @@ from moeprof.kernels import target as countable
 from moeprof.kernels.inspection import BASIC, WANTED, Found, Inspection, Traced, inspections
 from moeprof.kernels.ranking import Ranking, function
 from moeprof.kernels.target import Wish
-from moeprof.machine import ncu_metrics, tools
+from moeprof.machine import ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
@@ -93,7 +93,7 @@ def dry_run(wish: Wish) -> str:
         ask = replace(ask, metrics=countable.metrics(wish.counters))
         report = folder / inspection.REPORT
         commands = [
-            ncu_metrics.query(tool),
+            ncu_query.query(tool),
             inspection.count(ask, tool, folder),
             *inspection.pages(tool, report).values(),
         ]

@@ -16,8 +16,9 @@ from moeprof.kernels.operations import Operations, Roof
 from moeprof.kernels.pipes import Pipe, Scheduler
 from moeprof.kernels.ranking import KernelCost
 from moeprof.kernels.speed_of_light import SpeedOfLight
-from moeprof.kernels.warp_states import METRICS as STALL_METRICS
-from moeprof.kernels.warp_states import STATES, cycles, shares
+from moeprof.kernels.warp_states import cycles, shares
+from moeprof.machine.ncu_metrics import WARP_STATE_METRICS as STALL_METRICS
+from moeprof.machine.ncu_metrics import WARP_STATES
 from moeprof.notes import Note
 from moeprof.trace.ncu.pages import Pages
 
@@ -152,7 +153,7 @@ def _missing(values: dict[str, float], wanted: dict[str, tuple[str, ...]]) -> di
 def states(values: dict[str, float]) -> tuple[State, ...]:
     """The warp states that were counted and not 0, the longest first; their shares sum to 1."""
     each = shares(values)
-    found = [State(name, STATES.get(name, ""), n, each[name]) for name, n in cycles(values).items() if n]
+    found = [State(name, WARP_STATES.get(name, ""), n, each[name]) for name, n in cycles(values).items() if n]
     return tuple(sorted(found, key=lambda state: (-state.cycles, state.name)))
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from moeprof.capture import redact
 from moeprof.capture.child_processes import error_of, failure_in, run
-from moeprof.capture.commands import Command, Target, worker
+from moeprof.capture.commands import Target, worker
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
+from moeprof.machine.command import Command
 from moeprof.machine.tools import Tool
 from moeprof.worker import nvtx
 from moeprof.worker.failures import how_it_ended

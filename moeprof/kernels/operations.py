@@ -11,11 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moeprof.kernels import flops
-from moeprof.kernels.flops import CYCLES, NEWER, PIPES, SASS, TENSOR, TENSOR_PIPE
+from moeprof.machine.ncu_metrics import CYCLES, FMA, NEWER, PEAK, PIPES, SASS, SM_CLOCK, TENSOR, TENSOR_PIPE
 
-FMA = {"fp32": "ffma", "fp64": "dfma", "fp16": "hfma"}
-PEAK = "sm__sass_thread_inst_executed_op_{}_pred_on.sum.peak_sustained"  # instructions a cycle of all SMs
-SM_CLOCK = "sm__cycles_elapsed.avg.per_second"
 TENSOR_SOURCES = ("bf16_dst_fp32", "fp16", "fp64", "fp8_sparsity_off", "fp8_sparsity_on", "tf32_dst_fp32")
 TENSOR_METRICS = tuple(f"{TENSOR}{source}.sum" for source in TENSOR_SOURCES)
 METRICS = (

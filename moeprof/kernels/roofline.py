@@ -9,13 +9,12 @@ from moeprof.analysis.model import Window
 from moeprof.kernels import flops
 from moeprof.kernels.counters import DURATION, launches
 from moeprof.kernels.memory_chart import dram_bytes
-from moeprof.kernels.operations import FMA, PEAK, SM_CLOCK, thread_peak
-from moeprof.kernels.speed_of_light import DRAM_CLOCK, DRAM_PEAK, dram_peak
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.kernels.operations import thread_peak
+from moeprof.kernels.speed_of_light import dram_peak
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import TENSOR_BUSY
 from moeprof.storage.manifest import Manifest, VariantRecord
 
-TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
-PEAKS = (DRAM_PEAK, DRAM_CLOCK, PEAK.format(FMA["fp32"]), SM_CLOCK, TENSOR_BUSY)
 BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did
 
 
@@ -66,7 +65,7 @@ class Ceiling:
     measured: bool
 
 
-def ceilings(study: Study) -> tuple[Ceiling, ...]:
+def ceilings(study: Capture) -> tuple[Ceiling, ...]:
     """The ceilings of compute and of device memory: those that the workload's roofline names, else ncu's own peaks."""
     manifest = study.manifest
     model: dict[str, Any] = (manifest.limit or {}) if (manifest.limit or {}).get("kind") == "roofline" else {}
@@ -79,7 +78,7 @@ def ceilings(study: Study) -> tuple[Ceiling, ...]:
     return (*found, *(peak for peak in _peaks(study) if peak.unit not in have))
 
 
-def _peaks(study: Study) -> tuple[Ceiling, ...]:
+def _peaks(study: Capture) -> tuple[Ceiling, ...]:
     """The highest peaks that ncu's counters of any variant tell."""
     every = [values for variant in study.variants for _, values in launches(variant.counters)]
     kinds = (
@@ -124,7 +123,7 @@ def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:
     )  # fmt: skip
 
 
-def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, window: Window | None) -> Work | None:
+def work(variant: CapturedVariant, found: Roof | None, time_ns: float | None, window: Window | None) -> Work | None:
     """What ``variant`` achieves against its roofline; None without one or without a clean time."""
     if found is None or time_ns is None:
         return None
@@ -142,7 +141,7 @@ def work(variant: VariantStudy, found: Roof | None, time_ns: float | None, windo
     )
 
 
-def dram(variant: VariantStudy) -> tuple[int, float]:
+def dram(variant: CapturedVariant) -> tuple[int, float]:
     """Kernels whose bytes ncu counted, and the bytes that they moved to and from device memory."""
     each = [n for _, values in launches(variant.counters) if (n := dram_bytes(values)) is not None]
     return len(each), sum(each)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from moeprof.compare.row import representative
 from moeprof.kernels import flops
 from moeprof.kernels.counters import DURATION, launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.roofline import Ceiling, ceilings
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant, representative
 
 WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
@@ -52,7 +51,7 @@ class Roofline:
         return tuple(p for p in self.points if p.variant == variant)
 
 
-def roofline(study: Study, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
+def roofline(study: Capture, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
     """The roofline of the variants called ``names`` (default: all); ``prefix`` goes before their names."""
     if study.manifest.device == "cpu":
         return Roofline()
@@ -82,7 +81,7 @@ def together(one: Roofline, other: Roofline) -> Roofline:
     return Roofline(one.points + other.points, other.ceilings or one.ceilings, missing)
 
 
-def _points(variant: VariantStudy) -> tuple[list[Point], list[str]]:
+def _points(variant: CapturedVariant) -> tuple[list[Point], list[str]]:
     """A variant's points, and why some of them are missing."""
     if variant.record.status in ("skipped", "failed"):
         return [], []
@@ -104,12 +103,12 @@ def _time(counted: list[Launch], name: str) -> float:
     return sum(values[DURATION] for kernel, values in counted if kernel == name)
 
 
-def _all_counted(variant: VariantStudy, counted: list[Launch]) -> bool:
+def _all_counted(variant: CapturedVariant, counted: list[Launch]) -> bool:
     window = representative(variant)
     return window is not None and window.launch.kernels == len(counted)
 
 
-def _partial(variant: VariantStudy) -> list[str]:
+def _partial(variant: CapturedVariant) -> list[str]:
     """Why a variant's whole iteration has no point, although some of its kernels have one."""
     window, counted = representative(variant), len(launches(variant.counters))
     if window is None:
@@ -122,7 +121,7 @@ def _partial(variant: VariantStudy) -> list[str]:
     ]
 
 
-def _place(variant: VariantStudy, name: str, group: list[Launch]) -> tuple[Point | None, str]:
+def _place(variant: CapturedVariant, name: str, group: list[Launch]) -> tuple[Point | None, str]:
     """The point of some launches, or why there is none."""
     each = [flops.of(values) for _, values in group]
     by_pipe: dict[str, float] = {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moeprof.kernels.counters import DURATION, PEAK_ELAPSED, picked
+from moeprof.machine.ncu_metrics import DRAM_CLOCK, DRAM_PEAK
 
 FIELDS = {
     "duration_ns": DURATION,
@@ -17,8 +18,6 @@ FIELDS = {
     "dram_bytes_per_s": "dram__bytes.sum.per_second",
 }
 DRAM_ALSO = f"dram__throughput.{PEAK_ELAPSED}"  # what a capture counts: the same share under another name
-DRAM_PEAK = "dram__bytes.sum.peak_sustained"  # bytes a cycle of all channels
-DRAM_CLOCK = "dram__cycles_elapsed.avg.per_second"
 METRICS = (*FIELDS.values(), DRAM_PEAK, DRAM_CLOCK)
 HIGH, LOW = (
     80.0,

@@ -18,7 +18,7 @@ from moeprof.kernels import ncu as inspection
 from moeprof.kernels.counters import DURATION
 from moeprof.kernels.inspection import BASIC, OF_SETS, WANTED
 from moeprof.kernels.ncu import Ask
-from moeprof.machine import catalogue, ncu_metrics, tools
+from moeprof.machine import catalogue, ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
@@ -189,10 +189,10 @@ def metrics(counters: str) -> tuple[str, ...]:
 
 def checked(ask: Ask, counters: str, tool: Tool) -> tuple[Ask, tuple[Note, ...]]:
     """With those of the metrics that the chip has, and what is to be said of the others."""
-    names = ncu_metrics.names(tool)
+    names = ncu_query.names(tool)
     wanted = metrics(counters)
     if not names:
-        said = note("metrics-unchecked", command=str(ncu_metrics.query(tool)))
+        said = note("metrics-unchecked", command=str(ncu_query.query(tool)))
         return (replace(ask, metrics=wanted) if ask.counters == "metrics" else ask), (said,)
     here, lacking = inspection.chosen(wanted, names)
     notes = (note("chip-lacks", names=", ".join(lacking)),) if lacking else ()

@@ -7,19 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from moeprof.kernels.counters import DURATION
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import WARP_STATE_PREFIX, WARP_STATE_SUFFIX
 
-PREFIX, SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
-# ncu's name of a state -> what a warp in it waits for
-STATES = {
-    "long_scoreboard": "a load from global or local memory", "barrier": "a barrier of its block", "short_scoreboard": "shared memory or a slow unit",
-    "mio_throttle": "room in the queue of shared-memory and slow instructions", "lg_throttle": "room in the queue of global loads",
-    "gmma": "a warpgroup's matrix product", "math_pipe_throttle": "a busy arithmetic pipe", "wait": "a fixed latency",
-    "not_selected": "its turn: another warp issues", "selected": "nothing: it issues", "no_instruction": "its instructions",
-    "branch_resolving": "a branch", "dispatch_stall": "the dispatcher", "drain": "its stores, to end", "imc_miss": "a constant",
-    "membar": "a memory fence", "misc": "something else", "sleeping": "the end of a sleep", "tex_throttle": "room in the texture queue",
-}  # fmt: skip
-METRICS = tuple(f"{PREFIX}{state}{SUFFIX}" for state in STATES)
 RUNNING = ("selected", "not_selected")  # states in which a warp could go on
 
 
@@ -43,14 +33,14 @@ class Step:
     share_after: float
 
 
-def stalls(variant: VariantStudy) -> Stalls | None:
+def stalls(variant: CapturedVariant) -> Stalls | None:
     """The states of a variant's longest counted kernel; None where they were not counted."""
     frame = variant.counters
     if frame is None or not len(frame):
         return None
     durations = frame.loc[frame["metric"] == DURATION].set_index("launch")["value"]
-    counted = frame.loc[frame["metric"].astype(str).str.startswith(PREFIX)]
-    counted = counted.loc[counted["metric"].astype(str).str.endswith(SUFFIX)]
+    counted = frame.loc[frame["metric"].astype(str).str.startswith(WARP_STATE_PREFIX)]
+    counted = counted.loc[counted["metric"].astype(str).str.endswith(WARP_STATE_SUFFIX)]
     if not len(durations) or not len(counted):
         return None
     longest = counted.loc[counted["launch"] == durations.idxmax()]
@@ -68,13 +58,13 @@ def shares(values: Mapping[str, float]) -> dict[str, float]:
 def cycles(values: Mapping[str, float]) -> dict[str, float]:
     """The cycles that a warp is in each state between two of its instructions, of the states that were counted."""
     return {
-        metric.removeprefix(PREFIX).removesuffix(SUFFIX): float(value)
+        metric.removeprefix(WARP_STATE_PREFIX).removesuffix(WARP_STATE_SUFFIX): float(value)
         for metric, value in values.items()
-        if metric.startswith(PREFIX) and metric.endswith(SUFFIX)
+        if metric.startswith(WARP_STATE_PREFIX) and metric.endswith(WARP_STATE_SUFFIX)
     }
 
 
-def of_study(study: Study) -> tuple[Stalls, ...]:
+def of_study(study: Capture) -> tuple[Stalls, ...]:
     """Those of all variants that have them, in the capture's order."""
     return tuple(found for variant in study.variants if (found := stalls(variant)) is not None)
 

@@ -7,8 +7,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from moeprof.capture.ranks import ON_CPU
 from moeprof.machine import tools
+from moeprof.machine.launcher import RANKS_ON_CPU
 from moeprof.workload.find import Listed, listing
 from moeprof.workload.model import Machine, Variant
 
@@ -26,7 +26,7 @@ def facts() -> Machine:
         compute_capability=first.compute_capability if first else None,
         linked=tools.linked(),
         cpus=os.cpu_count() or 1,
-        ranks=len(gpus) or ON_CPU,
+        ranks=len(gpus) or RANKS_ON_CPU,
     )
 
 

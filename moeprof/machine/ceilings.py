@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from moeprof.capture.manifest_builder import cpu
 from moeprof.errors import CaptureError, ToolError
 from moeprof.machine import tools
+from moeprof.machine.load import cpu
 from moeprof.storage.files import write_whole
 from moeprof.storage.json import decode, dumps
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moeprof.capture.ranks import ON_CPU
-from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import ToolError
 from moeprof.machine import launcher, tools
-from moeprof.machine.tools import Tool
+from moeprof.machine.launcher import RANKS_ON_CPU
+from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT, Tool
 from moeprof.storage.manifest import Gpu
 
 FREE_BYTES = 2 << 30  # a capture of a long run, its raw report and its export
@@ -115,7 +114,7 @@ def _ranks(gpus: tuple[Gpu, ...], torch: Check) -> Check:
     found = launcher.place(os.environ)
     launched = f"; {found.launcher} started rank {found.rank} of {found.ranks}" if found else ""
     if not gpus:
-        return Check("ranks", "ok", f"on the CPU through gloo, {ON_CPU} unless --nproc says otherwise{launched}")
+        return Check("ranks", "ok", f"on the CPU through gloo, {RANKS_ON_CPU} unless --nproc says otherwise{launched}")
     links = " linked directly" if tools.linked() else "" if len(gpus) == 1 else " not linked directly (GPU 0 and 1)"
     return Check("ranks", "ok", f"up to {len(gpus)}, one a GPU, through NCCL{links and ';' + links}{launched}")
 

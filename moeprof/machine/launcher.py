@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from moeprof.errors import UsageError
 
+RANKS_ON_CPU = 2  # where nobody said how many
+
 
 @dataclass(frozen=True)
 class Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -67,3 +68,12 @@ def has_room(pid: int, share: float, proc: Path = PROC) -> bool:
     except (OSError, IndexError, ValueError):
         return False
     return pages * PAGE < share * (available_bytes(proc) or 0)
+
+
+def cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,76 +1,77 @@
-"""Which counters an ncu knows on this machine's chip: asked once, remembered for its version and the GPU.
-
-The memory is ``$XDG_CACHE_HOME/moeprof/ncu`` (``~/.cache`` by default); it may be deleted at any time.
-"""
+"""The counters of Nsight Compute by name, each in one place: what a capture counts, and what the analyses read. Pure."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable
 
-from moeprof.capture import commands
-from moeprof.capture.commands import Command
-from moeprof.machine import tools
-from moeprof.machine.tools import Tool
-from moeprof.notes import Note, note
-from moeprof.storage.files import write_whole
+# Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
+COUNTED: dict[str, tuple[str, str]] = {
+    "gpu__time_duration.sum": (
+        "ns",
+        "duration under ncu: serialised, caches flushed; never compared with nsys's times",
+    ),
+    "dram__bytes_read.sum": ("byte", "bytes read from device memory"),
+    "dram__bytes_write.sum": ("byte", "bytes written to device memory"),
+    "dram__bytes.sum": ("byte", "bytes moved to and from device memory"),
+    "dram__bytes.sum.per_second": ("byte/s", "device-memory throughput"),
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "device-memory throughput, of its peak"),
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "the busiest pipe of the multiprocessors, of its peak"),
+    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("%", "cycles in which the tensor pipe worked"),
+    "lts__t_sector_hit_rate.pct": ("%", "L2 hit rate"),
+    "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "achieved occupancy"),
+    "launch__registers_per_thread": ("register/thread", "registers a thread"),
+    "launch__occupancy_limit_registers": ("block", "blocks an SM that registers allow"),
+    "launch__occupancy_limit_shared_mem": ("block", "blocks an SM that shared memory allows"),
+}
 
-QUERY_TIMEOUT_S = 120
-NAME = re.compile(
-    r'^"?([a-z][a-z0-9]*__[a-z0-9_]+)', re.MULTILINE
-)  # a line of the list: a base name, then what it means
+TENSOR = "sm__ops_path_tensor_src_"
+TENSOR_PIPE = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
+SASS = "smsp__sass_thread_inst_executed_op_{}_pred_on"
+CYCLES = "smsp__cycles_elapsed.avg"
+# pipe -> instruction -> its FLOPs a thread
+PIPES: dict[str, dict[str, int]] = {
+    "fp32": {"fadd": 1, "fmul": 1, "ffma": 2, "fadd2": 2, "fmul2": 2, "ffma2": 4},
+    "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
+    "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
+}
+NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on: a chip without them has no such instructions
+FMA = {"fp32": "ffma", "fp64": "dfma", "fp16": "hfma"}
+PEAK = "sm__sass_thread_inst_executed_op_{}_pred_on.sum.peak_sustained"  # instructions a cycle of all SMs
+SM_CLOCK = "sm__cycles_elapsed.avg.per_second"
+DRAM_PEAK = "dram__bytes.sum.peak_sustained"  # bytes a cycle of all channels
+DRAM_CLOCK = "dram__cycles_elapsed.avg.per_second"
+TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
+PEAKS = (DRAM_PEAK, DRAM_CLOCK, PEAK.format(FMA["fp32"]), SM_CLOCK, TENSOR_BUSY)
 
-
-def roofline_metrics(ncu: Tool) -> tuple[tuple[str, ...], tuple[Note, ...]]:
-    """The counters of FLOPs and peaks to ask ``ncu`` for, and a note where its list could not be had."""
-    here = names(ncu)
-    found = commands.roofline_metrics(here)
-    if found:
-        return found, ()
-    why = "ncu --query-metrics gave no list" if not here else "its list for this chip has none of their counters"
-    return (), (note("no-flops", version=ncu.version, why=why),)
-
-
-def names(ncu: Tool) -> frozenset[str]:
-    """The base names of the counters that ``ncu`` has on this machine's chip; none where it does not say."""
-    path = _path(ncu)
-    return frozenset(_remembered(path) or _asked(ncu, path))
-
-
-def query(ncu: Tool) -> Command:
-    """What lists them."""
-    return Command((str(ncu.path), "--query-metrics"), None, QUERY_TIMEOUT_S)
-
-
-def _path(ncu: Tool) -> Path:
-    """Where the list is kept: a version of ncu knows other names on another chip."""
-    gpus = tools.gpus()
-    chip = f"{gpus[0].name}-{gpus[0].compute_capability}" if gpus else "none"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "moeprof" / "ncu" / (re.sub(r"[^\w.-]+", "_", f"{ncu.version}-{chip}") + ".json")
-
-
-def _remembered(path: Path) -> list[str]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else []
+WARP_STATE_PREFIX, WARP_STATE_SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
+# ncu's name of a state -> what a warp in it waits for
+WARP_STATES = {
+    "long_scoreboard": "a load from global or local memory", "barrier": "a barrier of its block", "short_scoreboard": "shared memory or a slow unit",
+    "mio_throttle": "room in the queue of shared-memory and slow instructions", "lg_throttle": "room in the queue of global loads",
+    "gmma": "a warpgroup's matrix product", "math_pipe_throttle": "a busy arithmetic pipe", "wait": "a fixed latency",
+    "not_selected": "its turn: another warp issues", "selected": "nothing: it issues", "no_instruction": "its instructions",
+    "branch_resolving": "a branch", "dispatch_stall": "the dispatcher", "drain": "its stores, to end", "imc_miss": "a constant",
+    "membar": "a memory fence", "misc": "something else", "sleeping": "the end of a sleep", "tex_throttle": "room in the texture queue",
+}  # fmt: skip
+WARP_STATE_METRICS = tuple(f"{WARP_STATE_PREFIX}{state}{WARP_STATE_SUFFIX}" for state in WARP_STATES)
 
 
-def _asked(ncu: Tool, path: Path) -> list[str]:
-    """The base names that ncu lists for the chip of this machine; none where it fails."""
-    try:
-        ran = subprocess.run(query(ncu).argv, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    found = sorted(set(NAME.findall(ran.stdout))) if ran.returncode == 0 else []
-    if found:
-        with suppress(OSError):  # a memory that cannot be written is asked again next time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(found))
-    return found
+def roofline_metrics(known: Iterable[str]) -> tuple[str, ...]:
+    """Counters of FLOPs and peaks among the base names that ncu knows on a chip: names differ by chip, and ncu refuses a
+    run with one that it does not know."""
+    names = frozenset(known)
+    return (*wanted(names), *(metric for metric in PEAKS if metric.partition(".")[0] in names))
+
+
+def outermost(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that refine no other one: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
+    every = sorted(set(names))
+    return tuple(name for name in every if not any(name.startswith(f"{other}_") for other in every))
+
+
+def wanted(known: Iterable[str]) -> tuple[str, ...]:
+    """The metrics to ask ncu for, of the base names that it knows on a chip (``ncu --query-metrics``)."""
+    every = set(known)
+    scalar = [SASS.format(op) for weights in PIPES.values() for op in weights]
+    tensor = outermost(n for n in every if n.startswith(TENSOR) and not n.startswith(f"{TENSOR}int1"))
+    return tuple(f"{name}.sum" for name in (*(n for n in scalar if n in every), *tensor))

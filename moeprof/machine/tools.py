@@ -31,6 +31,11 @@ FOLDERS = {
 WHEELS = Path(sysconfig.get_path("purelib")) / "nvidia"
 VERSION_TIMEOUT_S = 20
 EXPORT_TIMEOUT_S = 1800
+NO_PERMISSION = "ERR_NVGPUCTRPERM"
+PERMISSION_HINT = (
+    "run as root, or let all users read counters: options nvidia NVreg_RestrictProfilingToAdminUsers=0 in /etc/modprobe.d, "
+    "then reload the driver (https://developer.nvidia.com/ERR_NVGPUCTRPERM)"
+)
 
 
 @dataclass(frozen=True)

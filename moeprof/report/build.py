@@ -13,7 +13,7 @@ from moeprof.compare.traces import Side
 from moeprof.compare.traces import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of, opened
 from moeprof.report import html, ranklist, text, traces
 from moeprof.storage.capture_folder import OUTPUT, newest
@@ -30,7 +30,7 @@ class Written:
     data: Any
 
 
-def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
+def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     """The captures to show: those named, the sample, or the newest."""
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
@@ -47,7 +47,7 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Study, ...]:
     return tuple(capture.load(folder) for folder in captures)
 
 
-def write(studies: tuple[Study, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+def write(studies: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
     """Render ``studies`` (one, or two to contrast) and write the page to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
@@ -90,7 +90,7 @@ def _written(page: Path, body: str, shown: str, result: Any) -> Written:
     return Written(page, shown, encode(result))
 
 
-def _default(studies: tuple[Study, ...], contrast: bool) -> Path:
+def _default(studies: tuple[Capture, ...], contrast: bool) -> Path:
     stem = "-vs-".join(s.folder.name.removesuffix(PARTIAL) for s in studies)
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
 

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from moeprof.compare.counters import Counter, CounterDiff
-from moeprof.kernels.warp_states import STATES, Stalls, steps
-from moeprof.loaded.capture import Study
+from moeprof.kernels.warp_states import Stalls, steps
+from moeprof.loaded.capture import Capture
+from moeprof.machine.ncu_metrics import WARP_STATES
 from moeprof.report import format as fmt
 from moeprof.report.narrative import sentences
 from moeprof.report.tables import Table
@@ -71,7 +72,7 @@ def _change(row: Counter) -> str:
     return fmt.DASH if not row.before else f"{100 * (row.after / row.before - 1):+.1f} %".replace("-", "−")
 
 
-def counters(study: Study) -> tuple[Table, ...]:
+def counters(study: Capture) -> tuple[Table, ...]:
     """ncu's counters, one table a variant, one row a kernel in launch order."""
     found = []
     for variant in study.variants:
@@ -92,7 +93,7 @@ def stalled(found: tuple[Stalls, ...]) -> tuple[Table, ...]:
         key=lambda state: -max(each.shares.get(state, 0.0) for each in found),
     )
     rows = [
-        (f"{state}: {STATES.get(state, '-')}", *(fmt.percent(each.shares.get(state)) for each in found))
+        (f"{state}: {WARP_STATES.get(state, '-')}", *(fmt.percent(each.shares.get(state)) for each in found))
         for state in states if max(each.shares.get(state, 0.0) for each in found) >= SHOWN_SHARE
     ]  # fmt: skip
     shrunk = [

@@ -1,4 +1,4 @@
-"""Study and Diff -> one offline HTML page. The only user of jinja2. Same input, same bytes."""
+"""Capture and Diff -> one offline HTML page. The only user of jinja2. Same input, same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 import moeprof
 from moeprof.compare.variants import Diff, contrast
 from moeprof.kernels.warp_states import of_study, steps
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import counters as counted
 from moeprof.report import format as fmt
 from moeprof.report import ranklist, tables, timed, worktables
@@ -39,18 +39,18 @@ class Section:
     tables: tuple[tables.Table, ...]
 
 
-def render(study: Study, diff: Diff) -> str:
+def render(study: Capture, diff: Diff) -> str:
     """The page that contrasts the variants of one capture."""
     return _page(diff, (study,), _contrast_sections(study, diff))
 
 
-def render_single(study: Study) -> str:
+def render_single(study: Capture) -> str:
     """The page of one capture without the contrast: what each variant's trace shows."""
     diff = contrast(study)
     return _page(diff, (study,), [s for s in _contrast_sections(study, diff) if s.id != "waterfall"])
 
 
-def render_pair(before: Study, after: Study, diff: Diff) -> str:
+def render_pair(before: Capture, after: Capture, diff: Diff) -> str:
     """The page that contrasts two captures."""
     sections = [
         _waterfall(diff),
@@ -65,7 +65,7 @@ def render_pair(before: Study, after: Study, diff: Diff) -> str:
     return _page(diff, (before, after), [s for s in (*sections, *lines) if s is not None])
 
 
-def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
+def _contrast_sections(study: Capture, diff: Diff) -> list[Section]:
     found = (
         _work(diff), *_series(diff), _waterfall(diff), _ledgers(diff), _overlap(diff), _link(diff, study), _launches(diff), _findings(study), _timeline(study),
         _times(study), _ranks(study), _roofline(diff), _contrasted(diff), _stalls(study), _counters(study),
@@ -73,7 +73,7 @@ def _contrast_sections(study: Study, diff: Diff) -> list[Section]:
     return [section for section in found if section is not None]
 
 
-def _ranks(study: Study) -> Section | None:
+def _ranks(study: Capture) -> Section | None:
     found = ranklist.table(study.manifest)
     note = "Each rank's own median, with no profiler. The clock offset is that of its host against the first one's."
     return section("ranks", "Ranks", note, None, (found,)) if found.rows else None
@@ -134,7 +134,7 @@ def _overlap(diff: Diff) -> Section | None:
     )
 
 
-def _link(diff: Diff, study: Study) -> Section | None:
+def _link(diff: Diff, study: Capture) -> Section | None:
     if diff.roof is not None:  # work that no link bounds
         return None
     ceiling = study.manifest.link_ceiling_gb_per_s
@@ -156,13 +156,13 @@ def _launches(diff: Diff) -> Section | None:
     )
 
 
-def _findings(study: Study) -> Section | None:
+def _findings(study: Capture) -> Section | None:
     found = findings(study)
     note = "Each trace judged alone. A gain is an upper bound over all traced passes; gains overlap and must not be added (docs/findings.md)."
     return section("findings", "What the rules find", note, None, (found,)) if found.rows else None
 
 
-def _timeline(study: Study, prefix: str = "") -> Section | None:
+def _timeline(study: Capture, prefix: str = "") -> Section | None:
     lanes = lanes_of(study)
     if not lanes:
         return None
@@ -173,7 +173,7 @@ def _timeline(study: Study, prefix: str = "") -> Section | None:
     return section(name, f"{prefix}One iteration of each variant", note, timeline(lanes), tables.kernels(study))
 
 
-def _times(study: Study) -> Section | None:
+def _times(study: Capture) -> Section | None:
     figure = timed.samples(study)
     note = "No profiler attached. Rounds interleave the variants and the baseline's twin in shuffled orders; the verdict counts rounds. A cross is a sample of a round that does not count."
     return None if figure is None else section("times", timed.title(study), note, figure, (timed.times(study),))
@@ -204,13 +204,13 @@ def _contrasted(diff: Diff) -> Section | None:
     return section("counted", counted.title(found), note, None, (counted.contrasted(found),))
 
 
-def _counters(study: Study) -> Section | None:
+def _counters(study: Capture) -> Section | None:
     found = counters(study)
     note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
     return section("counters", "Hardware counters of the kernels", note, None, found) if found else None
 
 
-def _stalls(study: Study) -> Section | None:
+def _stalls(study: Capture) -> Section | None:
     found = of_study(study)
     note = "Each variant's longest kernel that Nsight Compute counted. A warp is in one state in every cycle of its life; ‘selected’ and ‘not_selected’ are no waits."
     shrunk = steps(found)
@@ -232,7 +232,7 @@ def _json(figure: go.Figure) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _page(diff: Diff, studies: tuple[Study, ...], sections: list[Section]) -> str:
+def _page(diff: Diff, studies: tuple[Capture, ...], sections: list[Section]) -> str:
     optimized = diff.row(diff.optimized)
     return filled(
         "report.html.j2",

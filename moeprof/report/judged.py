@@ -1,4 +1,4 @@
-"""Study -> the findings of each variant's trace, as a table."""
+"""Capture -> the findings of each variant's trace, as a table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from moeprof.analysis.device import views
 from moeprof.analysis.model import Finding
 from moeprof.findings.find import find
 from moeprof.findings.what_if import judged
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
 from moeprof.trace import Trace
 
 
-def findings(study: Study) -> Table:
+def findings(study: Capture) -> Table:
     """What the rules say of each variant, the largest gain of a variant first; variants without a finding have a line too."""
     rows = []
     for variant in study.variants:

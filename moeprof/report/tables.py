@@ -1,4 +1,4 @@
-"""Study and Diff -> tables of text: the numbers of every figure, for the page and for the terminal."""
+"""Capture and Diff -> tables of text: the numbers of every figure, for the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moeprof.analysis.model import Window
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Diff
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import format as fmt
 from moeprof.report.figures.style import IDLE, LEDGER
 
@@ -194,7 +194,7 @@ def calls(diff: Diff) -> Table:
     return Table("CUDA calls of one iteration", ("variant", "call", "count", "total"), tuple(rows))
 
 
-def kernels(study: Study) -> tuple[Table, ...]:
+def kernels(study: Capture) -> tuple[Table, ...]:
     """The kernels of each variant over its traced iterations."""
     found = []
     for variant in study.variants:
@@ -220,7 +220,7 @@ def kernels(study: Study) -> tuple[Table, ...]:
     return tuple(found)
 
 
-def environment(study: Study) -> Table:
+def environment(study: Capture) -> Table:
     """Hardware, software and parameters of a capture."""
     m, e = study.manifest, study.manifest.environment
     gpus = ", ".join(f"{g.name}, driver {g.driver or '-'}" for g in e.gpus_before) or "none"
@@ -235,7 +235,7 @@ def environment(study: Study) -> Table:
     return Table("Environment", ("what", "value"), tuple(rows), plain=True)
 
 
-def commands(study: Study) -> Table:
+def commands(study: Capture) -> Table:
     """The exact command that made each part."""
     rows = [(f"{v.record.name}, {p.tool}", shlex.join(p.argv)) for v in study.variants for p in v.record.parts]
     return Table("Commands", ("part", "command"), tuple(rows), plain=True)

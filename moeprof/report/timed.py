@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Diff
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import format as fmt
 from moeprof.report.figures.bars import legend, milliseconds
 from moeprof.report.figures.style import SHADES, SLOWER
@@ -36,7 +36,7 @@ def _verdict(row: Row, found: Verdict) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def phases(study: Study) -> list[tuple[str, VariantRecord, tuple[Round, ...]]]:
+def phases(study: Capture) -> list[tuple[str, VariantRecord, tuple[Round, ...]]]:
     """Each variant's rounds under its name, and after the baseline its twin's."""
     found = []
     for record in (v.record for v in study.variants):
@@ -45,7 +45,7 @@ def phases(study: Study) -> list[tuple[str, VariantRecord, tuple[Round, ...]]]:
     return found
 
 
-def times(study: Study) -> Table:
+def times(study: Capture) -> Table:
     """Rounds of clean timing."""
     rows = []
     for name, _, rounds in phases(study):
@@ -79,7 +79,7 @@ def _counts(timed: Round) -> str:
     return f"no: {', '.join(timed.disturbed)}" if timed.disturbed else "no: another variant's turn was disturbed"
 
 
-def samples(study: Study) -> go.Figure | None:
+def samples(study: Capture) -> go.Figure | None:
     """Every clean sample, round by round: the raw material of the verdict. Crosses are rounds that do not count."""
     found = phases(study)
     if not found:
@@ -111,7 +111,7 @@ def _marks(name: str, rounds: list[Round], shift: float, colour: str, used: bool
     }  # fmt: skip
 
 
-def title(study: Study) -> str:
+def title(study: Capture) -> str:
     """What the figure shows, with the rounds that do not count."""
     rounds = [r for _, _, found in phases(study) for r in found]
     total, out = len({r.index for r in rounds}), len({r.index for r in rounds if not r.used})

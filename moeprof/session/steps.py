@@ -16,7 +16,7 @@ from moeprof.gate import metrics as measures
 from moeprof.gate.rule import expectation
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.loaded import capture as study
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report.narrative import sentences
 from moeprof.session import log
 from moeprof.session.log import MAX_DIFF, Decide, New, Predict, Session, Try
@@ -121,7 +121,7 @@ def _measured(session: Session, capture_folder: Path) -> Try:
     return replace(judged, before=before, after=values[metric], held=held)
 
 
-def _judged(trial: Try, session: Session, found: Study, folder: Path) -> Try:
+def _judged(trial: Try, session: Session, found: Capture, folder: Path) -> Try:
     """The trial with its verdict against what is kept, and what makes the two captures unlike besides the change."""
     if session.reference is None:
         return trial
@@ -163,7 +163,7 @@ def seen(folder: Path, session: Session) -> Seen:
     tried = [s for s in session.steps if s.trial is not None]
     wanted = {s.number for s in tried[-COMPARED:]}
     reference, at = session.base, 0
-    known: dict[str, Study | None] = {}
+    known: dict[str, Capture | None] = {}
     found: list[tuple[StepDiff, tuple[Ceiling, ...]]] = []
     for step in tried:
         assert step.trial is not None and reference is not None
@@ -178,7 +178,7 @@ def seen(folder: Path, session: Session) -> Seen:
     return Seen(tuple(one for one, _ in found), lines, len(tried) - len(wanted))
 
 
-def _loaded(folder: Path, capture: str, known: dict[str, Study | None]) -> Study | None:
+def _loaded(folder: Path, capture: str, known: dict[str, Capture | None]) -> Capture | None:
     """The study of a capture, read once; None where it is gone or cannot be read."""
     if capture not in known:
         try:
@@ -188,7 +188,7 @@ def _loaded(folder: Path, capture: str, known: dict[str, Study | None]) -> Study
     return known[capture]
 
 
-def _compared(variant: str, numbers: tuple[int, int], before: Study | None, after: Study | None) -> StepDiff:
+def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepDiff:
     if before is None or after is None:
         which = "its own capture" if after is None else "the capture that it started from"
         return StepDiff(*numbers, reason=f"{which} is gone or cannot be read")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moeprof import resources
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.storage import manifest
 from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Manifest, Round, VariantRecord
@@ -79,7 +79,7 @@ def answer(ran: Ran) -> dict[str, Any]:
     return found
 
 
-def marked(sample: Study) -> Study:
+def marked(sample: Capture) -> Capture:
     """The sample with a twin of its baseline, and two rounds that something disturbed."""
     bad = {2: ("thermal (software)",), 5: ("another process on the GPU",)}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from moeprof import resources
-from moeprof.kernels.flops import PIPES, SASS, TENSOR, TENSOR_PIPE
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import PIPES, SASS, TENSOR, TENSOR_PIPE
 from moeprof.trace.ncu.counters import read_counters
 from moeprof.trace.tables import COUNTERS, table
 
@@ -42,7 +42,7 @@ def frame(launches: Sequence[Launch]) -> pd.DataFrame:
     return table(COUNTERS, {name: list(column) for name, column in columns})
 
 
-def whole(variant: VariantStudy, counters: pd.DataFrame) -> VariantStudy:
+def whole(variant: CapturedVariant, counters: pd.DataFrame) -> CapturedVariant:
     """The variant with these counters, its iterations as long as what was counted."""
     assert variant.iterations is not None
     kernels = int(counters["launch"].nunique())
@@ -50,12 +50,12 @@ def whole(variant: VariantStudy, counters: pd.DataFrame) -> VariantStudy:
     return replace(variant, counters=counters, iterations=replace(variant.iterations, windows=windows))
 
 
-def plain() -> Study:
+def plain() -> Capture:
     """The sample."""
     return capture.load(SAMPLE)
 
 
-def made(*tables: pd.DataFrame, measured: bool = True) -> Study:
+def made(*tables: pd.DataFrame, measured: bool = True) -> Capture:
     """The sample with these counters of whole iterations, one table a variant; under a roofline whose ceilings were measured."""
     found = plain()
     variants = tuple(whole(v, t) for v, t in zip(found.variants, tables, strict=True))
@@ -95,7 +95,7 @@ def story() -> tuple[pd.DataFrame, ...]:
     return frame(first), frame(second), frame(third)
 
 
-def real(traces: Path) -> Study:
+def real(traces: Path) -> Capture:
     """Real counters of an H200 (five GEMMs of 4,096 cubed and their softmax) on the first variant, the GEMMs alone on the last."""
     counted = read_counters(traces / "h200" / "ncu_raw.csv")
     gemms = counted[counted["kernel"].astype(str).str.startswith("nvjet")]

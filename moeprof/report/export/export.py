@@ -12,7 +12,7 @@ import pandas as pd
 from moeprof.compare import variants
 from moeprof.errors import CaptureError, ToolError, UsageError
 from moeprof.loaded import capture as study
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.report.export import chrome, markdown
 from moeprof.storage.files import whole
 from moeprof.trace import Trace
@@ -52,7 +52,7 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     return tuple(folder / name for name in files)
 
 
-def _files(found: Study, chosen: list[VariantStudy], form: str) -> Iterator[tuple[str, Writer]]:
+def _files(found: Capture, chosen: list[CapturedVariant], form: str) -> Iterator[tuple[str, Writer]]:
     if form == "markdown":
         yield "report.md", lambda path: _text(path, [markdown.render(variants.contrast(found))])
     elif form == "chrome-trace":
@@ -64,7 +64,7 @@ def _files(found: Study, chosen: list[VariantStudy], form: str) -> Iterator[tupl
             yield f"{name}.{form}", _csv(table) if form == "csv" else _parquet(table)
 
 
-def _tables(chosen: list[VariantStudy]) -> Iterator[tuple[str, pd.DataFrame]]:
+def _tables(chosen: list[CapturedVariant]) -> Iterator[tuple[str, pd.DataFrame]]:
     """The clean times of all variants; operations, calls, ranges and counters of each."""
     times = [
         (v.record.name, twin, r.index, r.position, r.used, sample, time)

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 
 from moeprof.analysis.intervals import union
 from moeprof.analysis.model import Window
-from moeprof.compare.row import representative
-from moeprof.loaded.capture import Study, VariantStudy
+from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.report import format as fmt
 from moeprof.report.figures.style import COLOURS, COMPUTE_SHADES, KINDS, RANGE, TOTAL
 from moeprof.trace import Trace
@@ -33,7 +32,7 @@ class Lane:
     families: tuple[tuple[str, str, pd.DataFrame], ...]  # name, colour, rows with start_ns and end_ns
 
 
-def lanes_of(study: Study) -> list[Lane]:
+def lanes_of(study: Capture) -> list[Lane]:
     """The lanes of every variant that was traced, in order."""
     lanes: list[Lane] = []
     for variant in study.variants:
@@ -77,7 +76,7 @@ def timeline(lanes: list[Lane]) -> go.Figure:
     return figure
 
 
-def _lanes(variant: VariantStudy, trace: Trace, window: Window) -> list[Lane]:
+def _lanes(variant: CapturedVariant, trace: Trace, window: Window) -> list[Lane]:
     name = variant.record.name
     ops = _inside(trace.ops[trace.ops["device"] == window.device], window)
     lanes = [_nvtx(name, window)]

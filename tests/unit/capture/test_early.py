@@ -12,11 +12,12 @@ import pytest
 from capturing import FAKES, alive, capture, environment, whole
 
 from moeprof.capture import clean_timing, commands, jobs
-from moeprof.capture.commands import Command, Request
+from moeprof.capture.commands import Request
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Early, Job
 from moeprof.capture.progress import Silent
 from moeprof.machine import load
+from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import Store

@@ -10,9 +10,10 @@ import pytest
 
 from moeprof.capture import profiling
 from moeprof.capture.child_processes import close_all
-from moeprof.capture.commands import Command, Request
+from moeprof.capture.commands import Request
 from moeprof.capture.jobs import Job
 from moeprof.capture.progress import Silent
+from moeprof.machine.command import Command
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Gpu, Manifest
 

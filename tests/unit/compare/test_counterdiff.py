@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from moeprof.compare import variants
 from moeprof.compare.counters import ALL, LONGEST, Counter, CounterDiff, contrast, mean
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import counters, html, text
 
 
 @pytest.fixture(scope="module")
-def story() -> Study:
+def story() -> Capture:
     return counting.made(*counting.story())
 
 
@@ -27,7 +27,7 @@ def row(found: CounterDiff | None, label: str, scope: str) -> Counter:
     return one
 
 
-def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: Study) -> None:
+def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: Capture) -> None:
     found = variants.contrast(story).counted
     weighted = (400 * 0.31 + 120 * 0.12) / 520  # four of each
     assert row(found, "L2 hit rate", ALL).before == pytest.approx(weighted) and row(
@@ -42,7 +42,7 @@ def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: S
     assert found is not None and found.coverage == ("8 of 8 kernels", "1 of 1 kernels")
 
 
-def test_bytes_of_a_part_of_an_iteration_are_not_compared(story: Study) -> None:
+def test_bytes_of_a_part_of_an_iteration_are_not_compared(story: Capture) -> None:
     few = replace(story.variants[0], iterations=counting.plain().variants[0].iterations)
     found = contrast(few, story.variants[2], ("baseline", "graph"))
     assert found is not None and ("DRAM bytes", ALL) not in [(c.label, c.scope) for c in found.counters]
@@ -67,7 +67,7 @@ def test_a_change_is_the_same_both_ways_and_never_beyond_one(a: float, b: float,
     assert Counter(ALL, "x", "share", None, b).change is None
 
 
-def test_the_row_that_changed_most_is_marked_and_named(story: Study) -> None:
+def test_the_row_that_changed_most_is_marked_and_named(story: Capture) -> None:
     found = variants.contrast(story)
     assert (
         found.counted is not None and found.counted.most == 0
@@ -104,6 +104,6 @@ def test_real_waits_of_an_h200(traces: Path) -> None:
     assert all(c.before is not None and 0.1 < c.before < 0.4 for c in waits)
 
 
-def test_without_counters_of_both_there_is_none(story: Study) -> None:
+def test_without_counters_of_both_there_is_none(story: Capture) -> None:
     assert contrast(story.variants[0], replace(story.variants[2], counters=None), ("a", "b")) is None
     assert contrast(None, story.variants[2], (None, "b")) is None

@@ -16,7 +16,7 @@ from moeprof.compare import variants as diff
 from moeprof.compare.traces import contrast as compare
 from moeprof.gate import metrics
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import build, html, text, timed
 from moeprof.report import traces as trace_pages
 from moeprof.storage.json import encode
@@ -25,11 +25,11 @@ SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
 
 @pytest.fixture(scope="module")
-def sample() -> Study:
+def sample() -> Capture:
     return capture.load(SAMPLE)
 
 
-def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Study) -> None:
+def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Capture) -> None:
     other = replace(sample, manifest=replace(sample.manifest, params={**sample.manifest.params, "tokens": 1}))
     found = diff.contrast_captures(sample, other)
     assert [(n.evidence["what"], n.evidence["after"]) for n in found.unlike] == [("parameter tokens", "1")]
@@ -50,23 +50,23 @@ def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Study) -> N
     assert not diff.contrast_captures(sample, sample).unlike
 
 
-def changed(sample: Study, **changes: object) -> Study:
+def changed(sample: Capture, **changes: object) -> Capture:
     return replace(sample, manifest=replace(sample.manifest, **changes))  # type: ignore[arg-type]
 
 
-def gpu_changed(sample: Study, **changes: object) -> Study:
+def gpu_changed(sample: Capture, **changes: object) -> Capture:
     environment = sample.manifest.environment
     (gpu,) = environment.gpus_before
     return changed(sample, environment=replace(environment, gpus_before=(replace(gpu, **changes),)))  # type: ignore[arg-type]
 
 
-def test_each_thing_that_makes_captures_unlike_is_named(sample: Study) -> None:
+def test_each_thing_that_makes_captures_unlike_is_named(sample: Capture) -> None:
     environment = sample.manifest.environment
 
-    def names(one: Study, other: Study) -> list[str]:
+    def names(one: Capture, other: Capture) -> list[str]:
         return [n.evidence.get("what", n.id) for n in diff.unlike(one.manifest, other.manifest)]
 
-    def clocked(name: str, factor: float) -> Study:
+    def clocked(name: str, factor: float) -> Capture:
         variants = tuple(
             replace(v, rounds=tuple(
                 replace(r, gpu=replace(r.gpu, sm_clock_mhz=int(factor * (r.gpu.sm_clock_mhz or 0)))) if r.gpu else r for r in v.rounds
@@ -102,7 +102,7 @@ def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     assert data.index("differ in profiler") < data.index("before_ns")
 
 
-def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Study) -> None:
+def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Capture) -> None:
     study_marked = marked(sample)
     figure = timed.samples(study_marked)
     assert figure is not None
@@ -123,7 +123,7 @@ def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Study) -> None:
     assert metrics.value(spoilt, "overlap", "step_time") == metrics.value(study_marked, "overlap", "step_time")
 
 
-def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Study) -> None:
+def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Capture) -> None:
     found = diff.contrast(marked(sample))
     for shown in (text.diff_text(found), html.render(marked(sample), found), text.study_text(found)):
         assert "What decided" in shown and "6 rounds are too few" in re.sub(r"\s+", " ", shown)

@@ -10,9 +10,10 @@ from counting import NOTHING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.capture import commands
 from moeprof.kernels import flops
-from moeprof.kernels.flops import PIPES, SASS, TENSOR, TENSOR_PIPE, of
+from moeprof.kernels.flops import of
+from moeprof.machine import ncu_metrics
+from moeprof.machine.ncu_metrics import PIPES, SASS, TENSOR, TENSOR_PIPE
 from moeprof.trace.ncu.counters import read_counters
 
 BF16 = f"{TENSOR}bf16_dst_fp32.sum"
@@ -94,7 +95,7 @@ def test_an_idle_tensor_pipe_did_nothing_and_packed_fp32_may_be_unknown() -> Non
 
 def test_only_names_that_the_chip_has_are_asked_for(h200: pd.DataFrame) -> None:
     known = {str(m).partition(".")[0] for m in h200["metric"].cat.categories}
-    asked = commands.roofline_metrics(known)
+    asked = ncu_metrics.roofline_metrics(known)
     assert {m.partition(".")[0] for m in asked} <= known and len(set(asked)) == len(asked)
     tensor = {m for m in asked if m.startswith(TENSOR)}
     assert tensor == {
@@ -102,4 +103,4 @@ def test_only_names_that_the_chip_has_are_asked_for(h200: pd.DataFrame) -> None:
         for kind in ("bf16_dst_fp32", "fp16", "fp64", "fp8_sparsity_off", "fp8_sparsity_on", "int8", "tf32_dst_fp32")
     }
     assert {sass(op) for op in ("ffma", "dadd", "hmul")} <= set(asked) and sass("ffma2") not in asked
-    assert commands.roofline_metrics(()) == ()
+    assert ncu_metrics.roofline_metrics(()) == ()

@@ -9,9 +9,9 @@ import pytest
 from ncupages import GEMM, GEMM_SASS, SOFTMAX, column
 
 from moeprof.kernels.counters import counted
-from moeprof.kernels.flops import CYCLES, SASS
 from moeprof.kernels.inspection import WANTED, Inspection, inspections
 from moeprof.kernels.operations import operations, operations_of, uncounted
+from moeprof.machine.ncu_metrics import CYCLES, SASS
 from moeprof.trace.ncu.counters import read_counters
 from moeprof.trace.ncu.pages import read_pages
 

@@ -14,13 +14,13 @@ from cdp import Browser, overlapping
 from moeprof.compare import variants
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.kernels.roofline_points import WHOLE, Roofline, roofline
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import html, text
 from moeprof.report.figures import roofline as drawn
 
 
 @pytest.fixture(scope="module")
-def story() -> Study:
+def story() -> Capture:
     return counting.made(*counting.story())
 
 
@@ -29,7 +29,7 @@ def point(found: Roofline, variant: str, kernel: str) -> tuple[float, float, int
     return one.intensity, one.flop_per_s, one.launches, one.pipe
 
 
-def test_positions_are_those_of_the_counters(story: Study) -> None:
+def test_positions_are_those_of_the_counters(story: Capture) -> None:
     found = roofline(story)
     # four launches of 60 GFLOP, 900 MB and 400 us each
     assert point(found, "baseline", "cutlass") == (
@@ -50,7 +50,7 @@ def test_positions_are_those_of_the_counters(story: Study) -> None:
     assert [p.kernel for p in found.of("graph")] == ["fused_moe_kernel", WHOLE] and found.missing == ()
 
 
-def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Study, traces: Path) -> None:
+def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Capture, traces: Path) -> None:
     assert ceilings(story) == (
         Ceiling("gemm_tflop_per_s", "FLOP/s", 700e12, True),
         Ceiling("read_gb_per_s", "byte/s", 4e12, True),
@@ -85,7 +85,7 @@ def test_a_real_gemm_stands_where_its_size_says(traces: Path) -> None:
     assert x < 2 * 4096**3 / least and x == pytest.approx(2 * 4096**3 / 176e6, rel=0.01)
 
 
-def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Study) -> None:
+def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Capture) -> None:
     few = replace(story.variants[0], iterations=counting.plain().variants[0].iterations)
     found = roofline(replace(story, variants=(few, *story.variants[1:])))
     assert WHOLE not in [p.kernel for p in found.of("baseline")] and found.of("baseline")
@@ -94,7 +94,7 @@ def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Study) -> None:
     )
 
 
-def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Study) -> None:
+def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Capture) -> None:
     frame = story.variants[2].counters
     assert frame is not None
     bare = counting.whole(story.variants[2], frame[~frame["metric"].str.contains("sass_thread|ops_path")])
@@ -123,7 +123,7 @@ def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
     assert roofline(cpu) == Roofline() and '<section id="roofline">' not in html.render(cpu, variants.contrast(cpu))
 
 
-def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Study) -> None:
+def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Capture) -> None:
     found = variants.contrast(story).roofline
     figure = drawn.figure(found, "baseline", "graph")
     assert figure is not None
@@ -144,7 +144,7 @@ def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Study) ->
     assert "Points of the roofline" in text.diff_text(variants.contrast(story))
 
 
-def test_two_captures_stand_under_the_roofs_of_the_second(story: Study) -> None:
+def test_two_captures_stand_under_the_roofs_of_the_second(story: Capture) -> None:
     found = variants.contrast_captures(counting.made(*counting.story(), measured=False), story)
     assert {p.variant for p in found.roofline.points} == {"A: graph", "B: graph"} and all(
         c.measured for c in found.roofline.ceilings
@@ -163,7 +163,7 @@ TEXTS = """[...document.querySelectorAll('#figure-roofline .legendtext, #figure-
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_roofline_in_a_browser(browser: Browser, story: Study, tmp_path: Path, width: int, dark: bool) -> None:
+def test_the_roofline_in_a_browser(browser: Browser, story: Capture, tmp_path: Path, width: int, dark: bool) -> None:
     page = tmp_path / "page.html"
     page.write_text(html.render(story, variants.contrast(story)), encoding="utf-8")
     browser.events.clear()
@@ -182,7 +182,7 @@ def test_the_roofline_in_a_browser(browser: Browser, story: Study, tmp_path: Pat
     assert browser.requests() == [] and browser.complaints() == []
 
 
-def test_hostile_kernel_names_are_text(story: Study) -> None:
+def test_hostile_kernel_names_are_text(story: Capture) -> None:
     evil = "void evil<script>alert('x')</script>"
     table = counting.frame([counting.launch(evil, 100, 50, 5)])
     study = replace(story, variants=(counting.whole(story.variants[0], table), *story.variants[1:]))

@@ -10,7 +10,7 @@ from moeprof import resources
 from moeprof.compare import variants as diff
 from moeprof.kernels.roofline import roof
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import html, text, worktables
 from moeprof.report.narrative import sentences
 
@@ -19,11 +19,11 @@ MODEL = {"kind": "roofline", "flops_ceiling": "gemm", "bytes_ceiling": "read", "
 
 
 @pytest.fixture(scope="module")
-def plain() -> Study:
+def plain() -> Capture:
     return capture.load(SAMPLE)
 
 
-def changed(plain: Study, ceilings: dict[str, float], flops: int, moved: int, **facts: object) -> Study:
+def changed(plain: Capture, ceilings: dict[str, float], flops: int, moved: int, **facts: object) -> Capture:
     variants = tuple(
         replace(v, record=replace(v.record, flops=flops, bytes_moved=moved, facts=facts)) for v in plain.variants
     )
@@ -35,7 +35,7 @@ def changed(plain: Study, ceilings: dict[str, float], flops: int, moved: int, **
     [(4_000_000_000_000, 1_000_000_000, "FLOPs", 5.0), (1_000_000, 8_000_000_000, "bytes", 2.0)],
 )
 def test_the_limit_is_the_longer_of_both_times(
-    plain: Study, flops: int, moved: int, bound: str, ideal_ms: float
+    plain: Capture, flops: int, moved: int, bound: str, ideal_ms: float
 ) -> None:
     found = diff.contrast(changed(plain, {"gemm": 800.0, "read": 4000.0, "bmm": 600.0}, flops, moved))
     assert found.roof is not None and (found.roof.bound, found.roof.ideal_ns) == (bound, pytest.approx(ideal_ms * 1e6))
@@ -50,7 +50,7 @@ def test_the_limit_is_the_longer_of_both_times(
     )  # a part says nothing of the whole
 
 
-def test_the_bytes_of_ncu_stand_where_all_kernels_were_counted(plain: Study) -> None:
+def test_the_bytes_of_ncu_stand_where_all_kernels_were_counted(plain: Capture) -> None:
     made = changed(plain, {"gemm": 800.0, "read": 4000.0}, 10**12, 10**9)
     graph = made.variant("graph")
     assert graph is not None and graph.counters is not None and graph.iterations is not None
@@ -63,7 +63,7 @@ def test_the_bytes_of_ncu_stand_where_all_kernels_were_counted(plain: Study) -> 
     assert row.work.dram_bytes == frame.loc[frame["metric"] == "dram__bytes.sum", "value"].sum()
 
 
-def test_a_fraction_beyond_the_limit_is_refused_and_a_missing_ceiling_gives_none(plain: Study) -> None:
+def test_a_fraction_beyond_the_limit_is_refused_and_a_missing_ceiling_gives_none(plain: Capture) -> None:
     row = diff.contrast(changed(plain, {"gemm": 1.0, "read": 4000.0}, 4 * 10**12, 10**9)).row("graph")
     assert row is not None and row.work is not None and row.limit_ratio is None and row.work.yardstick_ratio is None
     bare = changed(plain, {"gemm": 1.0}, 4 * 10**12, 10**9)
@@ -71,7 +71,7 @@ def test_a_fraction_beyond_the_limit_is_refused_and_a_missing_ceiling_gives_none
     assert roof(plain.manifest, plain.variants[0].record) is None  # a pipeline has none
 
 
-def test_figures_and_lists_of_a_step_are_shown(plain: Study) -> None:
+def test_figures_and_lists_of_a_step_are_shown(plain: Capture) -> None:
     made = changed(
         plain,
         {"gemm": 800.0, "read": 4000.0, "bmm": 600.0},
@@ -96,7 +96,7 @@ def test_figures_and_lists_of_a_step_are_shown(plain: Study) -> None:
     assert worktables.limit(diff.contrast(plain)) == "" and worktables.series(diff.contrast(plain)) == {}
 
 
-def test_copies_that_take_no_time_are_not_told_and_have_no_link(plain: Study) -> None:
+def test_copies_that_take_no_time_are_not_told_and_have_no_link(plain: Capture) -> None:
     made = changed(plain, {"gemm": 800.0, "read": 4000.0}, 4 * 10**12, 10**9)
     found = diff.contrast(made)
     assert any("of copies" in reason for reason in found.reasons)  # here they take half of an iteration

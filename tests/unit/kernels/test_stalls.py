@@ -12,9 +12,13 @@ import pytest
 from moeprof import resources
 from moeprof.capture import commands
 from moeprof.compare import variants
-from moeprof.kernels.warp_states import METRICS, PREFIX, STATES, SUFFIX, of_study, stalls, steps
+from moeprof.kernels.warp_states import of_study, stalls, steps
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
+from moeprof.machine.ncu_metrics import WARP_STATE_METRICS as METRICS
+from moeprof.machine.ncu_metrics import WARP_STATE_PREFIX as PREFIX
+from moeprof.machine.ncu_metrics import WARP_STATE_SUFFIX as SUFFIX
+from moeprof.machine.ncu_metrics import WARP_STATES as STATES
 from moeprof.machine.tools import Tool
 from moeprof.report import html
 from moeprof.trace.ncu.counters import read_counters
@@ -37,7 +41,7 @@ def counted(*kernels: tuple[str, float, dict[str, float]]) -> pd.DataFrame:
 
 
 @pytest.fixture
-def made() -> Study:
+def made() -> Capture:
     plain = capture.load(SAMPLE)
     frames = (
         counted(("tiny", 1.0, {"wait": 9.0}), ("one", 90.0, {"long_scoreboard": 6.0, "barrier": 3.0, "selected": 1.0})),
@@ -47,14 +51,14 @@ def made() -> Study:
     return replace(plain, variants=tuple(replace(v, counters=f) for v, f in zip(plain.variants, frames, strict=True)))
 
 
-def test_the_longest_kernel_decides_and_its_shares_sum_to_one(made: Study) -> None:
+def test_the_longest_kernel_decides_and_its_shares_sum_to_one(made: Capture) -> None:
     found = of_study(made)
     assert [f.kernel for f in found] == ["one", "two", "three"]
     assert found[0].shares == {"long_scoreboard": 0.6, "barrier": 0.3, "selected": 0.1}
     assert all(sum(f.shares.values()) == pytest.approx(1) for f in found)
 
 
-def test_each_step_names_the_wait_that_shrank_most(made: Study) -> None:
+def test_each_step_names_the_wait_that_shrank_most(made: Capture) -> None:
     first, second = steps(of_study(made))
     assert (first.before, first.after, first.state, first.share_before, first.share_after) == (
         "baseline",
@@ -68,7 +72,7 @@ def test_each_step_names_the_wait_that_shrank_most(made: Study) -> None:
     assert steps(again) == ()  # nothing shrank
 
 
-def test_the_page_shows_the_states_and_what_shrank(made: Study) -> None:
+def test_the_page_shows_the_states_and_what_shrank(made: Capture) -> None:
     page = html.render(made, variants.contrast(made))
     assert "Why warps wait: barrier falls from 70.0 % to 10.0 %, overlap to graph" in page
     assert "a load from global or local memory" in page and "<td>60.0 %</td><td>20.0 %</td>" in page.replace("\n", "")

@@ -12,7 +12,7 @@ import pytest
 
 from moeprof.compare import variants as diff
 from moeprof.compare.variants import Diff
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.notes import note
 from moeprof.report import html, text
 
@@ -49,7 +49,7 @@ def cells(page: str) -> str:
     )
 
 
-def timed(study: Study, variant: int, scale: float, rounds: int = 8) -> Study:
+def timed(study: Capture, variant: int, scale: float, rounds: int = 8) -> Capture:
     """One variant takes ``scale`` times as long, in some rounds."""
     record = study.variants[variant].record
     slower = tuple(replace(r, times_ns=tuple(round(scale * t) for t in r.times_ns)) for r in record.rounds[:rounds])
@@ -57,25 +57,25 @@ def timed(study: Study, variant: int, scale: float, rounds: int = 8) -> Study:
     return replace(study, variants=tuple(changed if i == variant else v for i, v in enumerate(study.variants)))
 
 
-def swapped(study: Study) -> Study:
+def swapped(study: Capture) -> Capture:
     return replace(study, manifest=replace(study.manifest, baseline="graph", optimized="baseline"))
 
 
-def without(study: Study, *what: str) -> Study:
+def without(study: Capture, *what: str) -> Capture:
     variants = tuple(replace(v, **dict.fromkeys(what)) for v in study.variants)  # type: ignore[arg-type]
     return replace(study, variants=variants)
 
 
-def alone(study: Study) -> Study:
+def alone(study: Capture) -> Capture:
     return replace(study, variants=study.variants[:1])
 
 
-def on_a_cpu(study: Study) -> Study:
+def on_a_cpu(study: Capture) -> Capture:
     bare = without(study, "counters")
     return replace(bare, manifest=replace(bare.manifest, device="cpu", notes=(note("no-gpu", what="it"),)))
 
 
-def numbered(study: Study) -> Study:
+def numbered(study: Capture) -> Capture:
     """A summary with a number that no table holds."""
     last = study.variants[2]
     return replace(
@@ -85,7 +85,7 @@ def numbered(study: Study) -> Study:
 
 STORY = counting.made(*counting.story())
 PLAIN = counting.plain()
-CASES: dict[str, tuple[Study, tuple[str, ...]]] = {
+CASES: dict[str, tuple[Capture, tuple[str, ...]]] = {
     "the sample": (PLAIN, ("brings an iteration down", "copies that nothing hides", "much alike", "The transfer now decides", "Little is left")),
     "with counters": (STORY, ("it is DRAM bytes that changed most, from 5.2 GB to 880.0 MB", "under the roof of arithmetic", "room left")),
     "slower": (swapped(PLAIN), ("It costs time instead", "0.59 times the speed", "copies that nothing hides goes from 5.691 ms to 17.03 ms")),
@@ -124,7 +124,7 @@ def test_it_repeats_no_sentence_of_the_report() -> None:
         assert not said & {s.strip() for t in found.closing for s in re.split(r"[;:.] ", t)} - {""}
 
 
-def pair(change: Callable[[Study], Study]) -> tuple[Study, Study, Diff]:
+def pair(change: Callable[[Capture], Capture]) -> tuple[Capture, Capture, Diff]:
     before, after = STORY, change(STORY)
     return before, after, diff.contrast_captures(before, after)
 
@@ -137,7 +137,7 @@ def pair(change: Callable[[Study], Study]) -> tuple[Study, Study, Diff]:
          "Capture B differs from A in more than the code (parameter tokens)"),
     ],
 )  # fmt: skip
-def test_two_captures(change: Callable[[Study], Study], word: str) -> None:
+def test_two_captures(change: Callable[[Capture], Capture], word: str) -> None:
     before, after, found = pair(change)
     paragraph = " ".join(found.closing)
     assert word in paragraph and "An iteration of A: graph takes" in paragraph

@@ -17,7 +17,7 @@ from moeprof.cli.main import cli
 from moeprof.compare import variants as diff
 from moeprof.compare.variants import Diff
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Study
+from moeprof.loaded.capture import Capture
 from moeprof.report import html, text
 from moeprof.report.format import short_kernel
 from moeprof.storage.json import encode
@@ -26,7 +26,7 @@ SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 HOSTILE = "evil<script>alert('x')</script><int, (char)38>&amp;\"'</script>"
 
 
-def test_the_sample_is_whole_small_and_expected(sample: Study, contrast: Diff) -> None:
+def test_the_sample_is_whole_small_and_expected(sample: Capture, contrast: Diff) -> None:
     assert sum(p.stat().st_size for p in SAMPLE.rglob("*")) < 3_000_000
     assert sample.manifest.complete and sample.manifest.environment.nsys and sample.manifest.environment.ncu
     expected = json.loads((SAMPLE / "expected.json").read_text())
@@ -40,7 +40,7 @@ def test_the_sample_names_no_host_user_or_path() -> None:
             assert not re.search(rb"/(home|root|work|tmp|Users)/|ENVIRONMENT_VARIABLE|LD_LIBRARY_PATH|SSH_", data), path
 
 
-def test_the_identities_hold_in_every_window_of_the_sample(sample: Study) -> None:
+def test_the_identities_hold_in_every_window_of_the_sample(sample: Capture) -> None:
     windows = [w for v in sample.variants if v.iterations is not None for w in v.iterations.windows]
     assert len(windows) == 24
     for w in windows:
@@ -74,7 +74,7 @@ def test_the_limit_and_the_efficiency_are_those_of_the_definition(contrast: Diff
     assert base.limit_ratio == limit.ideal_ns / base.time_ns.value
 
 
-def test_every_number_of_the_sentences_stands_in_the_page(sample: Study, contrast: Diff) -> None:
+def test_every_number_of_the_sentences_stands_in_the_page(sample: Capture, contrast: Diff) -> None:
     cells = html.render(sample, contrast).split('<section id="variants">')[1]
     table_part = re.sub(r"<ul class=\"reasons\">.*?</ul>", "", cells, flags=re.S)
     for reason in contrast.reasons:
@@ -82,7 +82,7 @@ def test_every_number_of_the_sentences_stands_in_the_page(sample: Study, contras
             assert number in table_part, (number, reason)
 
 
-def test_hostile_names_are_text_everywhere(sample: Study) -> None:
+def test_hostile_names_are_text_everywhere(sample: Capture) -> None:
     variant = sample.variants[0]
     assert variant.trace is not None and variant.iterations is not None
     ops = variant.trace.ops.assign(name=variant.trace.ops["name"].cat.rename_categories(lambda n: f"{HOSTILE}{n}"))
@@ -99,7 +99,7 @@ def test_hostile_names_are_text_everywhere(sample: Study) -> None:
     assert data is not None and "<" not in data.group(1) and json.loads(data.group(1))
 
 
-def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Study, contrast: Diff, page: Path) -> None:
+def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Capture, contrast: Diff, page: Path) -> None:
     written = page.read_text(encoding="utf-8")
     assert html.render(capture.load(SAMPLE), diff.contrast(capture.load(SAMPLE))) == written
     markup = re.sub(r"<script.*?</script>", "", written, flags=re.S)
@@ -107,7 +107,7 @@ def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Study, contrast
     assert "default-src 'none'" in markup and "showSendToCloud: false" in written
 
 
-def test_a_variant_without_trace_or_times_is_shown_as_such(sample: Study) -> None:
+def test_a_variant_without_trace_or_times_is_shown_as_such(sample: Capture) -> None:
     bare = tuple(replace(v, trace=None, iterations=None, counters=None) for v in sample.variants)
     skipped = replace(bare[2], record=replace(bare[2].record, status="skipped", reason="needs a GPU", rounds=()))
     lone = replace(sample, variants=(bare[0], bare[1], skipped))

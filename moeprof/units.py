@@ -1,0 +1,1 @@
+"""How numbers are written: units, digits, a dash for what is absent."""
