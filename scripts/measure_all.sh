@@ -73,8 +73,8 @@ run_sanitizer() {
     done
     said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
-from moeprof.workload.model import load
-from moeprof.workloads import mla_decode
+from moeprof.workload.find import load
+from moeprof.workloads.decode import mla_decode
 from moeprof.workloads.decode.mla_split import latent, latent_ways
 params = load("mla_decode").params("default", {"heads": "128", "lengths": "500,64,1,129"})
 q, c, lengths, out = given = mla_decode.latents(params, "cuda")

@@ -17,11 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture import commands, host_rendezvous, manifest_builder, ranks
+from moeprof.capture import commands, manifest_builder, ranks
 from moeprof.capture.child_processes import Child, end
 from moeprof.capture.commands import Request
 from moeprof.capture.host_heartbeat import Beats
-from moeprof.capture.host_link import Post
 from moeprof.capture.host_outbox import Desk
 from moeprof.capture.hosts import HELLO, hello, welcome
 from moeprof.capture.plan import Setup, setup
@@ -29,10 +28,11 @@ from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, Wor
 from moeprof.machine import launcher
 from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Team
-from moeprof.worker import processes
+from moeprof.worker import host_rendezvous, processes
 from moeprof.worker.channel import Channel, gone
 from moeprof.worker.clock_offset import Offset
 from moeprof.worker.host_coordinator import requests
+from moeprof.worker.host_link import Post
 from moeprof.workload.find import load
 
 KINDS = ("clean", "twin", "nsys", "torch")  # of runs: what the name of a room ends with

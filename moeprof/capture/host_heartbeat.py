@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from moeprof.capture.host_link import Post
 from moeprof.worker.channel import gone
 from moeprof.worker.follower import LEFT
+from moeprof.worker.host_link import Post
 
 BEAT_S = 1.0
 SILENT_S = 20.0  # longer than a machine under load holds up a process that does next to nothing

@@ -1,6 +1,6 @@
 """The further hosts of a capture, as rank 0's sees them: they join, run their part of each variant, and send what it left.
 
-Each is asked by letter (``moeprof.capture.host_link``) and does what its own command line says; ``capture.further`` is the other end.
+Each is asked by letter (``moeprof.worker.host_link``) and does what its own command line says; ``capture.further`` is the other end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from moeprof import __version__
 from moeprof.capture.host_heartbeat import Beats
-from moeprof.capture.host_link import Post
-from moeprof.capture.host_rendezvous import Meeting
 from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError, said_of
 from moeprof.machine.launcher import Team
 from moeprof.worker.channel import Channel
 from moeprof.worker.clock_offset import Offset
 from moeprof.worker.failures import Cause
 from moeprof.worker.host_coordinator import requests
+from moeprof.worker.host_link import Post
+from moeprof.worker.host_rendezvous import Meeting
 
 CLOCK_S = 30.0  # for a host to take its turn: it may still be ending a run
 LOGS_S = 15.0  # for a host to end its part of a run and send its logs

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture import host_rendezvous
 from moeprof.capture.commands import Request
 from moeprof.capture.plan import Setup
 from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
@@ -18,6 +17,7 @@ from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Rank
+from moeprof.worker import host_rendezvous
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, host_rendezvous, manifest_builder, ranks
+from moeprof.capture import commands, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean
 from moeprof.capture.commands import Request, Target
 from moeprof.capture.hosts import Hosts, hello
@@ -22,6 +22,7 @@ from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
 from moeprof.machine import tools
 from moeprof.notes import note
 from moeprof.storage.capture_folder import LOGS, Store, choose
+from moeprof.worker import host_rendezvous
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 

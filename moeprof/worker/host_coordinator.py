@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from moeprof.capture import host_rendezvous
-from moeprof.capture.host_link import Post
-from moeprof.capture.host_rendezvous import Meeting
 from moeprof.errors import ExitCode
 from moeprof.machine.launcher import Team
+from moeprof.worker import host_rendezvous
 from moeprof.worker.channel import Channel
 from moeprof.worker.failures import Cause, Late
+from moeprof.worker.host_link import Post
+from moeprof.worker.host_rendezvous import Meeting
 
 CONNECT_S = 60.0
 OVER = "over"  # of an event: it is the last

@@ -13,10 +13,10 @@ import pytest
 from capturing import FAKES, TOKEN, moeprof, whole
 from hosting import QUICK, RANKED, all_ended, free_port, launched
 
-from moeprof.capture.host_link import Post
-from moeprof.capture.host_rendezvous import Meeting
 from moeprof.storage.manifest import Manifest, Part
 from moeprof.trace import read
+from moeprof.worker.host_link import Post
+from moeprof.worker.host_rendezvous import Meeting
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 

@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprof.capture import host_rendezvous
-from moeprof.capture.host_rendezvous import Meeting
 from moeprof.errors import MoeprofError, ToolError, UsageError
 from moeprof.machine import launcher
 from moeprof.machine.launcher import Place, Team
-from moeprof.worker import clock_offset
+from moeprof.worker import clock_offset, host_rendezvous
 from moeprof.worker.clock_offset import Anchor, Exchange, Offset
+from moeprof.worker.host_rendezvous import Meeting
 
 SRUN = {
     "SLURM_PROCID": "5",

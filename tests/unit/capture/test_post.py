@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from hosting import free_port
 
-from moeprof.capture.host_rendezvous import Meeting
 from moeprof.errors import CaptureError, ToolError
+from moeprof.worker.host_rendezvous import Meeting
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
 
 def posts(token: str = "t") -> tuple[Any, Callable[[str], Any]]:
-    from moeprof.capture.host_link import Post
+    from moeprof.worker.host_link import Post
 
     where = Meeting("127.0.0.1", free_port(), token)
     kept = Post(where, True, 5)
@@ -46,7 +46,7 @@ def test_letters_are_signed_and_taken_once() -> None:
 
 
 def test_a_file_travels_whole_and_no_more_of_it_at_once_than_fits(tmp_path: Path) -> None:
-    from moeprof.capture import host_link
+    from moeprof.worker import host_link
 
     kept, other = posts()
     source, target = tmp_path / "source", tmp_path / "target"
@@ -113,7 +113,7 @@ def slow_way(port: int, seconds: float) -> int:
 
 
 def test_a_clock_over_a_way_that_is_slow_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprof.capture import host_link
+    from moeprof.worker import host_link
 
     monkeypatch.setattr(host_link, "EXCHANGES", 8)
     kept, _ = posts()
@@ -151,7 +151,7 @@ def test_a_host_that_falls_silent_is_told_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_nobody_at_the_port_is_one_clear_line() -> None:
-    from moeprof.capture.host_link import Post
+    from moeprof.worker.host_link import Post
 
     with pytest.raises(ToolError, match=r"did not answer at 127.0.0.1:\d+ within 1 s"):
         Post(Meeting("127.0.0.1", free_port(), ""), False, 1)

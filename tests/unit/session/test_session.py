@@ -70,7 +70,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_then_cut_off(
 def test_two_writers_take_turns_and_no_line_is_lost(tmp_path: Path) -> None:
     written(tmp_path, START, BASE)
     code = (
-        "import sys, pathlib; sys.path.insert(0, 'tests'); from test_session import written, GUESS, TRIED, KEEP; from moeprof import ledger\n"
+        "import sys, pathlib; sys.path.insert(0, 'tests/support'); from session_events import written, GUESS, TRIED, KEEP; from moeprof.session import log as ledger\n"
         "from moeprof.errors import UsageError\n"
         "for _ in range(12):\n"
         "    for event in (GUESS, TRIED, KEEP):\n"

@@ -122,7 +122,7 @@ def test_a_default_that_was_deleted_by_hand_is_no_silent_other_comparison(comman
 def test_nothing_is_renamed_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     one, kept = made(tmp_path / "one", light=True), tmp_path / "kept"
     kept.mkdir()
-    code = f"from pathlib import Path; from moeprof import baselines; baselines.save('main', Path({str(one)!r}), Path({str(kept)!r}))"
+    code = f"from pathlib import Path; from moeprof.storage import baselines; baselines.save('main', Path({str(one)!r}), Path({str(kept)!r}))"
     with (kept / baselines.LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -138,7 +138,7 @@ def test_two_processes_take_turns(tmp_path: Path) -> None:
     """Each saves its own names and both save one: every name is in the index, and the shared one is whole."""
     one = made(tmp_path / "one")
     code = (
-        "import sys; from pathlib import Path; from moeprof import baselines\n"
+        "import sys; from pathlib import Path; from moeprof.storage import baselines\n"
         "who, capture, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])\n"
         "for i in range(6):\n"
         "    baselines.save(f'{who}-{i}', capture, folder); baselines.save('both', capture, folder, force=True)\n"

@@ -163,7 +163,7 @@ def test_the_operator_is_accepted_by_the_compiler() -> None:
     assert torch.allclose(found.double(), 2 * decode_kernel.reference(given), rtol=1e-4, atol=1e-6)
 
 
-PLANTED = "import sys; from moeprof.worker.script import main; from moeprof.workloads import decode_kernel as d; d.SOURCE = sys.argv.pop(1); main(d.WORKLOAD)"
+PLANTED = "import sys; from moeprof.worker.script import main; from moeprof.workloads.decode import decode_kernel as d; d.SOURCE = sys.argv.pop(1); main(d.WORKLOAD)"
 
 
 @pytest.mark.gpu

@@ -19,9 +19,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from moeprof.capture.host_rendezvous import PORT, Meeting
 from moeprof.errors import CaptureError, ToolError
 from moeprof.worker.clock_offset import Exchange, Offset, ahead
+from moeprof.worker.host_rendezvous import PORT, Meeting
 
 PIECE_BYTES = 4 << 20
 AHEAD = 4  # pieces that may wait in the store's memory
