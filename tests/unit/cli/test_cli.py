@@ -59,6 +59,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert "capture" in ran.stdout
 
 
+def test_moeprof_alone_prints_its_help_and_succeeds() -> None:
+    alone, explicit = run(), run("--help")
+    assert alone.returncode == 0 and alone.stdout == explicit.stdout and "capture" in alone.stdout and not alone.stderr
+
+
 def test_list_shows_variants_and_why_one_is_skipped() -> None:
     ran = run("list")
     assert ran.returncode == 0 and "kv_transfer" in ran.stdout and "presets: default, short, gb10, tiny" in ran.stdout
