@@ -23,7 +23,7 @@ from pathlib import Path
 import faults
 
 from moeprof.capture import redact
-from moeprof.machine import tools
+from moeprof.machine import nvml, tools
 
 PROGRAM = Path(__file__).with_name("faults.py")
 WHOLE = ("far-ahead", "readback", "sync-api", "host-bound", "same-stream-copy", "first-iteration")
@@ -71,7 +71,7 @@ def keep_times(path: Path, lines: list[dict[str, dict[str, float]]]) -> None:
     """Add clean times, name -> form -> ms a step, to those that are there, which fault_table.py reads."""
     before = json.loads(path.read_text())["times"] if path.exists() else {}
     times = dict(sorted((before | {name: forms for line in lines for name, forms in line.items()}).items()))
-    gpu = next((gpu.name for gpu in tools.gpus()), "no GPU")
+    gpu = next((gpu.name for gpu in nvml.gpus()), "no GPU")
     path.write_text(json.dumps({"gpu": gpu, "unit": "ms a step, without a profiler", "times": times}, indent=1) + "\n")
 
 

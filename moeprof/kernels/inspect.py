@@ -24,7 +24,7 @@ from moeprof.machine import ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
-from moeprof.storage.files import write_whole
+from moeprof.storage.files import whole_folder, write_whole
 from moeprof.storage.json import dumps, encode
 from moeprof.trace.ncu import report as ncurep
 from moeprof.trace.ncu.counters import read_counters
@@ -241,7 +241,7 @@ def asked(counters: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
 def _folder(wish: Wish) -> Iterator[tuple[Path, Path]]:
     """(where the pages are written, where they will be): under the final name once all is whole, else gone."""
     final = countable.choose(wish.output, wish.force)
-    with countable.written(final) as partial:
+    with whole_folder(final) as partial:
         yield partial, final
         for name in (inspection.LOG, inspection.RESULT, *(() if wish.keep_raw else (inspection.REPORT,))):
             (partial / name).unlink(missing_ok=True)

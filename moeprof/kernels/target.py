@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,12 @@ from moeprof.kernels import ncu as inspection
 from moeprof.kernels.counters import DURATION
 from moeprof.kernels.inspection import BASIC, OF_SETS, WANTED
 from moeprof.kernels.ncu import Ask
-from moeprof.machine import catalogue, ncu_query, tools
+from moeprof.machine import ncu_query, nvml, tools
+from moeprof.machine.facts import facts
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import OUTPUT
-from moeprof.storage.files import PARTIAL
 from moeprof.storage.manifest import Manifest
 from moeprof.workload.find import load
 from moeprof.workload.model import unchanged
@@ -64,7 +61,7 @@ def tool(given: Path | None) -> Tool:
     found = tools.find("ncu", given)
     if found is None:
         raise ToolError("ncu was not found", "install Nsight Compute, or give --ncu PATH; see: moeprof doctor")
-    if not tools.gpus():
+    if not nvml.gpus():
         raise ToolError(
             "there is no CUDA GPU here, and counters are a GPU's",
             "run it on a GPU machine, or inspect a report that ncu wrote",
@@ -155,7 +152,7 @@ def resolved(ask: Ask, folder: Path) -> Ask:
     if importlib.util.find_spec("torch") is None:
         raise ToolError("torch is not installed", "pip install 'moeprof[gpu]'")
     workload = load(target.workload)
-    reason = workload.variant(target.variant).needs(catalogue.facts())
+    reason = workload.variant(target.variant).needs(facts())
     if reason:
         raise ToolError(
             f"{workload.name}/{target.variant} cannot run here: {reason}", "moeprof list says what each needs"
@@ -203,12 +200,12 @@ def compiled(kernel: str) -> dict[str, Any]:
     """What the compiler said of a kernel of our own CUDA sources as they were built for this GPU: registers and spills; else nothing."""
     from moeprof.workloads.common import nvcc
 
-    first = next(iter(tools.gpus()), None)
+    first = next(iter(nvml.gpus()), None)
     if first is None or not first.compute_capability:
         return {}
     major, _, minor = first.compute_capability.partition(".")
     try:
-        return nvcc.said_of(kernel, (int(major), int(minor)))
+        return nvcc.usage_of(kernel, (int(major), int(minor)))
     except MoeprofError:  # no nvcc, or one that does not run: then nothing of ours was built
         return {}
 
@@ -227,18 +224,3 @@ def choose(output: Path | None, force: bool) -> Path:
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / inspection.RAW).is_file())):
         raise UsageError(f"{output} is no inspection: it is not replaced", "choose another -o")
     return output
-
-
-@contextmanager
-def written(final: Path) -> Iterator[Path]:
-    """A folder beside ``final`` that takes its name at the end, and is gone where that is not reached."""
-    partial = final.with_name(final.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -47,7 +47,7 @@ def operator() -> Any:
             status = opened.moeprof_decode(
                 *given, batch, heads, q.shape[1] // heads, capacity, width, scale * LOG2E, parts.shape[0] // 2, stream
             )  # fmt: skip
-        nvcc.checked(status, "the launch of decode attention")
+        nvcc.check_launch(status, "the launch of decode attention")
 
     @decode.register_fake
     def _(*given: Any) -> None:
@@ -71,7 +71,9 @@ def prepared(it: Cache, scale: float, whole: bool) -> Callable[[], object]:
         )
     opened, _ = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
-    nvcc.checked(opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention")
+    nvcc.check_launch(
+        opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention"
+    )
     blocks = share(programs.value, batch * heads, whole)
     parts = torch.zeros(2 * blocks, ROWS, width, device="cuda")
     stats = torch.zeros(2 * blocks, 2, ROWS, device="cuda")

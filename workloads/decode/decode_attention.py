@@ -266,7 +266,7 @@ WORKLOAD = Workload(
         Variant("sdpa", "scaled_dot_product_attention, backend pinned", partial(_build_sdpa, None)),
         Variant("math", "SDPA's math backend", partial(_build_sdpa, "math")),
         Variant("split_kv", "one Triton kernel, equal parts of all blocks", build_split_kv, needs_cuda, ("triton",)),
-        Variant("cuda", "the one pass in CUDA C++, tiles by bulk copies", build_cuda, nvcc.missing_tma),
+        Variant("cuda", "the one pass in CUDA C++, tiles by bulk copies", build_cuda, nvcc.needs_tma),
         Variant("paged", "the same over pages and a block table", build_paged, needs_cuda, ("triton",)),
     ),
     baseline="naive",

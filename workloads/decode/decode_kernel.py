@@ -74,7 +74,7 @@ def operator() -> Any:
             status = opened.moeprof_stream(
                 variant, *given, cache.shape[0], cache.shape[1], parts.shape[0] // 2, current
             )
-        nvcc.checked(status, f"the launch of {NAMES[variant]}")
+        nvcc.check_launch(status, f"the launch of {NAMES[variant]}")
 
     @stream.register_fake
     def _(cache: Any, query: Any, out: Any, parts: Any, counts: Any, variant: int) -> None:
@@ -103,7 +103,7 @@ def build(name: str, params: Params, device: str) -> Step:
     given, variant = tensors(params, device), NAMES.index(name)
     opened, built = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
-    nvcc.checked(opened.moeprof_stream_programs(variant, ctypes.byref(programs)), f"the occupancy of {name}")
+    nvcc.check_launch(opened.moeprof_stream_programs(variant, ctypes.byref(programs)), f"the occupancy of {name}")
     blocks = programs.value
     if params["per_sm"] > 0:
         blocks = min(blocks, params["per_sm"] * torch.cuda.get_device_properties(0).multi_processor_count)
@@ -180,10 +180,10 @@ WORKLOAD = Workload(
     name="decode_kernel",
     summary="the inner loop of a decode kernel in CUDA: tile by all threads, wide loads, bulk copies, a pipeline of bulk copies",
     variants=(
-        Variant("baseline", "tile to shared memory, barrier, compute, barrier", partial(build, "baseline"), nvcc.missing),
-        Variant("vectorized", "eight 128-bit loads in flight a thread, no shared memory", partial(build, "vectorized"), nvcc.missing),
-        Variant("tma", "bulk copies on an mbarrier, two stages", partial(build, "tma"), nvcc.missing_tma),
-        Variant("tma_pipelined", "six stages, a producer warp, evict first", partial(build, "tma_pipelined"), nvcc.missing_tma),
+        Variant("baseline", "tile to shared memory, barrier, compute, barrier", partial(build, "baseline"), nvcc.needs_nvcc),
+        Variant("vectorized", "eight 128-bit loads in flight a thread, no shared memory", partial(build, "vectorized"), nvcc.needs_nvcc),
+        Variant("tma", "bulk copies on an mbarrier, two stages", partial(build, "tma"), nvcc.needs_tma),
+        Variant("tma_pipelined", "six stages, a producer warp, evict first", partial(build, "tma_pipelined"), nvcc.needs_tma),
     ),
     baseline="baseline",
     optimized="tma_pipelined",

@@ -14,9 +14,10 @@ from moeprof.kernels import ncu
 from moeprof.kernels import target as countable
 from moeprof.kernels.ncu import Ask, chosen, failure
 from moeprof.kernels.target import Wish
-from moeprof.machine import tools
+from moeprof.machine import nvml, tools
 from moeprof.machine.tools import Tool
 from moeprof.storage import manifest
+from moeprof.storage.files import whole_folder
 from moeprof.storage.manifest import Gpu
 from moeprof.workloads.common import nvcc
 
@@ -34,13 +35,13 @@ def test_an_output_is_not_replaced_unasked(tmp_path: Path, monkeypatch: pytest.M
         countable.choose(Path("mine"), True)
     for number in (1, 2):
         final = countable.choose(None, False)
-        with countable.written(final) as partial:
+        with whole_folder(final) as partial:
             (partial / ncu.RAW).write_text(str(number))
         assert final == Path(f"moeprof-out/inspect-00{number}")
-    with pytest.raises(RuntimeError), countable.written(final):
+    with pytest.raises(RuntimeError), whole_folder(final):
         raise RuntimeError("half way")
     assert (final / ncu.RAW).read_text() == "2", "what was there stays until the new one is whole"
-    with countable.written(countable.choose(final, True)) as partial:
+    with whole_folder(countable.choose(final, True)) as partial:
         (partial / ncu.RAW).write_text("3")
     assert (final / ncu.RAW).read_text() == "3" and not list(tmp_path.rglob("*.partial"))
 
@@ -104,9 +105,9 @@ def test_what_the_compiler_said_of_our_own_sources(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiler = Tool("nvcc", Path("nvcc"), "13.0")
     monkeypatch.setattr(tools, "find", lambda name, *_: compiler if name == "nvcc" else None)
-    monkeypatch.setattr(tools, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
+    monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
     assert countable.compiled("tma") == {}, "not built"
-    target = nvcc._cached(resources.folder("cuda") / "stream_tile.cu", compiler, nvcc.architecture((9, 0)))
+    target = nvcc.library_path(resources.folder("cuda") / "stream_tile.cu", compiler, nvcc.architecture((9, 0)))
     target.parent.mkdir(parents=True)
     target.touch()
     target.with_suffix(".log").write_text(

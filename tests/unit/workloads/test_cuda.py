@@ -102,15 +102,15 @@ def test_what_the_compiler_refuses_is_said_in_its_words(
 
 
 def test_a_missing_compiler_and_an_old_gpu_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nvcc.missing(Machine(cuda=False, gpus=0)) == "needs a CUDA GPU"
+    assert nvcc.needs_nvcc(Machine(cuda=False, gpus=0)) == "needs a CUDA GPU"
     found = tools.Tool("nvcc", Path("nvcc"), "13.0")
     monkeypatch.setattr(tools, "find", lambda name: found)
-    assert nvcc.missing(HOPPER) is None and nvcc.missing_tma(HOPPER) is None
-    assert "compute capability 9.0" in str(nvcc.missing_tma(replace(HOPPER, compute_capability="8.9")))
+    assert nvcc.needs_nvcc(HOPPER) is None and nvcc.needs_tma(HOPPER) is None
+    assert "compute capability 9.0" in str(nvcc.needs_tma(replace(HOPPER, compute_capability="8.9")))
     monkeypatch.setattr(tools, "find", lambda name: replace(found, version="12.8"))
-    assert "nvcc 13 or later, found 12.8" in str(nvcc.missing_tma(HOPPER)) and nvcc.missing(HOPPER) is None
+    assert "nvcc 13 or later, found 12.8" in str(nvcc.needs_tma(HOPPER)) and nvcc.needs_nvcc(HOPPER) is None
     monkeypatch.setattr(tools, "find", lambda name: None)
-    assert "needs nvcc" in str(nvcc.missing(HOPPER)) and "needs nvcc" in str(nvcc.missing_tma(HOPPER))
+    assert "needs nvcc" in str(nvcc.needs_nvcc(HOPPER)) and "needs nvcc" in str(nvcc.needs_tma(HOPPER))
     with pytest.raises(ToolError, match="nvcc is missing"):
         nvcc.build(decode_kernel.SOURCE, (9, 0))
 
