@@ -7,10 +7,9 @@ from typing import Any
 
 from moeprof.workload.model import Params, Proof, Step
 from moeprof.workloads.common.ceilings import gemm_tflop_per_s
-from moeprof.workloads.common.timing import seconds, synchronise
+from moeprof.workloads.common.timing import delay_gpu, seconds, synchronise
 from moeprof.workloads.expert_parallel import layout as ep
 from moeprof.workloads.expert_parallel import memory, peer
-from moeprof.workloads.kv_transfer.link import hold_back
 from moeprof.workloads.router import check
 from moeprof.workloads.router import layer as moe
 
@@ -45,7 +44,7 @@ def _fresh(step: Step, device: str, group: ep.Ranks) -> Any:
     step.poison()
     synchronise(device)
     ep.meet(device)
-    hold_back(device, HOLD_MS * (1 + group.rank))
+    delay_gpu(device, HOLD_MS * (1 + group.rank))
     step.run()
     synchronise(device)
     return step.output().clone()

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from moeprof.workloads.common.timing import delay_gpu
 from moeprof.workloads.expert_parallel.layer import Buffers, Layer
 from moeprof.workloads.expert_parallel.layout import Layout
-from moeprof.workloads.kv_transfer.link import hold_back
 
 Action = Callable[[], Any]
 COUNTS = 0  # channel of the counts; 1 + c: of chunk c's rows; 1 + C + c: of its results
@@ -123,7 +123,7 @@ class Beside:
 
         at, self.number = self.number, self.number + 1
         if not ready:
-            hold_back("cuda")
+            delay_gpu("cuda")
         produce()
         if ready:
             self.ready[at].record()

@@ -13,10 +13,11 @@ import os
 from typing import Any, Protocol
 
 from moeprof.errors import UsageError, WorkloadError
+from moeprof.workloads.common.timing import delay_gpu
 from moeprof.workloads.expert_parallel.exchange import COUNTS
 from moeprof.workloads.expert_parallel.layer import Buffers
 from moeprof.workloads.expert_parallel.layout import Layout, Ranks, ranks
-from moeprof.workloads.kv_transfer.link import hold_back, send
+from moeprof.workloads.kv_transfer.pipeline import send
 
 SIGNAL_BYTES = 4
 Shape = tuple[int, ...]
@@ -132,7 +133,7 @@ class Puts:
         """Rows to the ranks of their experts."""
         leave, _ = self.layout.splits(chunk)
         if not self.listen:  # a slow link: rows that nobody waits for are surely late
-            hold_back("cuda" if self.room.rows.is_cuda else "cpu")
+            delay_gpu("cuda" if self.room.rows.is_cuda else "cpu")
         parts = list(self.room.rows[self.layout.sent(chunk)].split(leave))
         self._put("received", parts, self.rows[chunk], 1 + chunk)
 
