@@ -26,7 +26,7 @@ from moeprof.errors import MoeprofError
 from moeprof.workload.find import load
 from moeprof.workload.model import pairs
 from moeprof.workloads.common.ceilings import gemm_tflop_per_s, read_gb_per_s
-from moeprof.workloads.router import check, routing
+from moeprof.workloads.router import check, routing, topk
 from moeprof.workloads.router import layer as moe
 from moeprof.workloads.router import workload as router
 
@@ -194,7 +194,7 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
 
     for variant in workload.variants:
         attempted(variant.name, lambda variant=variant: proven(variant.build))
-    attempted("topk eager", lambda: proven(router.build_eager))
+    attempted("topk eager", lambda: proven(topk.build_eager))
     rows = -(-params["tokens"] * params["topk"] // params["experts"])
     attempted("bound", lambda: bmm(params, rows))
     attempted("bmm of dense", lambda: bmm(params, params["tokens"]))
