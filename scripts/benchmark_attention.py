@@ -27,28 +27,28 @@ from moeprof.workload.find import load
 from moeprof.workload.model import Machine, Params, pairs
 from moeprof.workloads.common.ceilings import gemm_tflop_per_s, read_gb_per_s
 from moeprof.workloads.common.timing import captured
-from moeprof.workloads.decode import attention, decode_attention, mla_decode
+from moeprof.workloads.decode import attention, attention_paged, mla, sequences
 
 TOLERANCE = 1e-2
 
 
-def rotated(params: Params, it: Any, clone: Callable[[Any], Any], nbytes: int, make: Callable[[Any], tuple[Run, Callable[[], Any]]], expected: Any) -> Run:  # fmt: skip
+def rotated(params: Params, kv: Any, clone: Callable[[Any], Any], nbytes: int, make: Callable[[Any], tuple[Run, Callable[[], Any]]], expected: Any) -> Run:  # fmt: skip
     """A peer over as many clones as keep the cache cold, compared with the reference first."""
-    run, output = make(it)
+    run, output = make(kv)
     run()
     torch.cuda.synchronize()
     error = float((output().float() - expected.float()).norm() / expected.float().norm())
     if not error < TOLERANCE:
         raise RuntimeError(f"wrong by {error:.1e}")
-    return attention.cold(params, "cuda", it, clone, nbytes, lambda each: make(each)[0])
+    return sequences.cold(params, "cuda", kv, clone, nbytes, lambda each: make(each)[0])
 
 
-def sdpa(backend: str, it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
+def sdpa(backend: str, kv: attention.Cache) -> tuple[Run, Callable[[], Any]]:
     """torch's fused attention, in a CUDA graph; sequences of one length."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    count, q, last = int(it.lengths[0]), it.q.unsqueeze(2), [None]
-    k, v = it.k[:, :, :count], it.v[:, :, :count]
+    count, q, last = int(kv.lengths[0]), kv.q.unsqueeze(2), [None]
+    k, v = kv.k[:, :, :count], kv.v[:, :, :count]
 
     def run() -> None:
         with sdpa_kernel([getattr(SDPBackend, backend)]):
@@ -57,12 +57,12 @@ def sdpa(backend: str, it: decode_attention.Cache) -> tuple[Run, Callable[[], An
     return captured(run), lambda: last[0].squeeze(2)  # type: ignore[union-attr]
 
 
-def flex(it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
+def flex(kv: attention.Cache) -> tuple[Run, Callable[[], Any]]:
     """torch's flex_attention, compiled, in a CUDA graph."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    count, q, last = int(it.lengths[0]), it.q.unsqueeze(2), [None]
-    k, v = it.k[:, :, :count], it.v[:, :, :count]
+    count, q, last = int(kv.lengths[0]), kv.q.unsqueeze(2), [None]
+    k, v = kv.k[:, :, :count], kv.v[:, :, :count]
     compiled = torch.compile(flex_attention, dynamic=False)
 
     def run() -> None:
@@ -72,46 +72,46 @@ def flex(it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
     return captured(run), lambda: last[0].squeeze(2)  # type: ignore[union-attr]
 
 
-def fa3(it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
+def fa3(kv: attention.Cache) -> tuple[Run, Callable[[], Any]]:
     """FlashAttention 3's decode entry over the whole cache with its lengths."""
     from fa3_fwd_interface import flash_attn_with_kvcache
 
     clean = [
-        torch.nan_to_num(whole).transpose(1, 2) for whole in (it.k, it.v)
+        torch.nan_to_num(whole).transpose(1, 2) for whole in (kv.k, kv.v)
     ]  # it multiplies the tail by zero weights
-    q, k, v, last = it.q.unsqueeze(1), *clean, [None]
+    q, k, v, last = kv.q.unsqueeze(1), *clean, [None]
 
     def run() -> None:
-        last[0] = flash_attn_with_kvcache(q, k, v, cache_seqlens=it.lengths)
+        last[0] = flash_attn_with_kvcache(q, k, v, cache_seqlens=kv.lengths)
 
     return captured(run), lambda: (last[0][0] if isinstance(last[0], tuple) else last[0]).squeeze(1)  # type: ignore[index]
 
 
-def flashinfer(page: int, it: decode_attention.Cache) -> tuple[Run, Callable[[], Any]]:
+def flashinfer(page: int, kv: attention.Cache) -> tuple[Run, Callable[[], Any]]:
     """flashinfer's paged decode with tensor cores; its planning on the host is not timed."""
     import flashinfer as library
 
-    k, v, table = decode_attention.paged(it, page, 0)
-    counts = [-(-n // page) for n in it.lengths.tolist()]
+    k, v, table = attention_paged.paged(kv, page, 0)
+    counts = [-(-n // page) for n in kv.lengths.tolist()]
     begins = torch.tensor([0, *torch.tensor(counts).cumsum(0).tolist()], dtype=torch.int32, device="cuda")
     indices = torch.cat([table[i, :n] for i, n in enumerate(counts)])
     wrapper = library.BatchDecodeWithPagedKVCacheWrapper(
         torch.zeros(256 << 20, dtype=torch.uint8, device="cuda"), "HND", use_tensor_cores=True
     )
-    last_page = (it.lengths - 1) % page + 1
+    last_page = (kv.lengths - 1) % page + 1
     wrapper.plan(
         begins,
         indices,
         last_page,
-        it.q.shape[1],
+        kv.q.shape[1],
         k.shape[1],
         k.shape[3],
         page,
-        q_data_type=it.q.dtype,
+        q_data_type=kv.q.dtype,
         kv_data_type=k.dtype,
     )
-    out = torch.empty_like(it.q)
-    return captured(lambda: wrapper.run(it.q, (k, v), out=out)), lambda: out
+    out = torch.empty_like(kv.q)
+    return captured(lambda: wrapper.run(kv.q, (k, v), out=out)), lambda: out
 
 
 def flash_mla(params: Params, q: Any, lengths: Any, c: Any) -> tuple[Run, Callable[[], Any]]:
@@ -129,7 +129,7 @@ def flash_mla(params: Params, q: Any, lengths: Any, c: Any) -> tuple[Run, Callab
             lengths,
             params["latent_dim"],
             meta,
-            softmax_scale=mla_decode.scale(params),
+            softmax_scale=mla.scale(params),
             use_legacy=True,
         )[0]
 
@@ -140,8 +140,8 @@ def flash_mla(params: Params, q: Any, lengths: Any, c: Any) -> tuple[Run, Callab
 def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
     """What stands beside a workload, by name."""
     if name == "mla_decode":
-        q, c, lengths, _ = given = mla_decode.latents(params, "cuda")
-        expected = mla_decode.reference(params, given, mla_decode.scale(params))
+        q, c, lengths, _ = given = mla.latents(params, "cuda")
+        expected = mla.reference(params, given, mla.scale(params))
         return {
             "FlashMLA": lambda: rotated(
                 params, c, torch.clone, c.nbytes, lambda each: flash_mla(params, q, lengths, each), expected
@@ -149,20 +149,20 @@ def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
         }
     if name != "decode_attention":
         return {}
-    it = decode_attention.cache(params, "cuda")
-    expected = decode_attention.reference(params, it)
-    found: dict[str, Callable[[decode_attention.Cache], Any]] = {
+    kv = attention.cache(params, "cuda")
+    expected = attention.reference(params, kv)
+    found: dict[str, Callable[[attention.Cache], Any]] = {
         "fa3-fwd": fa3,
         "flashinfer": lambda each: flashinfer(params["page"], each),
     }
-    if len(set(it.lengths.tolist())) == 1:
+    if len(set(kv.lengths.tolist())) == 1:
         found |= {
             "cuDNN": lambda each: sdpa("CUDNN_ATTENTION", each),
             "FLASH": lambda each: sdpa("FLASH_ATTENTION", each),
             "flex": flex,
         }
     return {
-        peer: lambda make=make: rotated(params, it, lambda each: replace(each, k=each.k.clone(), v=each.v.clone()), 2 * it.k.nbytes, make, expected)
+        peer: lambda make=make: rotated(params, kv, lambda each: replace(each, k=each.k.clone(), v=each.v.clone()), 2 * kv.k.nbytes, make, expected)
         for peer, make in found.items()
     }  # fmt: skip
 

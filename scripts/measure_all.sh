@@ -74,15 +74,15 @@ run_sanitizer() {
     said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
 from moeprof.workload.find import load
-from moeprof.workloads.decode import mla_decode
-from moeprof.workloads.decode.mla_split import latent, latent_ways
+from moeprof.workloads.decode import mla
+from moeprof.workloads.decode.mla_split_kv import latent, latent_configs
 params = load("mla_decode").params("default", {"heads": "128", "lengths": "500,64,1,129"})
-q, c, lengths, out = given = mla_decode.latents(params, "cuda")
-expected = mla_decode.reference(params, given, mla_decode.scale(params))
-for way in latent_ways(q, out):
-    if way["in"] == "CUDA C++":
-        latent(way, q, c, lengths, out.fill_(float("nan")), mla_decode.scale(params))[0]()
-        print("whole units:", way["whole"], "error:", float((out.float() - expected).norm() / expected.norm()))
+q, c, lengths, out = given = mla.latents(params, "cuda")
+expected = mla.reference(params, given, mla.scale(params))
+for config in latent_configs(q, out):
+    if config["in"] == "CUDA C++":
+        latent(config, q, c, lengths, out.fill_(float("nan")), mla.scale(params))[0]()
+        print("whole units:", config["whole"], "error:", float((out.float() - expected).norm() / expected.norm()))
 EOF
     said "$tool decode_attention cuda"
     timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \

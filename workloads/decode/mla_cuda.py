@@ -41,10 +41,10 @@ def operator() -> Any:
         q: torch.Tensor, c: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor, parts: torch.Tensor, stats: torch.Tensor, scale: float,
     ) -> None:  # fmt: skip
         batch, heads, _ = q.shape
-        given = (t.data_ptr() for t in (q, c, lengths, out, parts, stats))
+        pointers = (t.data_ptr() for t in (q, c, lengths, out, parts, stats))
         with torch.cuda.device(q.device):
             stream = torch.cuda.current_stream().cuda_stream
-            status = library().moeprof_latent(*given, batch, heads, c.shape[1], scale, parts.shape[0] // 2, stream)
+            status = library().moeprof_latent(*pointers, batch, heads, c.shape[1], scale, parts.shape[0] // 2, stream)
         nvcc.check_launch(status, "the launch of latent attention")
 
     @latent.register_fake
