@@ -32,9 +32,10 @@ from moeprof.worker.script import agreed, joined, of_each
 from moeprof.workload.find import load
 from moeprof.workload.model import pairs
 from moeprof.workloads.common.timing import synchronise
-from moeprof.workloads.expert_parallel import check, exchange, peer
+from moeprof.workloads.expert_parallel import check, overlap, peer_copy
 from moeprof.workloads.expert_parallel import layout as ep
 from moeprof.workloads.expert_parallel import workload as expert_parallel
+from moeprof.workloads.expert_parallel.all_to_all import AllToAll
 from moeprof.workloads.expert_parallel.faults import Fault
 
 Run = Callable[[], object]
@@ -46,7 +47,7 @@ WAYS = {"nccl": ("nccl",), "signals": ("signal",)}  # kernels that move rows or 
 
 def times(run: Run, count: int, device: str) -> list[float]:
     """Milliseconds of ``count`` iterations back to back after an untimed one, each of the slowest rank."""
-    ep.meet(device)
+    ep.barrier(device)
     if device == "cuda":
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 2)]
         for mark in marks:
@@ -110,8 +111,8 @@ def apart(params: dict[str, Any], device: str) -> dict[str, Run]:
     found: dict[str, Run] = {}
     for name, chunks in (("", 1), (" in chunks", params["chunks"])):
         layer = expert_parallel._parts(params, device, chunks, Fault())
-        sending = exchange.Collectives(layer.layout, layer.room, handles=False)
-        exchange.iterate(layer, sending, exchange.InTurn())
+        sending = AllToAll(layer.layout, layer.buffers, handles=False)
+        overlap.iterate(layer, sending, overlap.Sequential())
         found["compute" + name] = lambda layer=layer: compute(layer)
         found["communication" + name] = lambda sending=sending, chunks=chunks: communicate(sending, chunks)
     return found
@@ -130,13 +131,13 @@ def compute(layer: Any) -> None:
         layer.total(c)
 
 
-def communicate(sending: exchange.Exchange, chunks: int) -> None:
+def communicate(sending: overlap.Exchange, chunks: int) -> None:
     """The exchange alone."""
     sending.counts()
     for c in range(chunks):
         sending.dispatch(c)
     for c in range(chunks):
-        sending.give_back(c)
+        sending.return_results(c)
 
 
 def sm_ms(run: Run) -> dict[str, float]:
@@ -145,7 +146,7 @@ def sm_ms(run: Run) -> dict[str, float]:
 
     run()
     torch.cuda.synchronize()
-    ep.meet("cuda")
+    ep.barrier("cuda")
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(TRACED):
             run()
@@ -200,7 +201,7 @@ def links(device: str) -> list[dict[str, Any]]:
     """Bus bandwidth of the all-to-all, and of copy engines where GPUs are linked, by size."""
     rows = []
     for mib in SIZES_MIB if device == "cuda" else SIZES_MIB[:1]:
-        copied = peer.copy_gb_per_s(mib << 20) if device == "cuda" and peer.linked(ep.ranks()) else None
+        copied = peer_copy.copy_gb_per_s(mib << 20) if device == "cuda" and peer_copy.linked(ep.ranks()) else None
         rows.append({"mib": mib, "all_to_all_gb_per_s": check.all_to_all_gb_per_s(mib << 20, device), "copy_engine_gb_per_s": copied})  # fmt: skip
     return rows
 
