@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from beside import Run, attempt, measure
+from interleaved_timing import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
 from moeprof.workload.find import load
@@ -40,7 +40,7 @@ def rotated(params: Params, kv: Any, clone: Callable[[Any], Any], nbytes: int, m
     error = float((output().float() - expected.float()).norm() / expected.float().norm())
     if not error < TOLERANCE:
         raise RuntimeError(f"wrong by {error:.1e}")
-    return sequences.cold(params, "cuda", kv, clone, nbytes, lambda each: make(each)[0])
+    return sequences.cold(params, "cuda", kv, clone, nbytes, lambda kv: make(kv)[0])
 
 
 def sdpa(backend: str, kv: attention.Cache) -> tuple[Run, Callable[[], Any]]:
@@ -140,36 +140,36 @@ def flash_mla(params: Params, q: Any, lengths: Any, c: Any) -> tuple[Run, Callab
 def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
     """What stands beside a workload, by name."""
     if name == "mla_decode":
-        q, c, lengths, _ = given = mla.latents(params, "cuda")
-        expected = mla.reference(params, given, mla.scale(params))
+        q, c, lengths, _ = operands = mla.latents(params, "cuda")
+        expected = mla.reference(params, operands, mla.scale(params))
         return {
             "FlashMLA": lambda: rotated(
-                params, c, torch.clone, c.nbytes, lambda each: flash_mla(params, q, lengths, each), expected
+                params, c, torch.clone, c.nbytes, lambda kv: flash_mla(params, q, lengths, kv), expected
             )
         }
     if name != "decode_attention":
         return {}
     kv = attention.cache(params, "cuda")
     expected = attention.reference(params, kv)
-    found: dict[str, Callable[[attention.Cache], Any]] = {
+    makers: dict[str, Callable[[attention.Cache], Any]] = {
         "fa3-fwd": fa3,
-        "flashinfer": lambda each: flashinfer(params["page"], each),
+        "flashinfer": lambda kv: flashinfer(params["page"], kv),
     }
     if len(set(kv.lengths.tolist())) == 1:
-        found |= {
-            "cuDNN": lambda each: sdpa("CUDNN_ATTENTION", each),
-            "FLASH": lambda each: sdpa("FLASH_ATTENTION", each),
+        makers |= {
+            "cuDNN": lambda kv: sdpa("CUDNN_ATTENTION", kv),
+            "FLASH": lambda kv: sdpa("FLASH_ATTENTION", kv),
             "flex": flex,
         }
     return {
-        peer: lambda make=make: rotated(params, kv, lambda each: replace(each, k=each.k.clone(), v=each.v.clone()), 2 * kv.k.nbytes, make, expected)
-        for peer, make in found.items()
+        peer: lambda make=make: rotated(params, kv, lambda kv: replace(kv, k=kv.k.clone(), v=kv.v.clone()), 2 * kv.k.nbytes, make, expected)
+        for peer, make in makers.items()
     }  # fmt: skip
 
 
-def entries(name: str, params: Params, only: set[str] | None, kept: list[Any]) -> dict[str, Run]:
+def entries(name: str, params: Params, only: set[str] | None, steps: list[Any]) -> dict[str, Run]:
     """The workload's variants, proven, and its peers."""
-    workload, found = load(name), {}
+    workload, runs = load(name), {}
     machine = Machine(True, 1, compute_capability=".".join(map(str, torch.cuda.get_device_capability())))
 
     def proven(variant: Any) -> Run:
@@ -180,28 +180,28 @@ def entries(name: str, params: Params, only: set[str] | None, kept: list[Any]) -
         proof = workload.prove(params, "cuda", step)
         if not proof.ok:
             raise RuntimeError(f"wrong: {proof.reason}")
-        kept.append(step)
+        steps.append(step)
         print(f"  {variant.name}: {step.facts()}", flush=True)
         return step.run
 
     runs: dict[str, Run] = {}
     for variant in workload.variants:
-        found[variant.name] = lambda variant=variant: proven(variant)
-    for entry, make in (found | peers(name, params)).items():
+        runs[variant.name] = lambda variant=variant: proven(variant)
+    for entry, make in (runs | peers(name, params)).items():
         if only is None or entry in only:
             attempt(runs, entry, make)
     return runs
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="+", metavar="WORKLOAD/PRESET[:KEY=VALUE,...]")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", help="names, comma-separated")
     parser.add_argument("--json", help="write the rows here too")
     args = parser.parse_args()
-    only, found = set(args.only.split(",")) if args.only else None, {}
+    only, results = set(args.only.split(",")) if args.only else None, {}
     read, gemm = read_gb_per_s("cuda"), gemm_tflop_per_s(torch.bfloat16, "cuda")
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; read {read:.0f} GB/s, gemm {gemm:.0f} TFLOP/s",
@@ -210,31 +210,31 @@ def main() -> int:
     for case in args.cases:
         where, _, words = case.partition(":")
         name, _, preset = where.partition("/")
-        kept: list[Any] = []
+        steps: list[Any] = []
         try:
             params = load(name).params(preset or "default", pairs(words.split(",") if words else []))
             print(f"\n{case}", flush=True)
-            times = measure(entries(name, params, only, kept), args.rounds)
+            times = measure(entries(name, params, only, steps), args.rounds)
         except MoeprofError as error:
             print(f"error: {error.message} ({error.hint})", file=sys.stderr)
             return int(error.exit_code)
         rows = []
-        if not kept:
+        if not steps:
             print("  no variant of the workload ran: there is nothing to compare with", file=sys.stderr)
             continue
         for entry, samples in times.items():
             ms = median(samples)
-            gb, tflop = kept[0].bytes_moved / ms / 1e6, kept[0].flops / ms / 1e9
+            gb, tflop = steps[0].bytes_moved / ms / 1e6, steps[0].flops / ms / 1e9
             rows.append({"entry": entry, "ms": ms, "gb_per_s": gb, "of_read": gb / read, "tflop_per_s": tflop})
             print(
                 f"  {entry:14s} {1e3 * ms:9.2f} us {gb:7.0f} GB/s {gb / read:6.3f} of read {tflop:7.1f} TFLOP/s",
                 flush=True,
             )
-        found[case] = rows
-        kept.clear()
+        results[case] = rows
+        steps.clear()
         torch.cuda.empty_cache()
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        Path(args.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
     return 0
 
 

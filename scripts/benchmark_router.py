@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from beside import Run, attempt, measure
+from interleaved_timing import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
 from moeprof.workload.find import load
@@ -67,8 +67,8 @@ def transformers_experts(params: dict[str, Any], layer: moe.Layer) -> tuple[Run,
 
     def run() -> None:
         with torch.no_grad():
-            found = block(layer.x.unsqueeze(0))
-        last[0] = (found[0] if isinstance(found, tuple) else found).view(layer.x.shape)
+            result = block(layer.x.unsqueeze(0))
+        last[0] = (result[0] if isinstance(result, tuple) else result).view(layer.x.shape)
 
     return run, lambda: last[0]
 
@@ -112,8 +112,8 @@ def triton_kernels(params: dict[str, Any], layer: moe.Layer) -> tuple[Run, Calla
         hidden = matmul(layer.x, w13, minus_one, gather_indx=order // count, fused_activation=act, **given)
         scaled = active.vals.flatten()[order]
         parts = matmul(hidden, w2, None, scatter_indx=order, gammas=scaled, **given)
-        found = reduce(parts.view(-1, count, parts.shape[-1]), dim=1)
-        last[0] = found[0] if isinstance(found, tuple) else found
+        result = reduce(parts.view(-1, count, parts.shape[-1]), dim=1)
+        last[0] = result[0] if isinstance(result, tuple) else result
 
     return run, lambda: last[0]
 
@@ -168,19 +168,19 @@ def gemms_alone(params: dict[str, Any], layer: moe.Layer) -> Run:
 def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
     """Everything to be timed that works here, proven; what does not work is said on stderr."""
     workload, layer = router.WORKLOAD, moe.layer(params, "cuda")
-    found: dict[str, Run] = {}
-    kept: list[Any] = [layer]
+    runs: dict[str, Run] = {}
+    owners: list[Any] = [layer]
 
     def attempted(name: str, make: Callable[[], Run]) -> None:
         if only is None or name in only:
-            attempt(found, name, make)
+            attempt(runs, name, make)
 
     def proven(build: Any) -> Run:
         step = build(params, "cuda")
         proof = check.prove(params, "cuda", step)
         if not proof.ok:
             raise RuntimeError(f"wrong: {proof.reason}")
-        kept.append(step)
+        owners.append(step)
         return step.run
 
     def compared(make: Any) -> Run:
@@ -205,7 +205,7 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
     attempted("DeepGEMM alone", lambda: deep_gemm_alone(params, layer))
     for name, peer in PEERS.items():
         attempted(name, lambda peer=peer: compared(peer))
-    return found
+    return runs
 
 
 def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="+", metavar="PRESET[:KEY=VALUE,...]")
     parser.add_argument("--rounds", type=int, default=9)
@@ -237,7 +237,7 @@ def main() -> int:
     parser.add_argument("--json", help="write the rows here too")
     args = parser.parse_args()
     only = set(args.only.split(",")) if args.only else None
-    workload, found = load("router"), {}
+    workload, results = load("router"), {}
     read = read_gb_per_s("cuda")  # first of all: a process that has mapped much memory may read more slowly
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; gemm {gemm_tflop_per_s(torch.bfloat16, 'cuda'):.0f} TFLOP/s, read {read:.0f} GB/s",
@@ -255,11 +255,11 @@ def main() -> int:
         for row in rows:
             share = "" if row["fraction"] is None else f"{row['fraction']:6.3f} of {row['against']}"
             print(f"  {row['entry']:18s} {row['ms']:8.4f} ms {row['tflop_per_s']:7.1f} TFLOP/s {row['gb_per_s']:7.0f} GB/s {row['of_read']:6.3f} of read  {share}", flush=True)  # fmt: skip
-        found[case] = rows
+        results[case] = rows
         torch.cuda.empty_cache()
     if args.json:
         with Path(args.json).open("w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+            json.dump(results, file, indent=1)
     return 0
 
 
