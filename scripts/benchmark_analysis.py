@@ -36,8 +36,8 @@ REPORTS = "cuda_gpu_kern_sum,cuda_gpu_mem_time_sum,cuda_api_sum,cuda_kern_exec_s
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from moeprof.analysing import analysis_of
-from moeprof.trace.nsys import read_nsys
+from moeprof.loaded.trace import analysis_of
+from moeprof.trace.nsys.reader import read_nsys
 start = time.perf_counter()
 trace = read_nsys(Path(sys.argv[1]), fast=sys.argv[2] == "fast")
 read = time.perf_counter()

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from moeprof.analysis.analyze import analyze, iterations
-from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.device import DeviceView, main_device, views
+from moeprof.analysis.model import Analysis
 from moeprof.errors import CaptureError, UsageError
 from moeprof.kernels.ranking import Ranking, rank
-from moeprof.loaded.trace import opened
 from moeprof.storage import manifest
-from moeprof.trace import Trace
+from moeprof.trace import Trace, open_trace
 from moeprof.trace.ncu.counters import read_counters
 
 
@@ -50,20 +50,19 @@ def rankings(
 
 def ranking(path: Path, counters: pd.DataFrame | None, range_name: str | None, device: int | None, by: str) -> Ranking:
     """The kernels of a trace: of its measured iterations, of a range's instances, or of all of it."""
-    with opened(path) as trace:
+    with open_trace(path) as trace:
         prepared = views(trace, device)
-        view = max(prepared, key=lambda v: len(v.ops), default=None)
+        view = main_device(prepared)
         if view is None or not len(view.ops):
             raise UsageError(
                 f"{path} has no GPU work" + ("" if device is None else f" on device {device}"), "see: moeprof analyze"
             )
-        return rank(view, _spans(trace, view, range_name), by, counters)
+        measured = iterations(trace, prepared if device is None else None) if range_name is None else None
+        return rank(view, _spans(trace, view, range_name, measured), by, counters)
 
 
-def _spans(trace: Trace, view: DeviceView, range_name: str | None) -> list[tuple[int, int]]:
-    measured = None
-    if range_name is None:
-        measured = iterations(trace)
+def _spans(trace: Trace, view: DeviceView, range_name: str | None, measured: Analysis | None) -> list[tuple[int, int]]:
+    """The windows of the measured iterations, if they are on this device; else of the range, or the whole trace."""
     if measured is None or not any(w.device == view.index for w in measured.windows):
         measured = analyze(trace, range_name, view.index, (view,))
     return sorted((w.start_ns, w.end_ns) for w in measured.windows if w.device == view.index)
