@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moeprof.kernels import flops
-from moeprof.kernels.counters import DURATION, launches
+from moeprof.kernels.counters import launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import DURATION
 
 WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
