@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run on a machine with a GPU what docs/results.md claims, a part at a time; each part leaves its log in OUT, captures as one archive.
+# Run on a machine with a GPU what docs/results claims, a part at a time; each part leaves its log in OUT, captures as one archive.
 #
 # usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts; ranks hosts with two GPUs or more
 #                                    (default: all)
@@ -71,7 +71,7 @@ run_sanitizer() {
       said "$tool $name"
       timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
     done
-    said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
+    said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
 from moeprof.workload.find import load
 from moeprof.workloads.decode import mla_decode

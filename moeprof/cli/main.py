@@ -1,7 +1,7 @@
 """The ``moeprof`` command: each command parses, calls one function of the library and prints.
 
 Data goes to stdout, progress and messages to stderr. Heavy imports happen inside the commands, so that ``--help`` is
-instant. Exit codes: docs/cli.md.
+instant. Exit codes: docs/reference/cli.md.
 """
 
 from __future__ import annotations
