@@ -7,7 +7,7 @@ from typing import Any
 
 from paths import ROOT
 
-CHECK = json.loads((ROOT / "docs" / "reference" / "schemas" / "check.schema.json").read_text())
+CHECK = json.loads((ROOT / "docs" / "schemas" / "check.schema.json").read_text())
 
 
 def valid(value: Any, schema: dict[str, Any], path: str = "$") -> list[str]:

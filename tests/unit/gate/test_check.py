@@ -23,7 +23,9 @@ from moeprof.loaded import capture as study
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 from moeprof.workload.model import Proof
 
-DOCS = (ROOT / "docs" / "howto" / "check_in_ci.md").read_text(encoding="utf-8")
+DOCS = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reference/gate.md", "howto/check_in_ci.md")
+)
 TIME = 20e6
 Run = Callable[..., Ran]
 
