@@ -1,7 +1,7 @@
 """Which traces are the ranks of one program, and their numbers: each trace is read once and dropped before the next one is.
 
 A group is one trace in which several processes or GPUs work, a folder of one trace a rank, or a capture's variant that ran
-on several ranks (docs/rank_analysis.md says how a rank is told).
+on several ranks (docs/reference/ranks.md says how a rank is told).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The models of the best possible time that a workload may name; docs/metrics.md says what they mean."""
+"""The models of the best possible time that a workload may name; docs/reference/metrics.md says what they mean."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Workload:
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
         ranks: every variant is built once in each of N processes, torch.distributed is initialised before ``build``; its device is
-            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/ranks.md.
+            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/howto/several_gpus.md.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
     """
 

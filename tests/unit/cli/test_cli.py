@@ -27,7 +27,7 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
     command = cli.commands[name]
     assert command.help
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert f"`moeprof {name}" in docs
     for option in command.params:
         if isinstance(option, click.Option) and option.name != "help":
@@ -36,7 +36,7 @@ def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
 
 @pytest.mark.parametrize("group_name", ["session", "baseline"])
 def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     group = cli.commands[group_name]
     assert isinstance(group, click.Group)
     for name, command in group.commands.items():
@@ -47,7 +47,7 @@ def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
 
 
 def test_exit_codes_stand_in_the_docs() -> None:
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     for code in ExitCode:
         assert f"| {int(code)} |" in docs
 
