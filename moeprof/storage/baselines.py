@@ -10,7 +10,6 @@ never stands for half a capture. What the folder holds is what there is; the ind
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 from moeprof.errors import CaptureError, UsageError
 from moeprof.storage import manifest
 from moeprof.storage.files import PARTIAL, write_whole
-from moeprof.storage.json import decode, dumps
+from moeprof.storage.json import decode, dumps, loads
 
 FOLDER = Path("moeprof-baselines")
 INDEX, LOCK = "index.json", ".lock"
@@ -175,8 +174,8 @@ def _index(folder: Path) -> Index:
     if not path.is_file():
         return Index()
     try:
-        return decode(Index, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, CaptureError) as error:
+        return decode(Index, loads(path.read_bytes()))
+    except CaptureError as error:
         raise CaptureError(f"{path} is no index: {error}", "remove it; the baselines stay") from error
 
 
