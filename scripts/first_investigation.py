@@ -20,6 +20,7 @@ from pathlib import Path
 from moeprof import resources
 from moeprof.capture import Request, terminal_progress
 from moeprof.errors import MoeprofError, UsageError
+from moeprof.report.narrative.sentences import verdict
 from moeprof.session import log, steps
 
 QUESTION = "The pipelined decode kernel reads far below what the memory gives. What is it waiting for?"
@@ -122,12 +123,12 @@ def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
     request = Request(variants=variants, argv=("moeprof", "session", "try"))
     steps.begin(folder, QUESTION, "decode_kernel", VARIANT)
     apply(path, DRAFT)
-    steps.attempt(folder, request, terminal_progress())
+    steps.attempt(folder, request, terminal_progress(), verdict)
     for change in CHANGES:
         before = path.read_text(encoding="utf-8")
         steps.predict(folder, change.text, change.metric, change.expect)
         apply(path, change.edits)
-        trial = steps.attempt(folder, request, terminal_progress()).steps[-1].trial
+        trial = steps.attempt(folder, request, terminal_progress(), verdict).steps[-1].trial
         assert trial is not None
         faster = trial.before is not None and trial.after is not None and trial.after < (1 - LEAST_GAIN) * trial.before
         steps.decide(folder, faster, "faster" if faster else "not faster by 1 %")

@@ -37,7 +37,7 @@ def _report(form: str, what: str) -> Any:
 @click.option(
     "--against",
     metavar="NAME|PATH",
-    help="A baseline or capture; default: the default baseline, else the capture's own.",
+    help="A baseline or a capture; default: the default baseline, else the capture's own.",
 )
 @click.option(
     "--fail-on",
@@ -47,13 +47,13 @@ def _report(form: str, what: str) -> Any:
     metavar="RULE",
     help="'step_time>3%', 'step_time>1.05x', 'launches>+0', 'copy_overlap<0.9'; may be repeated.",
 )
-@click.option("--variant", help="Whose numbers count; default: the optimized one, or the last.")
+@click.option("--variant", help="The variant to judge; default: the optimized one, or the last.")
 @click.option(
     "--on-unclear",
     type=click.Choice(["pass", "fail"]),
     default="pass",
     show_default=True,
-    help="What a rule without enough evidence does; it is told in any case.",
+    help="Whether an UNCLEAR rule passes or fails the gate. It is always reported.",
 )
 @_report("markdown", "Markdown, for a step's summary")
 @_report("junit", "JUnit XML")
@@ -75,28 +75,27 @@ def check(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Fail (exit 3) where a RULE holds of CAPTURE on evidence, against a baseline.
+    """Exit with 3 if the evidence shows that a RULE holds for CAPTURE, compared with a baseline.
 
     \b
     moeprof check CAPTURE --against main --fail-on 'step_time>3%' --fail-on 'launches>+0'
     """
-    from moeprof.gate import check as checking
+    from moeprof.gate.gate import GateRequest, run
     from moeprof.report.gate_formats import checked, write
     from moeprof.storage.json import encode
 
-    asked = checking.Asked(capture, rules, options["against"], options["variant"], on_unclear, folder)
-    found = checking.run(asked)
+    result = run(GateRequest(capture, rules, options["against"], options["variant"], on_unclear, folder))
     targets = [(form, options[form]) for form in write.FORMS if options[form] is not None]
-    echo_json(encode(found)) if as_json else click.echo(checked.text(found))
-    write.write(found, targets)
+    echo_json(encode(result)) if as_json else click.echo(checked.text(result))
+    write.write(result, targets)
     for _, path in targets:
         click.echo(f"Wrote {path}", err=True)
-    sys.exit(int(ExitCode.GATE if found.failed else ExitCode.OK))
+    sys.exit(int(ExitCode.GATE if result.failed else ExitCode.OK))
 
 
 @click.group()
 def baseline() -> None:
-    """Keep captures under a name, for `moeprof check --against NAME`."""
+    """Save captures under a name, for `moeprof check --against NAME`."""
 
 
 @baseline.command()
@@ -105,7 +104,7 @@ def baseline() -> None:
 @force_option
 @baselines_option
 def save(name: str, capture: Path, force: bool, folder: Path) -> None:
-    """Keep a copy of CAPTURE under NAME."""
+    """Save a copy of CAPTURE under NAME."""
     from moeprof.storage import baselines
 
     click.echo(f"Wrote {baselines.save(name, capture, folder, force)}")
@@ -116,24 +115,24 @@ def save(name: str, capture: Path, force: bool, folder: Path) -> None:
 @json_option
 @baselines_option
 def list_command(as_json: bool, folder: Path) -> None:
-    """The baselines, the oldest capture first."""
+    """List the baselines, the oldest capture first."""
     from moeprof.report.gate_formats import checked
     from moeprof.storage import baselines
     from moeprof.storage.json import encode
 
-    found = baselines.listed(folder)
+    named = baselines.listed(folder)
     if as_json:
-        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(found)})
+        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(named)})
     else:
-        click.echo(checked.baselines_text(found))
+        click.echo(checked.baselines_text(named))
 
 
 @baseline.command()
 @click.argument("name", required=False)
-@click.option("--none", "no_default", is_flag=True, help="Have no default.")
+@click.option("--none", "no_default", is_flag=True, help="Clear the default.")
 @baselines_option
 def use(name: str | None, no_default: bool, folder: Path) -> None:
-    """Compare with NAME where `moeprof check` is given no --against."""
+    """Make NAME the default of `moeprof check --against`."""
     from moeprof.errors import UsageError
     from moeprof.storage import baselines
 
