@@ -144,13 +144,13 @@ class RankLayer:
         import torch
 
         chunks, count, local = self.layout.chunks, self.layout.ranks.count, self.layout.local
-        arrival = self.buffers.counts_received.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
-        wanted = self.buffers.counts_received.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
-        begins = (arrival.cumsum(0) - arrival).view(chunks, count, local).transpose(1, 2).reshape(-1)
-        ends = wanted.cumsum(0)
+        by_sender = self.buffers.counts_received.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
+        by_expert = self.buffers.counts_received.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
+        begins = (by_sender.cumsum(0) - by_sender).view(chunks, count, local).transpose(1, 2).reshape(-1)
+        ends = by_expert.cumsum(0)
         numbers = self.numbers[: len(self.source)]
         block = torch.searchsorted(ends, numbers, right=True)
-        self.source.copy_(numbers + (begins - ends + wanted)[block])
+        self.source.copy_(numbers + (begins - ends + by_expert)[block])
         self.home.scatter_(0, self.source, numbers - self.chunk_begin)
         self.ends.copy_(ends.view(chunks, local, count)[:, :, -1] - self.begins.unsqueeze(1))
 

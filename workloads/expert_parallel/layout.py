@@ -179,13 +179,13 @@ def inputs(params: Params, device: str, group: Ranks) -> tuple[moe.Layer, Any]:
 
     check(params, group.count)
     tokens, where, kind = params["tokens"], rank_device(device), moe.dtype(params)
-    wanted, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
-    wanted_here = wanted[group.rank * tokens : (group.rank + 1) * tokens].to(where)
+    target_logits, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
+    logits_here = target_logits[group.rank * tokens : (group.rank + 1) * tokens].to(where)
     columns = torch.randn(params["hidden"], params["experts"], generator=torch.Generator().manual_seed(params["seed"]))
     router = torch.linalg.qr(columns).Q.t().contiguous().to(where)
     source = _source(params, where, TOKENS, group.rank)
     noise = torch.randn(tokens, params["hidden"], generator=source, device=where)
-    x = noise - (noise @ router.t()) @ router + wanted_here @ router
+    x = noise - (noise @ router.t()) @ router + logits_here @ router
     w13, w2 = Experts(params, where, W13), Experts(params, where, W2)
     out = torch.empty(x.shape, dtype=kind, device=where)
     return moe.Layer(x.to(kind), router.to(kind), bias.to(where), w13, w2, out, len(chosen.unique())), chosen
