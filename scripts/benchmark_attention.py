@@ -169,7 +169,7 @@ def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
 
 def entries(name: str, params: Params, only: set[str] | None, steps: list[Any]) -> dict[str, Run]:
     """The workload's variants, proven, and its peers."""
-    workload, runs = load(name), {}
+    workload = load(name)
     machine = Machine(True, 1, compute_capability=".".join(map(str, torch.cuda.get_device_capability())))
 
     def proven(variant: Any) -> Run:
@@ -184,10 +184,11 @@ def entries(name: str, params: Params, only: set[str] | None, steps: list[Any]) 
         print(f"  {variant.name}: {step.facts()}", flush=True)
         return step.run
 
-    runs: dict[str, Run] = {}
+    makers: dict[str, Callable[[], Run]] = {}
     for variant in workload.variants:
-        runs[variant.name] = lambda variant=variant: proven(variant)
-    for entry, make in (runs | peers(name, params)).items():
+        makers[variant.name] = lambda variant=variant: proven(variant)
+    runs: dict[str, Run] = {}
+    for entry, make in (makers | peers(name, params)).items():
         if only is None or entry in only:
             attempt(runs, entry, make)
     return runs
