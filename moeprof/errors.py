@@ -10,7 +10,7 @@ from typing import Any
 
 
 class ExitCode(IntEnum):
-    """What the process's exit status means (a contract: see docs/cli.md)."""
+    """What the process's exit status means (a contract: see docs/reference/cli.md)."""
 
     OK = 0
     FAILED = 1  # moeprof failed, or a capture is not valid

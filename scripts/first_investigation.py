@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Replay the tutorial "your first investigation" (docs/first_investigation.md) on a GPU of sm_90 or later.
+"""Replay the tutorial "your first investigation" (docs/tutorial/first_investigation.md) on a GPU of sm_90 or later.
 
 usage: first_investigation.py [--session DIR] [--variants A,B] [--check]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure the figures of docs/results.md on a machine with a GPU. Each part writes a log to OUT, and its captures as one archive.
+# Measure the figures of docs/results on a machine with a GPU. Each part writes a log to OUT, and its captures as one archive.
 #
 # usage: measure_all.sh OUT [PART...]
 #   parts: tests samples router attention session sanitizer verdicts, and with two GPUs or more: ranks hosts (default: all)
@@ -72,7 +72,7 @@ run_sanitizer() {
       heading "$tool $name"
       timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
     done
-    heading "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
+    heading "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
 from moeprof.workload.find import load
 from moeprof.workloads.decode import mla

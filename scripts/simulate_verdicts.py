@@ -68,7 +68,7 @@ WORLDS: dict[str, World] = {
     "processes 0.2 %": process(0.002),
     "processes 0.5 %": process(0.005),
 }
-BEYOND = ("own, alike 0.9", "processes 0.5 %")  # told, not promised: docs/verdict.md
+BEYOND = ("own, alike 0.9", "processes 0.5 %")  # told, not promised: docs/reference/verdict.md
 
 
 def simulate(world: str, runs: int, true: float, level: float, rounds: int, seed: int) -> Times:

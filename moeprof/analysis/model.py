@@ -1,6 +1,6 @@
-"""The numbers of one trace, as dataclasses: exactly the JSON of ``moeprof analyze --json`` (docs/cli.md).
+"""The numbers of one trace, as dataclasses: exactly the JSON of ``moeprof analyze --json`` (docs/reference/cli.md).
 
-Definitions and sources: docs/metrics.md. A value that cannot be known is None.
+Definitions and sources: docs/reference/metrics.md. A value that cannot be known is None.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _why(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _causes(view: DeviceView, index: np.ndarray, end: int) -> np.ndarray:
-    """The first cause that holds for each copy, in the order given here (docs/metrics.md says what each means)."""
+    """The first cause that holds for each copy, in the order given here (docs/reference/metrics.md says what each means)."""
     starts, ends, called = view.starts[index], view.ends[index], view.call_starts[index]
     compute, known = view.owners[0], view.call_ends[index] > EARLY
     last = np.searchsorted(compute.ends, starts, side="right") - 1

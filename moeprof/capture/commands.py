@@ -20,7 +20,7 @@ from moeprof.workload.model import DEFAULT_COUNTED
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
 BUDGET_S = (
-    40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
+    40  # of clean timing: with the rest of a capture under two minutes (docs/results); quiet machines need a third
 )
 LEADER_GRACE_S = 15
 PARAMS = "--params"

@@ -1,4 +1,4 @@
-"""Which timed phases something disturbed, and what held in all of them alike. Pure. The rules and why: docs/verdict.md."""
+"""Which timed phases something disturbed, and what held in all of them alike. Pure. The rules and why: docs/reference/verdict.md."""
 
 from __future__ import annotations
 

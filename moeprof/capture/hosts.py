@@ -91,7 +91,8 @@ class Hosts:
             said = self.post.take(f"{HELLO}/{number}", max(until - time.monotonic(), 0.1))
             if said is None:
                 raise ToolError(
-                    _absent(self.team, found, self.timeout_s), "start moeprof on every host; docs/ranks.md says how"
+                    _absent(self.team, found, self.timeout_s),
+                    "start moeprof on every host; docs/howto/several_hosts.md says how",
                 )
             found[int(said["rank"])] = said
         return found

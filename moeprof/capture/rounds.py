@@ -22,7 +22,7 @@ from moeprof.stats.round_order import TWIN, order
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 
-ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results.md)
+ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results)
 LEAST_SECONDS, AROUND_SECONDS = 0.1, 0.04  # of a phase: timed, however many variants there are; untimed
 REPEATS = 2  # with --rounds N at most that many times N rounds run, where some are disturbed
 

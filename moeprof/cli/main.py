@@ -1,7 +1,7 @@
 """The ``moeprof`` command: the group of all commands, and how a failure ends.
 
 Each command stands in a file of its name: it parses, calls the library and prints. Data goes to stdout, progress and
-messages to stderr. Heavy imports happen inside the commands, so that ``--help`` is instant. Exit codes: docs/cli.md.
+messages to stderr. Heavy imports happen inside the commands, so that ``--help`` is instant. Exit codes: docs/reference/cli.md.
 """
 
 from __future__ import annotations

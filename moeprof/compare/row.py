@@ -12,7 +12,7 @@ from moeprof.stats import verdict as verdicts
 from moeprof.stats.estimates import Interval, Verdict
 from moeprof.storage.manifest import Manifest
 
-HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/metrics.md)
+HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/reference/metrics.md)
 LINKS = {"host": ("D2H", "H2D"), "peer": ("P2P",), "device": ("D2D",)}
 
 

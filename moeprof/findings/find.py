@@ -3,7 +3,7 @@
 A rule takes a ``Scene`` (one device, the part of its time that repeats) and gives a ``Finding`` or None. ``gain_ns`` is an
 upper bound of what that part would gain if the cause vanished: it never exceeds its idle and exposed time together, for
 serialized and narrow kernels the time that they leave most of the GPU empty. Rules of a user's own come from a file
-(``load``). docs/findings.md describes each rule with its evidence and its cure.
+(``load``). docs/reference/findings.md describes each rule with its evidence and its cure.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def _checked(rule: Rule) -> Rule:
             raise UsageError(f"your rule {name} failed: {type(error).__name__}: {error}", "mend the rule") from error
         if finding is not None and not isinstance(finding, Finding):
             raise UsageError(
-                f"your rule {name} gave a {type(finding).__name__}", "give a Finding or None: docs/findings.md"
+                f"your rule {name} gave a {type(finding).__name__}",
+                "give a Finding or None: docs/reference/findings.md",
             )
         return finding
 
@@ -89,5 +90,5 @@ def load(path: Path) -> tuple[Rule, ...]:
         raise UsageError(f"{path} does not run: {type(error).__name__}: {error}", "mend the file") from error
     rules = getattr(module, "RULES", None)
     if not isinstance(rules, (list, tuple)) or not all(callable(rule) for rule in rules):
-        raise UsageError(f"{path} has no list RULES of functions", "see docs/findings.md")
+        raise UsageError(f"{path} has no list RULES of functions", "see docs/reference/findings.md")
     return tuple(rules)

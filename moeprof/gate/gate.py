@@ -1,6 +1,6 @@
 """A gate: rules judged on a variant of a capture against another capture or variant. Pure.
 
-A rule names what must not be; ``judgement`` says how one is judged. docs/check.md.
+A rule names what must not be; ``judgement`` says how one is judged. docs/reference/gate.md.
 """
 
 from __future__ import annotations

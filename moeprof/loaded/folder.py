@@ -20,7 +20,7 @@ LOCAL = "local"  # the address that stands for worker processes on this machine
 RESULTS = ".moeprof-analysis"
 CONNECT_S = 20
 # What Dask puts into the environment of its workers, without its MALLOC_TRIM_THRESHOLD_: with that every array goes back to the
-# system at once and is faulted in anew, which doubles the time of a trace (docs/results.md).
+# system at once and is faulted in anew, which doubles the time of a trace (docs/results).
 NANNY = "distributed.nanny.pre-spawn-environ"
 ONE_THREAD = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 

@@ -101,7 +101,7 @@ def copies(found: Captured, direction: str | None) -> tuple[Copies, ...]:
 
 
 def copy_overlap(found: Captured, direction: str | None = None) -> float | None:
-    """Share of the copy time that runs beside kernels (docs/metrics.md); None where nothing was copied."""
+    """Share of the copy time that runs beside kernels (docs/reference/metrics.md); None where nothing was copied."""
     mine = copies(found, direction)
     busy = sum(c.busy_ns for c in mine)
     return sum(c.overlapped_ns for c in mine) / busy if busy else None

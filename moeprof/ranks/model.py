@@ -1,4 +1,4 @@
-"""The numbers of many ranks, as dataclasses: exactly the JSON of ``moeprof ranks --json`` (docs/rank_analysis.md).
+"""The numbers of many ranks, as dataclasses: exactly the JSON of ``moeprof ranks --json`` (docs/reference/ranks.md).
 
 All times are int64 nanoseconds. What cannot be known is None, with the reason beside it or in the notes.
 """

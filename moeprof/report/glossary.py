@@ -1,4 +1,4 @@
-"""The words of a report and what they mean; docs/metrics.md has the definitions in full."""
+"""The words of a report and what they mean; docs/reference/metrics.md has the definitions in full."""
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("clean time", "Time of an iteration with no profiler attached, between CUDA events. It alone makes the verdict."),

@@ -19,7 +19,7 @@ from moeprof.report.text import rendered, rich_table
 LESS_IS_WORSE = ("of_limit", "tflop_per_s", "gb_per_s", "copy_overlap")
 NOTE = (
     "Each point is one capture, its bar the 95 % interval of its clean times, or all its traced iterations. A thick line is the level "
-    "(median) between changes; an upright line marks a change, found by E-divisive with a permutation test at 5 % (docs/check.md). At a "
+    "(median) between changes; an upright line marks a change, found by E-divisive with a permutation test at 5 % (docs/reference/gate.md). At a "
     "dotted line the captures are unlike: nothing is compared over it."
 )
 

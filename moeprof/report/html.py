@@ -158,7 +158,7 @@ def _launches(diff: Diff) -> Section | None:
 
 def _findings(study: Capture) -> Section | None:
     found = findings(study)
-    note = "Each trace judged alone. A gain is an upper bound over all traced passes; gains overlap and must not be added (docs/findings.md)."
+    note = "Each trace judged alone. A gain is an upper bound over all traced passes; gains overlap and must not be added (docs/reference/findings.md)."
     return section("findings", "What the rules find", note, None, (found,)) if found.rows else None
 
 

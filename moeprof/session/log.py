@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from moeprof.errors import CaptureError, UsageError
 from moeprof.storage.files import locked
-from moeprof.storage.json import decode, encode
+from moeprof.storage.json import decode, encode, loads
 
 FILE = "ledger.jsonl"
 MAX_DIFF = 65_536  # characters of a change that are kept
@@ -122,7 +122,7 @@ def _events(path: Path) -> list[Event]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut short
         try:
-            data = json.loads(line)
+            data = loads(line)
             found.append(decode(KINDS[data["event"]], data))
         except (ValueError, KeyError, TypeError, CaptureError) as error:
             raise CaptureError(f"{path}, line {number}: {error}", "mend or remove that line") from error

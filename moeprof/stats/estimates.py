@@ -1,4 +1,4 @@
-"""Ratios of medians, their intervals, the machine's own noise, and the verdict. Pure. The rule: docs/verdict.md.
+"""Ratios of medians, their intervals, the machine's own noise, and the verdict. Pure. The rule: docs/reference/verdict.md.
 
 A round is one interleaved turn of clean timing. Rounds are what is counted: samples inside a round share the machine's
 state of that moment, so that taking single samples for independent would give intervals that are too narrow.
@@ -24,7 +24,7 @@ FALSE_ALARMS = (
     0.01  # of pairs without a difference may be called FASTER or SLOWER, over all looks at the rounds together
 )
 LOOKS = (12, 18, 26, 38, 54)  # rounds after which a capture that may go on looks whether it must; the last one ends it
-LEAST_MARGIN = 0.01  # two processes of one program differ by up to that (docs/results.md): within it they are the same, beyond it a claim begins
+LEAST_MARGIN = 0.01  # two processes of one program differ by up to that (docs/results): within it they are the same, beyond it a claim begins
 MOST_MARGIN = 0.03  # on a noisier machine sameness cannot be claimed: the answer is UNCLEAR
 MOST_ALIKE = 0.9  # correlation of consecutive rounds, beyond which a few rounds cannot tell it
 MAX_SPLITS = 500

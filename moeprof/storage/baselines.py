@@ -9,7 +9,6 @@ stands for half a capture. The folders are the truth; the index only adds dates 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from moeprof.errors import CaptureError, UsageError
 from moeprof.storage import manifest
 from moeprof.storage.files import PARTIAL, locked, replace_folder, write_whole
-from moeprof.storage.json import decode, dumps
+from moeprof.storage.json import decode, dumps, loads
 
 FOLDER = Path("moeprof-baselines")
 INDEX, LOCK = "index.json", ".lock"
@@ -161,8 +160,8 @@ def _index(folder: Path) -> Index:
     if not path.is_file():
         return Index()
     try:
-        return decode(Index, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, CaptureError) as error:
+        return decode(Index, loads(path.read_bytes()))
+    except CaptureError as error:
         raise CaptureError(f"{path} is not an index: {error}", "remove it; the baselines are not affected") from error
 
 

@@ -1,4 +1,4 @@
-"""The models of the best possible time of a workload; docs/metrics.md explains them."""
+"""The models of the best possible time of a workload; docs/reference/metrics.md explains them."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Workload:
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
         ranks: every variant is built in each of N processes. torch.distributed is initialised and the device set before ``build``,
-            and ``run`` may communicate. ``flops`` and ``bytes_moved`` are those of one rank. See docs/ranks.md.
+            and ``run`` may communicate. ``flops`` and ``bytes_moved`` are those of one rank. See docs/howto/several_gpus.md.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts warp states.
     """
 

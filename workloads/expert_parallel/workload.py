@@ -12,7 +12,7 @@ Versions, one idea each:
 For compute c and communication x of a rank no overlap is better than max(c + x / C, x): the first dispatch and the last
 combine cannot be hidden. NCCL kernels take a share of the SMs of c; copy engines take none.
 
-On a CPU `baseline` and `overlap` run for real, over gloo. See docs/expert_parallel.md.
+On a CPU `baseline` and `overlap` run for real, over gloo. See docs/explanation/expert_parallel.md.
 """
 
 from __future__ import annotations

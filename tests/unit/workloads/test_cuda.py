@@ -38,7 +38,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "moeprof" / "cuda"
 
 
+@pytest.fixture
+def kept(request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries of earlier runs are used again: their names contain the hash of the source, the compiler and the flags."""
+    of_pytest = getattr(request.config, "cache", None)
+    if of_pytest is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(of_pytest.mkdir("moeprof-cuda")))
+
+
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0), (12, 1)])
 @pytest.mark.parametrize("source", sorted(p.name for p in resources.folder("cuda").glob("*.cu")))
 def test_every_source_compiles_for_every_architecture(source: str, capability: tuple[int, int]) -> None:
@@ -48,6 +57,7 @@ def test_every_source_compiles_for_every_architecture(source: str, capability: t
 
 
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 def test_the_assemblers_report_is_kept_by_kernel() -> None:
     built = nvcc.build(stream.SOURCE, (9, 0))
     for name in stream.NAMES:
@@ -57,19 +67,25 @@ def test_the_assemblers_report_is_kept_by_kernel() -> None:
 
 
 @needs_nvcc
-def test_a_library_is_built_once_by_whoever_comes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_is_built_once_by_whoever_comes_first(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "nothing.cu"
+    (tmp_path / source).write_text("__global__ void nothing() {}\n")
+    monkeypatch.setattr(nvcc, "folder", lambda name: tmp_path)
     calls: list[str] = []
     compile_ = nvcc._compile
     monkeypatch.setattr(nvcc, "_compile", lambda *given: (calls.append("x"), compile_(*given)))
     with ThreadPoolExecutor(3) as pool:
-        paths = {b.path for b in pool.map(lambda _: nvcc.build(stream.SOURCE, (9, 0)), range(3))}
+        paths = {b.path for b in pool.map(lambda _: nvcc.build(source, (9, 0)), range(3))}
     assert len(paths) == 1 and calls == ["x"]
-    assert nvcc.build(stream.SOURCE, (9, 0)).path in paths and calls == ["x"]
-    assert nvcc.build(stream.SOURCE, (8, 0)).path not in paths and len(calls) == 2
+    assert nvcc.build(source, (9, 0)).path in paths and calls == ["x"]
+    assert nvcc.build(source, (8, 0)).path not in paths and len(calls) == 2
     assert not list(cache.glob("*.partial"))
 
 
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 def test_flags_of_the_user_make_a_library_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """With MOEPROF_MEET nobody goes ahead of a barrier, which racecheck could not follow."""
     source = "latent_attention.cu"
