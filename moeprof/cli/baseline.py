@@ -22,7 +22,7 @@ baselines_option = click.option(
 
 @click.group()
 def baseline() -> None:
-    """Keep captures under a name, for `moeprof check --against NAME`."""
+    """Save captures under a name, for `moeprof check --against NAME`."""
 
 
 @baseline.command()
@@ -31,7 +31,7 @@ def baseline() -> None:
 @force_option
 @baselines_option
 def save(name: str, capture: Path, force: bool, folder: Path) -> None:
-    """Keep a copy of CAPTURE under NAME."""
+    """Save a copy of CAPTURE under NAME."""
     from moeprof.storage import baselines
 
     click.echo(f"Wrote {baselines.save(name, capture, folder, force)}")
@@ -42,24 +42,24 @@ def save(name: str, capture: Path, force: bool, folder: Path) -> None:
 @json_option
 @baselines_option
 def list_command(as_json: bool, folder: Path) -> None:
-    """The baselines, the oldest capture first."""
+    """List the baselines, the oldest capture first."""
     from moeprof.report.gate_formats import checked
     from moeprof.storage import baselines
     from moeprof.storage.json import encode
 
-    found = baselines.listed(folder)
+    named = baselines.listed(folder)
     if as_json:
-        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(found)})
+        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(named)})
     else:
-        click.echo(checked.baselines_text(found))
+        click.echo(checked.baselines_text(named))
 
 
 @baseline.command()
 @click.argument("name", required=False)
-@click.option("--none", "no_default", is_flag=True, help="Have no default.")
+@click.option("--none", "no_default", is_flag=True, help="Clear the default.")
 @baselines_option
 def use(name: str | None, no_default: bool, folder: Path) -> None:
-    """Compare with NAME where `moeprof check` is given no --against."""
+    """Make NAME the default of `moeprof check --against`."""
     from moeprof.errors import UsageError
     from moeprof.storage import baselines
 
