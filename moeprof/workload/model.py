@@ -101,12 +101,12 @@ class Variant:
 
 
 def unchanged(params: Params, machine: Machine) -> dict[str, Any]:
-    """Parameters that need no calibration."""
+    """``resolve`` of a workload without calibration."""
     return dict(params)
 
 
 def no_ceilings(params: Params, device: str) -> dict[str, float]:
-    """A workload that measures no ceiling of its own."""
+    """``ceilings`` of a workload that measures none."""
     return {}
 
 

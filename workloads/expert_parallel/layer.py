@@ -1,8 +1,8 @@
 """What a rank computes: routing and send order, the order of arrival, its experts, the weighted sum.
 
-Rows travel once for each chosen expert. A chunk's rows leave sorted by expert, and so by rank; they arrive by sender, then by
-expert, are put in the order of the experts for the grouped GEMMs, and their results go back in the order of arrival, so that they
-come home in the order in which the rows left. Nothing here asks the device for a number.
+A row is sent once for each chosen expert. The rows of a chunk leave sorted by expert, hence by rank. They arrive sorted by sender,
+then by expert, and are reordered by expert for the grouped GEMMs. Their results return in the order of arrival, so that they
+arrive in the order in which the rows left. No value is read back from the device.
 """
 
 from __future__ import annotations

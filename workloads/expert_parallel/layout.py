@@ -1,7 +1,7 @@
-"""What expert_parallel's variants share: the ranks, who owns which expert, the split sizes, the tensors of a rank.
+"""The ranks of expert_parallel, which rank has which expert, the split sizes, and the inputs of a rank.
 
-Rank r of N has T tokens of its own and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows
-alone how many rows every rank sends to every expert, and can make the weights of any expert for its proof.
+Rank r of N has T tokens and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows how many
+rows every rank sends to every expert, and can make the weights of any expert for its proof.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _source(params: Params, where: Any, stream: int, index: int) -> Any:
 
 @dataclass(frozen=True)
 class Experts:
-    """One weight of every expert, w13 [2I, H] or w2 [H, I], each made from the seed when it is asked for by its number."""
+    """One weight of every expert, w13 [2I, H] or w2 [H, I]; indexing by an expert makes its weight from the seed."""
 
     params: Params
     where: Any

@@ -24,9 +24,9 @@ Shape = tuple[int, ...]
 
 
 class SharedBuffer(Protocol):
-    """A buffer that every rank has under one name: ``tensor``, those of others by their rank, and signals between them.
+    """A buffer that every rank has under one name: the local ``tensor``, remote ones by rank, and signals between ranks.
 
-    A signal is put once and waited for once; a put waits until the signal before it was taken.
+    A signal is put once and waited for once; a put waits until the previous signal was received.
     """
 
     tensor: Any

@@ -106,7 +106,7 @@ def load(params: Params, source: Any) -> Any:
 
 
 def _balanced(params: Params, source: Any) -> Any:
-    """Tokens deal out shuffled decks of all experts, K cards each: a deck is whole after lcm(E, K) / K tokens."""
+    """Tokens draw K cards each from shuffled decks of all experts; a deck is used up after lcm(E, K) / K tokens."""
     import torch
 
     tokens, experts, topk = params["tokens"], params["experts"], params["topk"]
@@ -120,7 +120,7 @@ def _balanced(params: Params, source: Any) -> Any:
 
 
 def _balanced_groups(params: Params, source: Any) -> Any:
-    """Groups are dealt like experts, and each visit to a group takes its next experts."""
+    """Groups are drawn as experts are, and each visit to a group takes its next experts."""
     import torch
 
     tokens, size = params["tokens"], params["experts"] // params["groups"]
@@ -136,8 +136,8 @@ def _balanced_groups(params: Params, source: Any) -> Any:
 def wanted_logits(chosen: Any, bias: Any, params: Params, source: Any) -> Any:
     """Logits [T, E] (float32) that make ``route`` choose ``chosen`` in its order, with room for rounding.
 
-    A trained router has near ties, which two right implementations may break differently; here the chosen experts are apart
-    from each other by GAP and from the others by more, so that a proof can ask for the same choice.
+    A trained router has near ties, which two correct implementations may break differently. Here the chosen experts differ from
+    each other by GAP and from the others by more, so that a proof can require the same choice.
     """
     import torch
 
