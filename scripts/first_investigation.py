@@ -4,7 +4,7 @@
 usage: first_investigation.py [--session DIR] [--variants A,B] [--check]
 
 Makes cuda/stream_tile.cu the first draft of its pipelined kernel, then predicts, changes, tries and decides step by step with
-`moeprof session`. A change is kept where the time fell by more than 1 %. The source is put back at the end; it must be under git
+`moeprof session`. A change is kept if the time falls by more than 1 %. The source is restored at the end; it must be under git
 and unchanged. --check builds every state of the source and runs nothing.
 """
 
@@ -92,7 +92,7 @@ def apply(path: Path, edits: tuple[Edit, ...]) -> None:
 
 
 def changed(path: Path) -> bool:
-    """Whether the file differs from what git holds."""
+    """Whether the file differs from the commit."""
     done = subprocess.run(
         ["git", "-C", str(path.parent), "status", "--porcelain", "--", path.name],
         check=False,

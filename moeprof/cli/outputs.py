@@ -12,7 +12,7 @@ from moeprof.gate.gate import Check
 from moeprof.gate.history import History
 from moeprof.kernels.inspection import Inspection, Traced
 from moeprof.kernels.ranking import KernelCost
-from moeprof.loaded.folder import Spread
+from moeprof.loaded.folder import FolderAnalysis
 from moeprof.machine import ceilings, doctor
 from moeprof.notes import Note
 from moeprof.ranks.model import GroupAnalysis
@@ -233,7 +233,7 @@ class Failed:
 
 # document of docs/schemas -> the types of which one is printed
 DOCUMENTS: dict[str, tuple[type, ...]] = {
-    "analyze": (Analysis, Analyses, Counted, Spread),
+    "analyze": (Analysis, Analyses, Counted, FolderAnalysis),
     "baseline-list": (BaselineList,),
     "capture": (Captured,),
     "check": (Check,),
