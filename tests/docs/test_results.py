@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_the_page_is_up_to_date() -> None:
     current = [row.id for row in ROWS.values() if row.current]
     text = INDEX.read_text(encoding="utf-8")
     assert len(current) > 150 and [name for name in ROWS if f'<a id="{name}">' in text] == current
+
+
+SCALE = {"ms": 1e-6, "%": 100.0, "MB": 1e-6, "x": 1.0, "GB/s": 1.0, "": 1.0}  # of ns, bytes and ratios
+
+
+def in_sample(row: Row) -> str:
+    """The figure of the sample that the row names, with the row's digits."""
+    name, variant, path = row.sample.split()
+    rows = json.loads((ROOT / "reports" / "samples" / name / "expected.json").read_text())["rows"]
+    (value,) = [found for found in rows if found["name"] == variant]
+    for key in path.split("."):
+        value = value[key]
+    digits = len(row.value.partition(".")[2])
+    return f"{value * SCALE[row.unit]:.{digits}f}"
+
+
+def test_figures_of_samples_that_ship_are_those_of_the_samples() -> None:
+    rows = [row for row in ROWS.values() if row.sample]
+    assert len(rows) >= 30
+    assert [(row.id, in_sample(row)) for row in rows] == [(row.id, row.value) for row in rows]
 
 
 @pytest.mark.parametrize("document", QUOTING, ids=lambda path: str(path.relative_to(ROOT)))
