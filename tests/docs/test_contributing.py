@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -103,7 +104,7 @@ def test_packages_stand_in_the_order_that_is_checked() -> None:
     order = [name for layer in reversed(layers) for name in re.findall(r"\w+", layer)]
     assert sorted(order) == sorted(name for names in documented for name in names)
     places = [[order.index(name) for name in names] for names in documented]
-    assert all(max(low) < min(high) for low, high in zip(places, places[1:], strict=False)), places
+    assert all(max(low) < min(high) for low, high in pairwise(places)), places
 
 
 def test_the_fourteen_errands_lead_to_files() -> None:

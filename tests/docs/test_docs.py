@@ -62,8 +62,16 @@ def test_a_dead_link_a_dead_anchor_and_a_dead_image_are_found(tmp_path: Path) ->
     (tmp_path / "other.md").write_text(
         '# One `word`, two\n\n## Same\n\n## Same\n<a id="row"></a>\n```\n# not a heading\n```\n'
     )
-    links = "other.md other.md#one-word-two other.md#same other.md#same-1 other.md#row #here https://x.org/y".split()
-    dead = "gone.md other.md#gone other.md#same-2 other.md#not-a-heading #nowhere gone/".split()
+    links = [
+        "other.md",
+        "other.md#one-word-two",
+        "other.md#same",
+        "other.md#same-1",
+        "other.md#row",
+        "#here",
+        "https://x.org/y",
+    ]
+    dead = ["gone.md", "other.md#gone", "other.md#same-2", "other.md#not-a-heading", "#nowhere", "gone/"]
     document = tmp_path / "document.md"
     document.write_text("# Here\n" + "".join(f"[a]({target})\n" for target in links + dead) + "![b](gone.png)\n")
     assert documents.dead_links(document) == [*dead, "gone.png"]
@@ -76,7 +84,7 @@ def test_every_document_has_a_door() -> None:
         (index.parent / target.partition("#")[0]).resolve()
         for _, target in documents.LINK.findall(documents.prose(index))
     }
-    days = {path for path in (ROOT / "docs" / "lab_notes").glob("20*.md")}
+    days = set((ROOT / "docs" / "lab_notes").glob("20*.md"))
     assert len(DOCUMENTS) > 25 and len(days) >= 3
     assert {path for path in (ROOT / "docs").rglob("*.md") if path not in linked | days | {index}} == set()
 
