@@ -129,7 +129,7 @@ def test_every_figure_of_the_readme_is_a_current_row() -> None:
     assert unlinked_figures(text) == []
 
 
-@pytest.mark.parametrize("name", ["router", "decode", "expert_parallel"])
+@pytest.mark.parametrize("name", ["kv_transfer", "router", "decode", "expert_parallel"])
 def test_every_measured_figure_of_a_workload_is_a_current_row(name: str) -> None:
     text = documents.prose(ROOT / "docs" / "explanation" / f"{name}.md")
     (section,) = re.findall(r"^## Measured$(.*?)(?=^## |\Z)", text, flags=re.S | re.M)
