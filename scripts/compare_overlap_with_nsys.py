@@ -43,15 +43,15 @@ def theirs(path: str) -> pd.DataFrame:
 
 def compared(trace: str, parquet: str) -> pd.DataFrame:
     """Both, a row a kernel; NaN where one side lacks it."""
-    mine = pd.concat([ours(view) for view in views(read(Path(trace)))])
-    other = theirs(parquet)
-    shift = int(mine["start"].min() - other["start"].min())  # an export counts from the session's start
-    other[["start", "end"]] += shift
-    return mine.merge(other, how="outer", on=KEY)
+    moeprof_rows = pd.concat([ours(view) for view in views(read(Path(trace)))])
+    nsys_rows = theirs(parquet)
+    shift = int(moeprof_rows["start"].min() - nsys_rows["start"].min())  # an export counts from the session's start
+    nsys_rows[["start", "end"]] += shift
+    return moeprof_rows.merge(nsys_rows, how="outer", on=KEY)
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trace")
     parser.add_argument("parquet")

@@ -44,16 +44,17 @@ def stats(nsys: Path, trace: Path) -> dict[str, list[dict[str, str]]]:
             "true",
             trace,
         ]
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-        if ran.returncode != 0:
+        child = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+        if child.returncode != 0:
             raise ToolError(
-                f"nsys stats failed on {trace}: {(ran.stderr or ran.stdout).strip().splitlines()[-1]}", "run it by hand"
+                f"nsys stats failed on {trace}: {(child.stderr or child.stdout).strip().splitlines()[-1]}",
+                "run it by hand",
             )
-        found = {}
+        tables = {}
         for name in REPORTS:
             path = Path(folder) / f"out_{name}.csv"
-            found[name] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-        return found
+            tables[name] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+        return tables
 
 
 def compare(nsys: Path, path: Path) -> bool:
@@ -74,7 +75,7 @@ def compare(nsys: Path, path: Path) -> bool:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("traces", nargs="+", type=Path)
     parser.add_argument("--nsys", type=Path)

@@ -137,7 +137,7 @@ def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--session", type=Path, default=steps.FOLDER)
     parser.add_argument("--variants", default=VARIANT)

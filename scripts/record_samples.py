@@ -45,14 +45,14 @@ def record(workload: str, samples: Path) -> Path:
 
 def install(folder: Path, samples: Path) -> Path:
     """Put a finished capture under the samples, without logs; the sample that is there stays until the new one is whole."""
-    found = manifest.read(folder)
-    if not found.complete:
+    recorded = manifest.read(folder)
+    if not recorded.complete:
         raise CaptureError(f"{folder} is not complete", "capture again")
-    kept = [p for p in folder.rglob("*") if p.is_file() and LOGS not in p.relative_to(folder).parts]
-    size = sum(p.stat().st_size for p in kept)
+    sample_files = [p for p in folder.rglob("*") if p.is_file() and LOGS not in p.relative_to(folder).parts]
+    size = sum(p.stat().st_size for p in sample_files)
     if size > MAX_BYTES:
         raise CaptureError(f"{folder} has {size} bytes, {MAX_BYTES} are allowed", "record fewer iterations")
-    target = samples / found.name
+    target = samples / recorded.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS))
     shorten(target)
@@ -72,13 +72,13 @@ def install_session(folder: Path, name: str) -> Path:
 
 def shorten(folder: Path) -> None:
     """The time of day and the output option of a recording say nothing to a reader."""
-    found = manifest.read(folder)
-    plain = replace(found, created=found.created[:10], argv=("moeprof", "capture", found.name))
+    recorded = manifest.read(folder)
+    plain = replace(recorded, created=recorded.created[:10], argv=("moeprof", "capture", recorded.name))
     (folder / manifest.FILE).write_text(dumps(plain), encoding="utf-8")
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("workloads", nargs="*", default=["kv_transfer"])
     parser.add_argument("--from", dest="capture", type=Path, metavar="CAPTURE")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from moeprof.analysis.causes import exposed_causes, idle_causes
 from moeprof.analysis.communication import communication
-from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.launch import LEAST_COVERAGE, launch
 from moeprof.analysis.ledger import idle, ledger
 from moeprof.analysis.model import Analysis, Kernel, Range, Source, Window
@@ -57,16 +57,17 @@ def analyze(
     return _assembled(trace, found, cuts)
 
 
-def iterations(trace: Trace) -> Analysis | None:
+def iterations(trace: Trace, prepared: tuple[DeviceView, ...] | None = None) -> Analysis | None:
     """One window a measured iteration on the device that has most of the work; None where there are no iterations.
 
     The windows tile the measured region: each runs from its first operation to the next iteration's first one, the
-    last to the end of its last operation.
+    last to the end of its last operation. ``prepared`` are the views of all devices, where the caller has them.
     """
     ranges = trace.ranges
     if not ((ranges["domain"] == DOMAIN) & (ranges["name"] == ITERATION)).any() or not len(trace.ops):
         return None
-    view = max(views(trace), key=lambda v: len(v.ops))
+    view = main_device(views(trace) if prepared is None else prepared)
+    assert view is not None  # the trace has operations
     cuts = _tiled(_instances(trace, view, ITERATION, DOMAIN))
     return _assembled(trace, (view,), [(view, cut) for cut in cuts]) if cuts else None
 

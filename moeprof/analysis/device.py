@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -245,6 +245,11 @@ def views(trace: Trace, device: int | None = None) -> tuple[DeviceView, ...]:
         DeviceView(i, mine.reset_index(drop=True), trace.calls, trace.streams, trace.classes)
         for i, mine in zip(found, ops, strict=True)
     )
+
+
+def main_device(devices: Sequence[DeviceView]) -> DeviceView | None:
+    """The device with most operations, the first of equals; None where there is no device."""
+    return max(devices, key=lambda view: len(view.ops), default=None)
 
 
 def host_waited(view: DeviceView) -> np.ndarray:

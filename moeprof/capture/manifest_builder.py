@@ -16,7 +16,7 @@ from typing import Any
 from moeprof import __version__
 from moeprof.capture.commands import Request
 from moeprof.capture.plan import Setup
-from moeprof.machine import load, tools
+from moeprof.machine import load, nvml
 from moeprof.storage.json import encode
 from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
 from moeprof.workload.model import Workload
@@ -78,7 +78,7 @@ def environment(found: Setup) -> Environment:
         nsys=found.nsys.version if found.nsys else None,
         ncu=found.ncu.version if found.ncu else None,
         packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
-        gpus_before=tools.gpus() if found.device == "cuda" else (),
+        gpus_before=nvml.gpus() if found.device == "cuda" else (),
     )
 
 

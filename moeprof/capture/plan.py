@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moeprof.capture import commands
 from moeprof.capture.commands import Request
 from moeprof.errors import ToolError, UsageError
-from moeprof.machine import ncu_query, tools
+from moeprof.machine import ncu_query, nvml, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 
@@ -51,7 +51,7 @@ def setup(request: Request) -> Setup:
         raise UsageError(
             f"--tools {','.join(wanted or ())} does not fit", "give nsys or torch, with or without ncu; or none alone"
         )
-    has_gpu = bool(tools.gpus())
+    has_gpu = bool(nvml.gpus())
     if request.device == "cuda" and not has_gpu:
         raise ToolError("there is no CUDA GPU here", "give --device cpu, or see: moeprof doctor")
     device = request.device or ("cuda" if has_gpu else "cpu")

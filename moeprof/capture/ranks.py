@@ -11,7 +11,7 @@ from typing import Any
 from moeprof.capture.commands import Request
 from moeprof.capture.plan import Setup
 from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
-from moeprof.machine import launcher, tools
+from moeprof.machine import launcher, nvml
 from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
@@ -68,7 +68,7 @@ def count(request: Request, workload: Workload | None, device: str, environment:
         return None
     if found is not None:
         _launched(found, wanted or found.ranks)
-    gpus = len(tools.gpus()) if device == "cuda" else None
+    gpus = len(nvml.gpus()) if device == "cuda" else None
     ranks = wanted or (launcher.RANKS_ON_CPU if gpus is None else gpus)
     here = ranks if found is None else found.local_ranks
     if gpus is not None and here > gpus:

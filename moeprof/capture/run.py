@@ -19,7 +19,7 @@ from moeprof.capture.plan import Setup, setup
 from moeprof.capture.profiling import Profile
 from moeprof.capture.progress import Progress, Silent
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
-from moeprof.machine import tools
+from moeprof.machine import nvml
 from moeprof.notes import note
 from moeprof.storage.capture_folder import LOGS, Store, choose
 from moeprof.worker import host_rendezvous
@@ -68,7 +68,7 @@ def capture(request: Request, progress: Progress) -> Result:
             _run_workload(request, found, workload, (count, hosts), store, progress, problems)
         else:
             _run_program(request, found, store, progress, problems)
-        store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
+        store.update(environment=replace(store.manifest.environment, gpus_after=nvml.gpus()))
     return _result(store, problems)
 
 

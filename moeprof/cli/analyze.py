@@ -38,8 +38,8 @@ def analyze(trace: Path, as_json: bool, **options: Any) -> None:
 
     Of any other folder: one table of all captures and traces below it.
     """
-    from moeprof.loaded import trace as analysing
     from moeprof.storage import manifest
+    from moeprof.trace.ncu.open import read_ncu
 
     of_folder = options["dask"] is not None or options["results"] is not None
     if of_folder and not trace.is_dir():
@@ -47,7 +47,7 @@ def analyze(trace: Path, as_json: bool, **options: Any) -> None:
     if of_folder or (trace.is_dir() and not (trace / manifest.FILE).exists()):
         _print_folder(trace, as_json, **options)
         return
-    counted = analysing.counters(trace)
+    counted = read_ncu(trace)
     if counted is not None:
         _print_counters(counted, as_json)
     else:
@@ -58,7 +58,7 @@ def _print_counters(counted: Any, as_json: bool) -> None:
     from moeprof.report import text
 
     if as_json:
-        echo_json(counted.encoded())
+        echo_json(counted.to_json())
     else:
         click.echo(text.counters_text(counted.path, counted.table, counted.rules))
 
@@ -66,14 +66,14 @@ def _print_counters(counted: Any, as_json: bool) -> None:
 def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None:
     """One trace, or each variant of a capture."""
     from moeprof.findings import find
-    from moeprof.loaded import trace as analysing
+    from moeprof.loaded.trace import analyse
     from moeprof.report import text
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
     own = find.load(options["rules"]) if options["rules"] else ()
     classes = classify.communication(options["communication"]) if options["communication"] else classify.COMMUNICATION
-    analyses = analysing.analyse(trace, options["range_name"], options["device"], own, classes)
+    analyses = analyse(trace, options["range_name"], options["device"], own, classes)
     if as_json:
         documents = {name: encode(analysis) for name, analysis in analyses.items()}
         several = {"schema_version": 1, "variants": documents}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from moeprof.analysis.device import views
 from moeprof.analysis.waterfall import Bar
 from moeprof.compare import kernels as changes
 from moeprof.compare import variants
@@ -54,8 +53,8 @@ def compare(number: int, against: int, before: CapturedVariant | None, after: Ca
 
 def _ops(variant: CapturedVariant) -> pd.DataFrame:
     """Operations of the device that has most of them: the one whose iterations are analysed."""
-    assert variant.trace is not None
-    return max(views(variant.trace), key=lambda view: len(view.ops)).ops
+    assert variant.main_device is not None
+    return variant.main_device.ops
 
 
 def _units(variant: CapturedVariant) -> float:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moeprof.analysis.device import views
 from moeprof.analysis.model import Window
 from moeprof.compare.row import Row, make_row, times
 from moeprof.errors import UsageError
 from moeprof.kernels.ranking import rank
 from moeprof.kernels.roofline import dram
-from moeprof.loaded.capture import Capture, CapturedVariant, representative
+from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.stats.estimates import Rounds
 
 MS = 1e6
@@ -161,7 +160,7 @@ def _named(variant: CapturedVariant, study: Capture, found: Measure) -> Sample |
     if found.of_window is None:
         of_row = None if found.of_row is None else found.of_row(make_row(variant, study))
         return None if of_row is None else Sample(of_row, found.kind, rounds=times(variant), power=found.power)
-    window = representative(variant)
+    window = variant.representative
     typical = None if window is None else found.of_window(window)
     if typical is None or variant.iterations is None:
         return None
@@ -171,9 +170,9 @@ def _named(variant: CapturedVariant, study: Capture, found: Measure) -> Sample |
 
 def _kernel(variant: CapturedVariant, text: str) -> Sample | None:
     """Milliseconds an iteration of the kernels whose name the pattern finds: the mean, and those of each iteration."""
-    if variant.trace is None or variant.iterations is None or not len(variant.trace.ops):
+    view = variant.main_device
+    if view is None or variant.iterations is None:
         return None
-    view = max(views(variant.trace), key=lambda v: len(v.ops))
     spans = [(w.start_ns, w.end_ns) for w in variant.iterations.windows]
     sought = pattern(text)
 
@@ -203,7 +202,7 @@ def _counter(variant: CapturedVariant, name: str) -> Sample | None:
 
 def _dram(variant: CapturedVariant) -> Sample | None:
     counted, moved = dram(variant)
-    window = representative(variant)
+    window = variant.representative
     return Sample(moved, "counter") if window is not None and counted and counted == window.launch.kernels else None
 
 

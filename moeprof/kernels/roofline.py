@@ -7,12 +7,12 @@ from typing import Any
 
 from moeprof.analysis.model import Window
 from moeprof.kernels import flops
-from moeprof.kernels.counters import DURATION, launches
+from moeprof.kernels.counters import launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.operations import thread_peak
 from moeprof.kernels.speed_of_light import dram_peak
 from moeprof.loaded.capture import Capture, CapturedVariant
-from moeprof.machine.ncu_metrics import TENSOR_BUSY
+from moeprof.machine.ncu_metrics import DURATION, TENSOR_BUSY
 from moeprof.storage.manifest import Manifest, VariantRecord
 
 BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moeprof.kernels import flops
-from moeprof.kernels.counters import DURATION, launches
+from moeprof.kernels.counters import launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.roofline import Ceiling, ceilings
-from moeprof.loaded.capture import Capture, CapturedVariant, representative
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import DURATION
 
 WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
@@ -104,13 +105,13 @@ def _time(counted: list[Launch], name: str) -> float:
 
 
 def _all_counted(variant: CapturedVariant, counted: list[Launch]) -> bool:
-    window = representative(variant)
+    window = variant.representative
     return window is not None and window.launch.kernels == len(counted)
 
 
 def _partial(variant: CapturedVariant) -> list[str]:
     """Why a variant's whole iteration has no point, although some of its kernels have one."""
-    window, counted = representative(variant), len(launches(variant.counters))
+    window, counted = variant.representative, len(launches(variant.counters))
     if window is None:
         return ["without a trace it is not known whether every kernel was counted, so its whole iteration has no point"]
     kernels = window.launch.kernels

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from moeprof.kernels.counters import DURATION
 from moeprof.loaded.capture import Capture, CapturedVariant
-from moeprof.machine.ncu_metrics import WARP_STATE_PREFIX, WARP_STATE_SUFFIX
+from moeprof.machine.ncu_metrics import DURATION, WARP_STATE_PREFIX, WARP_STATE_SUFFIX
 
 RUNNING = ("selected", "not_selected")  # states in which a warp could go on
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import moeprof
 from moeprof.analysis.device import views
 from moeprof.errors import CaptureError, MoeprofError, TraceError
-from moeprof.loaded.trace import analysis_of, opened
+from moeprof.loaded.trace import analysis_of
 from moeprof.loaded.trace_row import TraceRow, row_of
 from moeprof.storage.files import PARTIAL
 from moeprof.storage.json import decode, dumps
+from moeprof.trace import open_trace
 from moeprof.trace.classify import COMMUNICATION, communication
 from moeprof.trace.discover import TraceFile
 
@@ -73,7 +74,7 @@ def _rows(unit: Unit) -> tuple[TraceRow, ...]:
 
 
 def _analysed(unit: Unit) -> tuple[TraceRow, ...]:
-    with opened(unit.trace.path, communication(unit.classes) if unit.classes else COMMUNICATION) as trace:
+    with open_trace(unit.trace.path, communication(unit.classes) if unit.classes else COMMUNICATION) as trace:
         working = [view for view in views(trace) if len(view.ops)]
         if not working:
             raise TraceError(f"{unit.trace.label} holds no GPU work")

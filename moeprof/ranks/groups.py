@@ -12,14 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from moeprof.errors import MoeprofError, TraceError, UsageError
-from moeprof.loaded.trace import opened
 from moeprof.notes import Note, note
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.model import GroupAnalysis, Place
 from moeprof.ranks.summary import RankFacts, facts
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, Rank, VariantRecord
-from moeprof.trace import Trace
+from moeprof.trace import Trace, open_trace
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.discover import TraceFile, below
 from moeprof.trace.origin import in_name
@@ -164,7 +163,7 @@ def analyse_group(
     failed = list(group.failed)
     for number, member in enumerate(group.members):
         try:
-            with opened(member.path, classes) as trace:
+            with open_trace(member.path, classes) as trace:
                 found += _facts_of(trace, member, range_name, few)
         except UsageError:
             raise
@@ -184,7 +183,7 @@ def drawn(group: Group, found: tuple[RankFacts, ...], ranks: Sequence[int], clas
     files = {f.place.file for f in found if f.place.rank in ranks and not f.owners}
     again: dict[int, RankFacts] = {}
     for member in (m for m in group.members if m.path.name in files):
-        with opened(member.path, classes) as trace:
+        with open_trace(member.path, classes) as trace:
             again |= {f.place.rank: f for f in _facts_of(trace, member, None, True)}
     return tuple(replace(f, owners=again[f.place.rank].owners) if f.place.rank in again else f for f in found)
 

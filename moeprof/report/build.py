@@ -14,11 +14,12 @@ from moeprof.compare.traces import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
-from moeprof.loaded.trace import analysis_of, opened
+from moeprof.loaded.trace import analysis_of
 from moeprof.report import html, ranklist, text, traces
 from moeprof.storage.capture_folder import OUTPUT, newest
 from moeprof.storage.files import PARTIAL, write_whole
 from moeprof.storage.json import encode
+from moeprof.trace import open_trace
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,6 @@ def _stem(path: Path) -> str:
 
 
 def _side(path: Path) -> Side:
-    with opened(path) as trace:
+    with open_trace(path) as trace:
         prepared = views(trace)
         return Side(path.name, trace, prepared, analysis_of(trace, prepared=prepared))

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moeprof.kernels.hot_lines import Hot
-from moeprof.kernels.inspection import Found, Inspection, Traced
+from moeprof.kernels.inspection import Inspection, InspectResult, Traced
 from moeprof.kernels.memory_chart import Link
 from moeprof.report import format as fmt
 from moeprof.report.tables import Table
@@ -19,7 +19,7 @@ SHOWN_RULES, RULE_LENGTH, TEXT_LENGTH, NAMES = 6, 300, 90, 6
 SCALES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
-def text(found: Found) -> str:
+def text(found: InspectResult) -> str:
     """Everything that was found, and the notes."""
     parts: list[RenderableType] = [rich_table(_traced(found.traced))] if found.traced else []
     for kernel in found.kernels:

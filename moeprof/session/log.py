@@ -6,7 +6,6 @@ when the file is read and cut off before the next one is written. The state of a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moeprof.errors import CaptureError, UsageError
-from moeprof.storage.json import decode, encode
+from moeprof.storage.files import locked
+from moeprof.storage.json import decode, encode, loads
 
 FILE = "ledger.jsonl"
 MAX_DIFF = 65_536  # characters of a change that are kept
@@ -122,7 +122,7 @@ def _events(path: Path) -> list[Event]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut short
         try:
-            data = json.loads(line)
+            data = loads(line)
             found.append(decode(KINDS[data["event"]], data))
         except (ValueError, KeyError, TypeError, CaptureError) as error:
             raise CaptureError(f"{path}, line {number}: {error}", "mend or remove that line") from error
@@ -176,8 +176,7 @@ def append(folder: Path, make: Callable[[Session | None], Event]) -> Session:
         UsageError: the event does not follow from that state.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("ab+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / FILE) as file:
         whole = _cut_torn_line(folder / FILE, file)
         events = _events(folder / FILE) if whole else []
         event = make(replay(events) if events else None)

@@ -182,10 +182,17 @@ def _loaded(folder: Path, capture: str, known: dict[str, Capture | None]) -> Cap
     """The study of a capture, read once; None where it is gone or cannot be read."""
     if capture not in known:
         try:
-            known[capture] = study.load(folder / capture)
+            known[capture] = _readable(study.load(folder / capture))
         except MoeprofError:
             known[capture] = None
     return known[capture]
+
+
+def _readable(loaded: Capture) -> Capture:
+    """The capture, once each of its files was read. Raises TraceError where one cannot be."""
+    for variant in loaded.variants:
+        _ = variant.trace, variant.counters
+    return loaded
 
 
 def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepDiff:

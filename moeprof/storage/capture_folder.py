@@ -11,7 +11,7 @@ from pathlib import Path
 from moeprof.errors import UsageError
 from moeprof.notes import Note
 from moeprof.storage import manifest
-from moeprof.storage.files import PARTIAL, write_whole
+from moeprof.storage.files import PARTIAL, partial_of, replace_folder, write_whole
 from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 
@@ -29,7 +29,7 @@ class Store:
     @property
     def folder(self) -> Path:
         """Where it is written until it is whole."""
-        return self.final.with_name(self.final.name + PARTIAL)
+        return partial_of(self.final)
 
     @property
     def scratch(self) -> Path:
@@ -79,7 +79,7 @@ class Store:
 
     def partial(self, file: str) -> Path:
         """Where a part is written until it is validated."""
-        path = self.folder / (file + PARTIAL)
+        path = partial_of(self.folder / file)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -96,9 +96,7 @@ class Store:
     def close(self) -> Path:
         """The capture is whole: it takes its final name."""
         self.update(complete=True)
-        if self.final.exists():
-            shutil.rmtree(self.final)
-        return self.folder.rename(self.final)
+        return replace_folder(self.folder, self.final)
 
 
 def sha256(path: Path) -> str:
@@ -122,7 +120,7 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
         return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    partial = output.with_name(output.name + PARTIAL)
+    partial = partial_of(output)
     if partial.exists() and not force:
         hint = f"show it: moeprof report {partial}; choose another -o, or add --force to drop it"
         raise UsageError(f"{partial} holds what an earlier capture finished", hint)

@@ -15,14 +15,13 @@ All times in nanoseconds unless the name says otherwise.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from moeprof.errors import CaptureError
 from moeprof.notes import Note
-from moeprof.storage.json import decode
+from moeprof.storage.json import decode, loads
 from moeprof.workload.model import Proof
 
 SCHEMA_VERSION = 1
@@ -228,9 +227,9 @@ def read(folder: Path) -> Manifest:
             f"{folder} is not a capture: it holds no {FILE}", "make one with: moeprof capture kv_transfer"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{path} is not valid JSON: {error}", "capture again") from error
+        data = loads(path.read_bytes())
+    except CaptureError as error:
+        raise CaptureError(f"{path} is {error.message}", "capture again") from error
     if (
         isinstance(data, dict)
         and isinstance(data.get("schema_version"), int)

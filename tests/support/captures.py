@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moeprof import resources
-from moeprof.loaded.capture import Capture
+from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.storage import manifest
 from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Manifest, Round, VariantRecord
@@ -44,6 +44,13 @@ def timed(name: str, rounds: Sequence[Sequence[float]]) -> Change:
     """Give a variant these clean times, in ns."""
     kept = tuple(Round(i, 0, tuple(int(t) for t in times)) for i, times in enumerate(rounds))
     return variant(name, lambda v: replace(v, rounds=kept))
+
+
+def recorded(found: CapturedVariant, **data: Any) -> CapturedVariant:
+    """The variant with other ``data`` (trace, counters, iterations) in place of what its files contain."""
+    recording = replace(found.recording)  # nothing is read yet
+    vars(recording).update({name: getattr(found, name) for name in ("trace", "counters", "iterations")} | data)
+    return replace(found, recording=recording)
 
 
 def around(mean_ns: float, spread: float = 0.001, rounds: int = 8, seed: int = 0) -> list[list[float]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from captures import recorded
 
 from moeprof import resources
 from moeprof.loaded import capture
@@ -47,7 +48,7 @@ def whole(variant: CapturedVariant, counters: pd.DataFrame) -> CapturedVariant:
     assert variant.iterations is not None
     kernels = int(counters["launch"].nunique())
     windows = tuple(replace(w, launch=replace(w.launch, kernels=kernels)) for w in variant.iterations.windows)
-    return replace(variant, counters=counters, iterations=replace(variant.iterations, windows=windows))
+    return recorded(variant, counters=counters, iterations=replace(variant.iterations, windows=windows))
 
 
 def plain() -> Capture:

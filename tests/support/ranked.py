@@ -104,14 +104,14 @@ def altered(case: dict[str, Any], params: dict[str, Any], device: str, folder: P
     return proven(params, device, replace(step, run=(lambda: None) if case["rank"] < 0 else changed))
 
 
-class FileRoom:
-    """A room in files that all ranks map: what stands for symmetric memory where there is no GPU."""
+class FileBuffer:
+    """A shared buffer in files that all ranks map, in place of symmetric memory on a machine without a GPU."""
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
         import torch.distributed as dist
 
         self.name, self.shape, self.dtype, self.folder, self.me = name, shape, dtype, folder, dist.get_rank()
-        self.mine = self.of(self.me).zero_()
+        self.tensor = self.of(self.me).zero_()
 
     def of(self, rank: int) -> Any:
         import torch
@@ -142,27 +142,27 @@ def puts(case: dict[str, Any], params: dict[str, Any], device: str, folder: Path
     """Prove peer_copy's exchange over files; rank 1's rows come ``late`` by so many seconds, ``deaf`` ranks do not wait for rows."""
     import torch.distributed as dist
 
-    from moeprof.workloads.expert_parallel import exchange, peer, workload
+    from moeprof.workloads.expert_parallel import overlap, peer_copy, workload
     from moeprof.workloads.expert_parallel.faults import Fault
 
-    rooms: dict[str, Any] = {}
+    shared_buffers: dict[str, Any] = {}
     here = folder / case["folder"]
     here.mkdir(exist_ok=True)
 
     def shared(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        rooms[name] = FileRoom(name, shape, dtype, here)
-        return rooms[name].mine
+        shared_buffers[name] = FileBuffer(name, shape, dtype, here)
+        return shared_buffers[name].tensor
 
     layer = workload._parts(params, device, params["chunks"], Fault(), shared)
 
-    class Late(peer.Puts):
+    class LatePeerCopies(peer_copy.PeerCopies):
         def dispatch(self, chunk: int) -> None:
             time.sleep(case.get("late", 0.0) if dist.get_rank() == 1 else 0.0)
             super().dispatch(chunk)
 
-    sending = Late(layer.layout, layer.room, rooms, listen=not case.get("deaf"))
+    exchange = LatePeerCopies(layer.layout, layer.buffers, shared_buffers, wait_for_rows=not case.get("deaf"))
 
-    return proven(params, device, workload._step(layer, lambda: exchange.iterate(layer, sending, exchange.InTurn())))
+    return proven(params, device, workload._step(layer, lambda: overlap.iterate(layer, exchange, overlap.Sequential())))
 
 
 DO = {"variant": variant, "fault": fault, "altered": altered, "puts": puts}

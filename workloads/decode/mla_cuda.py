@@ -20,7 +20,7 @@ def fits(batch: int, heads: int) -> bool:
     """Whether the kernel takes these sizes on this GPU and can be built for it."""
     if heads % HEADS or batch > MAX_BATCH or torch.cuda.get_device_capability() != CAPABILITY:
         return False
-    return nvcc.missing_tma(Machine(cuda=True, gpus=1, compute_capability="9.0")) is None
+    return nvcc.needs_tma(Machine(cuda=True, gpus=1, compute_capability="9.0")) is None
 
 
 @cache
@@ -41,11 +41,11 @@ def operator() -> Any:
         q: torch.Tensor, c: torch.Tensor, lengths: torch.Tensor, out: torch.Tensor, parts: torch.Tensor, stats: torch.Tensor, scale: float,
     ) -> None:  # fmt: skip
         batch, heads, _ = q.shape
-        given = (t.data_ptr() for t in (q, c, lengths, out, parts, stats))
+        pointers = (t.data_ptr() for t in (q, c, lengths, out, parts, stats))
         with torch.cuda.device(q.device):
             stream = torch.cuda.current_stream().cuda_stream
-            status = library().moeprof_latent(*given, batch, heads, c.shape[1], scale, parts.shape[0] // 2, stream)
-        nvcc.checked(status, "the launch of latent attention")
+            status = library().moeprof_latent(*pointers, batch, heads, c.shape[1], scale, parts.shape[0] // 2, stream)
+        nvcc.check_launch(status, "the launch of latent attention")
 
     @latent.register_fake
     def _(*given: Any) -> None:

@@ -31,14 +31,14 @@ def exact(params: Params) -> Any:
 def prove(params: Params, device: str, step: Step) -> Proof:
     """Poison, run, compare every token with the reference; run again, bit for bit; probe the precision of the combine."""
     assert isinstance(step, moe.MoeStep)
-    it = moe.layer(params, device)
-    expected = reference(it, *routed(params, it, step.capacity), exact(params))
+    layer = moe.layer(params, device)
+    expected = reference(layer, *routed(params, layer, step.capacity), exact(params))
     first = _fresh(step, device)
 
     def probe() -> float:
         with alike(step.weights, 0, [weight[0].clone() for weight in step.weights]):
-            found = _fresh(step, device)
-        return combine_error(params, it, step.capacity, found)
+            output = _fresh(step, device)
+        return combine_error(params, layer, step.capacity, output)
 
     probed = step.exact_combine and params["topk"] > 1
     return judged(params, expected, first, lambda: _fresh(step, device), probe if probed else None)
@@ -79,29 +79,29 @@ def _fresh(step: Step, device: str) -> Any:
     return step.output().clone()
 
 
-def routed(params: Params, it: moe.Layer, limit: int | None) -> tuple[Any, Any]:
+def routed(params: Params, layer: moe.Layer, limit: int | None) -> tuple[Any, Any]:
     """Experts and weights [T, K] in the reference's precision, the weights of what a capacity drops at zero."""
     import torch
 
     wide = exact(params)
-    chosen, weights = routing.route(it.x.to(wide) @ it.router.to(wide).t(), it.bias.to(wide), params)
+    chosen, weights = routing.route(layer.x.to(wide) @ layer.router.to(wide).t(), layer.bias.to(wide), params)
     if limit is None:
         return chosen, weights
     queue, order = chosen.t().flatten().sort(stable=True)  # first choices of all tokens, then second ones
     starts = torch.searchsorted(queue, torch.arange(params["experts"], device=queue.device))
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(queue), device=queue.device) - starts[queue]
-    return chosen, weights * (place.view(params["topk"], -1).t() < limit)
+    places_in_queue = torch.empty_like(order)
+    places_in_queue[order] = torch.arange(len(queue), device=queue.device) - starts[queue]
+    return chosen, weights * (places_in_queue.view(params["topk"], -1).t() < limit)
 
 
-def reference(it: moe.Layer, chosen: Any, weights: Any, wide: Any) -> Any:
+def reference(layer: moe.Layer, chosen: Any, weights: Any, wide: Any) -> Any:
     """The layer's output [T, H] in ``wide`` precision, expert by expert."""
     import torch
 
-    out = torch.zeros(it.x.shape, dtype=wide, device=it.x.device)
-    for expert in range(len(it.w13)):
+    out = torch.zeros(layer.x.shape, dtype=wide, device=layer.x.device)
+    for expert in range(len(layer.w13)):
         token, k = (chosen == expert).nonzero(as_tuple=True)
-        result = _expert(it.x[token], it.w13[expert], it.w2[expert], wide)
+        result = _expert(layer.x[token], layer.w13[expert], layer.w2[expert], wide)
         out.index_add_(0, token, result * weights[token, k].unsqueeze(1).to(wide))
     return out
 
@@ -111,12 +111,12 @@ def _expert(rows: Any, w13: Any, w2: Any, wide: Any) -> Any:
 
 
 @contextmanager
-def alike(weights: tuple[Any, ...], first: int, one: list[Any]) -> Iterator[None]:
+def alike(weights: tuple[Any, ...], first: int, first_expert: list[Any]) -> Iterator[None]:
     """Within it every expert of ``weights`` [E, ...], numbered from ``first``, has the weights ``one``, w2 with its sign changed for
     odd numbers: what ``combine_error`` asks for."""
     kept = [weight.clone() for weight in weights]
     try:
-        for weight, same in zip(weights, one, strict=True):
+        for weight, same in zip(weights, first_expert, strict=True):
             weight.copy_(same.expand_as(weight))
         weights[1][1 - first % 2 :: 2].neg_()
         yield
@@ -125,7 +125,7 @@ def alike(weights: tuple[Any, ...], first: int, one: list[Any]) -> Iterator[None
             weight.copy_(saved)
 
 
-def combine_error(params: Params, it: moe.Layer, capacity: int | None, found: Any) -> float:
+def combine_error(params: Params, layer: moe.Layer, capacity: int | None, output: Any) -> float:
     """How far the combine is from a sum rounded once, where the sum nearly cancels.
 
     ``found`` is the output where every expert has the first one's weights, with the sign of w2 changed for the odd ones: a
@@ -136,14 +136,14 @@ def combine_error(params: Params, it: moe.Layer, capacity: int | None, found: An
     import torch
 
     wide = exact(params)
-    chosen, weights = routed(params, it, capacity)
+    chosen, weights = routed(params, layer, capacity)
     signed = (weights * (1 - 2 * (chosen % 2))).sum(1)
     few = (signed.abs() < CANCELLED * weights.sum(1)).nonzero().flatten()[:4096]
     if not len(few):
         return 0.0
-    alone = _expert(it.x[few], it.w13[0], it.w2[0], wide)
+    alone = _expert(layer.x[few], layer.w13[0], layer.w2[0], wide)
     expected = alone * signed[few].unsqueeze(1).to(wide)
-    off = (found[few].to(wide) - expected) / weights[few].sum(1, keepdim=True).to(wide)
+    off = (output[few].to(wide) - expected) / weights[few].sum(1, keepdim=True).to(wide)
     return float(torch.linalg.norm(off) / torch.linalg.norm(alone))
 
 
@@ -162,11 +162,11 @@ def bmm(params: Params, device: str, rows: int) -> float:
 
     experts, hidden, inner = params["experts"], params["hidden"], params["inner"]
 
-    def made(*shape: int) -> Any:
+    def random(*shape: int) -> Any:
         return torch.empty(*shape, dtype=moe.dtype(params), device=device).normal_()
 
-    x, w13, mid = made(experts, rows, hidden), made(experts, 2 * inner, hidden), made(experts, rows, inner)
-    w2, wide, out = made(experts, hidden, inner), made(experts, rows, 2 * inner), made(experts, rows, hidden)
+    x, w13, mid = random(experts, rows, hidden), random(experts, 2 * inner, hidden), random(experts, rows, inner)
+    w2, wide, out = random(experts, hidden, inner), random(experts, rows, 2 * inner), random(experts, rows, hidden)
 
     def both() -> None:
         torch.bmm(x, w13.transpose(1, 2), out=wide)

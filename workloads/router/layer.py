@@ -60,10 +60,10 @@ def layer(params: Params, device: str) -> Layer:
         return torch.randn(*shape, generator=source, device=device)
 
     def weights(rows: int, columns: int) -> Any:
-        made = torch.empty(experts, rows, columns, dtype=dtype(params), device=device)
+        stacked = torch.empty(experts, rows, columns, dtype=dtype(params), device=device)
         for expert in range(experts):
-            made[expert] = normal(rows, columns) * columns**-0.5
-        return made
+            stacked[expert] = normal(rows, columns) * columns**-0.5
+        return stacked
 
     router = torch.linalg.qr(normal(hidden, experts)).Q.t().contiguous()
     wanted, bias, chosen = (t.to(device) for t in routed(params))
@@ -88,14 +88,14 @@ def routed(params: Params) -> tuple[Any, Any, Any]:
     return routing.wanted_logits(chosen, bias, params, source), bias, chosen
 
 
-def logits(it: Layer) -> Any:
+def logits(layer: Layer) -> Any:
     """x @ router.T in fp32 (fp64 for fp64), whatever the dtype of x."""
     import torch
 
-    if it.x.device.type == "cuda" and it.x.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(it.x, it.router.t(), out_dtype=torch.float32)
-    wide = torch.promote_types(it.x.dtype, torch.float32)
-    return it.x.to(wide) @ it.router.to(wide).t()
+    if layer.x.device.type == "cuda" and layer.x.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(layer.x, layer.router.t(), out_dtype=torch.float32)
+    wide = torch.promote_types(layer.x.dtype, torch.float32)
+    return layer.x.to(wide) @ layer.router.to(wide).t()
 
 
 def swiglu(gate_up: Any) -> Any:
@@ -121,19 +121,24 @@ def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
 
 
 def step(
-    params: Params, it: Layer, run: Callable[[], None], routed: Callable[[], Any], scratch: tuple[Any, ...], **more: Any
+    params: Params,
+    layer: Layer,
+    run: Callable[[], None],
+    routed: Callable[[], Any],
+    scratch: tuple[Any, ...],
+    **more: Any,
 ) -> MoeStep:
     """The step of a variant. ``routed`` gives the experts [T, K] that it chose, ``scratch`` is poisoned with the output,
     ``figures`` are its own figures beside the common ones."""
     limit, figures = more.get("capacity"), more.pop("figures", {})
 
     def poison() -> None:
-        for buffer in (it.out, *scratch):
+        for buffer in (layer.out, *scratch):
             buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
 
     return MoeStep(
-        run=run, output=lambda: it.out, poison=poison, flops=flops(params), bytes_moved=bytes_moved(params, it),
-        facts=lambda: facts(params, routed(), limit, figures), weights=more.pop("weights", (it.w13, it.w2)), **more,
+        run=run, output=lambda: layer.out, poison=poison, flops=flops(params), bytes_moved=bytes_moved(params, layer),
+        facts=lambda: facts(params, routed(), limit, figures), weights=more.pop("weights", (layer.w13, layer.w2)), **more,
     )  # fmt: skip
 
 
@@ -143,10 +148,10 @@ def flops(params: Params) -> int:
     return int(6 * tokens * topk * hidden * inner + 2 * tokens * hidden * experts)
 
 
-def bytes_moved(params: Params, it: Layer) -> int:
+def bytes_moved(params: Params, layer: Layer) -> int:
     """Bytes that must move: the weights of every expert that gets a token, x in and the output out."""
-    weights = 3 * params["hidden"] * params["inner"] * it.touched
-    return int(it.x.element_size() * (weights + 2 * params["tokens"] * params["hidden"]))
+    weights = 3 * params["hidden"] * params["inner"] * layer.touched
+    return int(layer.x.element_size() * (weights + 2 * params["tokens"] * params["hidden"]))
 
 
 def facts(
@@ -157,9 +162,12 @@ def facts(
 
     load = torch.bincount(chosen.flatten().long(), minlength=params["experts"]).tolist()
     total, dropped = sum(load), 0
-    found: dict[str, Any] = {"tokens of each expert": load, "expert load, max / mean": max(load) * len(load) / total}
+    figures_of_load: dict[str, Any] = {
+        "tokens of each expert": load,
+        "expert load, max / mean": max(load) * len(load) / total,
+    }
     if capacity is not None:
         dropped = sum(max(0, count - capacity) for count in load)
-        found["rows computed / rows kept"] = params["experts"] * capacity / (total - dropped)
-    found["dropped assignments (%)"] = 100 * dropped / total
-    return found | {name: value() for name, value in figures.items()}
+        figures_of_load["rows computed / rows kept"] = params["experts"] * capacity / (total - dropped)
+    figures_of_load["dropped assignments (%)"] = 100 * dropped / total
+    return figures_of_load | {name: value() for name, value in figures.items()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import counting
 import pytest
+from captures import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +43,7 @@ def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: C
 
 
 def test_bytes_of_a_part_of_an_iteration_are_not_compared(story: Capture) -> None:
-    few = replace(story.variants[0], iterations=counting.plain().variants[0].iterations)
+    few = recorded(story.variants[0], iterations=counting.plain().variants[0].iterations)
     found = contrast(few, story.variants[2], ("baseline", "graph"))
     assert found is not None and ("DRAM bytes", ALL) not in [(c.label, c.scope) for c in found.counters]
     assert found.coverage[0] == "8 of 96 kernels" and row(found, "DRAM bytes", LONGEST).before == pytest.approx(9e8)
@@ -105,5 +105,5 @@ def test_real_waits_of_an_h200(traces: Path) -> None:
 
 
 def test_without_counters_of_both_there_is_none(story: Capture) -> None:
-    assert contrast(story.variants[0], replace(story.variants[2], counters=None), ("a", "b")) is None
+    assert contrast(story.variants[0], recorded(story.variants[2], counters=None), ("a", "b")) is None
     assert contrast(None, story.variants[2], (None, "b")) is None

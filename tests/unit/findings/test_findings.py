@@ -237,7 +237,7 @@ def test_ranges_can_be_judged_alone() -> None:
 
 
 OWN = """
-from moeprof.rules.common import finding
+from moeprof.findings.rules.common import finding
 
 def long_kernels(scene):
     lengths = scene.view.ends[scene.index] - scene.view.starts[scene.index]

@@ -20,7 +20,7 @@ from moeprof.capture.redact import leaks
 from moeprof.cli.main import cli
 from moeprof.errors import MoeprofError
 from moeprof.kernels import inspect, ncu
-from moeprof.machine import tools
+from moeprof.machine import nvml
 from moeprof.machine.tools import Tool
 from moeprof.storage.manifest import Gpu
 
@@ -48,7 +48,7 @@ class Ran:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, on a machine with a GPU."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tools, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
+    monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
     return tmp_path
 
 

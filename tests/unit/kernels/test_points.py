@@ -9,6 +9,7 @@ from pathlib import Path
 
 import counting
 import pytest
+from captures import recorded
 from cdp import Browser, overlapping
 
 from moeprof.compare import variants
@@ -86,7 +87,7 @@ def test_a_real_gemm_stands_where_its_size_says(traces: Path) -> None:
 
 
 def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Capture) -> None:
-    few = replace(story.variants[0], iterations=counting.plain().variants[0].iterations)
+    few = recorded(story.variants[0], iterations=counting.plain().variants[0].iterations)
     found = roofline(replace(story, variants=(few, *story.variants[1:])))
     assert WHOLE not in [p.kernel for p in found.of("baseline")] and found.of("baseline")
     assert found.missing == (
@@ -117,7 +118,7 @@ def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
     assert not found.roofline.points and "baseline, overlap, graph: ncu did not count" in found.roofline.missing[0]
     page = html.render(plain, found)
     assert "No roofline: what it needs was not counted" in page and 'id="figure-roofline"' not in page
-    none = replace(plain, variants=tuple(replace(v, counters=None) for v in plain.variants))
+    none = replace(plain, variants=tuple(recorded(v, counters=None) for v in plain.variants))
     assert roofline(none).missing[0] == "baseline, overlap, graph: no kernel was counted"
     cpu = replace(none, manifest=replace(none.manifest, device="cpu"))
     assert roofline(cpu) == Roofline() and '<section id="roofline">' not in html.render(cpu, variants.contrast(cpu))

@@ -15,8 +15,7 @@ from tracetables import trace, traces
 from moeprof import resources
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
-from moeprof.kernels import rankings
-from moeprof.kernels.ranking import ORDERS, function, gaps, rank, shared_by_two
+from moeprof.kernels.ranking import ORDERS, function, gaps, rank, rankings, shared_by_two
 from moeprof.report import ranked
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
@@ -62,7 +61,7 @@ def test_costs_are_per_window_and_only_of_what_starts_inside() -> None:
 
 @pytest.mark.parametrize("name", ["baseline", "overlap", "graph"])
 def test_a_real_capture_is_ranked_whole_and_its_counters_cover_it(name: str) -> None:
-    found = rankings.rankings(SAMPLE, None, name, None, "time")[name]
+    found = rankings(SAMPLE, None, name, None, "time")[name]
     view = max(views(read(SAMPLE / name / "trace.sqlite")), key=lambda v: len(v.ops))
     kernels = view.ops[view.is_kernel]
     total = float((kernels["end_ns"] - kernels["start_ns"]).sum())
@@ -129,8 +128,8 @@ def test_a_range_and_a_trace_without_counters(traces: Path) -> None:
     assert shown.exit_code == 0 and "No counters" in shown.output
     names = {str(n) for n in read(path).ranges["name"]}
     one = sorted(names)[0]
-    inside = rankings.rankings(path, one, None, None, "time")[path.name]
-    whole = rankings.rankings(path, None, None, None, "time")[path.name]
+    inside = rankings(path, one, None, None, "time")[path.name]
+    whole = rankings(path, None, None, None, "time")[path.name]
     assert (
         inside.windows > 0
         and sum(k.count for k in inside.kernels) * inside.windows <= sum(k.count for k in whole.kernels) * whole.windows

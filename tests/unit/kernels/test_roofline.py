@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from captures import recorded
 
 from moeprof import resources
 from moeprof.compare import variants as diff
@@ -56,7 +57,7 @@ def test_the_bytes_of_ncu_stand_where_all_kernels_were_counted(plain: Capture) -
     assert graph is not None and graph.counters is not None and graph.iterations is not None
     counted = int(graph.counters["launch"].nunique())
     windows = tuple(replace(w, launch=replace(w.launch, kernels=counted)) for w in graph.iterations.windows)
-    whole = replace(graph, iterations=replace(graph.iterations, windows=windows))
+    whole = recorded(graph, iterations=replace(graph.iterations, windows=windows))
     row = diff.contrast(replace(made, variants=(*made.variants[:2], whole))).row("graph")
     frame = graph.counters
     assert row is not None and row.work is not None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from captures import recorded
 
 from moeprof import resources
 from moeprof.capture import commands
@@ -48,7 +49,7 @@ def made() -> Capture:
         counted(("two", 50.0, {"long_scoreboard": 1.0, "barrier": 3.5, "selected": 0.5})),
         counted(("three", 30.0, {"long_scoreboard": 1.5, "barrier": 0.25, "selected": 0.75})),
     )
-    return replace(plain, variants=tuple(replace(v, counters=f) for v, f in zip(plain.variants, frames, strict=True)))
+    return replace(plain, variants=tuple(recorded(v, counters=f) for v, f in zip(plain.variants, frames, strict=True)))
 
 
 def test_the_longest_kernel_decides_and_its_shares_sum_to_one(made: Capture) -> None:
@@ -78,7 +79,7 @@ def test_the_page_shows_the_states_and_what_shrank(made: Capture) -> None:
     assert "a load from global or local memory" in page and "<td>60.0 %</td><td>20.0 %</td>" in page.replace("\n", "")
     plain = capture.load(SAMPLE)
     assert '<section id="stalls">' not in html.render(plain, variants.contrast(plain))
-    assert stalls(replace(plain.variants[0], counters=None)) is None
+    assert stalls(recorded(plain.variants[0], counters=None)) is None
 
 
 def test_real_counters_of_an_h200_are_read(traces: Path) -> None:
@@ -86,7 +87,7 @@ def test_real_counters_of_an_h200_are_read(traces: Path) -> None:
     names = set(frame["metric"].astype(str))
     assert {m for m in names if m.startswith(PREFIX)} == set(METRICS)  # every state that the chip has, and no other
     plain = capture.load(SAMPLE)
-    found = stalls(replace(plain.variants[0], counters=frame))
+    found = stalls(recorded(plain.variants[0], counters=frame))
     assert (
         found is not None and found.kernel.startswith("nvjet_sm90") and sum(found.shares.values()) == pytest.approx(1)
     )

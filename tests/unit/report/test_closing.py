@@ -9,6 +9,7 @@ from pathlib import Path
 
 import counting
 import pytest
+from captures import recorded
 
 from moeprof.compare import variants as diff
 from moeprof.compare.variants import Diff
@@ -62,7 +63,7 @@ def swapped(study: Capture) -> Capture:
 
 
 def without(study: Capture, *what: str) -> Capture:
-    variants = tuple(replace(v, **dict.fromkeys(what)) for v in study.variants)  # type: ignore[arg-type]
+    variants = tuple(recorded(v, **dict.fromkeys(what)) for v in study.variants)
     return replace(study, variants=variants)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from captures import recorded
 from click.testing import CliRunner
 
 from moeprof import resources
@@ -17,7 +18,7 @@ from moeprof.cli.main import cli
 from moeprof.compare import variants as diff
 from moeprof.compare.variants import Diff
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Capture
+from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.report import html, text
 from moeprof.report.format import short_kernel
 from moeprof.storage.json import encode
@@ -87,11 +88,10 @@ def test_hostile_names_are_text_everywhere(sample: Capture) -> None:
     assert variant.trace is not None and variant.iterations is not None
     ops = variant.trace.ops.assign(name=variant.trace.ops["name"].cat.rename_categories(lambda n: f"{HOSTILE}{n}"))
     kernels = tuple(replace(k, name=HOSTILE + k.name) for k in variant.iterations.kernels)
-    evil = replace(
-        variant,
+    evil = recorded(
+        replace(variant, record=replace(variant.record, summary=HOSTILE)),
         trace=replace(variant.trace, ops=ops),
         iterations=replace(variant.iterations, kernels=kernels),
-        record=replace(variant.record, summary=HOSTILE),
     )
     shown = html.render(replace(sample, variants=(evil, *sample.variants[1:])), diff.contrast(sample))
     assert "<script>alert" not in shown and "evil&lt;script&gt;" in shown
@@ -108,7 +108,7 @@ def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Capture, contra
 
 
 def test_a_variant_without_trace_or_times_is_shown_as_such(sample: Capture) -> None:
-    bare = tuple(replace(v, trace=None, iterations=None, counters=None) for v in sample.variants)
+    bare = tuple(CapturedVariant(v.record) for v in sample.variants)
     skipped = replace(bare[2], record=replace(bare[2].record, status="skipped", reason="needs a GPU", rounds=()))
     lone = replace(sample, variants=(bare[0], bare[1], skipped))
     found = diff.contrast(lone)

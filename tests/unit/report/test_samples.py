@@ -14,11 +14,12 @@ import pytest
 from moeprof import resources
 from moeprof.compare import variants
 from moeprof.loaded import capture
-from moeprof.loaded.trace import analysis_of, opened
+from moeprof.loaded.trace import analysis_of
 from moeprof.ranks import groups
 from moeprof.report import rankrows
 from moeprof.storage import json as codec
 from moeprof.storage import manifest
+from moeprof.trace import open_trace
 
 SAMPLES = sorted(p for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
 PRIVATE = re.compile(r"/home/|/root/|/Users/|[A-Za-z_]*(TOKEN|SECRET|PASSWORD)[A-Za-z_]*=")
@@ -77,7 +78,7 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
             )
     assert shares["baseline"] == 0 and min(shares[name] for name in ("overlap", "graph", "peer_copy")) > 0.9
     assert rates["baseline"] > 0.9 and rates["peer_copy"] > 0.95 and rates["overlap"] < 0.5
-    with opened(folder / "peer_copy" / "trace.sqlite") as trace:
+    with open_trace(folder / "peer_copy" / "trace.sqlite") as trace:
         told = {finding.id for finding in analysis_of(trace).findings}
     assert "same-stream-copy" not in told, "signals between copies do not make theirs the stream of the kernels"
     times = {row.name: row.launch.kernels and row.time_ns.value for row in found.rows}

@@ -137,9 +137,9 @@ def test_measures_of_a_real_capture_are_those_of_its_report() -> None:
 
 
 def _kernels() -> tuple[object, ...]:
-    from moeprof.kernels import rankings
+    from moeprof.kernels.ranking import rankings
 
-    return rankings.rankings(SAMPLE, None, "graph", None, "time")["graph"].kernels
+    return rankings(SAMPLE, None, "graph", None, "time")["graph"].kernels
 
 
 # ---- the flow

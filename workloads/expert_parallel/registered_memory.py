@@ -15,14 +15,14 @@ from moeprof.workloads.expert_parallel import layout as ep
 
 @cache
 def _pool() -> Any:
-    """The process's pool of such memory, or None where there is none: another backend, an older torch, one rank."""
+    """The pool of such memory in this process; None with another backend, an older torch, or one rank."""
     import torch
     import torch.distributed as dist
 
-    backend = dist.group.WORLD._get_backend(ep.place("cuda"))
+    backend = dist.group.WORLD._get_backend(ep.rank_device("cuda"))
     if ep.ranks().count == 1 or not (hasattr(backend, "register_mem_pool") and hasattr(backend, "mem_allocator")):
         return None
-    ep.meet("cuda")  # only a communicator that is there registers anything
+    ep.barrier("cuda")  # only an initialised communicator registers memory
     pool = torch.cuda.MemPool(backend.mem_allocator)
     backend.register_mem_pool(pool)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))  # never freed: at exit its communicator is gone before it
@@ -30,18 +30,18 @@ def _pool() -> Any:
 
 
 def registered(device: str) -> bool:
-    """Whether ``zeros`` gives memory that NCCL uses in place; every rank must ask."""
+    """Whether ``zeros`` returns memory that NCCL uses in place; every rank must call it."""
     return device == "cuda" and _pool() is not None
 
 
-def words(device: str) -> dict[str, str]:
-    """The same as a fact of a step."""
+def facts(device: str) -> dict[str, str]:
+    """``registered`` as a fact of a step."""
     return {"buffers": "registered with NCCL" if registered(device) else "plain memory"}
 
 
 def zeros(shape: tuple[int, ...], dtype: Any, device: str) -> Any:
-    """A tensor of zeros to be sent or received; every rank must make its own."""
+    """A tensor of zeros to be sent or received; every rank must call it."""
     import torch
 
     with torch.cuda.use_mem_pool(_pool()) if registered(device) else nullcontext():
-        return torch.zeros(*shape, dtype=dtype, device=ep.place(device))
+        return torch.zeros(*shape, dtype=dtype, device=ep.rank_device(device))

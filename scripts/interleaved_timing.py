@@ -1,4 +1,4 @@
-"""Time several actions beside each other in one process: interleaved rounds, medians. Used by the benchmark scripts; no command."""
+"""Time several actions in one process, in interleaved rounds. Used by the benchmark scripts; not a command."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ ROUND_MS = 40  # of one entry in one round
 Run = Callable[[], object]
 
 
-def attempt(found: dict[str, Run], name: str, make: Callable[[], Run]) -> None:
-    """Make and run an entry once and keep it; one that fails is said on stderr and left out."""
+def attempt(runs: dict[str, Run], name: str, make: Callable[[], Run]) -> None:
+    """Make an entry, run it once and add it to ``runs``; one that fails is reported on stderr and left out."""
     try:
         run = make()
         run()
         torch.cuda.synchronize()
-        found[name] = run
+        runs[name] = run
     except Exception as error:  # a peer may fail in any way
-        said = str(error).strip().splitlines()[:1]
-        print(f"  {name}: left out: {type(error).__name__}: {said}", file=sys.stderr, flush=True)
+        reason = str(error).strip().splitlines()[:1]
+        print(f"  {name}: left out: {type(error).__name__}: {reason}", file=sys.stderr, flush=True)
 
 
 def timed(run: Run, count: int) -> float:
@@ -40,8 +40,8 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
     counts = {name: max(2, min(200, round(ROUND_MS / timed(run, 2)))) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
-    for turn in range(rounds if names else 0):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
+    for number in range(rounds if names else 0):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             times[name].append(timed(runs[name], counts[name]))
     return times
