@@ -7,7 +7,8 @@ usage: render_results.py            writes the page
 A topic file has ``title``, ``order`` and experiments: ``id``, ``what``, ``when``, ``machine``, ``versions``, ``command``,
 ``expected``, ``notes`` (file and anchor in docs/lab_notes) and ``rows``. A row has ``id``, ``what``, ``value``, ``unit``,
 ``verdict`` ("reached", "missed", or "measured" if nothing was expected), optionally ``expected``, and either
-``current = true`` or ``superseded_by``, the id of the row that replaced it.
+``current = true`` or ``superseded_by``, the id of the row that replaced it. ``sample`` ("kv_transfer graph time_ns.value") is
+where the figure is in the ``expected.json`` of a sample that ships.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Row:
     unit: str
     verdict: str
     expected: str = ""
+    sample: str = ""
     current: bool = False
     superseded_by: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_the_page_is_up_to_date() -> None:
     assert len(current) > 150 and [name for name in ROWS if f'<a id="{name}">' in text] == current
 
 
+SCALE = {"ms": 1e-6, "%": 100.0, "MB": 1e-6, "x": 1.0, "GB/s": 1.0, "": 1.0}  # of ns, bytes and ratios
+
+
+def in_sample(row: Row) -> str:
+    """The figure of the sample that the row names, with the row's digits."""
+    name, variant, path = row.sample.split()
+    rows = json.loads((ROOT / "reports" / "samples" / name / "expected.json").read_text())["rows"]
+    (value,) = [found for found in rows if found["name"] == variant]
+    for key in path.split("."):
+        value = value[key]
+    digits = len(row.value.partition(".")[2])
+    return f"{value * SCALE[row.unit]:.{digits}f}"
+
+
+def test_figures_of_samples_that_ship_are_those_of_the_samples() -> None:
+    rows = [row for row in ROWS.values() if row.sample]
+    assert len(rows) >= 30
+    assert [(row.id, in_sample(row)) for row in rows] == [(row.id, row.value) for row in rows]
+
+
 @pytest.mark.parametrize("document", QUOTING, ids=lambda path: str(path.relative_to(ROOT)))
 def test_quoted_figures_are_current_rows(document: Path) -> None:
     assert wrong_quotes(documents.prose(document), ROWS) == []
@@ -108,7 +129,7 @@ def test_every_figure_of_the_readme_is_a_current_row() -> None:
     assert unlinked_figures(text) == []
 
 
-@pytest.mark.parametrize("name", ["router", "decode", "expert_parallel"])
+@pytest.mark.parametrize("name", ["kv_transfer", "router", "decode", "expert_parallel"])
 def test_every_measured_figure_of_a_workload_is_a_current_row(name: str) -> None:
     text = documents.prose(ROOT / "docs" / "explanation" / f"{name}.md")
     (section,) = re.findall(r"^## Measured$(.*?)(?=^## |\Z)", text, flags=re.S | re.M)
