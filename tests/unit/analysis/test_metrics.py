@@ -111,6 +111,7 @@ def _cause(ender: object, calls: object, t: int) -> str:
 @settings(max_examples=300, deadline=None)
 @given(traces())
 def test_identities_and_brute_force(found: Trace) -> None:
+    assert len(analyze(found).windows) == found.ops["device"].nunique()
     for w in analyze(found).windows:
         ledger = [
             w.ledger.compute_ns,

@@ -28,6 +28,9 @@ def test_copies_sum_and_their_causes_too(found: Trace) -> None:
     for w in analyze(found).windows:
         ops = list(found.ops.itertuples())
         working = {t for o in ops if o.kind in ("kernel", "graph", "comm") for t in range(o.start_ns, o.end_ns)}
+        assert {c.direction for c in w.copies} >= {
+            o.direction for o in ops if o.kind == "copy" and o.end_ns > o.start_ns
+        }
         for c in w.copies:
             alike = [o for o in ops if o.kind == "copy" and o.direction == c.direction]
             # the host side of D2H is the destination, the same for all here

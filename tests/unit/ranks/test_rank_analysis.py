@@ -53,6 +53,9 @@ def test_ledgers_sum_and_are_those_of_analyze_on_any_trace(rows: list[Any], proc
     windows = {w.device: w for w in analyze(trace).windows}
     pieces = split(trace)
     found = [facts(Place(n, "", "one", p.device), p.trace) for n, p in enumerate(pieces)]
+    assert sum(r is not None for r in found) >= len(
+        {device for _, length, device, _, kind in rows if length and kind == "kernel"}
+    )
     for rank in (r for r in found if r is not None):
         (mine,), theirs = rank.windows, windows[rank.place.device or 0]
         assert sum(vars(mine.ledger).values()) == mine.span_ns == mine.end_ns - mine.start_ns
