@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import recordings
-from hypothesis import given, settings
+from hypothesis import given
 from tracetables import trace, traces
 
 from moeprof.analysis.analyze import analyze
@@ -22,7 +22,6 @@ def test_copies_of_a_real_trace(traces: Path) -> None:
     assert all(c.why_exposed == {"same_stream": c.exposed_ns} for c in pinned)
 
 
-@settings(max_examples=300, deadline=None)
 @given(traces())
 def test_copies_sum_and_their_causes_too(found: Trace) -> None:
     for w in analyze(found).windows:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from captures import Ran
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from manyranks import assert_consistent
 
@@ -46,7 +46,6 @@ def of_ops(rows: list[tuple[int, int, int, int, str]], processes: bool) -> Trace
     return Trace(Path("made"), "nsys", None, None, table(OPS, data), table(CALLS, {}), table(RANGES, {}))
 
 
-@settings(max_examples=150, deadline=None)
 @given(SOME_OPS, st.booleans())
 def test_ledgers_sum_and_are_those_of_analyze_on_any_trace(rows: list[Any], processes: bool) -> None:
     trace = of_ops(rows, processes)
