@@ -31,6 +31,7 @@ Run = Callable[..., Ran]
 @settings(max_examples=60)
 def test_the_statistic_is_its_definition(values: list[float]) -> None:
     found = divergence(np.array([values]))[0]
+    assert len(found) == max(0, len(values) - 2 * LEAST_SEGMENT + 1)
     for place, m in enumerate(range(LEAST_SEGMENT, len(values) - LEAST_SEGMENT + 1)):
         x, y = np.array(values[:m]), np.array(values[m:])
         n = len(y)
