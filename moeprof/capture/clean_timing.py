@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from moeprof.capture import ranks
-from moeprof.capture.child_processes import Server, close_all
-from moeprof.capture.commands import Request, Target, serve
+from moeprof.capture.child_processes import WorkerProcess, close_all
+from moeprof.capture.commands import Request, patience_s, serve
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
@@ -16,9 +15,9 @@ from moeprof.errors import MoeprofError, ToolError, WorkloadError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
-from moeprof.storage.json import decode
 from moeprof.storage.manifest import Gpu
-from moeprof.workload.model import Proof
+from moeprof.worker.messages import Build, Built, Prepare, Prove, Versions
+from moeprof.worker.spec import Params, Target
 
 ROOM_SHARE = 0.8  # of the memory that is left: what a twin of the baseline in a process of its own may take
 
@@ -37,11 +36,11 @@ class Clean:
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
     rank_uuids: tuple[str, ...] = ()  # of those of ranks 1 and up on this host
-    twin: Server | None = None
+    twin: WorkerProcess | None = None
 
     def run(self, targets: dict[str, Target]) -> dict[str, Target]:
         """Prove and time the targets; those that may be profiled, with resolved parameters."""
-        servers: dict[str, Server] = {}
+        servers: dict[str, WorkerProcess] = {}
         try:
             self.progress.phase("prove", len(targets))
             for name, target in targets.items():  # all start before any is waited for: imports take seconds
@@ -61,87 +60,83 @@ class Clean:
         finally:
             close_all([*servers.values(), *([self.twin] if self.twin is not None else [])])
 
-    def _start(self, name: str, target: Target, kind: str) -> Server:
+    def _start(self, name: str, target: Target, kind: str) -> WorkerProcess:
         log = self.store.log(target.variant, kind)
-        words = serve(target, *target.watched(self.request, log))
-        server = Server(name, words, log, target.patience(self.request))
+        server = WorkerProcess(name, serve(self.request, target, log), log, patience_s(self.request, target))
         self.hosts.watch(server.process, log.stem)
         return server
 
-    def _fail(self, servers: dict[str, Server], name: str, error: MoeprofError) -> None:
+    def _fail(self, servers: dict[str, WorkerProcess], name: str, error: MoeprofError) -> None:
         servers.pop(name).close()
         self.problems.append(error)
         self.store.record(name, status="failed", reason=error.message)
         ranks.failed(self.store, name, error)
 
-    def _greet(self, servers: dict[str, Server], targets: dict[str, Target]) -> None:
+    def _greet(self, servers: dict[str, WorkerProcess], targets: dict[str, Target]) -> None:
         """Take each worker's first line: versions, and why a variant cannot run here."""
         for name in list(servers):
             try:
-                hello = servers[name].hear()
+                hello = servers[name].hello()
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            if targets[name].device == "cuda" and not hello["machine"]["cuda"]:
+            if targets[name].device == "cuda" and not hello.machine.cuda:
                 raise ToolError("torch sees no GPU here", "install a CUDA build of torch, or give --device cpu")
-            self._versions(hello["versions"])
-            self.uuid = self.uuid or hello["gpu_uuid"]
-            ranks.started(self.store, name, hello.get("ranks", ()))
-            self.rank_uuids = self.rank_uuids or ranks.other_gpus(hello.get("ranks", ()))
-            if hello["skip"]:
+            self._versions(hello.versions)
+            self.uuid = self.uuid or hello.gpu_uuid
+            ranks.started(self.store, name, hello.ranks)
+            self.rank_uuids = self.rank_uuids or ranks.other_gpus(hello.ranks)
+            if hello.skip:
                 servers.pop(name).close()
-                self.store.record(name, status="skipped", reason=hello["skip"])
-                self.store.note(note("variant-skipped", variant=name, why=hello["skip"]))
-                self.progress.step(f"{name} SKIPPED: {hello['skip']}")
+                self.store.record(name, status="skipped", reason=hello.skip)
+                self.store.note(note("variant-skipped", variant=name, why=hello.skip))
+                self.progress.step(f"{name} SKIPPED: {hello.skip}")
 
-    def _versions(self, versions: dict[str, Any]) -> None:
+    def _versions(self, versions: Versions) -> None:
         environment = self.store.manifest.environment
         if environment.torch is None:
-            self.store.update(environment=replace(environment, torch=versions["torch"], cuda=versions["cuda"]))
+            self.store.update(environment=replace(environment, torch=versions.torch, cuda=versions.cuda))
 
-    def _prepare(self, servers: dict[str, Server]) -> dict[str, Any]:
+    def _prepare(self, servers: dict[str, WorkerProcess]) -> Params:
         """Concrete parameters and the ceilings, measured once, by the baseline's worker if it is there."""
         baseline = self.store.manifest.baseline
         names = sorted(servers, key=lambda name: name != baseline)
         if not names:
             return self.store.manifest.params
-        reply = servers[names[0]].ask({"do": "prepare", "params": self.store.manifest.params})
-        self.store.update(params=reply["params"], ceilings=reply["ceilings"])
-        resolved: dict[str, Any] = reply["params"]
-        return resolved
+        prepared = servers[names[0]].ask(Prepare(self.store.manifest.params))
+        self.store.update(params=prepared.params, ceilings=prepared.ceilings)
+        return prepared.params
 
-    def _build(self, servers: dict[str, Server], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """What each worker says of what it built. They build side by side, which compiles for some; all are heard before the
+    def _build(self, servers: dict[str, WorkerProcess], params: Params) -> dict[str, Built]:
+        """What each worker built. They build side by side, which compiles for some; all are heard before the
         first proof, so that a kernel that is chosen by timing is timed beside builds alone."""
         for server in servers.values():
-            server.tell({"do": "build", "params": params})
-        found = {}
+            server.tell(Build(params))
+        built = {}
         for name in list(servers):
             try:
-                found[name] = servers[name].hear()
+                built[name] = servers[name].hear(Build(params))
             except MoeprofError as error:
                 self._fail(servers, name, error)
-        return found
+        return built
 
-    def _prove(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+    def _prove(self, servers: dict[str, WorkerProcess], params: Params) -> None:
         """Build all, then prove one at a time."""
         for name, built in self._build(servers, params).items():
             try:
-                proven = servers[name].ask({"do": "prove"})
-                proof = decode(Proof, proven["proof"])
+                proven = servers[name].ask(Prove())
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            self.store.record(
-                name, proof=proof, flops=built["flops"], bytes_moved=built["bytes_moved"], facts=proven["facts"]
-            )
-            ranks.proven(self.store, name, proven.get("ranks", ()))
+            proof = proven.proof
+            self.store.record(name, proof=proof, flops=built.flops, bytes_moved=built.bytes_moved, facts=proven.facts)
+            ranks.proven(self.store, name, proven.ranks)
             if proof.ok:
                 self.progress.step(f"{name} proven: {proof.checked}")
             else:
                 self._fail(servers, name, WorkloadError(f"{name} is wrong: {proof.reason}", "it is not timed"))
 
-    def _build_twin(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+    def _build_twin(self, servers: dict[str, WorkerProcess], params: Params) -> None:
         """The baseline once more in a process of its own, where memory allows: two processes of one program differ (where
         memory lies, what was chosen by timing), and only a second one shows by how much. Else it shares the baseline's."""
         baseline, twin, why = self.store.manifest.baseline, self.twin, ""
@@ -151,8 +146,8 @@ class Clean:
             why = "memory would not hold another process"
         else:
             try:
-                twin.hear()  # its first line: as the baseline's
-                twin.ask({"do": "build", "params": params})
+                twin.hello()
+                twin.ask(Build(params))
             except MoeprofError as error:
                 why = error.message
         if why and twin is not None:
@@ -162,7 +157,7 @@ class Clean:
             self.store.record(baseline, twin_process=not why)
             self.store.note(*([note("twin-shared", why=why)] if why else []))
 
-    def _room(self, baseline: Server) -> bool:
+    def _room(self, baseline: WorkerProcess) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
             return load.has_room(baseline.process.pid, ROOM_SHARE / self.hosts.team.layout[0])
@@ -171,7 +166,7 @@ class Clean:
             return False
         return self.bytes_each < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
 
-    def _time(self, servers: dict[str, Server]) -> None:
+    def _time(self, servers: dict[str, WorkerProcess]) -> None:
         """Rounds of all variants."""
 
         def failed(name: str, error: MoeprofError) -> None:

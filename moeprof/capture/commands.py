@@ -1,14 +1,12 @@
-"""What to run: requests and commands. Pure: the same request and tools give the same commands (``--dry-run`` prints them)."""
+"""What to run: the user's request, and the processes that it becomes. Pure (``--dry-run`` prints them)."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from moeprof.errors import ToolError
 from moeprof.machine.command import Command
@@ -16,6 +14,7 @@ from moeprof.machine.launcher import Team
 from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
+from moeprof.worker.spec import Device, Follower, Measurement, Params, Program, Target, WorkerSpec
 from moeprof.workload.model import DEFAULT_COUNTED
 
 ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
@@ -23,7 +22,6 @@ BUDGET_S = (
     40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
 )
 LEADER_GRACE_S = 15
-PARAMS = "--params"
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
@@ -37,7 +35,7 @@ class Request:
     variants: tuple[str, ...] | None = None
     preset: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
-    device: str | None = None
+    device: Device | None = None
     tools: tuple[str, ...] | None = None
     rounds: int | None = None  # None: until the verdicts are clear or the budget is spent
     budget_s: float | None = None  # of clean timing; None: BUDGET_S
@@ -56,96 +54,155 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One variant to run: how the worker is told of it. ``ranks`` is None for a workload that has none."""
+class Nsys:
+    """nsys on a process and its children. ``region``: it records only between cudaProfilerStart and cudaProfilerStop."""
 
-    workload: str
-    variant: str
-    device: str
-    params: dict[str, Any]
-    ranks: int | None = None
-    hosts: tuple[str, ...] = ()  # where several hosts meet
+    path: Path
+    report: Path
+    region: bool
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The worker's arguments that name it."""
-        ranks = () if self.ranks is None else ("--nproc", str(self.ranks))
-        return ("--workload", self.workload, "--variant", self.variant, "--device", self.device, *ranks)
-
-    def watched(self, request: Request, log: Path) -> tuple[str, ...]:
-        """How the leader of ranks watches them: the time limit, and the log beside which each rank writes its own. Its name is that of
-        the room in which ranks of several hosts meet."""
-        if self.ranks is None:
-            return ()
-        room = ("--room", log.stem) if self.hosts else ()
-        return ("--timeout", str(request.timeout_s), "--log", str(log), *self.hosts, *room)
-
-    def patience(self, request: Request) -> int:
-        """Seconds that a process may take; a leader has the time to say first which rank hangs."""
-        return request.timeout_s + (0 if self.ranks is None else LEADER_GRACE_S)
+        """Its command line, without that of the process."""
+        return (
+            str(self.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
+            "--cuda-event-trace=false", "--force-overwrite=true", "-o", str(self.report.with_suffix("")),
+            *(RANGES if self.region else ()),
+        )  # fmt: skip
 
 
-def worker(mode: str, *words: str) -> tuple[str, ...]:
-    """The argument list of a worker; -P keeps the current folder off its import path."""
-    return (sys.executable, "-P", "-m", "moeprof.worker", mode, *words)
+@dataclass(frozen=True)
+class Ncu:
+    """ncu on the first ``kernels`` of a process. Clocks are left as they are.
+
+    Attributes:
+        table: the CSV file that it writes.
+        roofline: counters of FLOPs and peaks.
+        warp_states: whether it counts why warps wait.
+        region: whether only kernels in our measured range count.
+    """
+
+    path: Path
+    table: Path
+    kernels: int
+    roofline: tuple[str, ...]
+    warp_states: bool
+    region: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Its command line, without that of the process."""
+        metrics = (*COUNTED, *self.roofline, *(WARP_STATE_METRICS if self.warp_states else ()))
+        include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/") if self.region else ()
+        return (
+            str(self.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
+            "--target-processes", "all", "--launch-count", str(self.kernels), "--metrics", ",".join(metrics),
+            "--log-file", str(self.table), *include,
+        )  # fmt: skip
 
 
-def serve(target: Target, *more: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class ToolRun:
+    """One process, bare or under a tool: a worker by its spec, or the user's own command line.
+
+    ``produces`` is the file that it must leave; None if nothing waits for one.
+    """
+
+    tool: Nsys | Ncu | None
+    process: WorkerSpec | tuple[str, ...]
+    produces: Path | None
+    timeout_s: int
+
+    @property
+    def command(self) -> Command:
+        """The command to start."""
+        words = self.process.argv if isinstance(self.process, WorkerSpec) else self.process
+        return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of its worker; empty for a program."""
+        target = self.process.target if isinstance(self.process, WorkerSpec) else None
+        return target.params if target is not None else {}
+
+    def holding(self, hold: Path) -> ToolRun | None:
+        """The same run, whose worker imports and then waits at the start barrier ``hold`` for its parameters; None for a program."""
+        if not isinstance(self.process, WorkerSpec) or self.process.measurement is None:
+            return None
+        return replace(self, process=self.process.holding(str(hold)))
+
+    def without_roofline(self) -> ToolRun:
+        """The same run, without the counters that only the roofline needs."""
+        return replace(self, tool=replace(self.tool, roofline=())) if isinstance(self.tool, Ncu) else self
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where one measured run of a variant leaves what: the tool's output, the worker's result, the start barrier."""
+
+    out: Path
+    result: Path
+    gate: Path
+
+
+def patience_s(request: Request, target: Target) -> int:
+    """Time limit of a process; a leader of ranks has time to report first which rank hangs."""
+    return request.timeout_s + (0 if target.team is None else LEADER_GRACE_S)
+
+
+def serve(request: Request, target: Target, log: Path) -> WorkerSpec:
     """The worker that proves and times a variant on request."""
-    return worker("serve", *target.words, *more)
+    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), request.timeout_s, str(log))
 
 
-def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str) -> tuple[str, ...]:
-    params = json.dumps(target.params, sort_keys=True)
-    return worker(mode, *target.words, PARAMS, params, "--profiler", profiler, "--result", str(result), *more)
+def _in_room(team: Team | None, log: Path) -> Team | None:
+    """Ranks of several hosts meet in a room of their own, which has the name of the log."""
+    return team if team is None or len(team.layout) == 1 else replace(team, room=log.stem)
 
 
-def nsys_trace(
-    request: Request, tool: Tool, target: Target, result: Path, report: Path, more: tuple[str, ...]
-) -> Command:
+def _measure(request: Request, target: Target, log: Path, measurement: Measurement) -> WorkerSpec:
+    return replace(serve(request, target, log), mode="measure", measurement=measurement)
+
+
+def nsys_trace(request: Request, tool: Tool, target: Target, log: Path, files: Files) -> ToolRun:
     """A variant under nsys: only the measured iterations, CUDA graphs node by node. Its ranks are children of its process, so
     that all are in one report."""
-    child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *more)
-    return Command((*_nsys(tool, report), *RANGES, *child), report, target.patience(request))
+    measurement = Measurement("nsys", str(files.result), request.iterations, gate=str(files.gate))
+    worker = _measure(request, target, log, measurement)
+    return ToolRun(Nsys(tool.path, files.out, True), worker, files.out, patience_s(request, target))
 
 
-def head(request: Request, device: str, team: Team, log: Path, words: Iterable[str]) -> tuple[str, ...]:
-    """The first rank of a further host, which starts the others there; it ends with this process."""
-    assert request.workload is not None
-    about = ("--workload", request.workload, "--device", device, "--layout", team.text)
-    return worker("follow", *about, "--leader", str(os.getpid()), "--log", str(log), *words)
-
-
-def nsys_head(request: Request, tool: Tool, child: tuple[str, ...], report: Path) -> Command:
-    """The same under nsys, as on rank 0's host."""
-    return Command((*_nsys(tool, report), *RANGES, *child), report, request.timeout_s + LEADER_GRACE_S)
-
-
-def nsys_program(request: Request, tool: Tool, report: Path) -> Command:
-    """The user's own program under nsys, from its start to its end."""
-    return Command((*_nsys(tool, report), *request.program), report, request.timeout_s)
-
-
-def _nsys(tool: Tool, report: Path) -> tuple[str, ...]:
-    stem = str(report.with_suffix(""))
-    return (
-        str(tool.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
-        "--cuda-event-trace=false", "--force-overwrite=true", "-o", stem,
-    )  # fmt: skip
-
-
-def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
-    """The SQLite export of a report."""
-    return Command(export_command(tool, report, export), export, request.timeout_s)
-
-
-def torch_trace(request: Request, target: Target, result: Path, out: Path, more: tuple[str, ...]) -> Command:
+def torch_trace(request: Request, target: Target, log: Path, files: Files) -> ToolRun:
     """A variant under torch.profiler, where nsys is missing; each rank leaves a trace of its own."""
-    words = ("--iterations", str(request.iterations), "--out", str(out), *more)
-    return Command(_measured("trace", target, "torch", result, *words), out, target.patience(request))
+    measurement = Measurement("torch", str(files.result), request.iterations, str(files.out), str(files.gate))
+    return ToolRun(None, _measure(request, target, log, measurement), files.out, patience_s(request, target))
 
 
-def torch_program(request: Request, result: Path, out: Path) -> Command:
+def ncu_count(request: Request, tool: Tool, target: Target, log: Path, files: Files) -> ToolRun:
+    """A variant's kernels under ncu: the first ``ncu_kernels`` of one iteration inside our range."""
+    worker = _measure(request, target, log, Measurement("ncu", str(files.result), gate=str(files.gate)))
+    return ToolRun(_ncu(request, tool, files.out, region=True), worker, files.out, request.timeout_s)
+
+
+def _ncu(request: Request, tool: Tool, table: Path, region: bool) -> Ncu:
+    kernels = request.ncu_kernels or DEFAULT_COUNTED
+    return Ncu(tool.path, table, kernels, request.roofline, request.stalls, region)
+
+
+def head(request: Request, target: Target, log: Path, follower: Follower, nsys: Nsys | None) -> ToolRun:
+    """The first rank of a further host, which starts the others there; under nsys as on rank 0's host, or bare."""
+    worker = replace(serve(request, target, log), mode="follow", follower=follower)
+    if nsys is None:
+        return ToolRun(None, worker, None, request.timeout_s)
+    return ToolRun(nsys, worker, nsys.report, request.timeout_s + LEADER_GRACE_S)
+
+
+def nsys_program(request: Request, tool: Tool, report: Path) -> ToolRun:
+    """The user's own program under nsys, from its start to its end."""
+    return ToolRun(Nsys(tool.path, report, False), request.program, report, request.timeout_s)
+
+
+def torch_program(request: Request, result: Path, out: Path) -> ToolRun:
     """A Python program under torch.profiler.
 
     Raises:
@@ -159,46 +216,18 @@ def torch_program(request: Request, result: Path, out: Path) -> Command:
             f"nsys is missing, and torch.profiler cannot trace {first!r}", "install nsys, or give a Python program"
         )
     words = [word for word in rest[:1] if word != "-u"] + rest[1:]
-    return Command(worker("program", "--out", str(out), "--result", str(result), "--", *words), out, request.timeout_s)
+    worker = WorkerSpec("program", program=Program(tuple(words), str(out), str(result)))
+    return ToolRun(None, worker, out, request.timeout_s)
 
 
-def ncu_count(request: Request, tool: Tool, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:
-    """A variant's kernels under ncu: the first ``ncu_kernels`` of one iteration inside our range, clocks untouched."""
-    child = _measured("count", target, "ncu", result, *gate)
-    include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/")
-    return Command((*_ncu(request, tool, out), *include, *child), out, request.timeout_s)
-
-
-def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
+def ncu_program(request: Request, tool: Tool, table: Path) -> ToolRun:
     """The first kernels of the user's own program under ncu."""
-    return Command((*_ncu(request, tool, out), *request.program), out, request.timeout_s)
+    return ToolRun(_ncu(request, tool, table, region=False), request.program, table, request.timeout_s)
 
 
-def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
-    return (
-        str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*COUNTED, *request.roofline, *(WARP_STATE_METRICS if request.stalls else ())]),
-        "--log-file", str(out),
-    )  # fmt: skip
-
-
-def without_roofline(request: Request, command: Command) -> Command:
-    """The same counting without the counters that only the roofline needs."""
-    more = "," + ",".join(request.roofline)
-    return replace(command, argv=tuple(word.replace(more, "") for word in command.argv))
-
-
-def held(command: Command, file: Path) -> Command | None:
-    """The same worker, which imports and then waits until ``file`` has its parameters; None of a command that takes none."""
-    if PARAMS not in command.argv:
-        return None
-    at = command.argv.index(PARAMS)
-    return replace(command, argv=(*command.argv[:at], "--hold", str(file), *command.argv[at + 2 :]))
-
-
-def params_of(command: Command) -> str:
-    """The parameters of a worker's command, as JSON."""
-    return command.argv[command.argv.index(PARAMS) + 1]
+def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
+    """The SQLite export of a report."""
+    return Command(export_command(tool, report, export), export, request.timeout_s)
 
 
 def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
@@ -207,3 +236,12 @@ def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
     for folder in folders:
         short = [word.replace(f"{folder}{os.sep}", "") for word in short]
     return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
+
+
+def printed(command: Command) -> str:
+    """A command as a shell would run it, with a worker's spec over several lines."""
+    words = list(command.argv)
+    if "--spec" in words:
+        at = words.index("--spec") + 1
+        words[at] = json.dumps(json.loads(words[at]), indent=1, ensure_ascii=False)
+    return str(replace(command, argv=tuple(words)))

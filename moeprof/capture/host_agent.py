@@ -19,20 +19,20 @@ from typing import Any
 
 from moeprof.capture import commands, manifest_builder, ranks
 from moeprof.capture.child_processes import Child, end
-from moeprof.capture.commands import Request
+from moeprof.capture.commands import Nsys, Request
 from moeprof.capture.host_heartbeat import Beats
 from moeprof.capture.host_outbox import Desk
 from moeprof.capture.hosts import HELLO, hello, welcome
 from moeprof.capture.plan import Setup, setup
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError, said_of
 from moeprof.machine import launcher
-from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Team
 from moeprof.worker import host_rendezvous, processes
 from moeprof.worker.channel import Channel, gone
 from moeprof.worker.clock_offset import Offset
 from moeprof.worker.host_coordinator import requests
 from moeprof.worker.host_link import Post
+from moeprof.worker.spec import Follower, Target
 from moeprof.workload.find import load
 
 KINDS = ("clean", "twin", "nsys", "torch")  # of runs: what the name of a room ends with
@@ -187,13 +187,15 @@ class Further:
         """Start this host's head of a run, which starts the host's other ranks."""
         room = str(asked["room"])
         variant, kind = self._known(room)
-        words = ["--variant", variant, "--group-timeout", str(float(asked["group_timeout_s"])), "--room", room]
-        words += ["--clock-ahead-ns", str(self._ahead.ns), "--own", str(self.desk.own(room))]
-        child = commands.head(self.request, self.desk.setup.device, self.team, self.desk.log(room), words)
-        command = Command(child, None, self.request.timeout_s)
+        assert self.request.workload is not None
+        target = Target(self.request.workload, variant, self.desk.setup.device, team=self.team)
+        timeout_s, out = float(asked["group_timeout_s"]), str(self.desk.own(room))
+        follower = Follower(os.getpid(), timeout_s, self._ahead.ns, head=True, out=out)
+        nsys = None
         if kind == "nsys":
             assert self.desk.setup.nsys is not None
-            command = commands.nsys_head(self.request, self.desk.setup.nsys, child, self.desk.report(room))
+            nsys = Nsys(self.desk.setup.nsys.path, self.desk.report(room), True)
+        command = commands.head(self.request, target, self.desk.log(room), follower, nsys).command
         place = processes.environment(self.team, self.first, self.team.address, self.team.port)
         self._running[room] = Child(replace(command, env=place), self.desk.log(room))
         self._watching.append(threading.Thread(target=self._watch, args=(room, self._running[room]), daemon=True))

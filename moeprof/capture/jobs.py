@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moeprof.capture import commands
 from moeprof.capture.child_processes import Child, end
+from moeprof.capture.commands import ToolRun
 from moeprof.machine import load
-from moeprof.machine.command import Command
 from moeprof.storage.capture_folder import Store
-from moeprof.storage.files import write_whole
+from moeprof.worker.spec import params_text
+from moeprof.worker.start_barrier import StartBarrier
 
 EACH_BYTES = 1 << 30  # of memory that a process which imported takes
 
@@ -26,18 +26,18 @@ class Job:
 
     variant: str
     tool: str
-    command: Command
-    gate: Path | None
+    run: ToolRun
+    gate: StartBarrier | None
     result: Path
     finish: Callable[[int, str], None]
 
 
 @dataclass
 class Early:
-    """The processes that were started early, each with the command that it waits to go on with."""
+    """The processes that were started early, each with the run that it waits to go on with."""
 
     store: Store
-    _held: dict[tuple[str, str], tuple[Command, Child]] = field(default_factory=dict)
+    _held: dict[tuple[str, str], tuple[ToolRun, Child]] = field(default_factory=dict)
 
     def start(self, jobs: list[Job]) -> None:
         """Start them all, where cores and memory hold them beside what is built meanwhile; else none."""
@@ -45,26 +45,27 @@ class Early:
         if (os.cpu_count() or 1) < len(jobs) or left is None or left < EACH_BYTES * len(jobs):
             return
         for job in jobs:
-            held = commands.held(job.command, self._hold(job.variant, job.tool))
+            held = job.run.holding(self._hold(job.variant, job.tool).file)
             if held is not None:
                 log = self.store.log(job.variant, job.tool)
-                self._held[job.variant, job.tool] = held, Child(held, log)
+                self._held[job.variant, job.tool] = held, Child(held.command, log)
 
     def settle(self) -> None:
         """Return once all of them wait: nothing of them is on the CPU either."""
         for (variant, tool), (_, child) in self._held.items():
-            child.wait_until(Path(f"{self._hold(variant, tool)}.ready"))
+            child.wait_until(self._hold(variant, tool).ready)
 
     def take(self, job: Job) -> Child | None:
         """The process that waits for this job, told to go on; None where there is none, it has ended, or was to do another thing."""
-        command, child = self._held.pop((job.variant, job.tool), (None, None))
+        held, child = self._held.pop((job.variant, job.tool), (None, None))
         if child is None:
             return None
-        if child.process.poll() is not None or command != commands.held(job.command, self._hold(job.variant, job.tool)):
+        hold = self._hold(job.variant, job.tool)
+        if child.process.poll() is not None or held != job.run.holding(hold.file):
             end(child.process)
             return None
         child.restart_clock()
-        write_whole(self._hold(job.variant, job.tool), commands.params_of(job.command))
+        hold.open(params_text(job.run.params))
         return child
 
     def close(self) -> None:
@@ -73,5 +74,5 @@ class Early:
             end(child.process)
         self._held.clear()
 
-    def _hold(self, variant: str, tool: str) -> Path:
-        return self.store.scratch / f"{variant}-{tool}.hold"
+    def _hold(self, variant: str, tool: str) -> StartBarrier:
+        return StartBarrier(self.store.scratch / f"{variant}-{tool}.hold")

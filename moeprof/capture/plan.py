@@ -11,6 +11,7 @@ from moeprof.errors import ToolError, UsageError
 from moeprof.machine import ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
+from moeprof.worker.spec import Device
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Setup:
     """What a request means on this machine: traces by ``nsys``, or by torch.profiler where ``torch``, or none; counters by
     ``ncu`` or none."""
 
-    device: str
+    device: Device
     notes: tuple[Note, ...]
     nsys: Tool | None = None
     torch: bool = False
@@ -54,7 +55,7 @@ def setup(request: Request) -> Setup:
     has_gpu = bool(tools.gpus())
     if request.device == "cuda" and not has_gpu:
         raise ToolError("there is no CUDA GPU here", "give --device cpu, or see: moeprof doctor")
-    device = request.device or ("cuda" if has_gpu else "cpu")
+    device: Device = request.device or ("cuda" if has_gpu else "cpu")
     if importlib.util.find_spec("torch") is None and request.workload is not None:
         raise ToolError(
             "torch is not installed",

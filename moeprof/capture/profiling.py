@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from moeprof.capture import commands, host_collect, postprocess, ranks, redact, validate
-from moeprof.capture.child_processes import Child, end, error_of, failure_in, last_line, run
-from moeprof.capture.commands import Request, Target
+from moeprof.capture.child_processes import Child, end, failure_in, last_line, run
+from moeprof.capture.commands import Files, Request, ToolRun
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Early, Job
 from moeprof.capture.progress import Progress
@@ -23,6 +23,8 @@ from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.storage.manifest import Part
 from moeprof.worker.failures import how_it_ended
+from moeprof.worker.spec import Target
+from moeprof.worker.start_barrier import StartBarrier
 from moeprof.workload.model import DEFAULT_COUNTED
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
@@ -76,8 +78,8 @@ class Profile:
             for job in jobs:
                 children.append(self._started(job) if side_by_side and job.gate else None)
             for child, job in zip(children, jobs, strict=True):
-                if child is not None:
-                    child.wait_until(Path(f"{job.gate}.ready"))
+                if child is not None and job.gate is not None:
+                    child.wait_until(job.gate.ready)
             for index, job in enumerate(jobs):
                 # in the list before it is waited for, so that an interrupt ends it too
                 child = children[index] = children[index] or self._started(job)
@@ -101,7 +103,7 @@ class Profile:
         """A job's process, and further hosts' part of it beside."""
         room = self._log(job).stem
         self._before[room] = self.hosts.clocks()
-        child = self.early.take(job) or Child(job.command, self._log(job))
+        child = self.early.take(job) or Child(job.run.command, self._log(job))
         self.hosts.watch(child.process, room, job.result)
         return child
 
@@ -109,12 +111,12 @@ class Profile:
         """Let one job measure."""
         child.restart_clock()
         if job.gate is not None:
-            job.gate.touch()
+            job.gate.open()
 
     def _measured(self, job: Job, child: Child) -> None:
         """Return once it is over: it says so, its result is there or its process has ended."""
         if job.gate is not None:
-            child.wait_until(job.result, Path(f"{job.gate}.over"))
+            child.wait_until(job.result, job.gate.over)
         self._after[self._log(job).stem] = self.hosts.clocks()
 
     def _keep_all(self, waiting: list[tuple[Child, Job]]) -> None:
@@ -136,33 +138,32 @@ class Profile:
     def trace_job(self, target: Target, tool: Tool | None) -> Job:
         """A trace by nsys, or by torch.profiler where ``tool`` is None."""
         name, scratch = target.variant, self.store.scratch
-        gate, words = self._gate(name, "trace")
-        result = scratch / f"{name}-trace.json"
+        gate, result = self._gate(name, "trace"), scratch / f"{name}-trace.json"
         iterations = self.request.iterations
-        words += target.watched(self.request, self.store.log(name, "torch" if tool is None else "nsys"))
         if tool is None:
-            out = scratch / f"{name}-kineto.json"
-            command = commands.torch_trace(self.request, target, result, out, words)
+            files = Files(scratch / f"{name}-kineto.json", result, gate.file)
+            run_ = commands.torch_trace(self.request, target, self.store.log(name, "torch"), files)
             return self._ranked(
-                Job(name, "torch", command, gate, result, partial(self.keep_kineto, name, command, iterations)), target
+                Job(name, "torch", run_, gate, result, partial(self.keep_kineto, name, run_.command, iterations)),
+                target,
             )
-        report = scratch / f"{name}.nsys-rep"
-        command = commands.nsys_trace(self.request, tool, target, result, report, words)
-        keep = partial(self.keep_nsys, name, tool, command, iterations)
-        return self._ranked(Job(name, "nsys", command, gate, result, keep), target)
+        files = Files(scratch / f"{name}.nsys-rep", result, gate.file)
+        run_ = commands.nsys_trace(self.request, tool, target, self.store.log(name, "nsys"), files)
+        keep = partial(self.keep_nsys, name, tool, run_.command, iterations)
+        return self._ranked(Job(name, "nsys", run_, gate, result, keep), target)
 
     def _ranked(self, job: Job, target: Target) -> Job:
         """Of a variant with ranks: a rank that failed is told before whatever the tool says of it."""
-        if target.ranks is None:
+        if target.team is None:
             return job
 
         def finish(status: int, said: str) -> None:
-            about = ranks.traced(job.result)
-            failure = None if about else failure_in(lines_of(self._log(job)))
+            processes = ranks.traced(job.result)
+            failure = None if processes else failure_in(lines_of(self._log(job)))
             if failure is not None:
-                raise error_of(failure)
-            ranks.started(self.store, job.variant, about)
-            self._anchors[job.variant] = host_collect.anchors(about)
+                raise failure.exception()
+            ranks.started(self.store, job.variant, processes)
+            self._anchors[job.variant] = host_collect.anchors(processes)
             try:
                 job.finish(status, said)
             finally:
@@ -180,14 +181,13 @@ class Profile:
     def count_job(self, target: Target, tool: Tool) -> Job:
         """Counters by ncu."""
         name, scratch = target.variant, self.store.scratch
-        gate, words = self._gate(name, "count")
-        result = scratch / f"{name}-count.json"
-        command = commands.ncu_count(self.request, tool, target, result, scratch / f"{name}.csv", words)
-        return Job(name, "ncu", command, gate, result, partial(self.keep_counters, name, command))
+        gate, result = self._gate(name, "count"), scratch / f"{name}-count.json"
+        files = Files(scratch / f"{name}.csv", result, gate.file)
+        run_ = commands.ncu_count(self.request, tool, target, self.store.log(name, "ncu"), files)
+        return Job(name, "ncu", run_, gate, result, partial(self.keep_counters, name, run_))
 
-    def _gate(self, variant: str, kind: str) -> tuple[Path, tuple[str, ...]]:
-        gate = self.store.scratch / f"{variant}-{kind}.gate"
-        return gate, ("--gate", str(gate))
+    def _gate(self, variant: str, kind: str) -> StartBarrier:
+        return StartBarrier(self.store.scratch / f"{variant}-{kind}.gate")
 
     def keep_nsys(
         self, name: str, tool: Tool, command: Command, iterations: int | None, status: int, said: str
@@ -255,20 +255,20 @@ class Profile:
             name, kept, replace(part, argv=commands.shown(part.argv, self.store.scratch, self.store.folder))
         )
 
-    def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
+    def keep_counters(self, name: str, run_: ToolRun, status: int, said: str) -> None:
         """Validate, redact and keep ncu's table."""
-        source = command.produces
+        source = run_.produces
         assert source is not None
         why = validate.refused_metric(source, said) if self.request.roofline else ""
         if why:
             self.store.note(note("no-flops", version=self.store.manifest.environment.ncu, why=why))
-            command, log = commands.without_roofline(self.request, command), self.store.log(name, "ncu")
-            status, said = run(command, log), last_line(log)
+            run_, log = run_.without_roofline(), self.store.log(name, "ncu")
+            status, said = run(run_.command, log), last_line(log)
         counted = validate.counters(source, status, said)
         kept = self.store.partial(f"{name}/counters.csv")
         redact.ncu_csv(source, kept)
         postprocess.no_leak(kept)
-        self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
+        self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", run_.command.argv, 1, "", 0))
         if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
             self.store.note(note("counters-partial", variant=name, counted=counted))
 

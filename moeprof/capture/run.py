@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moeprof.capture import commands, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean
-from moeprof.capture.commands import Request, Target
+from moeprof.capture.commands import Request
 from moeprof.capture.hosts import Hosts, hello
 from moeprof.capture.jobs import Job
 from moeprof.capture.manifest_builder import PROGRAM
@@ -23,6 +23,7 @@ from moeprof.machine import tools
 from moeprof.notes import note
 from moeprof.storage.capture_folder import LOGS, Store, choose
 from moeprof.worker import host_rendezvous
+from moeprof.worker.spec import Target
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 
@@ -124,7 +125,8 @@ def _run_workload(
     assert request.workload is not None
     count, hosts = crew
     targets = {
-        v.name: Target(request.workload, v.name, found.device, {}, count, hosts.words) for v in store.manifest.variants
+        v.name: Target(request.workload, v.name, found.device, team=None if count is None else hosts.team)
+        for v in store.manifest.variants
     }
     profile = Profile(request, store, progress, problems, hosts=hosts)
 
@@ -174,15 +176,15 @@ def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]
     result = scratch / "program-trace.json"
     jobs = []
     if found.nsys is not None:
-        command = commands.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
-        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, command, None)
-        jobs.append(Job(PROGRAM, "nsys", command, None, result, keep_nsys))
+        run = commands.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
+        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, run.command, None)
+        jobs.append(Job(PROGRAM, "nsys", run, None, result, keep_nsys))
     elif found.torch:
-        command = commands.torch_program(request, result, scratch / "program-kineto.json")
-        jobs.append(Job(PROGRAM, "torch", command, None, result, partial(profile.keep_kineto, PROGRAM, command, None)))
+        run = commands.torch_program(request, result, scratch / "program-kineto.json")
+        jobs.append(Job(PROGRAM, "torch", run, None, result, partial(profile.keep_kineto, PROGRAM, run.command, None)))
     if found.ncu is not None:
-        command = commands.ncu_program(request, found.ncu, scratch / "program.csv")
-        jobs.append(Job(PROGRAM, "ncu", command, None, result, partial(profile.keep_counters, PROGRAM, command)))
+        run = commands.ncu_program(request, found.ncu, scratch / "program.csv")
+        jobs.append(Job(PROGRAM, "ncu", run, None, result, partial(profile.keep_counters, PROGRAM, run)))
     return jobs
 
 
@@ -207,7 +209,7 @@ def dry_run(request: Request) -> str:
     if request.workload is None:
         request = _counting(request, None, found)
         profile = Profile(request, Store(folder, manifest_builder.manifest(request, found, None)), Silent(), [])
-        return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
+        return "\n".join(commands.printed(job.run.command) for job in _program_jobs(request, found, profile))
     workload = load(request.workload)
     count = ranks.count(request, workload, found.device, os.environ)
     found = ranks.setup(request, found, count)
@@ -217,12 +219,13 @@ def dry_run(request: Request) -> str:
     profile = Profile(request, store, Silent(), [], hosts=hosts)
     lines = []
     for record in store.manifest.variants:
-        target = Target(name, record.name, found.device, store.manifest.params, count, hosts.words)
-        words = target.watched(request, store.log(record.name, "clean"))
-        command = str(commands.Command(commands.serve(target, *words), None, request.timeout_s))
+        team = None if count is None else hosts.team
+        target = Target(name, record.name, found.device, store.manifest.params, team)
+        serve = commands.serve(request, target, store.log(record.name, "clean"))
+        command = commands.printed(commands.Command(serve.argv, None, request.timeout_s))
         lines += [command] * (
             1 + (record.name == store.manifest.baseline)
         )  # the baseline's twin has a process of its own
         jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
-        lines += [str(job.command) for job in jobs]
+        lines += [commands.printed(job.run.command) for job in jobs]
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof.capture import redact
-from moeprof.capture.child_processes import error_of, failure_in, run
-from moeprof.capture.commands import Target, worker
+from moeprof.capture.child_processes import failure_in, run
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.machine.command import Command
 from moeprof.machine.tools import Tool
 from moeprof.worker import nvtx
 from moeprof.worker.failures import how_it_ended
+from moeprof.worker.spec import Measurement, Target, WorkerSpec
 
 REPORT, LOG, RESULT = "report.ncu-rep", "ncu.log", "result.json"
 RAW, DETAILS, SASS, LINES = "raw.csv", "details.csv", "source-sass.csv", "source-lines.csv"
@@ -90,8 +89,7 @@ def _scope(ask: Ask) -> tuple[str, ...]:
 def _child(ask: Ask, folder: Path) -> tuple[str, ...]:
     if ask.target is None:
         return ask.program
-    params = json.dumps(ask.target.params, sort_keys=True)
-    return worker("count", *ask.target.words, "--params", params, "--profiler", "ncu", "--result", str(folder / RESULT))
+    return WorkerSpec("measure", ask.target, measurement=Measurement("ncu", str(folder / RESULT))).argv
 
 
 def pages(tool: Tool, report: Path) -> dict[str, Command]:
@@ -129,7 +127,7 @@ def failure(text: str, status: int) -> MoeprofError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     child = failure_in(lines)
     if child is not None:
-        return error_of(child)
+        return child.exception()
     if NO_KERNEL in text and status == 0:
         heard = "; ".join(line.strip("= ") for line in text.partition(NO_KERNEL)[2].splitlines()[1:] if line.strip())[
             :400

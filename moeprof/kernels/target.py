@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture.child_processes import Server
-from moeprof.capture.commands import Target, serve
+from moeprof.capture.child_processes import WorkerProcess
 from moeprof.errors import CaptureError, MoeprofError, ToolError, UsageError
 from moeprof.kernels import ncu as inspection
 from moeprof.kernels.counters import DURATION
@@ -25,6 +24,8 @@ from moeprof.storage import manifest
 from moeprof.storage.capture_folder import OUTPUT
 from moeprof.storage.files import PARTIAL
 from moeprof.storage.manifest import Manifest
+from moeprof.worker.messages import Prepare
+from moeprof.worker.spec import Target, WorkerSpec
 from moeprof.workload.find import load
 from moeprof.workload.model import unchanged
 
@@ -162,12 +163,12 @@ def resolved(ask: Ask, folder: Path) -> Ask:
         )
     if workload.resolve is unchanged:
         return ask
-    server = Server(target.variant, serve(target), folder / inspection.LOG, ask.timeout_s)
+    worker = WorkerProcess(target.variant, WorkerSpec("serve", target), folder / inspection.LOG, ask.timeout_s)
     try:
-        server.hear()
-        params = server.ask({"do": "prepare", "params": target.params})["params"]
+        worker.hello()
+        params = worker.ask(Prepare(target.params)).params
     finally:
-        server.close()
+        worker.close()
     return replace(ask, target=replace(target, params=params))
 
 

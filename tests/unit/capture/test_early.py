@@ -11,28 +11,30 @@ from pathlib import Path
 import pytest
 from capturing import FAKES, alive, capture, environment, whole
 
-from moeprof.capture import clean_timing, commands, jobs
-from moeprof.capture.commands import Request
+from moeprof.capture import clean_timing, jobs
+from moeprof.capture.commands import Request, ToolRun
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Early, Job
 from moeprof.capture.progress import Silent
 from moeprof.machine import load
-from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Manifest, VariantRecord
+from moeprof.worker.spec import Measurement, Target, WorkerSpec, read
+from moeprof.worker.start_barrier import StartBarrier
 
 CORES = os.pathsep.join((str(FAKES / "site"), str(FAKES / "coressite")))
 GB = 10**9
 
 
-def waiting(folder: Path, params: str = '{"stages": 2, "seed": 3}', variant: str = "slow") -> Job:
+def waiting(folder: Path, stages: int = 2, variant: str = "slow", iterations: int = 1) -> Job:
     """A trace of the sleeping workload without a profiler."""
-    gate, result = folder / f"{variant}.gate", folder / f"{variant}.json"
-    words = ("--workload", str(FAKES / "workload.py"), "--variant", variant, "--device", "cpu", "--profiler", "none")
-    argv = commands.worker("trace", *words, "--result", str(result), "--gate", str(gate), "--params", params)
-    return Job(variant, "nsys", Command(argv, None, 60), gate, result, lambda status, said: None)
+    gate, result = StartBarrier(folder / f"{variant}.gate"), folder / f"{variant}.json"
+    target = Target(str(FAKES / "workload.py"), variant, "cpu", {"stages": stages, "seed": 3})
+    measurement = Measurement("none", str(result), iterations, gate=str(gate.file))
+    run = ToolRun(None, WorkerSpec("measure", target, measurement=measurement), None, 60)
+    return Job(variant, "nsys", run, gate, result, lambda status, said: None)
 
 
 @pytest.fixture
@@ -53,11 +55,11 @@ def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(e
     early.start([waiting(tmp_path)])
     early.settle()
     assert "imported" in early.store.log("slow", "nsys").read_text()
-    assert not Path(f"{waiting(tmp_path).gate}.ready").exists(), "it is not built before it has its parameters"
-    job = waiting(tmp_path, '{"stages": 9, "seed": 3}')
+    job = waiting(tmp_path, stages=9)
+    assert job.gate is not None and not job.gate.ready.exists(), "it is not built before it has its parameters"
     child = early.take(job)
-    assert child is not None and job.gate is not None
-    job.gate.touch()
+    assert child is not None
+    job.gate.open()
     assert child.wait() == 0 and json.loads(job.result.read_text())["iterations"] == 1
     assert json.loads((early.store.scratch / "slow-nsys.hold").read_text())["stages"] == 9
     assert early.take(job) is None
@@ -65,8 +67,7 @@ def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(e
 
 def test_one_that_has_ended_or_was_to_do_another_thing_is_not_taken(early: Early, tmp_path: Path) -> None:
     early.start([waiting(tmp_path)])
-    other = waiting(tmp_path)
-    other = Job("slow", "nsys", Command((*other.command.argv, "--iterations", "7"), None, 60), other.gate, other.result, other.finish)  # fmt: skip
+    other = waiting(tmp_path, iterations=7)
     [pid] = children(early)
     assert early.take(other) is None and not alive(pid)
     early.start([waiting(tmp_path)])
@@ -97,7 +98,8 @@ def test_a_small_machine_starts_none(
 
 def test_a_command_without_parameters_is_not_held(early: Early, tmp_path: Path) -> None:
     job = waiting(tmp_path)
-    early.start([Job("p", "ncu", Command((sys.executable, "p.py"), None, 60), job.gate, job.result, job.finish)])
+    run = ToolRun(None, (sys.executable, "p.py"), None, 60)
+    early.start([Job("p", "ncu", run, job.gate, job.result, job.finish)])
     assert not early._held
 
 
@@ -107,7 +109,7 @@ def test_nothing_is_timed_before_those_that_import_are_quiet(early: Early, monke
     early.store.update(
         params={"stages": 2, "seed": 3}, variants=(VariantRecord("slow", "sleeps", "pending"),), baseline="slow"
     )
-    target = commands.Target(str(FAKES / "workload.py"), "slow", "cpu", {})
+    target = Target(str(FAKES / "workload.py"), "slow", "cpu", {})
     run = clean_timing.Clean(
         Request(), early.store, Silent(), [], Hosts(Team((1,))), order.append, lambda: order.append("quiet")
     )
@@ -123,7 +125,9 @@ def test_a_capture_on_a_large_machine_imports_ahead(tmp_path: Path, cores: str) 
         record = found.variant(name)
         assert record is not None and [p.kind for p in record.parts] == ["trace", "counters"]
         for part in record.parts:
-            assert "--params" in part.argv and "--hold" not in part.argv
+            spec = read(part.argv[part.argv.index("--spec") + 1])
+            assert spec.target is not None and spec.target.params and spec.measurement is not None
+            assert spec.measurement.hold is None
             log = (tmp_path / "cap" / "logs" / f"{name}-{part.tool}.log").read_text()
             assert ("imported" in log) == (cores == "16") and log.count("measured") == 1
     until = time.monotonic() + 5

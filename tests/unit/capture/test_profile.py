@@ -10,12 +10,12 @@ import pytest
 
 from moeprof.capture import profiling
 from moeprof.capture.child_processes import close_all
-from moeprof.capture.commands import Request
+from moeprof.capture.commands import Request, ToolRun
 from moeprof.capture.jobs import Job
 from moeprof.capture.progress import Silent
-from moeprof.machine.command import Command
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Gpu, Manifest
+from moeprof.worker.start_barrier import StartBarrier
 
 GB = 10**9
 
@@ -67,7 +67,7 @@ def test_what_was_traced_is_kept_while_ncu_counts(tmp_path: Path, monkeypatch: p
             (tmp_path / f"{name}.kept").touch()
 
         words = (sys.executable, "-c", WAITS, str(gate), str(tmp_path / until), str(result))
-        return Job(name, tool, Command(words, None, 20), gate, result, finish)
+        return Job(name, tool, ToolRun(None, words, None, 20), StartBarrier(gate), result, finish)
 
     jobs = [job("one", "nsys", "one.gate"), job("two", "nsys", "one.gate"), job("three", "ncu", "two.kept"), job("four", "ncu", "three.kept")]  # fmt: skip
     problems: list[Any] = []
