@@ -36,7 +36,7 @@ from moeprof.cli.session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
 
 if TYPE_CHECKING:
-    from moeprof.capture.commands import Request
+    from moeprof.capture.request import Request
 
 SIGNALLED = 128  # plus the signal's number, as shells report it
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as good as Ctrl-C: a job's end, a terminal's end
@@ -163,7 +163,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
 
 def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
     """The capture request of a command line; a word after ``--`` makes it a program."""
-    from moeprof.capture.commands import Request
+    from moeprof.capture.request import Request
     from moeprof.workload.model import pairs
 
     words = sys.argv[1:]
