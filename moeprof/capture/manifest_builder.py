@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from moeprof import __version__
 from moeprof.capture.plan import PROGRAM, Plan
-from moeprof.machine import load, tools
+from moeprof.machine import git, load, tools
 from moeprof.storage.json import encode
 from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
 from moeprof.workload.model import Workload
@@ -97,15 +96,4 @@ def _git(workload: Workload) -> str | None:
     module: Any = sys.modules.get(workload.prove.__module__)
     if module is None or not getattr(module, "__file__", None):
         return None
-    folder = Path(module.__file__).parent
-    try:
-        commit = _ask_git(folder, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+dirty" if _ask_git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _ask_git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()
+    return git.commit(Path(module.__file__).parent)

@@ -134,6 +134,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
     """
     from moeprof import capture as capturing
+    from moeprof.cli.progress import terminal_progress
 
     request = make_request(target, options)
     said = capturing.elsewhere(request, os.environ, dry_run)
@@ -143,7 +144,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     if dry_run:
         click.echo(capturing.dry_run(request))
         return
-    result = capturing.capture(request, capturing.terminal_progress())
+    result = capturing.capture(request, terminal_progress())
     if as_json:
         echo_json(
             {

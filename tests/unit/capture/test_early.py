@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, alive, capture, environment, whole
+from capturing import FAKES, alive, capture, environment, running, whole
 
 from moeprof.capture import clean_timing, early_start
 from moeprof.capture import plan as plans
@@ -146,18 +146,7 @@ def test_a_capture_on_a_large_machine_imports_ahead(tmp_path: Path, cores: str) 
             log = (tmp_path / "cap" / "logs" / f"{name}-{part.tool}.log").read_text()
             assert ("imported" in log) == (cores == "16") and log.count("measured") == 1
     until = time.monotonic() + 5
-    while time.monotonic() < until and _workers(tmp_path):
+    while time.monotonic() < until and running("moeprof.worker", tmp_path):
         time.sleep(0.05)
-    assert not _workers(tmp_path), "the wrong variant's processes are ended"
+    assert not running("moeprof.worker", tmp_path), "the wrong variant's processes are ended"
     assert manifest.read(tmp_path / "cap").variant("wrong").status == "failed"  # type: ignore[union-attr]
-
-
-def _workers(folder: Path) -> list[str]:
-    """Command lines that work for a capture below ``folder``."""
-    lines = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(file.read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return [line for line in lines if str(folder) in line and "moeprof.worker" in line]
