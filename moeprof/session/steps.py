@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from moeprof.gate.rule import expectation
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.loaded import capture as captures
 from moeprof.loaded.capture import Capture
+from moeprof.machine import git
 from moeprof.session import log
 from moeprof.session.log import MAX_DIFF, Decide, New, Predict, Session, Try
 from moeprof.stats import verdict as verdicts
@@ -27,7 +27,6 @@ from moeprof.workload.find import load
 
 FOLDER = Path("moeprof-session")
 CAPTURES = "captures"
-GIT_TIMEOUT_S = 20
 COMPARED = 12  # the last steps, whose captures a page compares: each is a trace to read
 
 Sentence = Callable[[Verdict], str]
@@ -180,19 +179,9 @@ class Attempt:
 
 def state_of_git(folder: Path) -> tuple[str | None, str]:
     """The commit of ``folder``, "+dirty" if it has changes, and these changes as a diff; (None, "") outside git."""
-    try:
-        commit = _git(folder, "rev-parse", "--short=12", "HEAD").strip()
-        change = _git(folder, "diff", "HEAD")
-    except (OSError, subprocess.SubprocessError):
-        return None, ""
+    commit, change = git.commit(folder), git.changes(folder)
     cut = change if len(change) <= MAX_DIFF else change[:MAX_DIFF] + f"\n[cut: {len(change)} characters in all]\n"
-    return commit + ("+dirty" if change else ""), cut
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
-    ).stdout
+    return commit, cut
 
 
 def seen(folder: Path, session: Session) -> Seen:
