@@ -16,7 +16,7 @@ from moeprof.loaded.folder import FolderAnalysis
 from moeprof.machine import ceilings, doctor
 from moeprof.notes import Note
 from moeprof.ranks.model import GroupAnalysis
-from moeprof.session.log import Session
+from moeprof.session.log import Session, Step
 from moeprof.storage.baselines import Baseline
 
 
@@ -215,6 +215,14 @@ class SessionLog:
 
 
 @dataclass(frozen=True)
+class SessionStep:
+    """``moeprof session show``."""
+
+    step: Step
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
 class Exported:
     """``moeprof export``."""
 
@@ -247,4 +255,5 @@ DOCUMENTS: dict[str, tuple[type, ...]] = {
     "ranks": (GroupAnalysis, RankAnalyses),
     "report": (Report,),
     "session-log": (SessionLog,),
+    "session-show": (SessionStep,),
 }
