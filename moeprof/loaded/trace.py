@@ -67,7 +67,7 @@ def analysis_of(
 def scenes(
     trace: Trace, prepared: tuple[DeviceView, ...], analysis: Analysis, range_name: str | None
 ) -> tuple[Scene, ...]:
-    """What the rules judge on each device: the windows of the range that was asked for, or the part that repeats."""
+    """What the rules judge on each device: the windows of the requested range, or the part that repeats."""
     if range_name is None:
         return judged(trace, prepared)
     spans = {v.index: [(w.start_ns, w.end_ns) for w in analysis.windows if w.device == v.index] for v in prepared}

@@ -46,12 +46,12 @@ class Arrivals:
         return self.skew + self.moving
 
 
-def arrivals(found: Sequence[RankFacts], match: Match, alignment: Alignment) -> Arrivals | None:
+def arrivals(ranks: Sequence[RankFacts], match: Match, alignment: Alignment) -> Arrivals | None:
     """The arrivals of a match; None where it was refused, or a member's clock is not known."""
     offsets = [alignment.offsets[m] for m in match.members]
     if not match.rows.size or any(offset is None for offset in offsets):
         return None
-    sides = [found[m].collectives for m in match.members]
+    sides = [ranks[m].collectives for m in match.members]
     shift = np.array(offsets, dtype=np.int64)[:, None]
 
     def of(name: str) -> Times:
@@ -62,22 +62,22 @@ def arrivals(found: Sequence[RankFacts], match: Match, alignment: Alignment) -> 
     latest, durations = starts.max(axis=0), ends - starts
     order = np.argsort(starts, axis=0, kind="stable")
     last, middle = order[-1], order[(len(order) - 1) // 2]
-    each = np.arange(starts.shape[1])
+    columns = np.arange(starts.shape[1])
     skew = latest - starts.min(axis=0)
-    last_did, middle_did = [left[last, each]], [left[middle, each]]
+    last_did, middle_did = [left[last, columns]], [left[middle, columns]]
     for cause in range(len(CAUSES)):  # one at a time: a thousand ranks with ten thousand collectives are 80 MB each
         did = np.stack([side.before[cause][rows] for side, rows in zip(sides, match.rows, strict=True)])
-        last_did.insert(cause, did[last, each])
-        middle_did.insert(cause, did[middle, each])
+        last_did.insert(cause, did[last, columns])
+        middle_did.insert(cause, did[middle, columns])
     return Arrivals(
         match,
         waits=np.clip(latest - starts, 0, durations),
         durations=durations,
-        behind=starts - starts[middle, each],
+        behind=starts - starts[middle, columns],
         skew=skew,
         last=last,
         middle=middle,
-        late=latest - starts[middle, each],
+        late=latest - starts[middle, columns],
         told=skew > doubt,
         together=latest <= ends.min(axis=0) + doubt,
         middle_did=np.stack(middle_did),
@@ -90,19 +90,22 @@ def arrivals(found: Sequence[RankFacts], match: Match, alignment: Alignment) -> 
 
 @dataclass(frozen=True)
 class Late:
-    """One member's lateness at one match: see group.Lateness. ``mine`` and ``others`` are [compute ns, thread blocks] of it
-    and of the middle ranks where it came behind; blocks -1 where a launch shape is not known."""
+    """One member's lateness at one match; see model.Lateness.
+
+    ``rank`` and ``others``: (compute ns, thread blocks) of the member and of the middle ranks, at the collectives where it was
+    behind. Blocks are -1 where a launch shape is not known.
+    """
 
     last: int
     late_ns: int
     because: dict[str, int]
-    mine: tuple[int, int]
+    rank: tuple[int, int]
     others: tuple[int, int]
 
 
-def lateness(found: Sequence[RankFacts], arrival: Arrivals, member: int) -> Late:
-    """How often it was the last, and how far behind the middle rank it came in all, where by more than the clocks' doubt."""
-    side, rows = found[arrival.match.members[member]].collectives, arrival.match.rows[member]
+def lateness(ranks: Sequence[RankFacts], arrival: Arrivals, member: int) -> Late:
+    """How often the member was last, and how far behind the middle rank in all, where by more than the clocks' uncertainty."""
+    side, rows = ranks[arrival.match.members[member]].collectives, arrival.match.rows[member]
     did = np.concatenate([side.before[:, rows], (side.left[rows] + arrival.shift[member])[None]])
     behind = arrival.behind[member] > arrival.doubt_ns
     sums = (did - arrival.middle_did)[:, behind].sum(axis=1)
@@ -112,17 +115,17 @@ def lateness(found: Sequence[RankFacts], arrival: Arrivals, member: int) -> Late
         int(arrival.behind[member][behind].sum()),
         causes,
         (int(did[0, behind].sum()), _summed(side.blocks[rows][behind])),
-        (int(arrival.middle_did[0, behind].sum()), _summed(_of_middle(found, arrival)[behind])),
+        (int(arrival.middle_did[0, behind].sum()), _summed(_of_middle(ranks, arrival)[behind])),
     )
 
 
-def _of_middle(found: Sequence[RankFacts], arrival: Arrivals) -> Times:
+def _of_middle(ranks: Sequence[RankFacts], arrival: Arrivals) -> Times:
     """Thread blocks that the middle rank of each collective launched before it."""
     blocks = np.empty(len(arrival.middle), dtype=np.int64)
     for member in np.unique(arrival.middle):
-        mine = arrival.middle == member
-        side = found[arrival.match.members[int(member)]].collectives
-        blocks[mine] = side.blocks[arrival.match.rows[int(member), mine]]
+        chosen = arrival.middle == member
+        side = ranks[arrival.match.members[int(member)]].collectives
+        blocks[chosen] = side.blocks[arrival.match.rows[int(member), chosen]]
     return blocks
 
 

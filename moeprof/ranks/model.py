@@ -90,8 +90,8 @@ class Lateness:
     @property
     def cause(self) -> str | None:
         """The largest cause; None where it was never late."""
-        found = max(self.because.items(), key=lambda item: item[1], default=("", 0))
-        return found[0] if found[1] > 0 else None
+        largest = max(self.because.items(), key=lambda item: item[1], default=("", 0))
+        return largest[0] if largest[1] > 0 else None
 
 
 @dataclass(frozen=True)

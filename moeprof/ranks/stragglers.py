@@ -33,12 +33,12 @@ def stragglers(
 ) -> tuple[Straggler, ...]:
     """The stragglers, the latest first. ``clocks_mhz`` are SM clocks by rank, where the capture has them."""
     late = {r.place.rank: r.lateness.late_ns for r in ranks if r.lateness is not None}
-    found = []
+    late_ranks = []
     for rank in ranks:
         others = [ns for number, ns in late.items() if number != rank.place.rank]
         if rank.lateness is not None and others and _stands_out(rank, rank.lateness, others):
-            found.append(_described(ranks, rank, rank.lateness, load, clocks_mhz or {}))
-    return tuple(sorted(found, key=lambda s: (-s.late_ns, s.rank)))
+            late_ranks.append(_described(ranks, rank, rank.lateness, load, clocks_mhz or {}))
+    return tuple(sorted(late_ranks, key=lambda s: (-s.late_ns, s.rank)))
 
 
 def _stands_out(rank: Rank, lateness: Lateness, others: Sequence[int]) -> bool:

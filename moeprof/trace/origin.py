@@ -24,9 +24,9 @@ _ENTRY = re.compile(r'(\w+)="?(\d+)"?')
 
 def of_document(document: dict[str, Any], zero: int) -> Origin:
     """Of a Kineto document whose earliest event is at ``zero`` ns."""
-    told = document.get("distributedInfo")
-    told = told if isinstance(told, dict) else {}
-    rank, size = (_count(told.get(name)) for name in ("rank", "world_size"))
+    info = document.get("distributedInfo")
+    info = info if isinstance(info, dict) else {}
+    rank, size = (_count(info.get(name)) for name in ("rank", "world_size"))
     base = _count(document.get("baseTimeNanoseconds"))
     utc = zero + base if base else zero if zero > SINCE_1970_NS else None
     return Origin(rank, size, "distributedInfo" if rank is not None else "", utc)
@@ -34,10 +34,12 @@ def of_document(document: dict[str, Any], zero: int) -> Origin:
 
 def of_export(export: Export) -> Origin:
     """Of an nsys export: its start, and the rank in the environment of the process that nsys started."""
-    found = _environment(export)
-    rank, size = (next((found[n] for n in names if n in found), None) for names in (RANK_VARIABLES, SIZE_VARIABLES))
-    told = next((n for n in RANK_VARIABLES if n in found), "")
-    return Origin(rank, size, f"environment ({told})" if told else "", _started(export))
+    variables = _environment(export)
+    rank, size = (
+        next((variables[n] for n in names if n in variables), None) for names in (RANK_VARIABLES, SIZE_VARIABLES)
+    )
+    variable = next((n for n in RANK_VARIABLES if n in variables), "")
+    return Origin(rank, size, f"environment ({variable})" if variable else "", _started(export))
 
 
 def _started(export: Export) -> int | None:
@@ -53,7 +55,7 @@ def _environment(export: Export) -> dict[str, int]:
     if "META_DATA_CAPTURE" not in export.tables:
         return {}
     rows = export.rows("SELECT value FROM META_DATA_CAPTURE WHERE name LIKE '%ENVIRONMENT_VARIABLE'")
-    entries = [found for row in rows if (found := _ENTRY.fullmatch(str(row[0])))]
+    entries = [entry for row in rows if (entry := _ENTRY.fullmatch(str(row[0])))]
     return {e[1]: int(e[2]) for e in entries if e[1] in (*RANK_VARIABLES, *SIZE_VARIABLES)}
 
 
@@ -66,5 +68,5 @@ def _count(value: Any) -> int | None:
 
 def in_name(path: Path) -> int | None:
     """The rank in a file's name: rank3.sqlite, trace_rank-12.json.gz; else in its folder's."""
-    found = _IN_NAME.search(path.name) or _IN_NAME.search(path.parent.name)
-    return int(found[1]) if found else None
+    match = _IN_NAME.search(path.name) or _IN_NAME.search(path.parent.name)
+    return int(match[1]) if match else None

@@ -25,7 +25,7 @@ def peek(path: Path) -> Origin:
             with Export(path) as export:
                 return of_export(export)
         with opened(path) as file:
-            found = _TOLD.search(file.read(HEAD))
+            info = _TOLD.search(file.read(HEAD))
     except (OSError, EOFError, UnicodeDecodeError, sqlite3.DatabaseError):
         return Origin()
-    return Origin(int(found[1]), int(found[2]) if found[2] else None, "distributedInfo") if found else Origin()
+    return Origin(int(info[1]), int(info[2]) if info[2] else None, "distributedInfo") if info else Origin()
