@@ -65,9 +65,9 @@ class Ceiling:
     measured: bool
 
 
-def ceilings(study: Capture) -> tuple[Ceiling, ...]:
+def ceilings(capture: Capture) -> tuple[Ceiling, ...]:
     """The ceilings of compute and of device memory: those that the workload's roofline names, else ncu's own peaks."""
-    manifest = study.manifest
+    manifest = capture.manifest
     model: dict[str, Any] = (manifest.limit or {}) if (manifest.limit or {}).get("kind") == "roofline" else {}
     lines = [
         Ceiling(str(model[key]), unit, manifest.ceilings[str(model[key])] * scale, True)
@@ -75,12 +75,12 @@ def ceilings(study: Capture) -> tuple[Ceiling, ...]:
         if manifest.ceilings.get(str(model.get(key)))
     ]
     have = {ceiling.unit for ceiling in lines}
-    return (*lines, *(peak for peak in _peaks(study) if peak.unit not in have))
+    return (*lines, *(peak for peak in _peaks(capture) if peak.unit not in have))
 
 
-def _peaks(study: Capture) -> tuple[Ceiling, ...]:
+def _peaks(capture: Capture) -> tuple[Ceiling, ...]:
     """The highest peaks in ncu's counters of any variant."""
-    every = [values for variant in study.variants for _, values in launches(variant.counters)]
+    every = [values for variant in capture.variants for _, values in launches(variant.counters)]
     kinds = (
         ("tensor pipe", "FLOP/s", _tensor_peak),
         ("fp32 pipe", "FLOP/s", lambda values: thread_peak(values, "fp32")),

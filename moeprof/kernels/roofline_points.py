@@ -52,14 +52,14 @@ class Roofline:
         return tuple(p for p in self.points if p.variant == variant)
 
 
-def roofline(study: Capture, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
+def roofline(capture: Capture, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
     """The roofline of the variants called ``names`` (default: all); ``prefix`` goes before their names."""
-    if study.manifest.device == "cpu":
+    if capture.manifest.device == "cpu":
         return Roofline()
     points: list[Point] = []
     without: dict[str, list[str]] = {}  # reason -> variants
     partial: list[str] = []
-    for variant in study.variants:
+    for variant in capture.variants:
         if names and variant.record.name not in names:
             continue
         placed, why = _points(variant)
@@ -67,12 +67,12 @@ def roofline(study: Capture, names: tuple[str, ...] = (), prefix: str = "") -> R
         partial += [f"{prefix}{variant.record.name}: {text}" for text in _partial(variant) if placed]
         for reason in why:
             without.setdefault(reason, []).append(prefix + variant.record.name)
-    lines = ceilings(study)
+    lines = ceilings(capture)
     missing = [f"{', '.join(variants)}: {reason}" for reason, variants in without.items()]
     if points:
         have = {c.unit for c in lines}
         missing += [f"no ceiling of {what}" for unit, what in ROOFS.items() if unit not in have]
-    hint = [HOW.format(name=study.manifest.name)] if missing else []
+    hint = [HOW.format(name=capture.manifest.name)] if missing else []
     return Roofline(tuple(points), lines, (*missing, *hint, *partial))
 
 

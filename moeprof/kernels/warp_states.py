@@ -63,9 +63,9 @@ def cycles(values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def of_study(study: Capture) -> tuple[Stalls, ...]:
-    """Those of all variants that have them, in the capture's order."""
-    return tuple(stalled for variant in study.variants if (stalled := stalls(variant)) is not None)
+def of_study(capture: Capture) -> tuple[Stalls, ...]:
+    """The warp states of all variants that have them, in the capture's order."""
+    return tuple(stalled for variant in capture.variants if (stalled := stalls(variant)) is not None)
 
 
 def steps(stalled: tuple[Stalls, ...]) -> tuple[Step, ...]:

@@ -13,9 +13,7 @@ from moeprof.notes import Note
 
 SCHEMA_VERSION = 1
 LAUNCHES = ("launch", "graph_launch")  # kinds of host calls that launch kernels
-INSIDE_A_DEVICE = (
-    "D2D"  # such copies use memory, not a link; they count for overlap only if this direction is requested
-)
+INSIDE_A_DEVICE = "D2D"  # these copies use memory, not a link; they count for overlap only if requested
 
 Outcome = Literal["passed", "failed", "unknown", "unclear"]
 

@@ -1,9 +1,9 @@
 """One clock for all ranks: each rank's times plus its offset.
 
-Ranks of one trace, or of one host, share a clock. Between hosts the offset is what the capture measured; else the hosts'
-own clocks are taken where they agree on the ends of common collectives; else the offset is estimated from those ends,
-since all ranks leave an all-reduce nearly together. The residual, how far the ends still differ, says how good it is.
-Measured offsets have an uncertainty too. They are never moved to make ends meet: a rank may leave late each time.
+Ranks of one trace, or of one host, share a clock. Between hosts the capture's measured offset is used. Without one, the hosts'
+own clocks are used if they agree on the ends of common collectives. Otherwise the offset is estimated from those ends, since
+all ranks leave an all-reduce nearly together. The residual, the remaining difference of the ends, is the quality of the
+alignment. Measured offsets also have an uncertainty. They are never adjusted to align the ends: that would hide the skew.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from moeprof.ranks.matching import Match
 from moeprof.ranks.model import Clocks
 from moeprof.ranks.summary import RankFacts
 
-# Within a node the ends of a collective lie a few microseconds apart (22 us at most in the recorded pair of H100s); clocks
-# of two hosts that NTP holds differ by 100 us and more.
+# Within a node the ends of a collective differ by a few microseconds (at most 22 us in the recorded pair of H100s). The clocks of
+# two hosts under NTP differ by 100 us and more.
 AGREE_NS = 30_000
 SHARED = ("one trace", "one host")  # methods
 PASSES = 3  # of the estimate, each against the median of all ranks
@@ -28,15 +28,15 @@ PASSES = 3  # of the estimate, each against the median of all ranks
 
 @dataclass(frozen=True)
 class Alignment:
-    """``offsets`` are added to each rank's times; ``residuals`` are each rank's, None without a common collective."""
+    """``offsets`` in ns are added to each rank's times; ``residuals``: one a rank, None without a common collective."""
 
     clocks: Clocks
     offsets: tuple[int | None, ...]
     residuals: tuple[int | None, ...]
 
     @property
-    def doubt_ns(self) -> int:
-        """Below this a difference of times of two ranks says nothing; 0 where they share a clock."""
+    def uncertainty_ns(self) -> int:
+        """The uncertainty of a difference of times of two ranks; 0 where they share a clock."""
         if self.clocks.method in SHARED:
             return 0
         return max(self.clocks.residual_ns or 0, self.clocks.uncertainty_ns or 0)
@@ -77,7 +77,7 @@ def align(ranks: Sequence[RankFacts], matched: Sequence[Match]) -> Alignment:
 
 
 def _measured(ranks: Sequence[RankFacts], given: Alignment, domains: Times) -> Alignment:
-    """With what the offsets of two clocks may be off by at most: the two largest uncertainties, of one rank on each clock."""
+    """The alignment with its uncertainty: the sum of the two largest ones, of one rank on each clock."""
     uncertainties = [
         max(r.place.clock_uncertainty_ns for r, d in zip(ranks, domains, strict=True) if d == clock)
         for clock in np.unique(domains)
@@ -90,7 +90,7 @@ def _measured(ranks: Sequence[RankFacts], given: Alignment, domains: Times) -> A
 
 
 def _bases(ranks: Sequence[RankFacts]) -> tuple[Times, Times]:
-    """Where each trace's zero lies by its own clock, from the first rank's; and the number of that clock.
+    """Each trace's zero by its own clock, relative to the first rank's, and the number of that clock.
 
     A clock is a host's where the host and the trace's zero are known, else the trace file's.
     """

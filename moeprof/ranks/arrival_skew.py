@@ -1,4 +1,4 @@
-"""Who arrives last at each collective, how long the others wait for it, and what it did instead."""
+"""Arrival skew: which rank arrives last at each collective, how long the others wait, and what that rank did instead."""
 
 from __future__ import annotations
 
@@ -16,12 +16,23 @@ from moeprof.ranks.summary import RankFacts
 
 @dataclass(frozen=True)
 class Arrivals:
-    """One match on the common clock. [members, matched]: ``waits``, ``durations``; [matched]: the rest.
+    """One match on the common clock; times in ns.
 
     A rank's collective kernel waits until the last rank has arrived (or until it ends), then moves: waits + moving =
-    duration. The collective as a whole moves from the last arrival to the last end: ``moving``. ``behind`` is how much later than the middle rank each arrives. ``last`` and ``middle`` are places among the
-    members; ``told`` where the skew is beyond the clocks' ``doubt_ns``. ``middle_did`` [7, matched] is what the middle rank
-    did before, by CAUSES and EARLIER; ``because`` what the last one did more than it, which sums to ``late``.
+    duration.
+
+    Args:
+        waits, durations: [members, matched].
+        behind: [members, matched], how much later than the middle rank each member arrives.
+        skew: [matched] like the rest, from the first arrival to the last.
+        last, middle: places among the members.
+        late: of the last rank against the middle one.
+        certain: whether the skew is beyond ``uncertainty_ns``, that of the clocks.
+        together: whether there is a moment at which all ranks are in the collective.
+        middle_did: [7, matched], what the middle rank did before, by CAUSES and EARLIER.
+        because: what the last rank did more than the middle one; sums to ``late``.
+        moving: from the last arrival to the last end.
+        shift: [members], the offsets.
     """
 
     match: Match
@@ -32,13 +43,13 @@ class Arrivals:
     last: Times
     middle: Times
     late: Times
-    told: np.ndarray
+    certain: np.ndarray
     together: np.ndarray
     middle_did: Times
     because: Times
     moving: Times
     shift: Times
-    doubt_ns: int
+    uncertainty_ns: int
 
     @property
     def elapsed(self) -> Times:
@@ -58,7 +69,7 @@ def arrivals(ranks: Sequence[RankFacts], match: Match, alignment: Alignment) -> 
         return np.stack([getattr(side, name)[rows] for side, rows in zip(sides, match.rows, strict=True)])
 
     starts, ends, left = of("starts") + shift, of("ends") + shift, of("left") + shift
-    doubt = alignment.doubt_ns
+    uncertainty = alignment.uncertainty_ns
     latest, durations = starts.max(axis=0), ends - starts
     order = np.argsort(starts, axis=0, kind="stable")
     last, middle = order[-1], order[(len(order) - 1) // 2]
@@ -78,13 +89,13 @@ def arrivals(ranks: Sequence[RankFacts], match: Match, alignment: Alignment) -> 
         last=last,
         middle=middle,
         late=latest - starts[middle, columns],
-        told=skew > doubt,
-        together=latest <= ends.min(axis=0) + doubt,
+        certain=skew > uncertainty,
+        together=latest <= ends.min(axis=0) + uncertainty,
         middle_did=np.stack(middle_did),
         because=np.stack(last_did) - np.stack(middle_did),
         moving=np.maximum(ends.max(axis=0) - latest, 0),
         shift=shift[:, 0],
-        doubt_ns=doubt,
+        uncertainty_ns=uncertainty,
     )
 
 
@@ -107,11 +118,11 @@ def lateness(ranks: Sequence[RankFacts], arrival: Arrivals, member: int) -> Late
     """How often the member was last, and how far behind the middle rank in all, where by more than the clocks' uncertainty."""
     side, rows = ranks[arrival.match.members[member]].collectives, arrival.match.rows[member]
     did = np.concatenate([side.before[:, rows], (side.left[rows] + arrival.shift[member])[None]])
-    behind = arrival.behind[member] > arrival.doubt_ns
+    behind = arrival.behind[member] > arrival.uncertainty_ns
     sums = (did - arrival.middle_did)[:, behind].sum(axis=1)
     causes = {name: int(ns) for name, ns in zip((*CAUSES, EARLIER), sums, strict=True) if ns}
     return Late(
-        int(((arrival.last == member) & arrival.told).sum()),
+        int(((arrival.last == member) & arrival.certain).sum()),
         int(arrival.behind[member][behind].sum()),
         causes,
         (int(did[0, behind].sum()), _summed(side.blocks[rows][behind])),

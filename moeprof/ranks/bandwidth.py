@@ -15,22 +15,27 @@ from moeprof.ranks.model import Arrival, Collective
 from moeprof.ranks.summary import RankFacts
 
 NO_SIZES = (
-    "the trace does not tell message sizes (nsys needs the payloads of NCCL's NVTX ranges, torch.profiler the arguments that "
+    "the trace does not contain message sizes (nsys needs the payloads of NCCL's NVTX ranges, torch.profiler the arguments that "
     "newer torch writes beside NCCL's kernels)"
 )
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the matched collectives move. ``bytes`` [matched] of the whole array, by the rank with most of it; -1 where it is
-    not told. ``exchange``: sends and receives with several peers, which is an all-to-all."""
+    """What the matched collectives move.
+
+    Args:
+        bytes: [matched], of the whole array, by the rank with most of it; -1 where it is not known.
+        ranks: of the group.
+        exchange: sends and receives with several peers, which is an all-to-all.
+    """
 
     bytes: Times
     ranks: int
     exchange: bool
 
     def factor(self, kind: str) -> float | None:
-        """Of the bus bandwidth."""
+        """The factor from message bytes to bus bandwidth; None where the kind has none."""
         return bus_factor("AllToAll" if self.exchange else kind, self.ranks)
 
 
@@ -101,7 +106,7 @@ def _why_none(kind: str, sizes: Sizes) -> str:
 def _rows(ranks: Sequence[RankFacts], arrival: Arrivals, sizes: Sizes) -> tuple[Arrival, ...]:
     places = [ranks[m].place.rank for m in arrival.match.members]
     factor = sizes.factor(arrival.match.key.kind)
-    columns = (arrival.skew, arrival.last, arrival.told, arrival.late, arrival.moving, arrival.together, sizes.bytes)
+    columns = (arrival.skew, arrival.last, arrival.certain, arrival.late, arrival.moving, arrival.together, sizes.bytes)
     return tuple(
         Arrival(
             index, int(skew), places[int(last)] if known else None, int(late), int(moving), bool(together),

@@ -1,4 +1,4 @@
-"""Which rank each iteration waited for, and whether the load of experts explains the time of ranks."""
+"""The critical rank of each iteration, and whether the load of experts explains the ranks' times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moeprof.ranks.summary import RankFacts
 
 
 def critical(facts: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequence[Arrivals]) -> tuple[Critical, ...]:
-    """One for each window that all ranks have (by its number, or its place where it has none)."""
+    """The critical rank of each window that all ranks have (by its number, or its place if it has none)."""
     shared = shared_windows(ranks)
     if len(ranks) < 2 or not shared.size:
         return ()
@@ -22,7 +22,7 @@ def critical(facts: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequenc
     for arrival in arrived:
         place = np.array(arrival.match.members)[arrival.last]
         window = _windows(facts, arrival, place, shared)
-        chosen = arrival.told & (window >= 0)
+        chosen = arrival.certain & (window >= 0)
         np.add.at(late, (window[chosen], place[chosen]), arrival.late[chosen])
         np.add.at(because, (window[chosen], place[chosen]), arrival.because.T[chosen])
     return tuple(_critical(ranks, shared[at], late[at], because[at]) for at in range(len(shared)))

@@ -32,7 +32,7 @@ COMPUTE, OTHER, MOVING, WAITING, UNMATCHED = (
 
 
 def drawn_window(analysis: GroupAnalysis) -> int:
-    """Which window is drawn: the one whose critical rank took a median time."""
+    """The window to draw: the one whose critical rank took a median time."""
     spans = [c.span_ns for c in analysis.critical]
     return int(np.argsort(spans, kind="stable")[(len(spans) - 1) // 2]) if spans else 0
 

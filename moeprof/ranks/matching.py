@@ -1,7 +1,7 @@
 """The same collective on every rank: matched by its order within kind, communicator and stream, never by time.
 
-Where the trace tells sequence numbers, by those; where counts differ, by the order within those iterations in which they
-agree. Sizes that must be equal and are not refuse the match. What is not matched has a reason.
+If the trace contains sequence numbers, they match. If counts differ, the order within those iterations matches in which the
+counts agree. Sizes that differ and must be equal refuse the match. A collective that is not matched has a reason.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from moeprof.ranks.summary import Collectives, Key, RankFacts
 
 @dataclass(frozen=True)
 class Match:
-    """Collectives of one key. ``members`` are places in the list of ranks; ``rows`` [members, matched] are rows of each
-    member's collectives; ``refused`` says why they are not all of them; ``counts`` how many each member has."""
+    """Collectives of one key.
+
+    Args:
+        members: places in the list of ranks.
+        counts: how many collectives each member has.
+        rows: [members, matched], rows of each member's collectives.
+        refused: why not all of them are matched; empty where they are.
+    """
 
     key: Key
     members: tuple[int, ...]
@@ -30,7 +36,7 @@ class Match:
 
 
 def matches(ranks: Sequence[RankFacts]) -> tuple[Match, ...]:
-    """One for each key, in order of kind, group and lane."""
+    """One match for each key, in order of kind, group and lane."""
     rows_of: dict[Key, dict[int, Times]] = {}
     for place, rank in enumerate(ranks):
         for number, key in enumerate(rank.collectives.keys):

@@ -1,6 +1,6 @@
-"""One rank's trace -> what the comparison of ranks needs: its windows, and its collectives with what it did before each.
+"""One rank's trace -> what the comparison of ranks needs: its windows, and its collectives with what the rank did before each.
 
-After this the trace can be dropped: what is kept is a few numbers a window and a few a collective.
+After this the trace can be dropped: a few numbers a window and a few a collective remain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEP = re.compile(r"^ProfilerStep#(\d+)$")  # what torch.profiler calls its step
 
 @dataclass(frozen=True)
 class Key:
-    """What collectives are matched within: kind, process group, and the ordinal of the stream where no group is told."""
+    """Collectives are matched within a key: kind, process group, and the ordinal of the stream where the group is not known."""
 
     kind: str
     group: str
@@ -42,7 +42,7 @@ class Collectives:
     """A rank's communication kernels, by start, in its own clock. ``key`` indexes ``keys``; what is not known is -1.
 
     ``before`` [6, n] is what the rank did between ``left``, the end of everything that communicated before, and the start,
-    by group.CAUSES: each column sums to start - left. ``blocks`` are the thread blocks of the compute kernels that it
+    by model.CAUSES: each column sums to start - left. ``blocks`` are the thread blocks of the compute kernels that it
     started there. ``instance`` numbers the window in which it starts; ``bytes``, ``per_rank`` and ``peers`` as MESSAGES.
     """
 
@@ -155,7 +155,7 @@ def _collectives(trace: Trace, view: DeviceView, windows: Sequence[RankWindow]) 
     rows = np.flatnonzero((view.ops["kind"] == "comm").to_numpy() & (view.ends > view.starts))
     starts, ends = view.starts[rows], view.ends[rows]
     left = np.minimum(np.concatenate([[first], np.maximum.accumulate(ends)[:-1]])[: len(rows)], starts).astype(np.int64)
-    messages = _told(trace, view, rows)
+    messages = _messages(trace, view, rows)
     kinds = _kinds(view, rows, messages)
     known = (messages["group"] != "").to_numpy()
     streams = np.unique(view.queue[rows], return_inverse=True)[1] if len(rows) else rows
@@ -189,8 +189,8 @@ def _instance(windows: Sequence[RankWindow], starts: Times) -> Times:
     return instance
 
 
-def _told(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
-    """For each collective what the trace tells of its message: collective and group ("" if nothing), NUMBERS (-1)."""
+def _messages(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
+    """The message of each collective: collective and group ("" where not known), NUMBERS (-1)."""
     messages = trace.messages[trace.messages["device"] == view.index]
     if not len(messages) or not len(rows):
         return pd.DataFrame(
@@ -204,7 +204,7 @@ def _told(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
 
 
 def _kinds(view: DeviceView, rows: Times, messages: pd.DataFrame) -> list[str]:
-    """By the framework's name where it is told, else by the kernel's; each name is asked once."""
+    """The kinds by the framework's name where it is known, else by the kernel's name."""
     names = view.ops["name"].cat
     of_kernel = {
         code: kind_of_kernel(str(names.categories[code]), view.classes)
@@ -216,7 +216,7 @@ def _kinds(view: DeviceView, rows: Times, messages: pd.DataFrame) -> list[str]:
 
 
 def _before(view: DeviceView, left: Times, starts: Times, first: int, last: int) -> Times:
-    """What ran in each [left, start), by group.CAUSES. No communication does, and no gap reaches across either end.
+    """What ran in each [left, start), by model.CAUSES. No communication does, and no gap reaches across either end.
 
     Idle time beside operations of no length, which end no gap, is dependency too.
     """

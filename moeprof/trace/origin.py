@@ -1,4 +1,4 @@
-"""Which rank a trace is of, and when by its host's clock it began: what its file tells, and what its name tells.
+"""The rank of a trace, and its start by its host's clock, from the contents of its file and from its name.
 
 A torch.profiler trace holds ``distributedInfo`` with the rank and ``baseTimeNanoseconds``, the UTC moment that its times
 count from (older ones count from 1970). An nsys export holds the UTC moment that its session started, and the environment
@@ -23,7 +23,7 @@ _ENTRY = re.compile(r'(\w+)="?(\d+)"?')
 
 
 def of_document(document: dict[str, Any], zero: int) -> Origin:
-    """Of a Kineto document whose earliest event is at ``zero`` ns."""
+    """The origin of a Kineto document whose earliest event is at ``zero`` ns."""
     info = document.get("distributedInfo")
     info = info if isinstance(info, dict) else {}
     rank, size = (_count(info.get(name)) for name in ("rank", "world_size"))
@@ -33,7 +33,7 @@ def of_document(document: dict[str, Any], zero: int) -> Origin:
 
 
 def of_export(export: Export) -> Origin:
-    """Of an nsys export: its start, and the rank in the environment of the process that nsys started."""
+    """The origin of an nsys export: its start, and the rank in the environment of the process that nsys started."""
     variables = _environment(export)
     rank, size = (
         next((variables[n] for n in names if n in variables), None) for names in (RANK_VARIABLES, SIZE_VARIABLES)
@@ -51,7 +51,7 @@ def _started(export: Export) -> int | None:
 
 
 def _environment(export: Export) -> dict[str, int]:
-    """Whole numbers among the launchers' variables; nothing else of the environment is looked at."""
+    """Whole numbers among the launchers' variables; nothing else of the environment is read."""
     if "META_DATA_CAPTURE" not in export.tables:
         return {}
     rows = export.rows("SELECT value FROM META_DATA_CAPTURE WHERE name LIKE '%ENVIRONMENT_VARIABLE'")
