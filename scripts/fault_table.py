@@ -21,7 +21,7 @@ import pandas as pd
 from moeprof.analysis.device import views
 from moeprof.analysis.model import Finding
 from moeprof.findings.find import find
-from moeprof.findings.what_if import judged as scenes_of
+from moeprof.findings.what_if import scenes_of
 from moeprof.trace import read
 
 STEPS = 10

@@ -84,7 +84,7 @@ class Communication:
     busy_ns: int  # |U(N_c)|
     hidden_ns: int  # |N_c n K|
     exposed_ns: int  # |N_c \\ K|
-    bytes: int | None  # of copies; kernels do not tell
+    bytes: int | None  # of copies; not known for kernels
 
 
 @dataclass(frozen=True)

@@ -150,11 +150,11 @@ def rules(texts: Sequence[str]) -> tuple[Rule, ...]:
     if not texts:
         raise UsageError("there is no rule", "give one: --fail-on 'step_time>3%'")
     parsed = tuple(rule(text) for text in texts)
-    for each in parsed:
+    for one_rule in parsed:
         try:
-            metrics.known(each.metric)
+            metrics.known(one_rule.metric)
         except UsageError as error:
-            raise UsageError(f"rule {each.text!r}: {error.message}", error.hint) from error
+            raise UsageError(f"rule {one_rule.text!r}: {error.message}", error.hint) from error
     return parsed
 
 

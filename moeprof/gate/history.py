@@ -87,9 +87,9 @@ def history(paths: Sequence[Path], variant: str | None, metric: str) -> History:
         variants = ", ".join(v.name for v in newest.variants)
         raise UsageError(f"no capture has a variant {name!r}", f"the newest has: {variants}")
     samples = [_sample(s, name, metric) for s in loaded]
-    entries = [_entry(capture, found) for capture, found in zip(loaded, samples, strict=True)]
+    entries = [_entry(capture, measured) for capture, measured in zip(loaded, samples, strict=True)]
     stretches = _stretches(loaded, entries)
-    known = [found if isinstance(found, Sample) else None for found in samples]
+    known = [measured if isinstance(measured, Sample) else None for measured in samples]
     notes = [f"only the newest {MOST} captures are shown"] if len(paths) > MOST else []
     for stretch in stretches:
         _mark_changes(entries, known, stretch)

@@ -99,10 +99,10 @@ def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Ve
     value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
     noise = max(verdict.noise_ratio, estimates.LEAST_MARGIN)
     noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
-    found = Interval(value, low, high)
+    change = Interval(value, low, high)
     if verdict.effect is None:
-        return Judgement("UNCLEAR", verdict.reason, verdict.settle, found, noise)
-    return _judged(wanted, found, noise, "rounds")
+        return Judgement("UNCLEAR", verdict.reason, verdict.settle, change, noise)
+    return _judged(wanted, change, noise, "rounds")
 
 
 def _besides_time(before: Sample, after: Sample) -> float:
@@ -139,17 +139,17 @@ def bar(wanted: Expectation, noise: float) -> float:
     return sign * max(sign * wanted.number, sign * wanted.same + noise)
 
 
-def _judged(wanted: Expectation, found: Interval, noise: float | None, basis: str) -> Judgement:
+def _judged(wanted: Expectation, interval: Interval, noise: float | None, basis: str) -> Judgement:
     """FAIL, PASS or UNCLEAR, with the reason; ``basis`` is a key of BASES."""
     beyond = Expectation(wanted.operator, bar(wanted, noise or 0.0), wanted.unit)
-    ends = (found.low, found.high)
+    ends = (interval.low, interval.high)
     words = BASES[basis]
     if all(beyond.true_of(end) for end in ends):
-        return Judgement("FAIL", words.bad, "", found, noise)
+        return Judgement("FAIL", words.bad, "", interval, noise)
     if not any(wanted.true_of(end) for end in ends):
-        return Judgement("PASS", words.good, "", found, noise)
+        return Judgement("PASS", words.good, "", interval, noise)
     if all(wanted.true_of(end) for end in ends):
         return Judgement(
-            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, found, noise
+            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, interval, noise
         )
-    return Judgement("UNCLEAR", words.between, words.settle, found, noise)
+    return Judgement("UNCLEAR", words.between, words.settle, interval, noise)

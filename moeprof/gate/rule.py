@@ -48,27 +48,27 @@ class Expectation:
             return after - before
         return after / before if self.unit == "x" else 100 * (after / before - 1)
 
-    def true_of(self, found: float) -> bool:
+    def true_of(self, measured: float) -> bool:
         """Whether a measured number is as expected."""
         return {
-            "<": found < self.number,
-            "<=": found <= self.number,
-            ">": found > self.number,
-            ">=": found >= self.number,
+            "<": measured < self.number,
+            "<=": measured <= self.number,
+            ">": measured > self.number,
+            ">=": measured >= self.number,
         }[self.operator]
 
     def holds(self, before: float | None, after: float | None) -> bool | None:
         """Whether it holds; None where it cannot be known."""
-        found = None if after is None else self.measured(before, after)
-        return None if found is None else self.true_of(found)
+        measured = None if after is None else self.measured(before, after)
+        return None if measured is None else self.true_of(measured)
 
-    def said(self, found: float | None) -> str:
+    def said(self, measured: float | None) -> str:
         """A measured number in the terms of the expectation: 0.5x, -20%, +3."""
-        if found is None:
+        if measured is None:
             return "–"
         sign = "+" if self.unit in ("+", "%") else ""
-        digits = f"{sign},.0f" if abs(found) >= 1e4 else f"{sign}.4g"
-        return f"{found:{digits}}{self.unit.replace('+', '')}"
+        digits = f"{sign},.0f" if abs(measured) >= 1e4 else f"{sign}.4g"
+        return f"{measured:{digits}}{self.unit.replace('+', '')}"
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,20 @@ class Rule:
 
 def expectation(text: str) -> Expectation:
     """Parse an expectation; raises UsageError for a wrong one."""
-    found = EXPECTATION.fullmatch(text.strip())
-    if found is None:
+    match = EXPECTATION.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"{text!r} is no expectation", "give for example '<0.5x', '<-20%', '>+2' or '>0.9'")
-    operator, sign, digits, unit = found.groups()
+    operator, sign, digits, unit = match.groups()
     number = float(sign + digits) + 0.0  # no -0.0
     return Expectation(operator, number, cast(Of, unit or ("+" if sign else "")))
 
 
 def rule(text: str) -> Rule:
     """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for a wrong one."""
-    found = RULE.fullmatch(text.strip())
+    match = RULE.fullmatch(text.strip())
     try:
-        if found is not None:
-            return Rule(text.strip(), found[1], expectation(found[2]))
+        if match is not None:
+            return Rule(text.strip(), match[1], expectation(match[2]))
     except UsageError:
         pass  # raised below, with the whole rule
     raise UsageError(f"{text!r} is no rule", GRAMMAR)

@@ -11,7 +11,7 @@ import pandas as pd
 from moeprof.machine import ncu_metrics as ncu
 from moeprof.machine.ncu_metrics import DURATION
 
-# (name on ncu's details page, base unit) -> the metric: what a details page alone can tell; its values are rounded
+# (name on ncu's details page, base unit) -> the metric. A details page contains only these, rounded
 LABELS: dict[tuple[str, str], str] = {
     ("Duration", "ns"): DURATION,
     ("Compute (SM) Throughput", "%"): ncu.SM_THROUGHPUT,
@@ -67,10 +67,10 @@ def counted(frame: pd.DataFrame, pattern: str) -> tuple[Counted, ...]:
     table = named(frame)
     table = table[table["kernel"].astype(str).map(lambda name: re.search(pattern, name) is not None)]
     keys = [table[column].astype(str) for column in ("kernel", "grid", "block")]
-    found = [
+    kernels = [
         _one(str(name), str(grid), str(block), group) for (name, grid, block), group in table.groupby(keys, sort=True)
     ]
-    return tuple(sorted(found, key=lambda c: -c.values.get(DURATION, 0.0) * len(c.launches)))
+    return tuple(sorted(kernels, key=lambda c: -c.values.get(DURATION, 0.0) * len(c.launches)))
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -217,7 +217,7 @@ def missing_notes(missing: dict[str, str]) -> tuple[Note, ...]:
 
 
 def _page(command: Command, target: Path, environment: Mapping[str, str]) -> str:
-    """Empty where it was written, else what ncu said."""
+    """Empty where the page was written, else ncu's message."""
     whole = target.with_name(target.name + ".whole")
     try:
         with whole.open("wb") as file:
@@ -225,8 +225,8 @@ def _page(command: Command, target: Path, environment: Mapping[str, str]) -> str
                 command.argv, stdout=file, stderr=subprocess.PIPE, timeout=command.timeout_s, check=False
             )
         if ran.returncode != 0:
-            said = (ran.stderr.decode(errors="replace") or whole.read_text(errors="replace")).strip().splitlines()
-            return said[-1][:200] if said else how_it_ended(ran.returncode)
+            lines = (ran.stderr.decode(errors="replace") or whole.read_text(errors="replace")).strip().splitlines()
+            return lines[-1][:200] if lines else how_it_ended(ran.returncode)
         if not whole.stat().st_size:
             return "the page is empty"
         (redact.ncu_source if command.argv[-2] == "--print-source" else redact.ncu_csv)(whole, target)

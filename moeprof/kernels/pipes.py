@@ -54,8 +54,8 @@ def pipes(values: Mapping[str, float]) -> tuple[Pipe, ...]:
     """The pipes that worked, the busiest first."""
     busy = {match[1]: value for metric, value in values.items() if (match := BUSY.match(metric))}
     issued = {match[1]: value for metric, value in values.items() if (match := ISSUED.match(metric))}
-    found = [Pipe(name, busy.get(name), issued.get(name)) for name in sorted({*busy, *issued})]
-    return tuple(sorted((pipe for pipe in found if pipe.percent), key=lambda pipe: -pipe.percent))
+    every = [Pipe(name, busy.get(name), issued.get(name)) for name in sorted({*busy, *issued})]
+    return tuple(sorted((pipe for pipe in every if pipe.percent), key=lambda pipe: -pipe.percent))
 
 
 def scheduler(values: Mapping[str, float]) -> Scheduler:

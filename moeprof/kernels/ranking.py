@@ -174,8 +174,8 @@ def rank(view: DeviceView, spans: Sequence[tuple[int, int]], by: str, counters: 
     known = (view.call >= 0) & ~view.in_graph
     rows["launch"] = np.where(known, view.call_ends - view.call_starts, 0)[inside]
     rows["graph"] = view.in_graph[inside]
-    found = [_cost(key, group, len(spans)) for key, group in rows.groupby(["name", *SHAPE], observed=True, sort=True)]
-    joined = _joined(found, counters)
+    costs = [_cost(key, group, len(spans)) for key, group in rows.groupby(["name", *SHAPE], observed=True, sort=True)]
+    joined = _joined(costs, counters)
     order = sorted(joined, key=lambda k: (-getattr(k, f"{by}_ns"), k.name, k.grid))
     total = sum(k.time_ns for k in order)
     covered = None if counters is None or not total else sum(k.time_ns for k in order if k.counted) / total
@@ -196,11 +196,11 @@ def _cost(key: tuple[object, ...], group: pd.DataFrame, windows: int) -> KernelC
     )  # fmt: skip
 
 
-def _joined(found: list[KernelCost], counters: pd.DataFrame | None) -> list[KernelCost]:
+def _joined(costs: list[KernelCost], counters: pd.DataFrame | None) -> list[KernelCost]:
     """With ncu's counters of the same name and launch shape; where the two tools spell a name differently, of the same function,
     if only one kernel of that function and shape is there on either side. Position alone joins nothing."""
     if counters is None or not len(counters):
-        return found
+        return costs
     keys = counters.drop_duplicates("launch").set_index("launch")
     names, shapes = (
         keys["kernel"].astype(str),
@@ -211,25 +211,25 @@ def _joined(found: list[KernelCost], counters: pd.DataFrame | None) -> list[Kern
     for launch, name, shape in zip(keys.index, names, shapes, strict=True):
         exact.setdefault((name, *shape), []).append(launch)
         loose.setdefault((function(name), *shape), {}).setdefault(name, []).append(launch)
-    mine: dict[tuple[object, ...], int] = {}
-    for kernel in found:
+    alike: dict[tuple[object, ...], int] = {}
+    for kernel in costs:
         key = (function(kernel.name), kernel.grid, kernel.block)
-        mine[key] = mine.get(key, 0) + 1
-    return [_with(kernel, counters, _launches(kernel, exact, loose, mine)) for kernel in found]
+        alike[key] = alike.get(key, 0) + 1
+    return [_with(kernel, counters, _launches(kernel, exact, loose, alike)) for kernel in costs]
 
 
 def _launches(
     kernel: KernelCost,
     exact: dict[tuple[object, ...], list[int]],
     loose: dict[tuple[object, ...], dict[str, list[int]]],
-    mine: dict[tuple[object, ...], int],
+    alike: dict[tuple[object, ...], int],
 ) -> list[int]:
     same = exact.get((kernel.name, kernel.grid, kernel.block))
     if same:
         return same
     key = (function(kernel.name), kernel.grid, kernel.block)
     spelled = loose.get(key, {})
-    return next(iter(spelled.values())) if len(spelled) == 1 and mine[key] == 1 else []
+    return next(iter(spelled.values())) if len(spelled) == 1 and alike[key] == 1 else []
 
 
 def _with(kernel: KernelCost, counters: pd.DataFrame, launches: list[int]) -> KernelCost:
@@ -247,10 +247,10 @@ def _numbers(text: object) -> tuple[int, ...]:
 
 def function(name: str) -> str:
     """The bare name of a kernel: without return type, template arguments and parameters."""
-    depth, kept = 0, []
+    depth, characters = 0, []
     for char in name.replace("(anonymous namespace)", "").replace("<unnamed>", ""):
         depth += char in "<("
         if depth == 0:
-            kept.append(char)
+            characters.append(char)
         depth -= char in ">)"
-    return "".join(kept).strip().rpartition(" ")[2].rpartition("::")[2]
+    return "".join(characters).strip().rpartition(" ")[2].rpartition("::")[2]

@@ -27,7 +27,7 @@ HIGH, LOW = (
 
 @dataclass(frozen=True)
 class SpeedOfLight:
-    """Shares of each unit's sustained peak, in percent, as ncu gives them; the duration is ncu's (serialised, caches flushed).
+    """Shares of each unit's sustained peak, in percent, as ncu reports them; the duration is ncu's (serialised, caches flushed).
 
     ``dram_formula_percent``: bytes a second / (peak bytes a cycle x DRAM cycles a second), which ``dram_percent`` must equal.
     """
@@ -44,7 +44,7 @@ class SpeedOfLight:
 
     @property
     def verdict(self) -> str | None:
-        """What ncu's rule of thumb says of it; None where SM or memory was not counted."""
+        """The verdict of ncu's rule SOLBottleneck; None where SM or memory was not counted."""
         if self.sm_percent is None or self.memory_percent is None:
             return None
         most, unit = max((self.sm_percent, "the SMs"), (self.memory_percent, "memory"))

@@ -59,15 +59,15 @@ def ncu_tool(given: Path | None) -> Tool:
     Raises:
         ToolError: either is missing.
     """
-    found = tools.find("ncu", given)
-    if found is None:
+    tool = tools.find("ncu", given)
+    if tool is None:
         raise ToolError("ncu was not found", "install Nsight Compute, or give --ncu PATH; see: moeprof doctor")
     if not nvml.gpus():
         raise ToolError(
             "there is no CUDA GPU here, and counters are a GPU's",
             "run it on a GPU machine, or inspect a report that ncu wrote",
         )
-    return found
+    return tool
 
 
 def kind_of(request: InspectRequest) -> str:
@@ -139,14 +139,14 @@ def _of_capture(request: InspectRequest, stored: Manifest) -> tuple[tuple[str, .
     if stored.kind == "program":
         if "--" not in stored.argv:
             raise CaptureError(
-                f"{folder} does not say how its program was started", "moeprof inspect --kernel K -- PROGRAM ARGS"
+                f"{folder} does not contain the command of its program", "moeprof inspect --kernel K -- PROGRAM ARGS"
             )
         return stored.argv[stored.argv.index("--") + 1 :], None
     name, variant = workload_of(stored), request.variant or stored.optimized
     workload = load(name)
     typed = workload.params(request.preset or stored.preset, request.overrides)
-    kept = stored.params if request.preset is None else typed
-    params = {**kept, **{key: typed[key] for key in request.overrides}}
+    recorded = stored.params if request.preset is None else typed
+    params = {**recorded, **{key: typed[key] for key in request.overrides}}
     return (), Target(name, workload.variant(str(variant)).name, "cuda", params)
 
 

@@ -43,8 +43,8 @@ def stalls(variant: CapturedVariant) -> Stalls | None:
     if not len(durations) or not len(counted):
         return None
     longest = counted.loc[counted["launch"] == durations.idxmax()]
-    found = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
-    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), found) if found else None
+    by_state = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
+    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), by_state) if by_state else None
 
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
@@ -63,14 +63,14 @@ def cycles(values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def of_study(study: Capture) -> tuple[Stalls, ...]:
-    """Those of all variants that have them, in the capture's order."""
-    return tuple(found for variant in study.variants if (found := stalls(variant)) is not None)
+def of_study(capture: Capture) -> tuple[Stalls, ...]:
+    """The warp states of all variants that have them, in the capture's order."""
+    return tuple(stalled for variant in capture.variants if (stalled := stalls(variant)) is not None)
 
 
-def steps(found: tuple[Stalls, ...]) -> tuple[Step, ...]:
+def steps(stalled: tuple[Stalls, ...]) -> tuple[Step, ...]:
     """What shrank from each variant to the next; waits only, not the states in which a warp could go on."""
-    return tuple(step for before, after in pairwise(found) if (step := _shrunk(before, after)) is not None)
+    return tuple(step for before, after in pairwise(stalled) if (step := _shrunk(before, after)) is not None)
 
 
 def _shrunk(before: Stalls, after: Stalls) -> Step | None:

@@ -18,7 +18,7 @@ from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.model import Analysis, Finding, Window
 from moeprof.errors import CaptureError
 from moeprof.findings.find import find
-from moeprof.findings.what_if import judged
+from moeprof.findings.what_if import scenes_of
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
@@ -60,7 +60,7 @@ class Recording:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What the built-in rules find in the trace, the largest gain first."""
-        return () if self.trace is None else find(judged(self.trace, self.views))
+        return () if self.trace is None else find(scenes_of(self.trace, self.views))
 
     @cached_property
     def analysis(self) -> Analysis | None:

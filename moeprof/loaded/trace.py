@@ -11,7 +11,7 @@ from moeprof.analysis.model import Analysis
 from moeprof.errors import CaptureError
 from moeprof.findings.find import Rule, find
 from moeprof.findings.steady_state import named
-from moeprof.findings.what_if import Scene, judged
+from moeprof.findings.what_if import Scene, scenes_of
 from moeprof.storage import manifest
 from moeprof.trace import Trace, open_trace
 from moeprof.trace.classify import COMMUNICATION, Classes
@@ -67,9 +67,9 @@ def analysis_of(
 def scenes(
     trace: Trace, prepared: tuple[DeviceView, ...], analysis: Analysis, range_name: str | None
 ) -> tuple[Scene, ...]:
-    """What the rules judge on each device: the windows of the range that was asked for, or the part that repeats."""
+    """What the rules judge on each device: the windows of the requested range, or the part that repeats."""
     if range_name is None:
-        return judged(trace, prepared)
+        return scenes_of(trace, prepared)
     spans = {v.index: [(w.start_ns, w.end_ns) for w in analysis.windows if w.device == v.index] for v in prepared}
     return tuple(
         Scene(trace, view, named(spans[view.index], f"{range_name} x {len(spans[view.index])}"))

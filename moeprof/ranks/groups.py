@@ -145,7 +145,7 @@ def _of_folder(folder: Path) -> tuple[Member, ...]:
 def _of_file(file: TraceFile) -> Member:
     origin = peek(file.path)
     if origin.rank is not None:
-        return Member(file.path, origin.rank, origin.told_by)
+        return Member(file.path, origin.rank, origin.rank_source)
     return Member(file.path, in_name(file.path), "file name")
 
 

@@ -48,7 +48,7 @@ def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[Change
     if len(series) < LEAST_VALUES:
         return ()
     rng = np.random.default_rng(SEED)
-    cuts, found = [0, len(series)], {}
+    cuts, significance = [0, len(series)], {}
     while True:
         best, at = _best(series[None, :], cuts)
         if at[0] < 0:
@@ -56,9 +56,9 @@ def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[Change
         p = _significance(series, cuts, float(best[0]), rng)
         if p > level:
             break
-        found[int(at[0])] = p
+        significance[int(at[0])] = p
         cuts = sorted([*cuts, int(at[0])])
-    return _reported(series, cuts, found)
+    return _reported(series, cuts, significance)
 
 
 def _significance(series: Floats, cuts: list[int], best: float, rng: np.random.Generator) -> float:

@@ -61,8 +61,8 @@ def report_version(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        found = REPORT_HEADER.search(file.read(4096))
-    return ".".join(part.decode() for part in found.groups()) if found else None
+        header = REPORT_HEADER.search(file.read(4096))
+    return ".".join(part.decode() for part in header.groups()) if header else None
 
 
 def _exported(path: Path, scratch: Path) -> Path:

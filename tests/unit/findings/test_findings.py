@@ -261,7 +261,7 @@ def test_a_users_rules_come_from_a_file(tmp_path: Path) -> None:
         ("RULES = 3", "no list RULES"),
         ("import nowhere", "does not run: ModuleNotFoundError"),
         ("def broken(scene):\n    return 1 / 0\nRULES = [broken]", "your rule broken failed: ZeroDivisionError"),
-        ("def odd(scene):\n    return 'x'\nRULES = [odd]", "your rule odd gave a str"),
+        ("def odd(scene):\n    return 'x'\nRULES = [odd]", "your rule odd returned a str"),
     ],
 )
 def test_a_bad_rules_file_is_one_clear_line(tmp_path: Path, text: str, says: str) -> None:

@@ -110,7 +110,7 @@ def test_arrivals_of_a_real_trace_against_a_loop(traces: Path) -> None:
     assert ([r.windows[0].waiting_ns for r in analysis.ranks], found.matched, found.refused) == (waited, 33, "")
     assert [a.skew_ns for a in found.arrivals] == skews and [a.moving_ns for a in found.arrivals] == moved
     assert sum(waited) == found.waiting_ns and found.bus_gb_per_s is None
-    assert any("does not tell message sizes" in n.text for n in analysis.notes)
+    assert any("does not contain message sizes" in n.text for n in analysis.notes)
     assert sum(r.lateness.late_ns for r in analysis.ranks if r.lateness) == sum(skews)
 
 

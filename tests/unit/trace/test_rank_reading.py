@@ -120,7 +120,7 @@ def test_a_launcher_s_rank_is_read_from_the_export(traces: Path, tmp_path: Path)
         db.executemany("INSERT INTO META_DATA_CAPTURE(name, value) VALUES (?, ?)", rows)
         db.commit()
     found = peek(path)
-    assert (found.rank, found.world_size, found.told_by) == (5, 8, "environment (SLURM_PROCID)")
+    assert (found.rank, found.world_size, found.rank_source) == (5, 8, "environment (SLURM_PROCID)")
     (tmp_path / "none").write_text("nothing")
     assert peek(tmp_path / "none").rank is None
 

@@ -88,14 +88,17 @@ def test_many_pairs_at_once_are_each_as_one() -> None:
     for row, *found in zip(d, *together, strict=True):
         alone = hodges_lehmann.shift(row, 0.01)
         assert alone is not None and found == [float(x) for x in alone]
-    assert np.allclose(hodges_lehmann.alike(d), [hodges_lehmann.alike(row) for row in d])
+    assert np.allclose(hodges_lehmann.rank_autocorrelation(d), [hodges_lehmann.rank_autocorrelation(row) for row in d])
 
 
 def test_neighbours_alike_are_told_from_strangers_and_ties_say_nothing() -> None:
     rng = np.random.default_rng(3)
     slow = np.cumsum(rng.normal(size=(200, 40)), axis=1)
     assert (
-        hodges_lehmann.alike(slow).mean() > 0.6 and abs(hodges_lehmann.alike(rng.normal(size=(200, 40))).mean()) < 0.05
+        hodges_lehmann.rank_autocorrelation(slow).mean() > 0.6
+        and abs(hodges_lehmann.rank_autocorrelation(rng.normal(size=(200, 40))).mean()) < 0.05
     )
-    assert hodges_lehmann.alike(np.ones(20)) == 0 and hodges_lehmann.alike([1.0, 2.0]) == 0
-    assert hodges_lehmann.alike([1.0, -1.0] * 10) < -0.8
+    assert (
+        hodges_lehmann.rank_autocorrelation(np.ones(20)) == 0 and hodges_lehmann.rank_autocorrelation([1.0, 2.0]) == 0
+    )
+    assert hodges_lehmann.rank_autocorrelation([1.0, -1.0] * 10) < -0.8
