@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_each_way_that_nsys_fails(
     for word in words:
         assert word in f"{raised.value.message} ({raised.value.hint})"
     assert not store.manifest.variants[0].parts and not (store.folder / "program" / "trace.sqlite").exists()
+
+
+def test_a_program_that_fails_keeps_its_trace(tmp_path: Path, program: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", environment())
+    plan = replace(program, request=replace(program.request, program=("false",)))
+    store, parts = opened(tmp_path, plan)
+    job = profiling_jobs(plan, store, ())[0]
+    with pytest.raises(WorkloadError, match="exit status 1 under nsys"):
+        parts.keep(job, ran(job, store))
+    assert [part.file for part in store.manifest.variants[0].parts] == ["program/trace.sqlite"]
 
 
 @pytest.mark.parametrize("lost", [0, 1])
