@@ -4,8 +4,8 @@
 usage: benchmark_analysis.py [TRACE.sqlite] [--kernels N ...]
 
 Copies of the trace (by default that of the sample) are appended to it until it has about N kernels. Times, correlation ids and
-graph-node ids are shifted. Each size runs in a process of its own; the first line of a size is Arrow's driver, the second sqlite3
-(up to a million kernels). "command" is all of `moeprof analyze --json` with Arrow's driver, from start to exit.
+graph-node ids are shifted. Each size runs in a child process. The first line of a size uses Arrow's driver, the second sqlite3
+(up to a million kernels). "command" is `moeprof analyze --json` with Arrow's driver, from start to exit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ print(json.dumps([read - start, time.perf_counter() - read, resource.getrusage(r
 
 
 def grow(source: Path, target: Path, copies: int) -> None:
-    """``copies`` of the source's events behind each other: every statistic scales by ``copies``."""
+    """Write ``copies`` of the events of ``source`` in sequence: every statistic scales by ``copies``."""
     shutil.copyfile(source, target)
     with closing(sqlite3.connect(target)) as db:
         db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TEMP TABLE k(n INTEGER)")
@@ -87,7 +87,7 @@ def measure(path: Path, how: str) -> tuple[float, float, float]:
 
 
 def command_seconds(path: Path) -> float:
-    """Seconds of the whole command."""
+    """Seconds of `moeprof analyze`, from start to exit."""
     start = time.perf_counter()
     argv = [sys.executable, "-P", "-m", "moeprof", "analyze", path, "--json"]
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
@@ -95,7 +95,7 @@ def command_seconds(path: Path) -> float:
 
 
 def nsys_seconds(path: Path) -> float | None:
-    """Seconds that `nsys stats` takes for the reports that hold the same numbers; None without nsys."""
+    """Seconds that `nsys stats` takes for the reports with the same numbers; None without nsys."""
     nsys = tools.find("nsys")
     if nsys is None:
         return None

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Time decode attention, MLA and the CUDA streaming kernels beside the read ceiling and beside other libraries.
+"""Time decode attention, MLA and the CUDA streaming kernels, compared with the read ceiling and with other libraries.
 
 usage: benchmark_attention.py WORKLOAD/PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,...] [--json FILE]
 
-WORKLOAD is decode_attention, mla_decode or decode_kernel. Peers run where they import: SDPA's two fused backends, flex_attention,
-fa3-fwd, flashinfer (paged, tensor cores), FlashMLA. All entries are proven or compared, run cold (clones of a small cache in
-turn) and are interleaved in one process. Quote the fractions: they come from the same rounds.
+WORKLOAD is decode_attention, mla_decode or decode_kernel. Peers run if they are installed: two fused backends of SDPA, flex_attention,
+fa3-fwd, flashinfer (paged, tensor cores), FlashMLA. All entries are proven or compared. They run over a cold cache (clones of a
+small cache in rotation), interleaved in one process. Quote the fractions: they come from the same rounds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCE = 1e-2
 
 
 def rotated(params: Params, kv: Any, clone: Callable[[Any], Any], nbytes: int, make: Callable[[Any], tuple[Run, Callable[[], Any]]], expected: Any) -> Run:  # fmt: skip
-    """A peer over as many clones as keep the cache cold, compared with the reference first."""
+    """A peer over enough clones for a cold cache; its output is compared with the reference first."""
     run, output = make(kv)
     run()
     torch.cuda.synchronize()
@@ -138,7 +138,7 @@ def flash_mla(params: Params, q: Any, lengths: Any, c: Any) -> tuple[Run, Callab
 
 
 def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
-    """What stands beside a workload, by name."""
+    """The peers of a workload, by name."""
     if name == "mla_decode":
         q, c, lengths, _ = operands = mla.latents(params, "cuda")
         expected = mla.reference(params, operands, mla.scale(params))
@@ -168,8 +168,8 @@ def peers(name: str, params: Params) -> dict[str, Callable[[], Run]]:
 
 
 def entries(name: str, params: Params, only: set[str] | None, steps: list[Any]) -> dict[str, Run]:
-    """The workload's variants, proven, and its peers."""
-    workload, runs = load(name), {}
+    """The proven variants of the workload, and its peers."""
+    workload = load(name)
     machine = Machine(True, 1, compute_capability=".".join(map(str, torch.cuda.get_device_capability())))
 
     def proven(variant: Any) -> Run:
@@ -184,10 +184,11 @@ def entries(name: str, params: Params, only: set[str] | None, steps: list[Any]) 
         print(f"  {variant.name}: {step.facts()}", flush=True)
         return step.run
 
-    runs: dict[str, Run] = {}
+    makers: dict[str, Callable[[], Run]] = {}
     for variant in workload.variants:
-        runs[variant.name] = lambda variant=variant: proven(variant)
-    for entry, make in (runs | peers(name, params)).items():
+        makers[variant.name] = lambda variant=variant: proven(variant)
+    runs: dict[str, Run] = {}
+    for entry, make in (makers | peers(name, params)).items():
         if only is None or entry in only:
             attempt(runs, entry, make)
     return runs

@@ -7,7 +7,7 @@ Each entry is proven before it is timed; all ranks enter a round together, and a
 the time, overlap efficiency (t_baseline - t) / (t_baseline - max(compute, communication)), the hidden share of communication
 (compute + communication - t) / communication, and the SM time of communication kernels (their time times their blocks, one an SM,
 waiting for other ranks included) from a trace of each variant apart. Then the bus bandwidth of the all-to-all beside copy engines
-at 16, 64 and 256 MiB a rank. "peer_copy in a graph" is no variant; it is tried, and left out where capturing it fails.
+at 16, 64 and 256 MiB a rank. "peer_copy in a graph" is not a variant; it is left out if it cannot be captured.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Run = Callable[[], object]
 ROUND_MS = 40  # of one entry in one round
 SIZES_MIB = (16, 64, 256)
 TRACED = 5  # iterations
-KINDS = {"nccl": ("nccl",), "signals": ("signal",)}  # kernels that move rows or tell of them, by a part of their name
+KINDS = {"nccl": ("nccl",), "signals": ("signal",)}  # kernels that move rows or signal them, by a part of their name
 
 
 def times(run: Run, count: int, device: str) -> list[float]:
@@ -79,7 +79,7 @@ def measure(runs: dict[str, Run], rounds: int, device: str) -> dict[str, list[fl
 
 
 def builds(params: dict[str, Any], device: str, count: int) -> dict[str, Callable[[], Any]]:
-    """What can be built here, by name; what cannot is said."""
+    """The variants that can be built here, by name; the others are reported."""
     facts = machine(device, count)
     builders: dict[str, Callable[[], Any]] = {}
     for variant in expert_parallel.WORKLOAD.variants:
@@ -236,7 +236,7 @@ def bench(args: argparse.Namespace, device: str, count: int) -> dict[str, Any]:
         print_once(f"\n{words}")
         results["cases"][words] = rows = case(params, args.rounds, device, count)
         show(rows)
-        gc.collect()  # graphs that hold collectives
+        gc.collect()  # graphs with collectives
         if device == "cuda":
             synchronise(device)
             torch.cuda.empty_cache()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ``moeprof ranks`` on a simulated program: ranks grown from one real rank, each with jitter and a clock of its own.
+"""Time ``moeprof ranks`` on a simulated program: ranks derived from one real rank, each with jitter and a separate clock.
 
 usage: benchmark_ranks.py [RANKS] [COLLECTIVES]
 

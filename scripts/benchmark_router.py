@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time every step of the router beside its yardsticks and beside other libraries, interleaved in one process.
+"""Time every step of the router, compared with its yardsticks and with other libraries, interleaved in one process.
 
 usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,...] [--json FILE]
 
 Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
-T; topk: the capacity), and reading memory once. Peers run where they import: transformers' experts (grouped_mm), Liger's fused
+T; topk: the capacity), and reading memory once. Peers run if they are installed: transformers' experts (grouped_mm), Liger's fused
 MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the
 reference before it is timed. Quote the fractions: they come from the same rounds.
 """
@@ -166,7 +166,7 @@ def gemms_alone(params: dict[str, Any], layer: moe.Layer) -> Run:
 
 
 def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
-    """Everything to be timed that works here, proven; what does not work is said on stderr."""
+    """All entries that work here, proven; those that do not work are reported on stderr."""
     workload, layer = router.WORKLOAD, moe.layer(params, "cuda")
     runs: dict[str, Run] = {}
     owners: list[Any] = [layer]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prove that moeprof installs: build a wheel and an sdist, install each in a clean environment, make the sample page.
 #
-#   scripts/check_install.sh [--dist FOLDER] [--lowest] [--tests "TESTS"] PYTHON...
+# usage: check_install.sh [--dist FOLDER] [--lowest] [--tests "TESTS"] PYTHON...
 #
 # PYTHON           an interpreter (python3.11, /path/to/python3.14); several are checked one after another
 # --dist FOLDER    build into FOLDER; if it already contains a wheel and an sdist, check those
@@ -15,6 +15,7 @@ dist="" lowest="" tests=""
 while [[ ${1:-} == --* ]]; do
   case $1 in
     --dist) mkdir -p "$2" && dist=$(cd "$2" && pwd) && shift 2 ;;
+    --help) sed -n '2,/^set/{/^#/p}' "$0" && exit ;;
     --lowest) lowest=yes && shift ;;
     --tests) tests=$2 && shift 2 ;;
     *) echo "unknown option: $1" >&2 && exit 2 ;;

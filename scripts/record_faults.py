@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trace the programs of faults.py with nsys and keep their exports, redacted and packed, with their clean times.
+"""Trace the programs of faults.py with nsys; save their exports, redacted and packed, and their clean times.
 
 usage: record_faults.py FOLDER [--nsys PATH] [--only NAME ...]
 
-Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), some of them also of the
-whole program and without NVTX, and FOLDER/times.json; with --only the other programs' recordings and times stay. Needs a GPU, nsys
-and torch. 80 runs take some eight minutes.
+Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), for some also of the whole program
+and without NVTX, and FOLDER/times.json. With --only the recordings and times of other programs remain. Needs a GPU, nsys and torch.
+80 runs take some eight minutes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def runs(only: list[str]) -> list[tuple[str, list[str]]]:
 
 
 def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
-    """The raw report of one run; None where nsys made none (its words go to stderr)."""
+    """The raw report of one run; None if nsys wrote none, whose messages are printed on stderr."""
     report = folder / f"{title}.nsys-rep"
     scope = () if "--whole" in args else SCOPED
     command = [str(nsys), "profile", *TRACE, *scope, "-o", str(report), sys.executable, str(PROGRAM), *args]
@@ -58,7 +58,7 @@ def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
 
 
 def pack(nsys: tools.Tool, report: Path, target: Path) -> int:
-    """Export, redact and pack one report; the packed size."""
+    """Export, redact and pack one report; return its packed size."""
     export = tools.export_report(nsys, report, report.with_suffix(".sqlite"))
     clean = report.with_suffix(".redacted")
     redact.nsys_export(export, clean, os.environ)
@@ -68,7 +68,7 @@ def pack(nsys: tools.Tool, report: Path, target: Path) -> int:
 
 
 def keep_times(path: Path, lines: list[dict[str, dict[str, float]]]) -> None:
-    """Add clean times, name -> form -> ms a step, to those that are there, which fault_table.py reads."""
+    """Add clean times, name -> form -> ms a step, to the file that fault_table.py reads."""
     before = json.loads(path.read_text())["times"] if path.exists() else {}
     times = dict(sorted((before | {name: forms for line in lines for name, forms in line.items()}).items()))
     gpu = next((gpu.name for gpu in nvml.gpus()), "no GPU")

@@ -6,7 +6,7 @@ usage: record_samples.py [WORKLOAD ...] [--samples DIR]
        record_samples.py --from-session DIR --name NAME
 
 Captures each workload (default: kv_transfer) with its default preset, checks that it is complete and small, and puts it
-under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is. A session goes, ledger and captures, under
+under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is. A session, with its log and captures, is put under
 reports/sessions/NAME.
 """
 
@@ -19,11 +19,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof.capture import Request, capture, terminal_progress
+from moeprof.capture import Request, capture
+from moeprof.cli.progress import terminal_progress
 from moeprof.errors import CaptureError, MoeprofError
 from moeprof.session import log
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import LOGS
+from moeprof.storage.files import whole_folder
 from moeprof.storage.json import dumps
 
 MAX_BYTES = 3_000_000
@@ -44,7 +46,7 @@ def record(workload: str, samples: Path) -> Path:
 
 
 def install(folder: Path, samples: Path) -> Path:
-    """Put a finished capture under the samples, without logs; the sample that is there stays until the new one is whole."""
+    """Put a finished capture under the samples, without logs, in place of an earlier one."""
     recorded = manifest.read(folder)
     if not recorded.complete:
         raise CaptureError(f"{folder} is not complete", "capture again")
@@ -53,25 +55,25 @@ def install(folder: Path, samples: Path) -> Path:
     if size > MAX_BYTES:
         raise CaptureError(f"{folder} has {size} bytes, {MAX_BYTES} are allowed", "record fewer iterations")
     target = samples / recorded.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS))
-    shorten(target)
+    with whole_folder(target) as partial:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(LOGS), dirs_exist_ok=True)
+        shorten(partial)
     return target
 
 
 def install_session(folder: Path, name: str) -> Path:
-    """Put a session under reports/sessions/NAME: its ledger, and its captures without logs."""
+    """Put a session under reports/sessions/NAME: its log, and its captures without their logs."""
     log.read(folder)  # raises where it is none
     target = SAMPLES.parent / "sessions" / name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"))
-    for capture_folder in (target / "captures").iterdir():
-        shorten(capture_folder)
+    with whole_folder(target) as partial:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"), dirs_exist_ok=True)
+        for capture_folder in (partial / "captures").iterdir():
+            shorten(capture_folder)
     return target
 
 
 def shorten(folder: Path) -> None:
-    """The time of day and the output option of a recording say nothing to a reader."""
+    """Remove the time of day and the output option from the manifest: they do not matter to a reader."""
     recorded = manifest.read(folder)
     plain = replace(recorded, created=recorded.created[:10], argv=("moeprof", "capture", recorded.name))
     (folder / manifest.FILE).write_text(dumps(plain), encoding="utf-8")

@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """Render docs/results/index.md from the figures in docs/results/*.toml: the current ones, a table an experiment.
 
-    python scripts/render_results.py            # write the page
-    python scripts/render_results.py --check    # exit 1 if the page is not up to date
+usage: render_results.py            writes the page
+       render_results.py --check    exits 1 if the page is not up to date
 
 A topic file has ``title``, ``order`` and experiments: ``id``, ``what``, ``when``, ``machine``, ``versions``, ``command``,
 ``expected``, ``notes`` (file and anchor in docs/lab_notes) and ``rows``. A row has ``id``, ``what``, ``value``, ``unit``,
@@ -133,7 +134,7 @@ def main(words: list[str]) -> int:
         return 0 if is_current else 1
     if words:
         print(__doc__)
-        return 2
+        return 0 if words[0] in ("-h", "--help") else 2
     page.write_text(text, encoding="utf-8")
     print(f"Wrote {page}")
     return 0

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How often the verdict is wrong and how often it finds what is there, on machines of many kinds of noise.
+"""Simulate how often the verdict is wrong and how often it detects a real difference, with many kinds of noise.
 
 usage: simulate_verdicts.py [--runs 2000] [--seed 1] [--true 0,0.005,0.01,0.03] [--noise 0.01,0.001] [--rounds 54] [--json]
 
-Simulates rounds of a baseline, its twin, a candidate and one more variant in the order in which a capture times them, and judges
+Simulates rounds of a baseline, its twin, a candidate and one more variant in the order in which a capture times them. It judges
 them as a capture does: after each look (moeprof.stats.estimates.LOOKS up to --rounds) it stops if the verdict is not UNCLEAR.
 """
 
@@ -37,12 +37,12 @@ def series(rng: np.random.Generator, shape: tuple[int, ...], correlation: float,
 
 
 def own(correlation: float) -> World:
-    """Each process has slow noise of its own, which no pairing cancels."""
+    """Each process has independent slow noise, which no pairing cancels."""
     return lambda rng, noise, clock, level: series(rng, noise.shape, correlation, level)
 
 
 def process(offset: float) -> World:
-    """Each process is faster or slower by a constant of its own, of standard deviation ``offset``."""
+    """Each process is faster or slower by an independent constant, of standard deviation ``offset``."""
     return lambda rng, noise, clock, level: noise + rng.normal(0, offset, (len(noise), 1, PROCESSES))
 
 
@@ -68,7 +68,7 @@ WORLDS: dict[str, World] = {
     "processes 0.2 %": process(0.002),
     "processes 0.5 %": process(0.005),
 }
-BEYOND = ("own, alike 0.9", "processes 0.5 %")  # told, not promised: docs/reference/verdict.md
+BEYOND = ("own, alike 0.9", "processes 0.5 %")  # reported, not guaranteed: docs/reference/verdict.md
 
 
 def simulate(world: str, runs: int, true: float, level: float, rounds: int, seed: int) -> Times:

@@ -1,7 +1,12 @@
-"""Write docs/schemas: a JSON Schema of what each command prints with --json, from its types (moeprof/cli/outputs.py)."""
+#!/usr/bin/env python3
+"""Write docs/schemas: a JSON Schema of what each command prints with --json, from its types (moeprof/cli/outputs.py).
+
+usage: write_schemas.py
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -43,6 +48,7 @@ def _title(name: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "").parse_args()
     for name, text in documents().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
         print(f"Wrote {FOLDER / name}")

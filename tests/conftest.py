@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from captures import SAMPLE, Ran
 from cdp import CHROMIUM, Browser
+from hypothesis import settings
 from paths import TRACES
 
 try:
@@ -23,6 +24,11 @@ from moeprof.compare.variants import Diff
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.report import html
+
+# Each run draws other examples, so many short runs find what a long one finds; a campaign is for a change of the numbers.
+settings.register_profile("run", max_examples=60, deadline=None)
+settings.register_profile("campaign", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("MOEPROF_EXAMPLES", "run"))
 
 
 @pytest.fixture(scope="session")

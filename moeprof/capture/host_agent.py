@@ -19,20 +19,20 @@ from typing import Any
 
 from moeprof.capture import commands, manifest_builder, ranks
 from moeprof.capture.child_processes import Child, end
-from moeprof.capture.commands import Request
 from moeprof.capture.host_heartbeat import Beats
 from moeprof.capture.host_outbox import Desk
 from moeprof.capture.hosts import HELLO, hello, welcome
-from moeprof.capture.plan import Setup, setup
+from moeprof.capture.plan import Plan, make_plan
+from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, UsageError, WorkloadError, said_of
 from moeprof.machine import launcher
-from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Team
 from moeprof.worker import host_rendezvous, processes
 from moeprof.worker.channel import Channel, gone
 from moeprof.worker.clock_offset import Offset
 from moeprof.worker.host_coordinator import requests
 from moeprof.worker.host_link import Post
+from moeprof.worker.spec import Follower, Target
 from moeprof.workload.find import load
 
 KINDS = ("clean", "twin", "nsys", "torch")  # of runs: what the name of a room ends with
@@ -56,14 +56,14 @@ def take_part(request: Request, place: Place, environment: Mapping[str, str]) ->
     team = Team(place.layout, found.address, found.port)
     with tempfile.TemporaryDirectory(prefix="moeprof-host-") as folder:
         try:
-            Further(Desk(request, workings, team, host, Path(folder)), post).serve()
+            Further(Desk(workings, team, host, Path(folder)), post).serve()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; ranks of this host were ended") from None
     last = place.rank + place.local_ranks - 1
     return f"ranks {place.rank} to {last} of {place.ranks} ran here; the capture of rank 0 has what they left"
 
 
-def _let_in(request: Request, place: Place, post: Post) -> tuple[int, Setup]:
+def _let_in(request: Request, place: Place, post: Post) -> tuple[int, Plan]:
     """This host's number, once rank 0's capture lets it in, and the tools that it has."""
     try:
         mine, workings = _mine(request, place)
@@ -92,15 +92,11 @@ def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = 
     return take_part(request, found, environment)
 
 
-def _mine(request: Request, place: Place) -> tuple[dict[str, Any], Setup]:
+def _mine(request: Request, place: Place) -> tuple[dict[str, Any], Plan]:
     """What this host says of itself, and the tools that it has."""
-    found = setup(request)
-    assert request.workload is not None
-    workload = load(request.workload)
-    count = ranks.count(request, workload, found.device, os.environ)
-    found = ranks.setup(request, found, count)
-    machine = manifest_builder.likeness(manifest_builder.environment(found))
-    return hello((place.rank, place.local_ranks), workload.name, found.device, found.tracer, machine), found
+    plan = make_plan(request, os.environ)
+    machine = manifest_builder.likeness(manifest_builder.environment(plan))
+    return hello((place.rank, place.local_ranks), plan.name, plan.device, plan.tracer, machine), plan
 
 
 @dataclass
@@ -187,13 +183,12 @@ class Further:
         """Start this host's head of a run, which starts the host's other ranks."""
         room = str(asked["room"])
         variant, kind = self._known(room)
-        words = ["--variant", variant, "--group-timeout", str(float(asked["group_timeout_s"])), "--room", room]
-        words += ["--clock-ahead-ns", str(self._ahead.ns), "--own", str(self.desk.own(room))]
-        child = commands.head(self.request, self.desk.setup.device, self.team, self.desk.log(room), words)
-        command = Command(child, None, self.request.timeout_s)
-        if kind == "nsys":
-            assert self.desk.setup.nsys is not None
-            command = commands.nsys_head(self.request, self.desk.setup.nsys, child, self.desk.report(room))
+        assert self.request.workload is not None
+        target = Target(self.request.workload, variant, self.desk.setup.device, team=self.team)
+        timeout_s, out = float(asked["group_timeout_s"]), str(self.desk.own(room))
+        follower = Follower(os.getpid(), timeout_s, self._ahead.ns, head=True, out=out)
+        report = self.desk.report(room) if kind == "nsys" else None
+        command = commands.head(self.desk.setup, target, self.desk.log(room), follower, report).command
         place = processes.environment(self.team, self.first, self.team.address, self.team.port)
         self._running[room] = Child(replace(command, env=place), self.desk.log(room))
         self._watching.append(threading.Thread(target=self._watch, args=(room, self._running[room]), daemon=True))

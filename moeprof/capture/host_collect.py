@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from moeprof.capture import ranks
-from moeprof.capture.child_processes import error_of
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.postprocess import Anchors
 from moeprof.errors import MoeprofError
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
+from moeprof.storage.json import decode
 from moeprof.storage.manifest import Part, Rank
-from moeprof.worker.clock_offset import Anchor, Offset, throughout
+from moeprof.worker.clock_offset import Offset, throughout
+from moeprof.worker.messages import ErrorReply, Measured
 
 Clocks = Mapping[int, Offset | None]  # by host
 
@@ -31,9 +32,9 @@ class Traced:
     anchors: Anchors
 
 
-def anchors(about: Iterable[dict[str, Any]]) -> Anchors:
-    """The anchors that each rank of a traced run says it pushed."""
-    return {one["rank"]: tuple(Anchor(before, after) for _, before, after in one.get("anchors", ())) for one in about}
+def anchors(processes: Iterable[Measured]) -> Anchors:
+    """The anchors that each rank of a traced run pushed."""
+    return {process.rank: process.anchors for process in processes}
 
 
 def placed(part: Part, zero: Offset | None) -> Part:
@@ -75,7 +76,7 @@ def _of_host(store: Store, hosts: Hosts, run: Traced, host: int) -> list[Moeprof
         tool: Literal["nsys", "torch"] = "nsys" if run.tool == "nsys" else "torch"
         part = Part("trace", tool, name, tuple(file["argv"]), run.iterations, "", 0, file["rank"], host)
         store.keep(run.variant, kept, placed(part, Offset(*file["zero"]) if file["zero"] else None))
-    return [error_of(problem) for problem in said["problems"]]
+    return [decode(ErrorReply, problem).exception() for problem in said["problems"]]
 
 
 def _clocked(store: Store, name: str, before: Clocks, after: Clocks) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from moeprof.capture import commands, postprocess
 from moeprof.capture.child_processes import Child
-from moeprof.capture.commands import Request
-from moeprof.capture.plan import Setup
+from moeprof.capture.plan import Plan
+from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, MoeprofError, said_of
 from moeprof.machine.launcher import Team
 from moeprof.storage.capture_folder import sha256
@@ -27,11 +27,15 @@ LOG_BYTES = 200_000  # of each rank's log, its end
 class Desk:
     """The files of a further host while a capture runs, by room; all in ``folder``."""
 
-    request: Request
-    setup: Setup
+    setup: Plan
     team: Team
     host: int
     folder: Path
+
+    @property
+    def request(self) -> Request:
+        """What this host's command line asked for."""
+        return self.setup.request
 
     def log(self, room: str) -> Path:
         """What the head of a run prints, and its profiler."""
@@ -74,7 +78,13 @@ class Desk:
         anchors = {int(rank): tuple(Anchor(*one) for one in each) for rank, each in asked["anchors"].items()}
         iterations = int(asked["iterations"])
         return postprocess.Run(
-            self.request, variant, iterations, lambda tool: self._log_of(room, tool), self.team, expected, anchors
+            variant,
+            iterations,
+            self.request.timeout_s,
+            lambda tool: self._log_of(room, tool),
+            self.team,
+            expected,
+            anchors,
         )
 
     def _log_of(self, room: str, tool: str) -> Path:

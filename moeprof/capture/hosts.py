@@ -55,13 +55,6 @@ class Hosts:
         """The hosts but this one."""
         return range(1, len(self.team.layout))
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What a leader is told of the hosts that it leads."""
-        if not self.further:
-            return ()
-        return ("--layout", self.team.text, "--meet", f"{self.team.address}:{self.team.port}")
-
     def join(self, token: str, mine: dict[str, Any]) -> None:
         """Wait for all hosts, and see that they are as this one (``mine``: what it would say of itself).
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from moeprof.cli.options import echo_json, json_option, progress
+from moeprof.cli.options import echo_json, json_option
 from moeprof.errors import ExitCode, UsageError
 
 
@@ -25,18 +25,18 @@ from moeprof.errors import ExitCode, UsageError
     is_flag=False,
     flag_value="local",
     metavar="[ADDRESS]",
-    help="The traces of a folder on Dask's workers: of this machine, or of the scheduler at ADDRESS.",
+    help="Analyse a folder on Dask's workers: on this machine, or those of the scheduler at ADDRESS.",
 )
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the rows of a folder are kept; default: DIR/.moeprof-analysis.",
+    help="Where the rows of a folder are cached; default: DIR/.moeprof-analysis.",
 )
 @json_option
 def analyze(trace: Path, as_json: bool, **options: Any) -> None:
     """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep.
 
-    Of any other folder: one table of all captures and traces below it.
+    For any other folder, print one table of all captures and traces below it.
     """
     from moeprof.storage import manifest
     from moeprof.trace.ncu.open import read_ncu
@@ -64,7 +64,7 @@ def _print_counters(counted: Any, as_json: bool) -> None:
 
 
 def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None:
-    """One trace, or each variant of a capture."""
+    """Print one trace, or each variant of a capture."""
     from moeprof.findings import find
     from moeprof.loaded.trace import analyse
     from moeprof.report import text
@@ -93,23 +93,25 @@ def _print_folder(
     communication: Path | None,
     **of_one: Any,
 ) -> None:
-    """The table; exit 1 where not one trace has numbers."""
+    """Print one table of all traces; exit with 1 if none has numbers."""
     if any(value is not None for value in of_one.values()):
         raise UsageError("--range, --device and --rules are for one trace or capture", "analyze one of the folder's")
-    from moeprof.loaded import folder as spreading
+    from moeprof.loaded.folder import analyse_folder
     from moeprof.report import spread
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
     if communication is not None:
         classify.communication(communication)  # a mistake in it is one error, not one a trace
-    with progress("traces") as done:
-        found = spreading.analyse_folder(folder, dask, results, communication, done)
+    from moeprof.cli.progress import counted
+
+    with counted("traces") as done:
+        table = analyse_folder(folder, dask, results, communication, done)
     if as_json:
-        echo_json(encode(found))
+        echo_json(encode(table))
     else:
-        click.echo(spread.text(found.folder, found.rows, found.traces))
-    if found.failed:
-        click.echo(f"note: {found.failed} of {found.traces} traces have no numbers; the table says why", err=True)
-    if found.failed == found.traces:
+        click.echo(spread.text(table.folder, table.rows, table.traces))
+    if table.failed:
+        click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table says why", err=True)
+    if table.failed == table.traces:
         sys.exit(int(ExitCode.FAILED))

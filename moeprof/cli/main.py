@@ -14,8 +14,9 @@ from typing import NoReturn
 import click
 
 from moeprof.cli.analyze import analyze
+from moeprof.cli.baseline import baseline
 from moeprof.cli.capture import capture
-from moeprof.cli.check import baseline, check
+from moeprof.cli.check import check
 from moeprof.cli.doctor import doctor
 from moeprof.cli.export import export
 from moeprof.cli.history import history

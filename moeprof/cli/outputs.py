@@ -12,11 +12,11 @@ from moeprof.gate.gate import Check
 from moeprof.gate.history import History
 from moeprof.kernels.inspection import Inspection, Traced
 from moeprof.kernels.ranking import KernelCost
-from moeprof.loaded.folder import Spread
+from moeprof.loaded.folder import FolderAnalysis
 from moeprof.machine import ceilings, doctor
 from moeprof.notes import Note
 from moeprof.ranks.model import GroupAnalysis
-from moeprof.session.log import Session
+from moeprof.session.log import Session, Step
 from moeprof.storage.baselines import Baseline
 
 
@@ -215,6 +215,14 @@ class SessionLog:
 
 
 @dataclass(frozen=True)
+class SessionStep:
+    """``moeprof session show``."""
+
+    step: Step
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
 class Exported:
     """``moeprof export``."""
 
@@ -233,7 +241,7 @@ class Failed:
 
 # document of docs/schemas -> the types of which one is printed
 DOCUMENTS: dict[str, tuple[type, ...]] = {
-    "analyze": (Analysis, Analyses, Counted, Spread),
+    "analyze": (Analysis, Analyses, Counted, FolderAnalysis),
     "baseline-list": (BaselineList,),
     "capture": (Captured,),
     "check": (Check,),
@@ -247,4 +255,5 @@ DOCUMENTS: dict[str, tuple[type, ...]] = {
     "ranks": (GroupAnalysis, RankAnalyses),
     "report": (Report,),
     "session-log": (SessionLog,),
+    "session-show": (SessionStep,),
 }

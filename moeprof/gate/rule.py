@@ -1,4 +1,4 @@
-"""Expectations of a number, and rules of a gate: the one grammar that sessions and gates share. Pure.
+"""Expectations of a number, and rules of a gate. Sessions and gates share this grammar. Pure.
 
 An expectation is an operator, a number and what the number is of::
 
@@ -35,11 +35,11 @@ class Expectation:
 
     @property
     def same(self) -> float | None:
-        """The measured number where nothing changed; None where it is the value itself."""
+        """The measured number if nothing changed; None where the value itself is judged."""
         return {"x": 1.0, "%": 0.0, "+": 0.0}.get(self.unit)
 
     def measured(self, before: float | None, after: float) -> float | None:
-        """The number that is compared with the expected one; None where it rests on a value of before that is not there."""
+        """The number to compare with the expected one; None where the value before is needed and missing, or 0."""
         if not self.unit:
             return after
         if before is None or (before == 0 and self.unit != "+"):
@@ -58,12 +58,12 @@ class Expectation:
         }[self.operator]
 
     def holds(self, before: float | None, after: float | None) -> bool | None:
-        """Whether it holds; None where it cannot be told."""
+        """Whether it holds; None where it cannot be known."""
         found = None if after is None else self.measured(before, after)
         return None if found is None else self.true_of(found)
 
     def said(self, found: float | None) -> str:
-        """A measured number as the expectation's own kind: 0.5x, -20%, +3."""
+        """A measured number in the terms of the expectation: 0.5x, -20%, +3."""
         if found is None:
             return "–"
         sign = "+" if self.unit in ("+", "%") else ""
@@ -73,7 +73,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Rule:
-    """A gate fails where the expectation of the metric holds."""
+    """A rule of a gate, which fails if the expectation of the metric holds."""
 
     text: str
     metric: str
@@ -81,7 +81,7 @@ class Rule:
 
 
 def expectation(text: str) -> Expectation:
-    """Parse an expectation; raises UsageError for what is none."""
+    """Parse an expectation; raises UsageError for a wrong one."""
     found = EXPECTATION.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"{text!r} is no expectation", "give for example '<0.5x', '<-20%', '>+2' or '>0.9'")
@@ -91,11 +91,11 @@ def expectation(text: str) -> Expectation:
 
 
 def rule(text: str) -> Rule:
-    """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for what is none."""
+    """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for a wrong one."""
     found = RULE.fullmatch(text.strip())
     try:
         if found is not None:
             return Rule(text.strip(), found[1], expectation(found[2]))
     except UsageError:
-        pass  # said below, with the whole rule
+        pass  # raised below, with the whole rule
     raise UsageError(f"{text!r} is no rule", GRAMMAR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof.capture import redact
-from moeprof.capture.child_processes import error_of, failure_in, run
-from moeprof.capture.commands import Target, worker
+from moeprof.capture.child_processes import failure_in, run
 from moeprof.capture.validate import NO_PERMISSION, PERMISSION_HINT
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.machine import tools
@@ -23,6 +21,7 @@ from moeprof.trace.ncu import report as ncu_report
 from moeprof.trace.ncu.pages import Pages, read_pages
 from moeprof.worker import nvtx
 from moeprof.worker.failures import how_it_ended
+from moeprof.worker.spec import Measurement, Target, WorkerSpec
 
 REPORT, LOG, RESULT = "report.ncu-rep", "ncu.log", "result.json"
 RAW, DETAILS, SASS, LINES = "raw.csv", "details.csv", "source-sass.csv", "source-lines.csv"
@@ -104,8 +103,7 @@ def _scope(request: NcuRequest) -> tuple[str, ...]:
 def _child(ask: NcuRequest, folder: Path) -> tuple[str, ...]:
     if ask.target is None:
         return ask.program
-    params = json.dumps(ask.target.params, sort_keys=True)
-    return worker("count", *ask.target.words, "--params", params, "--profiler", "ncu", "--result", str(folder / RESULT))
+    return WorkerSpec("measure", ask.target, measurement=Measurement("ncu", str(folder / RESULT))).argv
 
 
 def pages(tool: Tool, report: Path) -> dict[str, Command]:
@@ -143,7 +141,7 @@ def failure(text: str, status: int) -> MoeprofError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     child = failure_in(lines)
     if child is not None:
-        return error_of(child)
+        return child.exception()
     if NO_KERNEL in text and status == 0:
         after = text.partition(NO_KERNEL)[2].splitlines()[1:]
         kernels = "; ".join(line.strip("= ") for line in after if line.strip())[:MOST_TEXT]

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture.child_processes import Server
-from moeprof.capture.commands import Target, serve
+from moeprof.capture.child_processes import WorkerProcess
 from moeprof.errors import CaptureError, MoeprofError, ToolError, UsageError
 from moeprof.kernels.inspection import BASIC, OF_SETS, WANTED
 from moeprof.kernels.ncu import LOG, RAW, NcuRequest, available
@@ -20,6 +19,8 @@ from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest
+from moeprof.worker.messages import Prepare
+from moeprof.worker.spec import Target, WorkerSpec
 from moeprof.workload.find import load
 from moeprof.workload.model import unchanged
 
@@ -185,12 +186,12 @@ def resolved(request: NcuRequest, folder: Path) -> NcuRequest:
         )
     if workload.resolve is unchanged:
         return request
-    server = Server(target.variant, serve(target), folder / LOG, request.timeout_s)
+    worker = WorkerProcess(target.variant, WorkerSpec("serve", target), folder / LOG, request.timeout_s)
     try:
-        server.hear()
-        params = server.ask({"do": "prepare", "params": target.params})["params"]
+        worker.hello()
+        params = worker.ask(Prepare(target.params)).params
     finally:
-        server.close()
+        worker.close()
     return replace(request, target=replace(target, params=params))
 
 

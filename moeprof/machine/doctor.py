@@ -67,11 +67,11 @@ def _busy(gpus: tuple[Gpu, ...]) -> Check:
     busy = [g for g in gpus if g.other_processes]
     if not busy:
         return Check("other processes", "ok", "none on the GPU" if gpus else "no GPU")
-    found = ", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)
+    counts = ", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)
     return Check(
         "other processes",
         "degraded",
-        found,
+        counts,
         "they disturb the times: end them, or choose another GPU with CUDA_VISIBLE_DEVICES",
     )
 
@@ -174,9 +174,7 @@ def _permission(has_gpu: bool) -> Check:
 def _disk(output: Path) -> Check:
     folder = next((p for p in (output, *output.resolve().parents) if p.is_dir()), Path())
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free for {output}"
-    return (
-        Check("disk", "ok", found)
-        if free >= FREE_BYTES
-        else Check("disk", "degraded", found, "free some space, or choose another -o")
-    )
+    amount = f"{free / 1e9:.1f} GB free for {output}"
+    if free < FREE_BYTES:
+        return Check("disk", "degraded", amount, "free some space, or choose another -o")
+    return Check("disk", "ok", amount)

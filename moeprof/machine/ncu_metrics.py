@@ -1,4 +1,4 @@
-"""The counters of Nsight Compute by name, each in one place: what a capture counts, and what the analyses read. Pure."""
+"""The metrics of Nsight Compute by name, each in one place: what a capture collects, and what the analyses read. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVE_WARPS, ELIGIBLE_WARPS = "smsp__warps_active.avg.per_cycle_active", "smsp_
 ISSUED, NO_ELIGIBLE = "smsp__issue_active.avg.per_cycle_active", f"smsp__issue_inst0.{PEAK_ACTIVE}"
 CYCLES_PER_INSTRUCTION = "smsp__average_warp_latency_per_inst_issued.ratio"
 
-# Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
+# name -> (unit, meaning). Few, so that ncu replays a kernel only a handful of times.
 COUNTED: dict[str, tuple[str, str]] = {
     DURATION: (
         "ns",
@@ -52,7 +52,7 @@ PIPES: dict[str, dict[str, int]] = {
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
     "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
 }
-NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on: a chip without them has no such instructions
+NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on
 FMA = {"fp32": "ffma", "fp64": "dfma", "fp16": "hfma"}
 PEAK = "sm__sass_thread_inst_executed_op_{}_pred_on.sum.peak_sustained"  # instructions a cycle of all SMs
 SM_CLOCK = "sm__cycles_elapsed.avg.per_second"
@@ -75,20 +75,20 @@ WARP_STATE_METRICS = tuple(f"{WARP_STATE_PREFIX}{state}{WARP_STATE_SUFFIX}" for 
 
 
 def roofline_metrics(known: Iterable[str]) -> tuple[str, ...]:
-    """Counters of FLOPs and peaks among the base names that ncu knows on a chip: names differ by chip, and ncu refuses a
-    run with one that it does not know."""
+    """The metrics of FLOPs and peaks among the base names that ncu offers on a chip. Names differ by chip, and ncu refuses a
+    run with an unknown one."""
     names = frozenset(known)
     return (*wanted(names), *(metric for metric in PEAKS if metric.partition(".")[0] in names))
 
 
 def outermost(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that refine no other one: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
+    """The names that do not refine another: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
     every = sorted(set(names))
     return tuple(name for name in every if not any(name.startswith(f"{other}_") for other in every))
 
 
 def wanted(known: Iterable[str]) -> tuple[str, ...]:
-    """The metrics to ask ncu for, of the base names that it knows on a chip (``ncu --query-metrics``)."""
+    """The metrics to request, among the base names that ncu offers on a chip (``ncu --query-metrics``)."""
     every = set(known)
     scalar = [SASS.format(op) for weights in PIPES.values() for op in weights]
     tensor = outermost(n for n in every if n.startswith(TENSOR) and not n.startswith(f"{TENSOR}int1"))

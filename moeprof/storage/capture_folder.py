@@ -1,4 +1,4 @@
-"""The capture folder: its name, its manifest, its parts. Nothing stands under a final name before it is whole."""
+"""The capture folder: its name, its manifest, its parts. A file or folder has its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Store:
 
     @property
     def scratch(self) -> Path:
-        """Raw files of the tools; removed at the end."""
+        """The folder of the tools' raw files, which is removed at the end."""
         return self.folder / SCRATCH
 
     def log(self, variant: str, tool: str) -> Path:
@@ -41,7 +41,7 @@ class Store:
         return self.folder / LOGS / f"{variant}-{tool}.log"
 
     def open(self) -> None:
-        """Make the folders; what an earlier, broken capture left under the same name was given up (``choose``)."""
+        """Make the folders. ``choose`` has allowed to remove what an earlier, interrupted capture left under the same name."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in (LOGS, SCRATCH):
             (self.folder / name).mkdir(parents=True)
@@ -58,7 +58,7 @@ class Store:
         self.save()
 
     def note(self, *notes: Note) -> None:
-        """Add notes that are not there yet."""
+        """Add new notes."""
         self.update(notes=self.manifest.notes + tuple(n for n in notes if n not in self.manifest.notes))
 
     def record(self, name: str, **changes: object) -> None:
@@ -71,7 +71,7 @@ class Store:
         return next(v for v in self.manifest.variants if v.name == name)
 
     def keep(self, name: str, partial: Path, part: Part) -> None:
-        """A validated file becomes a part: it takes its final name, then the manifest names it."""
+        """Make a validated file a part: rename it to its final name, then add it to the manifest."""
         final = self.folder / part.file
         partial.replace(final)
         done = replace(part, sha256=sha256(final), bytes=final.stat().st_size)
@@ -90,11 +90,11 @@ class Store:
             left.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Nothing worth keeping was captured."""
+        """Remove the folder: nothing useful was captured."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> Path:
-        """The capture is whole: it takes its final name."""
+        """Mark the capture complete and rename it to its final name."""
         self.update(complete=True)
         return replace_folder(self.folder, self.final)
 
@@ -109,7 +109,7 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
     """The final folder: ``output`` as given, or the next free number of moeprof-out/NAME-NNN.
 
     Raises:
-        UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or it is a folder that is no capture.
+        UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or ``output`` is not a capture.
     """
     if output is None:
         taken = [
@@ -130,6 +130,6 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The capture in ``folder`` that was finished last."""
-    found = [p.parent for p in folder.glob(f"*/{manifest.FILE}") if not p.parent.name.endswith(PARTIAL)]
-    return max(found, key=lambda p: (p / manifest.FILE).stat().st_mtime_ns, default=None)
+    """The capture in ``folder`` that was finished last; None if there is none."""
+    captures = [p.parent for p in folder.glob(f"*/{manifest.FILE}") if not p.parent.name.endswith(PARTIAL)]
+    return max(captures, key=lambda p: (p / manifest.FILE).stat().st_mtime_ns, default=None)

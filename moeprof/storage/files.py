@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their name and renamed. The lock of a file."""
+"""Files and folders that are complete or absent: written beside their name, then renamed. The lock of a file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-PARTIAL = ".partial"  # ends the name of what is not whole yet
+PARTIAL = ".partial"  # ends the name of an incomplete file or folder
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """Where to write what becomes ``target`` when the block ends well; otherwise nothing changes."""
+    """The path to write to; the file becomes ``target`` when the block ends without an error. Otherwise nothing changes."""
     partial = partial_of(target)
     try:
         yield partial
@@ -25,7 +25,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes ``target`` when the block ends well; otherwise nothing changes."""
+    """An empty folder that becomes ``target`` when the block ends without an error. Otherwise nothing changes."""
     partial = partial_of(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -48,12 +48,12 @@ def replace_folder(source: Path, target: Path) -> Path:
 
 
 def partial_of(target: Path) -> Path:
-    """The name under which ``target`` is written until it is whole."""
+    """The name of ``target`` until it is complete."""
     return target.with_name(target.name + PARTIAL)
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write ``text`` under ``target``; a full disk leaves what was there before and no half file."""
+    """Write ``text`` to ``target``; on an error, such as a full disk, the earlier file remains."""
     with whole(target) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -72,6 +72,6 @@ def of_rank(path: Path, rank: int) -> Path:
 
 
 def lines_of(log: Path) -> list[str]:
-    """The lines of a log that say something, stripped; none where it is not there."""
+    """The lines of a log that are not blank, stripped; empty if there is no file."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     return [line for part in text.splitlines() if (line := part.strip())]

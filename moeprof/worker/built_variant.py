@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from moeprof.worker import nvtx
+from moeprof.worker.messages import Versions
 from moeprof.workload.model import Machine, Proof, Step, Variant, Workload
 
 MIN_ITERATIONS = 3
@@ -47,11 +48,11 @@ def gpu_uuid(device: str, index: int = 0) -> str | None:
     return None if found is None else str(found)
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> Versions:
     """Versions of what the workload runs on."""
     import torch
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
+    return Versions(platform.python_version(), torch.__version__, torch.version.cuda)
 
 
 class Session:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from moeprof.worker import messages
+from moeprof.worker.messages import Reply, Request
+
 FOREVER = timedelta(days=365)  # who waits too long is ended by the leader's clock, which names the rank
 
 
@@ -50,23 +53,22 @@ class Channel:
         """A connection of its own to the same store."""
         return Channel(self.address, self.port, self.rank, self.ranks, room=self.room)
 
-    def send(self, number: int, request: dict[str, Any]) -> None:
+    def send(self, number: int, request: Request[Any]) -> None:
         """Request ``number`` to every other rank."""
-        self.store.set(f"request/{number}", json.dumps(request))
+        self.store.set(f"request/{number}", messages.line(request))
 
-    def receive(self, number: int) -> dict[str, Any]:
+    def receive(self, number: int) -> Request[Any]:
         """Request ``number``, once it is there."""
-        found: dict[str, Any] = self._taken(f"request/{number}")
-        return found
+        return messages.request(self._text(f"request/{number}"))
 
-    def reply(self, number: int, said: dict[str, Any]) -> None:
+    def reply(self, number: int, reply: Reply) -> None:
         """This rank's answer to request ``number``."""
-        self.store.set(f"reply/{number}/{self.rank}", json.dumps(said))
+        self.store.set(f"reply/{number}/{self.rank}", messages.line(reply))
 
-    def replies(self, number: int) -> list[dict[str, Any]]:
+    def replies(self, number: int) -> list[Reply]:
         """The answers of ranks 1 and up, once all are there; then the request is forgotten."""
         keys = [f"reply/{number}/{rank}" for rank in range(1, self.ranks)]
-        found = [self._taken(key) for key in keys]
+        found = [messages.reply(self._text(key)) for key in keys]
         for key in (f"request/{number}", *keys):
             self.store.delete_key(key)
         return found
@@ -112,5 +114,8 @@ class Channel:
         return {rank: Said(**self._taken(key)) for rank, key in keys.items() if self.store.check([key])}
 
     def _taken(self, key: str) -> Any:
+        return json.loads(self._text(key))
+
+    def _text(self, key: str) -> str:
         self.store.wait([key], FOREVER)
-        return json.loads(self.store.get(key))
+        return str(self.store.get(key), "utf-8")

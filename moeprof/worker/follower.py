@@ -6,7 +6,6 @@ there starts one, the **head**, maybe under nsys; the head starts the host's oth
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import faulthandler
 import os
@@ -22,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.errors import ExitCode, of_workload
-from moeprof.machine.launcher import team_of
+from moeprof.machine.launcher import Team
 from moeprof.worker.channel import Channel
 from moeprof.worker.failures import Cause
+from moeprof.worker.messages import Quit
 from moeprof.worker.processes import Children, environment, state
 from moeprof.worker.server import Local
+from moeprof.worker.spec import Follower, WorkerSpec
 from moeprof.workload.find import load
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -37,20 +38,24 @@ LINGER_S = 1.0  # of a head that fails: for the end of another rank of its host 
 QUIT_S = 5.0  # for the ranks of a host to take the process group down
 
 
-def follow(args: argparse.Namespace) -> int:
+def follow(spec: WorkerSpec) -> int:
     """The loop of rank 1 and up; where and which one is in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."""
-    if not args.layout:
-        _end_with_parent(args.leader)
+    target, place = spec.target, spec.follower
+    assert target is not None and target.team is not None and place is not None
+    if not place.head:
+        _end_with_parent(place.parent_pid)
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # the leader asks where this rank stands
     rank, ranks, index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks, room=args.room)
-    channel.ahead_s = args.clock_ahead_ns / 1e9
+    channel = Channel(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, ranks, room=target.team.room)
+    channel.ahead_s = place.clock_ahead_ns / 1e9
     others: Children | None = None
     try:
-        others = _others(args, rank, channel)
-        workload = load(args.workload)
-        enter(args.device, index, channel, args.group_timeout)
-        local = _local(args, Local(workload, workload.variant(args.variant), args.device, rank, ranks, index))
+        others = _others(spec, target.team, place, rank, channel)
+        workload = load(target.workload)
+        enter(target.device, index, channel, place.group_timeout_s)
+        local = Local(workload, workload.variant(target.variant), target.device, rank, ranks, index)
+        local.leads, local.anchored = place.head, len(target.team.layout) > 1
+        local.own = Path(place.out) if place.out else None
         local.barrier = channel.barrier
         channel.reply(0, local.about())
         _answer(channel, local)
@@ -69,27 +74,19 @@ def follow(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _local(args: argparse.Namespace, local: Local) -> Local:
-    """Where several hosts meet in a room, traces have different clocks, and those of a further host a place of their own."""
-    local.leads, local.anchored = bool(args.layout), bool(args.room)
-    local.own = Path(args.own) if args.own else None
-    return local
-
-
-def _others(args: argparse.Namespace, rank: int, channel: Channel) -> Children:
+def _others(spec: WorkerSpec, team: Team, place: Follower, rank: int, channel: Channel) -> Children:
     """The other ranks of this host, where this one is its head; their ends are told to the leader."""
-    ear = channel.again() if args.layout else channel
+    ear = channel.again() if place.head else channel
 
     def ended(cause: Cause) -> None:
         ear.tell(asdict(replace(cause, at_s=channel.now_s())))
 
-    others = Children(Path(args.log or "worker.log"), ended)
-    if args.layout:
-        team = team_of(args.layout)
-        end_with(args.leader, lambda: _left(ear, rank, team.host(rank)))
+    others = Children(Path(spec.log or "worker.log"), ended)
+    if place.head:
+        end_with(place.parent_pid, lambda: _left(ear, rank, team.host(rank)))
+        child = replace(spec, follower=replace(place, head=False, parent_pid=os.getpid()))
         for other in team.of_host(team.host(rank))[1:]:
-            place = environment(team, other, channel.address, channel.port)
-            others.start(other, follower_words(args), place)
+            others.start(other, child, environment(team, other, channel.address, channel.port))
     return others
 
 
@@ -99,16 +96,9 @@ def _left(ear: Channel, rank: int, host: int) -> None:
     ear.gone(host)
 
 
-def follower_words(args: argparse.Namespace) -> list[str]:
-    """The arguments that a head hands on to the ranks of its host."""
-    words = ["--workload", args.workload, "--variant", args.variant, "--device", args.device, "--room", args.room]
-    words += ["--group-timeout", str(args.group_timeout), "--clock-ahead-ns", str(args.clock_ahead_ns)]
-    return words + (["--own", args.own] if args.own else [])
-
-
 def _answer(channel: Channel, local: Local) -> None:
     number = 1
-    while (request := channel.receive(number))["do"] != "quit":
+    while not isinstance(request := channel.receive(number), Quit):
         channel.reply(number, local.answer(request))
         number += 1
 

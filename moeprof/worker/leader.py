@@ -18,44 +18,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from moeprof.errors import ExitCode, ToolError, of_workload
-from moeprof.machine.launcher import Team
 from moeprof.storage.files import of_rank
-from moeprof.worker import failures, follower, processes
+from moeprof.worker import failures, follower, messages, processes
 from moeprof.worker.channel import Channel
 from moeprof.worker.failures import Cause, Late
 from moeprof.worker.host_coordinator import Beyond
+from moeprof.worker.messages import ErrorReply, Quit, R, RankProcess, Request
 from moeprof.worker.processes import Children
 from moeprof.worker.server import Local
+from moeprof.worker.spec import Follower, WorkerSpec
 
 SETTLE_S = 0.5  # after the first sign of a failure: for its cause to show
 FAR_S = 5.0  # more, for that of a rank on another host
 GROUP_FACTOR = 3  # the process group's own limit is that many times the leader's, which names the rank
 HOST = "127.0.0.1"
 
-Say = Callable[[dict[str, Any]], None]
+Say = Callable[[ErrorReply], None]
 
 
 class Leader:
-    """A crew of processes of this host, and of further ones. ``say`` takes the one line on a failure; ``timeout_s`` is a request's
-    time."""
+    """A crew of processes of this host, and of further ones. ``say`` takes the one line on a failure; the spec's ``timeout_s``
+    is the time limit of one request."""
 
-    def __init__(self, local: Local, team: Team, words: tuple[str, ...], timeout_s: float, log: Path | None, say: Say):
-        self.local, self.team, self.ranks, self.timeout_s, self._say = local, team, team.ranks, timeout_s, say
-        self._log = log or Path(tempfile.mkdtemp(prefix="moeprof-ranks-") if self.ranks > 1 else "") / "worker.log"
+    def __init__(self, local: Local, spec: WorkerSpec, say: Say):
+        assert spec.target is not None and spec.target.team is not None
+        self.local, self.team, self.timeout_s, self._say = local, spec.target.team, spec.timeout_s, say
+        self.ranks = self.team.ranks
+        self._log = (
+            Path(spec.log)
+            if spec.log
+            else Path(tempfile.mkdtemp(prefix="moeprof-ranks-") if self.ranks > 1 else "") / "worker.log"
+        )
         self._children = Children(self._log, self._lost)
-        self._words = (*words, "--group-timeout", str(GROUP_FACTOR * timeout_s), "--room", team.room)
-        self._beyond = Beyond(team) if len(team.layout) > 1 else None
+        follower_ = Follower(os.getpid(), GROUP_FACTOR * spec.timeout_s)
+        self._spec = replace(spec, mode="follow", measurement=None, follower=follower_)
+        self._beyond = Beyond(self.team) if len(self.team.layout) > 1 else None
         self._ended: dict[int, Cause] = {}
         self._failing = threading.Lock()
         self._number, self._doing, self._when, self._own_done, self._closing = 0, "start", "in", False, False
         self._main = threading.get_ident()
         self._until: float | None = None  # of a run that is timed as a whole
 
-    def start(self) -> list[dict[str, Any]]:
-        """Start the others and join them; what each rank says of itself.
+    def start(self) -> tuple[RankProcess, ...]:
+        """Start the others and join them; the process of each rank.
 
         Raises:
             ToolError: there are fewer GPUs than ranks.
@@ -71,30 +79,31 @@ class Leader:
         self._ear = self._channel.again()  # of the threads that watch
         os.environ.update(self._environment(0))
         for rank in range(1, mine):
-            self._children.start(rank, self._words, self._environment(rank))
+            self._children.start(rank, self._spec, self._environment(rank))
         if self._beyond is not None:
             self._beyond.start(GROUP_FACTOR * self.timeout_s, self._lost)
         with self._within("start"):
             follower.enter(self.local.device, 0, self._channel, GROUP_FACTOR * self.timeout_s)
             self.local.barrier = self._channel.barrier
             self._own_done = True
-            return self._met([self.local.about(), *self._channel.replies(0)])
+            about = [reply for reply in self._channel.replies(0) if isinstance(reply, RankProcess)]
+            return self._met([self.local.about(), *about])
 
-    def _met(self, about: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _met(self, about: list[RankProcess]) -> tuple[RankProcess, ...]:
         """Every rank with its host; the numbers of processes are kept, for the case that one hangs."""
-        found = [one | {"host": self.team.host(one["rank"])} for one in about]
+        ranks = tuple(replace(rank, host=self.team.host(rank.rank)) for rank in about)
         if self._beyond is not None:
-            self._beyond.pids = {one["rank"]: one["pid"] for one in found}
-        return found
+            self._beyond.pids = {rank.rank: rank.pid for rank in ranks}
+        return ranks
 
-    def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+    def ask(self, request: Request[R]) -> list[R]:
         """Every rank's reply, by rank. Does not return where a rank fails: this process ends, and says why."""
         self._number += 1
-        with self._within(request["do"]):
+        with self._within(messages.name(request)):
             self._channel.send(self._number, request)
             own = self.local.answer(request)
             self._own_done = True
-            return [own, *self._channel.replies(self._number)]
+            return [own, *(messages.reply_to(request, reply) for reply in self._channel.replies(self._number))]
 
     def restart_clock(self) -> None:
         """From now on all that is asked together has the time limit, as a run under a profiler has."""
@@ -107,7 +116,7 @@ class Leader:
         clock.daemon = True
         clock.start()
         if self._number or self._children.running:
-            self._channel.send(self._number + 1, {"do": "quit"})
+            self._channel.send(self._number + 1, Quit())
         follower.leave()
         if self._beyond is not None:
             self._beyond.close(self._channel)
@@ -213,7 +222,7 @@ class Leader:
 
     def _end(self, message: str, hint: str, code: int, rank: int) -> NoReturn:
         self._children.kill()
-        self._say({"error": message, "hint": hint, "code": int(code), "rank": rank})
+        self._say(ErrorReply(message, hint, int(code), rank))
         sys.stderr.flush()
         os._exit(code)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from moeprof.machine.launcher import Team
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.worker import failures
 from moeprof.worker.failures import Cause
+from moeprof.worker.spec import WorkerSpec
 
 STACK_S = 0.5  # for a rank to say where it stands
 STACK = "(most recent call first):"
@@ -30,12 +30,11 @@ class Children:
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self._watching: list[threading.Thread] = []
 
-    def start(self, rank: int, words: Iterable[str], environment: dict[str, str]) -> None:
-        """Start a follower; it ends with this process."""
-        command = [sys.executable, "-P", "-m", "moeprof.worker", "follow", *words, "--leader", str(os.getpid())]
+    def start(self, rank: int, spec: WorkerSpec, environment: dict[str, str]) -> None:
+        """Start a follower."""
         with of_rank(self.log, rank).open("ab") as log:
             self.running[rank] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
+                spec.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
             )
         self._watching.append(threading.Thread(target=self._watch, args=(rank,), daemon=True))
         self._watching[-1].start()

@@ -159,7 +159,7 @@ def test_a_program_under_nsys(tmp_path: Path) -> None:
 def test_dry_run_prints_the_commands_and_runs_nothing(tmp_path: Path) -> None:
     ran = capture(tmp_path, "--dry-run")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("moeprof.worker serve") == 3, "two variants and the baseline's twin"
+    assert ran.stdout.count('"mode": "serve"') == 3, "two variants and the baseline's twin"
     assert ran.stdout.count("--cuda-graph-trace=node") == 2
     assert ran.stdout.count("--nvtx-include moeprof@measure/") == 2
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Launch the decode attention of cuda/decode_attention.cu: an operator of torch, its scratch, what its assembler said."""
+"""Launch the decode attention of cuda/decode_attention.cu as an operator of torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS, MAX_BATCH, WIDTHS = 16, 1024, (64, 128)
 
 @cache
 def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
-    """The built source, its launchers typed."""
+    """The built library with typed launchers."""
     built = nvcc.build(SOURCE, capability)
     opened = built.load()
     pointer, integer = ctypes.c_void_p, ctypes.c_int
@@ -32,7 +32,7 @@ def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
 
 @cache
 def operator() -> Any:
-    """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
+    """The launcher as an operator of torch, for torch.compile and CUDA graphs; one for each process."""
     changed = ("out", "parts", "stats", "counts")
 
     @torch.library.custom_op("moeprof::decode", mutates_args=changed)
@@ -51,14 +51,14 @@ def operator() -> Any:
         nvcc.check_launch(status, "the launch of decode attention")
 
     @decode.register_fake
-    def _(*given: Any) -> None:
+    def _(*arguments: Any) -> None:
         return None
 
     return decode
 
 
 def launcher(kv: Cache, scale: float, whole: bool) -> Callable[[], object]:
-    """What launches the kernel over a cache, with its scratch; ``whole``: as many blocks as sequences' heads fill without a rest.
+    """A function that launches the kernel over a cache. ``whole``: as many blocks as get equally many whole heads of sequences.
 
     Raises:
         UsageError: the kernel has no version for these sizes or this dtype.

@@ -50,11 +50,11 @@ def build_sdpa(backend: str | None, params: Params, device: str) -> Step:
 
 
 def usable(kv: Cache) -> list[str]:
-    """The backends of SDPA that can run this query and cache on a GPU, in torch's own order; unpinned, it takes the first."""
+    """The backends of SDPA that can run this query and cache on a GPU, in the order of torch, which takes the first if unpinned."""
     import torch
 
     count = int(kv.lengths.max())
-    given = torch.backends.cuda.SDPAParams(
+    sdpa_params = torch.backends.cuda.SDPAParams(
         kv.q.unsqueeze(2), kv.k[:, :, :count], kv.v[:, :, :count], None, 0.0, False, True
     )
     backends = torch.backends.cuda
@@ -63,4 +63,4 @@ def usable(kv: Cache) -> list[str]:
         "CUDNN_ATTENTION": backends.can_use_cudnn_attention,
     }  # fmt: skip
     order = [SDPA_NAMES.get(number, "") for number in torch._C._get_sdp_priority_order()]
-    return [name for name in order if name == "MATH" or (name in can and can[name](given, False))]
+    return [name for name in order if name == "MATH" or (name in can and can[name](sdpa_params, False))]

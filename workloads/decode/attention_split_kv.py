@@ -37,7 +37,7 @@ CONFIGS = configs(TILES)
 
 
 def decode(config: Config, kv: Cache, scale: float, table: Any = None) -> tuple[Callable[[], object], Scratch]:
-    """What launches the kernel over a cache [B, HKV, capacity, D], or over pages [N, HKV, page, D] with a table [B, W]."""
+    """The launch over a cache [B, HKV, capacity, D], or over pages [N, HKV, page, D] with a table [B, W], and its scratch."""
     q, k = kv.q, kv.k
     batch, heads, width = q.shape
     kv_heads = k.shape[1]

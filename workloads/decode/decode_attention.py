@@ -2,7 +2,7 @@
 
   naive     per head: matmul, softmax, matmul
   sdpa      scaled_dot_product_attention, its backend pinned (parameter backend: flash or cudnn)
-  math      the same with the math backend: what runs where the fused kernels are missing; it may lose to naive
+  math      the same with the math backend, which runs if the fused kernels are missing; it may be slower than naive
   split_kv  one Triton kernel: the heads of a group share a tile, all blocks of all sequences in equal parts, combined inside
   cuda      the one pass in CUDA C++ (cuda/decode_attention.cu): bulk copies by a producer warp, tensor cores
   paged     the Triton pass over pages and a block table (parameter page)
@@ -52,7 +52,7 @@ def build_naive(params: Params, device: str) -> Step:
 
 
 def _build_triton(name: str, params: Params, device: str, first: Cache, table: Any = None) -> Step:
-    """The Triton kernel in its fastest way, over a contiguous cache or over pages and their table."""
+    """The Triton kernel in its fastest configuration, over a contiguous cache or over pages and their table."""
     from moeprof.workloads.decode import attention_split_kv, split_kv
 
     scale = params["head_dim"] ** -0.5
@@ -136,7 +136,7 @@ WORKLOAD = Workload(
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s"),
     faults=ATTENTION_FAULTS,
     ceilings=check.ceilings,
-    shows="decoding reads the cache once or loses: launches and copies of it are all that a fused pass removes",
+    shows="decoding is bound by reading the cache once; a fused pass removes launches and copies of the cache",
     counted=16,
     stalls=True,
 )  # fmt: skip

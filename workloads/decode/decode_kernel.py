@@ -7,7 +7,7 @@
 
 cache [slices, rows, 128] bf16, query [slices, 128] bf16, out [slices, 128] fp32: out[s] = sum over r of (cache[s, r] . query[s]) cache[s, r] / rows.
 Every byte is read once and used twice. The source is cuda/stream_tile.cu; nvcc builds it on first use. A whole attention in CUDA
-does other work than these and stands among the variants of decode_attention.
+is the variant `cuda` of decode_attention.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ WORKLOAD = Workload(
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s"),
     faults=STREAM_FAULTS,
     ceilings=check.stream_ceilings,
-    shows="memory is saturated by bytes in flight: wide loads nearly do it, bulk copies do it without threads or registers",
+    shows="bytes in flight saturate memory: wide loads nearly do, bulk copies do without using threads or registers",
     counted=1,
     stalls=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Launch the latent attention of cuda/latent_attention.cu: an operator of torch."""
+"""Launch the latent attention of cuda/latent_attention.cu as an operator of torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moeprof.workloads.common import nvcc
 
 SOURCE = "latent_attention.cu"
 HEADS, MAX_BATCH = 64, 1024
-CAPABILITY = (9, 0)  # wgmma is of no other
+CAPABILITY = (9, 0)  # the only one with wgmma
 
 
 def fits(batch: int, heads: int) -> bool:
@@ -25,7 +25,7 @@ def fits(batch: int, heads: int) -> bool:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The built source, its launcher typed."""
+    """The built library with a typed launcher."""
     opened = nvcc.build(SOURCE, CAPABILITY).load()
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     opened.moeprof_latent.argtypes = [*[pointer] * 6, *[integer] * 3, ctypes.c_float, integer, pointer]
@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL:
 
 @cache
 def operator() -> Any:
-    """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
+    """The launcher as an operator of torch, for torch.compile and CUDA graphs; one for each process."""
 
     @torch.library.custom_op("moeprof::latent", mutates_args=("out", "parts", "stats"))
     def latent(
@@ -48,7 +48,7 @@ def operator() -> Any:
         nvcc.check_launch(status, "the launch of latent attention")
 
     @latent.register_fake
-    def _(*given: Any) -> None:
+    def _(*arguments: Any) -> None:
         return None
 
     return latent

@@ -41,7 +41,7 @@ def build_absorbed(params: Params, device: str) -> Step:
 
 
 def build_fused(params: Params, device: str) -> Step:
-    """One pass in Triton, on sm_90 in its lower level Gluon."""
+    """One pass in Triton; on sm_90 in Gluon or CUDA C++ where that is faster."""
     from moeprof.workloads.decode.mla_split_kv import latent, latent_configs, latent_facts
     from moeprof.workloads.decode.split_kv import fastest_config
 
@@ -80,7 +80,7 @@ WORKLOAD = Workload(
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s"),
     faults=MLA_FAULTS,
     ceilings=check.ceilings,
-    shows="one latent serves all heads: few heads are bound by its bytes, many by FLOPs",
+    shows="one latent cache serves all heads: few heads are bound by its bytes, many by FLOPs",
     counted=8,
     stalls=True,
 )  # fmt: skip

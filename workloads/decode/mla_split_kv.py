@@ -1,4 +1,4 @@
-"""Launch the latent-attention kernels: plain Triton, and on sm_90 those in Gluon and CUDA where their sizes fit."""
+"""Launch the kernels of latent attention: in Triton, and on sm_90 in Gluon and CUDA if the sizes fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEW_HEADS = (16, 32)  # that it takes as columns of the tensor cores' tile; more
 
 
 def latent_configs(q: Any, out: Any) -> list[Config]:
-    """The ways worth timing for q [B, H, DV + DR], out [B, H, DV]."""
+    """The configurations worth timing for q [B, H, DV + DR], out [B, H, DV]."""
     batch, heads, width = out.shape
     fits = (width, q.shape[2] - width) == WIDTHS and q.element_size() == 2 and (heads in FEW_HEADS or heads % 64 == 0)
     if not fits or torch.cuda.get_device_capability(q.device) != (9, 0):
@@ -44,14 +44,14 @@ def latent_configs(q: Any, out: Any) -> list[Config]:
 
 
 def latent_facts(config: Config) -> dict[str, Any]:
-    """A way as facts of a step."""
+    """A configuration as facts of a step."""
     return {"written in": config["in"], **config_facts(config)}
 
 
 def latent(
     config: Config, q: Any, c: Any, lengths: Any, out: Any, scale: float
 ) -> tuple[Callable[[], object], Scratch]:
-    """What launches one way: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
+    """The launch of one configuration: q [B, H, DV + DR], latents c [B, capacity, DV + DR], out [B, H, DV]."""
     return LAUNCHES[config["in"]](config, q, c, lengths, out, scale)
 
 
@@ -81,7 +81,7 @@ def _triton(
 
 
 def _scratch_side_by_side(config: Config, lengths: Any, out: Any, group: int) -> tuple[Scratch, Callable[[], object]]:
-    """Scratch of programs that stand side by side, one for each ``group`` heads, and what merges their parts of a sequence."""
+    """The scratch of programs side by side, one for each ``group`` heads, and the launch that merges their parts."""
     batch, heads, width = out.shape
     units = heads // group
     side = program_count(

@@ -28,7 +28,7 @@ def lengths(params: Params) -> list[int]:
     """The cached tokens of each sequence: ``lengths``, comma-separated, or ``batch`` times ``length``.
 
     Raises:
-        UsageError: they are no positive whole numbers.
+        UsageError: a length is not a positive whole number.
     """
     if not params["lengths"]:
         counts = [params["length"]] * params["batch"]
@@ -45,7 +45,7 @@ def lengths(params: Params) -> list[int]:
 
 
 def equal_lengths(counts: Sequence[int]) -> list[tuple[slice, int]]:
-    """The sequences that can be computed together, with their length: all, or one after another where they differ."""
+    """The sequences that can be computed together, with their length: all, or one by one if their lengths differ."""
     return [(slice(None), counts[0])] if len(set(counts)) == 1 else [(slice(i, i + 1), n) for i, n in enumerate(counts)]
 
 
@@ -75,7 +75,7 @@ def needles(keys: Any, direction: Any, scale: float, count: int) -> None:
 
 
 def cold(params: Params, device: str, first: Any, clone: Callable[[Any], Any], nbytes: int, make: Callable[[Any], Callable[[], object]]) -> Callable[[], None]:  # fmt: skip
-    """Runs over as many clones of a cache as keep it out of L2, one after another; on a CPU over the one there is."""
+    """A function that runs on the next of several clones of a cache, enough to keep it out of L2; on a CPU on the cache itself."""
     copies = 1 if device == "cpu" else max(1, min(MOST_COPIES, ceil(COLD_BYTES / nbytes)))
     runs = cycle([make(first), *(make(clone(first)) for _ in range(copies - 1))])
     return lambda: (next(runs)(), None)[1]
@@ -92,7 +92,7 @@ def step(run: Callable[[], None], out: Any, scratch: Sequence[Any], flops: int, 
 
 
 def exact(params: Params) -> Any:
-    """The reference's dtype: float32 for the half precisions, float64 above."""
+    """The dtype of the reference: float32 for the half precisions, else float64."""
     import torch
 
     return torch.float32 if params["dtype"] in ("bfloat16", "float16") else torch.float64

@@ -13,20 +13,20 @@ from moeprof.workloads.common.timing import seconds
 from moeprof.workloads.common.tuning import fastest
 from moeprof.workloads.decode.kernels import attention as kernels
 
-FEW = 3  # parts of a unit that the last of its programs adds up itself; more take a launch of their own, side by side
-HOLDERS = 64  # parts that it reads at a time, at most
-VALUES = 4096  # of them that a program of it reads at a time
+FEW = 3  # parts of a unit that its last program adds up; more are added up by a second kernel, in parallel
+HOLDERS = 64  # the most parts that the second kernel reads at a time
+VALUES = 4096  # values that a program of the second kernel reads at a time
 Config = dict[str, Any]
 
 
 def configs(table: Sequence[tuple[int, int, int, int, bool]]) -> list[Config]:
-    """The rows of a table by name, each cut into as many parts as programs fit the GPU, and into whole units."""
+    """The rows of a table by name, each with equal parts for all programs that fit the GPU, and with whole units."""
     named = [dict(zip(("bn", "warps", "stages", "per_sm", "swap"), row, strict=True)) for row in table]
     return [{**config, "whole": whole} for config in named for whole in (False, True)]
 
 
 def config_facts(config: Config) -> dict[str, Any]:
-    """A way as facts of a step."""
+    """A configuration as facts of a step."""
     return {
         "keys a block": config["bn"], "warps": config["warps"], "stages": config["stages"], "programs an SM": config["per_sm"],
         "rows of the tile": "keys" if config["swap"] else "heads", "parts": "whole units" if config["whole"] else "equal",
@@ -35,7 +35,7 @@ def config_facts(config: Config) -> dict[str, Any]:
 
 def program_count(programs: int, units: int, whole: bool) -> int:
     """Programs to launch of those that fit. ``whole``: so many that each gets equally many whole units, or the same
-    part of one; all of them where that does not divide.
+    part of one; all that fit if this does not divide.
 
     >>> share(132, 128, True), share(132, 300, True), share(264, 8, True), share(132, 128, False)
     (128, 100, 264, 132)
@@ -70,13 +70,13 @@ def resident_programs(config: Config) -> int:
 def fastest_config(
     key: Sequence[Any], candidates: Sequence[Config], make: Callable[[Config], Callable[[], object]]
 ) -> Config:
-    """The fastest way, each timed as a CUDA graph."""
+    """The fastest configuration, each timed as a CUDA graph."""
     full_key = [torch.cuda.get_device_name(), triton.__version__, *key]
     return fastest(full_key, candidates, lambda config: seconds(make(config), "cuda", 10, graph=True))
 
 
 def max_programs_per_unit(launched: int, bn: int, lengths: Sequence[int], lines: int) -> int:
-    """Programs that share one unit, at most: ``lines`` units of a sequence, one after another, among ``launched`` programs."""
+    """The most programs that share one unit, with ``lines`` units a sequence in a row divided among ``launched`` programs."""
     blocks = [-(-length // bn) for length in lengths for _ in range(lines)]
     ends = list(accumulate(blocks))
     total = ends[-1]
@@ -89,9 +89,9 @@ def max_programs_per_unit(launched: int, bn: int, lengths: Sequence[int], lines:
 
 
 def combine(config: Config, lengths: Any, out: Any, scratch: Scratch, group: int, shared: int, side: int = 1, early: bool = False) -> object:  # fmt: skip # noqa: PLR0917
-    """Launch what adds up the parts of the units that several programs share, at most ``shared``; out [B, units * group, D].
+    """Launch the kernel that adds up the parts of units shared by up to ``shared`` programs; out [B, units * group, D].
 
-    ``side``: units of a sequence that stand side by side; ``early``: it is launched while the kernel before it runs, and waits.
+    ``side``: units of a sequence side by side; ``early``: launch it while the kernel before it runs, for which it waits.
     """
     width, together = out.shape[2], min(HOLDERS, triton.next_power_of_2(shared))
     columns = min(width, VALUES // together)

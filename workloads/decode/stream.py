@@ -36,7 +36,7 @@ def tensors(params: Params, device: str) -> tuple[Any, Any, Any]:
 
 @cache
 def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
-    """The built source, its launchers typed."""
+    """The built library with typed launchers."""
     built = nvcc.build(SOURCE, capability)
     opened = built.load()
     pointer, integer = ctypes.c_void_p, ctypes.c_int
@@ -47,7 +47,7 @@ def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
 
 @cache
 def operator() -> Any:
-    """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
+    """The launcher as an operator of torch, for torch.compile and CUDA graphs; one for each process."""
     import torch
 
     @torch.library.custom_op("moeprof::stream", mutates_args=("out", "parts", "counts"), schema=SCHEMA)

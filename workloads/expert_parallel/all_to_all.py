@@ -1,7 +1,7 @@
 """The exchange by NCCL's or gloo's all-to-all.
 
-The host gives the split sizes to the all-to-all; here they are known at set-up, since the seed decides them. Serving does not know
-them and must wait for the counts on the host. Here the counts travel too, as data, and order the rows that arrive.
+The host passes the split sizes to the all-to-all. Here they are known at set-up, since the seed decides them; a server must wait
+for the counts on the host. Here the counts are sent too, as data, and order the rows that arrive.
 """
 
 from __future__ import annotations

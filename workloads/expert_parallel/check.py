@@ -30,7 +30,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     probe: Callable[[], float] | None = None
     if params["topk"] > 1:
         first_local_expert = [layer.w13[0], layer.w2[0]]
-        with check.alike(step.weights, group.rank * len(step.weights[0]), first_local_expert):
+        with check.identical_experts(step.weights, group.rank * len(step.weights[0]), first_local_expert):
             output = _fresh(step, device, group)
         rounding = check.combine_error(params, layer, None, output)
         probe = lambda: rounding  # noqa: E731

@@ -1,8 +1,8 @@
 """What a rank computes: routing and send order, the order of arrival, its experts, the weighted sum.
 
-Rows travel once for each chosen expert. A chunk's rows leave sorted by expert, and so by rank; they arrive by sender, then by
-expert, are put in the order of the experts for the grouped GEMMs, and their results go back in the order of arrival, so that they
-come home in the order in which the rows left. Nothing here asks the device for a number.
+A row is sent once for each chosen expert. The rows of a chunk leave sorted by expert, hence by rank. They arrive sorted by sender,
+then by expert, and are reordered by expert for the grouped GEMMs. Their results return in the order of arrival, so that they
+arrive in the order in which the rows left. No value is read back from the device.
 """
 
 from __future__ import annotations
@@ -144,13 +144,13 @@ class RankLayer:
         import torch
 
         chunks, count, local = self.layout.chunks, self.layout.ranks.count, self.layout.local
-        arrival = self.buffers.counts_received.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
-        wanted = self.buffers.counts_received.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
-        begins = (arrival.cumsum(0) - arrival).view(chunks, count, local).transpose(1, 2).reshape(-1)
-        ends = wanted.cumsum(0)
+        by_sender = self.buffers.counts_received.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
+        by_expert = self.buffers.counts_received.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
+        begins = (by_sender.cumsum(0) - by_sender).view(chunks, count, local).transpose(1, 2).reshape(-1)
+        ends = by_expert.cumsum(0)
         numbers = self.numbers[: len(self.source)]
         block = torch.searchsorted(ends, numbers, right=True)
-        self.source.copy_(numbers + (begins - ends + wanted)[block])
+        self.source.copy_(numbers + (begins - ends + by_expert)[block])
         self.home.scatter_(0, self.source, numbers - self.chunk_begin)
         self.ends.copy_(ends.view(chunks, local, count)[:, :, -1] - self.begins.unsqueeze(1))
 

@@ -1,7 +1,7 @@
-"""What expert_parallel's variants share: the ranks, who owns which expert, the split sizes, the tensors of a rank.
+"""The ranks of expert_parallel, which rank has which expert, the split sizes, and the inputs of a rank.
 
-Rank r of N has T tokens of its own and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows
-alone how many rows every rank sends to every expert, and can make the weights of any expert for its proof.
+Rank r of N has T tokens and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows how many
+rows every rank sends to every expert, and can make the weights of any expert for its proof.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _source(params: Params, where: Any, stream: int, index: int) -> Any:
 
 @dataclass(frozen=True)
 class Experts:
-    """One weight of every expert, w13 [2I, H] or w2 [H, I], each made from the seed when it is asked for by its number."""
+    """One weight of every expert, w13 [2I, H] or w2 [H, I]; indexing by an expert makes its weight from the seed."""
 
     params: Params
     where: Any
@@ -179,13 +179,13 @@ def inputs(params: Params, device: str, group: Ranks) -> tuple[moe.Layer, Any]:
 
     check(params, group.count)
     tokens, where, kind = params["tokens"], rank_device(device), moe.dtype(params)
-    wanted, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
-    wanted_here = wanted[group.rank * tokens : (group.rank + 1) * tokens].to(where)
+    target_logits, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
+    logits_here = target_logits[group.rank * tokens : (group.rank + 1) * tokens].to(where)
     columns = torch.randn(params["hidden"], params["experts"], generator=torch.Generator().manual_seed(params["seed"]))
     router = torch.linalg.qr(columns).Q.t().contiguous().to(where)
     source = _source(params, where, TOKENS, group.rank)
     noise = torch.randn(tokens, params["hidden"], generator=source, device=where)
-    x = noise - (noise @ router.t()) @ router + wanted_here @ router
+    x = noise - (noise @ router.t()) @ router + logits_here @ router
     w13, w2 = Experts(params, where, W13), Experts(params, where, W2)
     out = torch.empty(x.shape, dtype=kind, device=where)
     return moe.Layer(x.to(kind), router.to(kind), bias.to(where), w13, w2, out, len(chosen.unique())), chosen

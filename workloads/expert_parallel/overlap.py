@@ -1,6 +1,6 @@
-"""An iteration of the layer over an exchange, and beside what the exchange runs: in sequence or on a stream of its own.
+"""An iteration of the layer over an exchange, which runs in sequence or overlaps with compute.
 
-An ``Exchange`` sends; a lane decides beside what its sends run; ``iterate`` is one iteration of any pair.
+An ``Exchange`` sends, a lane decides what its sends overlap with, and ``iterate`` is one iteration with any pair of them.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ Shape = tuple[int, ...]
 
 
 class SharedBuffer(Protocol):
-    """A buffer that every rank has under one name: ``tensor``, those of others by their rank, and signals between them.
+    """A buffer that every rank has under one name: the local ``tensor``, remote ones by rank, and signals between ranks.
 
-    A signal is put once and waited for once; a put waits until the signal before it was taken.
+    A signal is put once and waited for once; a put waits until the previous signal was received.
     """
 
     tensor: Any
@@ -164,8 +164,8 @@ def linked(group: Ranks) -> bool:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", group.count))
     if here != group.count or torch.cuda.device_count() < group.count:
         return False
-    me = torch.cuda.current_device()
-    return all(torch.cuda.can_device_access_peer(me, other) for other in range(group.count) if other != me)
+    device = torch.cuda.current_device()
+    return all(torch.cuda.can_device_access_peer(device, peer) for peer in range(group.count) if peer != device)
 
 
 def copy_gb_per_s(size: int) -> float:

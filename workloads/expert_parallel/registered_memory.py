@@ -1,6 +1,6 @@
-"""Memory that NCCL reads and writes in place: of its own allocator and registered with the group.
+"""Memory that NCCL reads and writes in place: from its allocator and registered with the group.
 
-From any other memory NCCL's kernels copy rows into a buffer of the receiving GPU, and others there copy them out of it again.
+From other memory, NCCL kernels copy rows into a buffer of the receiving GPU, where other kernels copy them out of it.
 """
 
 from __future__ import annotations

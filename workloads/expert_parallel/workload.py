@@ -7,10 +7,10 @@ Versions, one idea each:
   baseline   dispatch, experts, combine, one after the other, in one stream
   overlap    the tokens in C chunks: a communication stream moves one while the GEMMs compute another, events both ways
   graph      the same, captured in one CUDA graph
-  peer_copy  copy engines in place of NCCL's kernels: rows are put straight into the peer's memory and no SM is taken
+  peer_copy  copy engines instead of NCCL kernels: rows go directly into the memory of the peer, without SMs
 
 For compute c and communication x of a rank no overlap is better than max(c + x / C, x): the first dispatch and the last
-combine have nothing to hide behind. x takes a share of c's SMs where NCCL moves the rows, none where copy engines do.
+combine cannot be hidden. NCCL kernels take a share of the SMs of c; copy engines take none.
 
 On a CPU `baseline` and `overlap` run for real, over gloo. See docs/explanation/expert_parallel.md.
 """
@@ -47,8 +47,8 @@ def _parts(params: Params, device: str, chunks: int, fault: Fault, shared: Make 
     def registered(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         return registered_memory.zeros(shape, dtype, device)
 
-    made = buffers(params, layout, plain, shared) if shared else buffers(params, layout, registered, registered)
-    return RankLayer(params, layer, layout, made, fault)
+    rank_buffers = buffers(params, layout, plain, shared) if shared else buffers(params, layout, registered, registered)
+    return RankLayer(params, layer, layout, rank_buffers, fault)
 
 
 def _step(rank_layer: RankLayer, run: Callable[[], None], figures: dict[str, Any] | None = None) -> moe.MoeStep:
@@ -170,6 +170,6 @@ WORKLOAD = Workload(
     faults=FAULTS,
     resolve=resolve,
     ceilings=check.ceilings,
-    shows="communication hides behind expert GEMMs in chunks, and copy engines hide it without taking their SMs",
+    shows="in chunks, communication hides behind the expert GEMMs; copy engines hide it without taking SMs",
     ranks=True,
 )  # fmt: skip

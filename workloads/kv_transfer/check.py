@@ -1,4 +1,4 @@
-"""kv_transfer's proof against a reference of higher precision, its calibration and its link ceiling."""
+"""The proof of kv_transfer against a reference of higher precision, its calibration and the ceiling of its link."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
 
 
 def resolve(params: Params, machine: Machine) -> dict[str, Any]:
-    """Choose the link where it is `auto`, and the inner width (0: calibrate) that makes compute : transfer = ratio."""
+    """Choose the link if it is `auto`, and the inner width if it is 0, so that compute : transfer = ratio."""
     resolved = dict(params)
     device = "cuda" if machine.cuda else "cpu"
     if resolved["link"] == "auto":
@@ -89,8 +89,8 @@ def _link_seconds(params: Params, device: str, target: Any, staged: Any) -> floa
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:
-    """The link's own speed in GB/s: large copies back to back, nothing beside them (CPU: of a layer's size, since a cache
-    decides)."""
+    """The speed of the link in GB/s: large copies back to back with nothing else running. On a CPU the copies have the size of
+    a layer, since the caches decide their speed."""
     rows = params["tokens"] if device == "cpu" else (256 << 20) // (params["kv_width"] * kv.dtype(params).itemsize)
     large = {**params, "tokens": rows}
     target, staged = kv.target(large, device, 1)[0], kv.ring(large, device, 1)[0]

@@ -34,7 +34,7 @@ def reference_dtype(params: Params) -> Any:
 
 
 def weights(params: Params, device: str) -> tuple[Any, Any, Any]:
-    """x, up and down from the seed: the same values wherever they are made on one kind of device."""
+    """x, up and down from the seed: the same values in every variant on one kind of device."""
     import torch
 
     source = torch.Generator(device=device).manual_seed(params["seed"])
@@ -52,7 +52,7 @@ def weights(params: Params, device: str) -> tuple[Any, Any, Any]:
 def tensors(params: Params, device: str) -> Tensors:
     import torch
 
-    if device == "cpu":  # the copy keeps a core of its own, in every variant
+    if device == "cpu":  # in every variant one core is left to the copy
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     x, up, down = weights(params, device)
     inner = torch.empty(params["tokens"], params["width"], dtype=x.dtype, device=device)

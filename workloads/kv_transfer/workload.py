@@ -10,7 +10,7 @@ Versions, one idea each:
   graph     a deeper ring, the stage compiled, fork and join captured in one CUDA graph
 
 The limit for compute c and transfer x a layer is max(L c + x, c + L x). Streams pay only while the host keeps up: at
-stages of some 20 us the launches of events and copies cost more than they hide, and a graph removes the host.
+stages of some 20 us launching events and copies costs more than it hides; a graph removes the host.
 
 On a CPU `baseline` and `overlap` run for real, the copy on a worker thread beside the GEMM.
 """
@@ -137,5 +137,5 @@ WORKLOAD = Workload(
     faults=FAULTS,
     resolve=resolve,
     ceilings=ceilings,
-    shows="streams pay only where the host keeps up, and a graph removes the host",
+    shows="a copy stream pays only while the host keeps up; a CUDA graph removes the host",
 )  # fmt: skip

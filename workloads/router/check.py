@@ -1,4 +1,4 @@
-"""The router's proof against a reference of higher precision, and the ceilings that bound it."""
+"""The proof of the router against a reference of higher precision, and the ceilings that bound it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANCELLED = 0.1  # the probe looks at tokens whose signed weights sum to less th
 
 
 def exact(params: Params) -> Any:
-    """The reference's dtype: float32 for the half precisions, float64 above."""
+    """The dtype of the reference: float32 for the half precisions, else float64."""
     import torch
 
     return torch.float32 if params["dtype"] in ("bfloat16", "float16") else torch.float64
@@ -36,7 +36,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     first = _fresh(step, device)
 
     def probe() -> float:
-        with alike(step.weights, 0, [weight[0].clone() for weight in step.weights]):
+        with identical_experts(step.weights, 0, [weight[0].clone() for weight in step.weights]):
             output = _fresh(step, device)
         return combine_error(params, layer, step.capacity, output)
 
@@ -47,8 +47,8 @@ def prove(params: Params, device: str, step: Step) -> Proof:
 def judged(
     params: Params, expected: Any, first: Any, again: Callable[[], Any], probe: Callable[[], float] | None
 ) -> Proof:
-    """The verdict on an output [T, H]: every token against ``expected``, a second output bit for bit, the combine's precision
-    where there is a ``probe``."""
+    """The verdict on an output [T, H]: every token against ``expected``, a second output bit for bit, and with a ``probe`` the
+    precision of the combine."""
     import torch
 
     tolerance = TOLERANCES[params["dtype"]]
@@ -80,7 +80,7 @@ def _fresh(step: Step, device: str) -> Any:
 
 
 def routed(params: Params, layer: moe.Layer, limit: int | None) -> tuple[Any, Any]:
-    """Experts and weights [T, K] in the reference's precision, the weights of what a capacity drops at zero."""
+    """Experts and weights [T, K] in the precision of the reference; dropped assignments have weight zero."""
     import torch
 
     wide = exact(params)
@@ -111,27 +111,26 @@ def _expert(rows: Any, w13: Any, w2: Any, wide: Any) -> Any:
 
 
 @contextmanager
-def alike(weights: tuple[Any, ...], first: int, first_expert: list[Any]) -> Iterator[None]:
-    """Within it every expert of ``weights`` [E, ...], numbered from ``first``, has the weights ``one``, w2 with its sign changed for
-    odd numbers: what ``combine_error`` asks for."""
-    kept = [weight.clone() for weight in weights]
+def identical_experts(weights: tuple[Any, ...], first: int, first_expert: list[Any]) -> Iterator[None]:
+    """Give every expert of ``weights`` [E, ...], numbered from ``first``, the weights ``first_expert``, with w2 negated for odd
+    numbers, as ``combine_error`` needs them; restore the weights afterwards."""
+    saved_weights = [weight.clone() for weight in weights]
     try:
         for weight, same in zip(weights, first_expert, strict=True):
             weight.copy_(same.expand_as(weight))
         weights[1][1 - first % 2 :: 2].neg_()
         yield
     finally:
-        for weight, saved in zip(weights, kept, strict=True):
+        for weight, saved in zip(weights, saved_weights, strict=True):
             weight.copy_(saved)
 
 
 def combine_error(params: Params, layer: moe.Layer, capacity: int | None, output: Any) -> float:
-    """How far the combine is from a sum rounded once, where the sum nearly cancels.
+    """The error of the combine relative to a sum that is rounded once, measured where the sum nearly cancels.
 
-    ``found`` is the output where every expert has the first one's weights, with the sign of w2 changed for the odd ones: a
-    token's K outputs are then equal but for their signs, so that whatever rounded them to the layer's dtype cancels too, and only
-    roundings of the combine itself remain. Over the size of what cancels, an exact combine is off by some 1e-4 in bf16, one that
-    rounds the products or the partial sums by 1e-3.
+    ``output`` is that of ``identical_experts``. The K results of a token are then equal except for their signs, so that their
+    rounding to the dtype of the layer cancels too, and only the rounding of the combine remains. Relative to the size of what
+    cancels, an exact combine is off by some 1e-4 in bf16; one that rounds the products or the partial sums by 1e-3.
     """
     import torch
 
@@ -148,7 +147,7 @@ def combine_error(params: Params, layer: moe.Layer, capacity: int | None, output
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:
-    """TFLOP/s of one large GEMM and of torch.bmm on the experts' bare GEMMs, GB/s of reading; sustained, on random data."""
+    """TFLOP/s of one large GEMM and of torch.bmm on the GEMMs of the experts alone, GB/s of reading; sustained, random data."""
     return {
         "gemm_tflop_per_s": gemm_tflop_per_s(moe.dtype(params), device),
         "bmm_tflop_per_s": bmm(params, device, -(-params["tokens"] * params["topk"] // params["experts"])),

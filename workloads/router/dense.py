@@ -10,7 +10,7 @@ from moeprof.workloads.router import routing
 
 
 def build_dense(params: Params, device: str) -> Step:
-    """Every expert on every token; a token's gates are zero but for its K experts."""
+    """Every expert on every token; the gates of a token are zero except for its K experts."""
     import torch
 
     layer = moe.layer(params, device)
@@ -36,7 +36,7 @@ def _masked(gate_up: Any, gates: Any) -> Any:
 
 
 def _masked_on_gpu(gate_up: Any, gates: Any) -> Any:
-    """The same in one kernel: the large GEMMs around it are the naive part."""
+    """The same in one kernel: only the large GEMMs around it are naive."""
     from moeprof.workloads.router import glue
 
     hidden = gate_up.new_empty(*gate_up.shape[:2], gate_up.shape[2] // 2)

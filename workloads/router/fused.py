@@ -52,7 +52,7 @@ class Choice:
         )
 
     def tune(self, key: list[Any]) -> None:
-        """The fastest configuration; worth its compiling where so few blocks run that their latency is what they cost."""
+        """Choose the fastest configuration: worth compiling if so few blocks run that latency decides."""
         hidden = triton.next_power_of_2(self.params["hidden"])
         candidates = [{"depth": d, "warps": w, "stages": s} for d, w, s in ROUTES if d <= hidden]
 
@@ -74,7 +74,7 @@ class Choice:
 
 
 class Order:
-    """The sorted order for tiles of BM rows: positions [T, K], the token of each row, expert and rows of each tile."""
+    """The order by expert in tiles of BM rows: positions [T, K], the token of each row, expert and rows of each tile."""
 
     def __init__(self, choice: Choice, bm: int) -> None:
         p = choice.params
@@ -101,14 +101,14 @@ class Order:
 
 
 def interleaved(w13: torch.Tensor) -> torch.Tensor:
-    """w13 [E, 2I, H] with 8 rows of gate, then 8 of up: a thread of the GEMM then holds both halves of what it multiplies."""
+    """w13 [E, 2I, H] with 8 rows of gate, then 8 of up: a thread of the GEMM then has both factors of its products."""
     gate, up = w13.unflatten(1, (2, -1, 8)).unbind(1)
     return torch.stack([gate, up], 2).flatten(1, 3).contiguous()
 
 
 @dataclass
 class Experts:
-    """The two GEMMs over one order: ``gate_up(way)`` and ``down(way)`` give what launches them."""
+    """The two GEMMs over one order; ``gate_up(config)`` and ``down(config)`` return their launches."""
 
     params: Params
     layer: Layer  # w13 interleaved
@@ -166,7 +166,7 @@ def _hopper_descriptor(tensor: torch.Tensor, rows: int, columns: int = 64) -> An
 
 
 def _programs(config: Config, most: int) -> int:
-    """Programs of a launch: per_sm on each SM, or one a tile where it is 0."""
+    """Programs of a launch: per_sm on each SM; 0: one a tile."""
     sms = torch.cuda.get_device_properties(0).multi_processor_count
     return int(config["per_sm"] * sms or most)
 
@@ -194,7 +194,7 @@ def _config(kind: str, block: tuple[int, int, int], warps: int, stages: int, per
     return {"kind": kind, "bm": bm, "bn": bn, "bk": bk, "warps": warps, "stages": stages, "per_sm": per_sm, "group": group, "lag": 0, "flatten": False, **more}  # fmt: skip
 
 
-# (BN, BK), warps, stages, programs an SM; thin tiles with much in flight, for GEMMs that the weights' bytes decide
+# (BN, BK), warps, stages, programs an SM; thin tiles with many bytes in flight, for GEMMs bound by their weights
 THIN = (
     ((128, 128), 4, 3, 0), ((64, 256), 4, 3, 0), ((128, 64), 4, 5, 0), ((64, 128), 4, 4, 2), ((128, 128), 8, 4, 1), ((64, 64), 4, 3, 0),
 )  # fmt: skip
@@ -221,13 +221,13 @@ def configs(params: Params, columns: int, depth: int) -> list[Config]:
 
 
 def _key(params: Params) -> list[Any]:
-    """What a choice is remembered under."""
+    """The cache key of a choice."""
     sizes = (params[k] for k in ("tokens", "experts", "topk", "hidden", "inner", "dtype"))
     return [torch.cuda.get_device_name(), triton.__version__, *sizes]
 
 
 def tuned(params: Params, experts: Experts) -> tuple[Config, Config]:
-    """The fastest configuration of each GEMM here, for these sizes; the sorted order must have been written."""
+    """The fastest configuration of each GEMM for these sizes on this GPU; the order must have been computed."""
     key = _key(params)
     hidden, inner = params["hidden"], params["inner"]
     fastest_configs = []
@@ -263,16 +263,16 @@ class Plan:
         self.ahead.join()
 
     def padding(self) -> float:
-        """Rows of the tiles over rows that tokens own."""
+        """Rows of the tiles over rows of tokens."""
         order = self.experts.order
         return int(order.tiles) * order.bm / self.choice.ids.numel()
 
 
 def plan(params: Params, layer: Layer, choice: Choice) -> Plan:
-    """The launches in their fastest configuration; ``it`` has w13 interleaved.
+    """The launches in their fastest configuration; w13 of ``layer`` is interleaved.
 
     Raises:
-        UsageError: the layer's dtype has no kernel here.
+        UsageError: there is no kernel for the dtype of the layer.
     """
     if layer.x.dtype not in (torch.bfloat16, torch.float16):
         raise UsageError(f"fused has no kernel for {params['dtype']}", "give dtype=bfloat16 or float16")
@@ -291,7 +291,7 @@ def plan(params: Params, layer: Layer, choice: Choice) -> Plan:
 
 
 def read_ahead(params: Params, plan_without_prefetch: Plan) -> Plan:
-    """The plan that reads as much of w13 ahead as pays: while four blocks route, memory would rest."""
+    """The plan that prefetches the best part of w13: while four blocks route, memory would be idle."""
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
     plans = {
         share: replace(

@@ -80,7 +80,7 @@ def _dropless(layer: moe.Layer, chosen: Any, weights: Any, fault: Fault) -> None
 
 
 def _grouped_mm(rows: Any, weights: Any, ends: Any) -> Any:
-    """rows of expert e, those before ends[e], times weights[e]; a loop where torch has no grouped_mm for this device."""
+    """The rows of each expert e, those before ends[e], times weights[e]; a loop if torch has no grouped_mm for this device."""
     import torch
 
     try:

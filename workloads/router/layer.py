@@ -1,4 +1,4 @@
-"""What the router's variants share: the layer and its tensors, the step with its figures, and the steps in plain torch."""
+"""The MoE layer that all variants of the router compute: its tensors, the step with its figures, parts in plain torch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class MoeStep(Step):
     """A built variant of the router, with what its proof needs.
 
     Attributes:
-        capacity: rows an expert takes at most; None where no token is dropped.
-        weights: the tensors [E, ...] that stand for w13 and w2 in the variant's own layout.
-        exact_combine: whether it promises to sum the K expert outputs in fp32, rounding once.
+        capacity: the most rows of an expert; None if no token is dropped.
+        weights: w13 and w2 [E, ...] in the layout of the variant.
+        exact_combine: whether it sums the K expert outputs in fp32 and rounds once.
     """
 
     capacity: int | None = None
@@ -49,7 +49,7 @@ def dtype(params: Params) -> Any:
 
 
 def layer(params: Params, device: str) -> Layer:
-    """The layer from its seed: the same values in every variant and process on one kind of device."""
+    """The layer from the seed: the same values in every variant and process on one kind of device."""
     import torch
 
     routing.check(params)
@@ -66,9 +66,9 @@ def layer(params: Params, device: str) -> Layer:
         return stacked
 
     router = torch.linalg.qr(normal(hidden, experts)).Q.t().contiguous()
-    wanted, bias, chosen = (t.to(device) for t in routed(params))
+    target_logits, bias, chosen = (t.to(device) for t in routed(params))
     noise = normal(tokens, hidden)
-    x = noise - (noise @ router.t()) @ router + wanted @ router
+    x = noise - (noise @ router.t()) @ router + target_logits @ router
     kind = dtype(params)
     return Layer(
         x.to(kind), router.to(kind), bias, weights(2 * inner, hidden), weights(hidden, inner),
@@ -77,7 +77,7 @@ def layer(params: Params, device: str) -> Layer:
 
 
 def routed(params: Params) -> tuple[Any, Any, Any]:
-    """Logits [T, E] for the load asked for, the selection bias [E], the experts [T, K]; from the CPU: the same anywhere."""
+    """Logits [T, E] for the requested load, the selection bias [E], the experts [T, K]; on the CPU, so the same on any device."""
     import torch
 
     source = torch.Generator().manual_seed(params["seed"])
@@ -111,7 +111,7 @@ UNPADDED: Mapping[str, Callable[[], float]] = {"rows computed / rows kept": lamb
 
 
 def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """``action`` compiled without a graph break, or an error; as it is on a CPU, whose compiler may be missing."""
+    """``action`` compiled without a graph break; unchanged on a CPU, which may have no compiler."""
     if device != "cuda":
         return action
     from moeprof.workloads.common import compiler
@@ -128,8 +128,8 @@ def step(
     scratch: tuple[Any, ...],
     **more: Any,
 ) -> MoeStep:
-    """The step of a variant. ``routed`` gives the experts [T, K] that it chose, ``scratch`` is poisoned with the output,
-    ``figures`` are its own figures beside the common ones."""
+    """The step of a variant. ``routed`` returns the experts [T, K] that it chose, ``scratch`` is poisoned with the output,
+    ``figures`` are figures of this variant alone."""
     limit, figures = more.get("capacity"), more.pop("figures", {})
 
     def poison() -> None:
@@ -157,7 +157,7 @@ def bytes_moved(params: Params, layer: Layer) -> int:
 def facts(
     params: Params, chosen: Any, capacity: int | None, figures: Mapping[str, Callable[[], float]]
 ) -> dict[str, Any]:
-    """Figures beside the time, from the experts [T, K] that the variant really chose."""
+    """Figures beside the time, from the experts [T, K] that the variant chose."""
     import torch
 
     load = torch.bincount(chosen.flatten().long(), minlength=params["experts"]).tolist()

@@ -13,21 +13,23 @@ from moeprof.workloads.router.faults import Fault
 
 
 def capacity_layer(params: Params, layer: moe.Layer, limit: int) -> tuple[Any, Any]:
-    """The output [T, H] and the experts [T, K]; static shapes, nothing that asks the device for a number."""
+    """The output [T, H] and the experts [T, K]; static shapes, no value is read back from the device."""
     import torch
 
     tokens, experts, topk, hidden = params["tokens"], params["experts"], params["topk"], params["hidden"]
     chosen, weights = routing.route(moe.logits(layer), layer.bias, params)
     place = routing.places(chosen, experts)
-    kept = place < limit
-    slot = torch.where(kept, chosen * limit + place, experts * limit)  # one more row takes all that is dropped
+    within_capacity = place < limit
+    slot = torch.where(
+        within_capacity, chosen * limit + place, experts * limit
+    )  # one more row receives everything that is dropped
     owner = torch.zeros(experts * limit + 1, dtype=torch.int64, device=layer.x.device)
     token = torch.arange(tokens, device=layer.x.device).repeat_interleave(topk)
     owner = owner.scatter(0, slot.flatten(), token)[:-1]
     rows = layer.x[owner].view(experts, limit, hidden)
     results = torch.bmm(moe.swiglu(torch.bmm(rows, layer.w13.transpose(1, 2))), layer.w2.transpose(1, 2)).flatten(0, 1)
     picked = results[slot.clamp(max=experts * limit - 1)]  # [T, K, H]
-    out = (picked.to(weights.dtype) * (weights * kept).unsqueeze(-1)).sum(1)
+    out = (picked.to(weights.dtype) * (weights * within_capacity).unsqueeze(-1)).sum(1)
     return out.to(layer.x.dtype), chosen
 
 
@@ -42,7 +44,7 @@ def _build_capacity(params: Params, device: str, transform: Callable[[Any], Any]
         out, last[0] = run_layer(params, layer, limit_used)
         layer.out.copy_(out)
 
-    run()  # what compiles, compiles now
+    run()  # compile now
     return moe.step(
         params, layer, captured(run) if graph else run, lambda: last[0], (), capacity=limit, exact_combine=True
     )  # fmt: skip
@@ -54,10 +56,10 @@ def build_topk(params: Params, device: str, fault: Fault = Fault()) -> Step:
 
 
 def build_eager(params: Params, device: str) -> Step:
-    """topk as it runs without a compiler: what ``vectorized`` is measured against."""
+    """topk without a compiler: the comparison for ``vectorized``."""
     return _build_capacity(params, device, lambda layer: layer, graph=False)
 
 
 def build_vectorized(params: Params, device: str) -> Step:
-    """topk's static shapes in one CUDA graph."""
+    """The static shapes of topk in one CUDA graph."""
     return _build_capacity(params, device, lambda layer: layer, graph=True)

@@ -2,13 +2,13 @@
 
   dense       every expert computes every token, two GEMMs over all experts' weights; gates of zero mask what was not chosen
   topk        K experts a token, at most C = ceil(capacity_factor T K / E) tokens an expert: the overflow is dropped; compiled
-  vectorized  the same without compiling, captured in one CUDA graph: no launch and no synchronisation is left to the host
+  vectorized  the same without compiling, captured in one CUDA graph: the host neither launches nor synchronises
   grouped     nothing is dropped: a stable sort by expert, torch's grouped_mm, fused glue
   fused       the sort, the gather and SwiGLU inside two Triton GEMM kernels; six kernels a layer
 
-The layer: x [T, H], router logits [T, E], SwiGLU experts w13 [E, 2I, H] and w2 [E, H, I]; FLOPs that count are
-6 T K H I + 2 T H E. Every variant routes for itself. topk and vectorized are proven against a reference that drops the same
-assignments, the others against one that drops none; how many are dropped stands beside their time.
+The layer: x [T, H], router logits [T, E], SwiGLU experts w13 [E, 2I, H] and w2 [E, H, I]; the useful FLOPs are
+6 T K H I + 2 T H E. Every variant does its own routing. topk and vectorized are proven against a reference that drops the same
+assignments, the others against one that drops none. The share of dropped assignments is reported beside the time.
 """
 
 from __future__ import annotations
@@ -79,6 +79,6 @@ WORKLOAD = Workload(
     limit=Roofline(flops_ceiling="gemm_tflop_per_s", bytes_ceiling="read_gb_per_s", yardstick="bmm_tflop_per_s"),
     faults=FAULTS,
     ceilings=ceilings,
-    shows="a sparse layer earns its K / E only when what surrounds its GEMMs is fused and the host is out of the way",
+    shows="a sparse layer reaches its K / E only if the glue around its GEMMs is fused and the host is not involved",
     counted=16,
 )  # fmt: skip

@@ -16,6 +16,7 @@ RECORDED = ("startend", "low-concurrency-mended", "peer", "sync-item-faulty")
 @pytest.mark.parametrize("name", RECORDED)
 def test_operations_of_a_window(name: str) -> None:
     view, rng = views(trace(name))[0], np.random.default_rng(0)
+    assert len(view.overlapping(view.starts.min(), view.ends.max())) == len(view.starts) > 10
     for start, end in np.sort(rng.choice(np.concatenate([view.starts, view.ends, view.ends - 1]), (60, 2)), axis=1):
         assert list(view.overlapping(start, end)) == list(np.flatnonzero((view.starts < end) & (view.ends > start)))
         assert list(view.starting(start, end)) == list(np.flatnonzero((view.starts >= start) & (view.starts < end)))
@@ -26,6 +27,7 @@ def test_calls_of_a_range(name: str) -> None:
     whole, rng = trace(name), np.random.default_rng(1)
     view, calls = views(whole)[0], whole.calls
     times = np.concatenate([calls["start_ns"], calls["end_ns"]])
+    assert len(view.host.within(times.min(), times.max(), calls.iloc[0].pid, None)) > 10
     for start, end in np.sort(rng.choice(times, (60, 2)), axis=1):
         one = calls.iloc[rng.integers(len(calls))]
         inside = (calls["start_ns"] >= start) & (calls["end_ns"] <= end) & (calls["pid"] == one.pid)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import recordings
-from hypothesis import given, settings
+from hypothesis import given
 from tracetables import trace, traces
 
 from moeprof.analysis.analyze import analyze, iterations
@@ -108,9 +108,9 @@ def _cause(ender: object, calls: object, t: int) -> str:
     return "sync" if ((blocked["start_ns"] <= t) & (t < blocked["end_ns"])).any() else "host"
 
 
-@settings(max_examples=300, deadline=None)
 @given(traces())
 def test_identities_and_brute_force(found: Trace) -> None:
+    assert len(analyze(found).windows) == found.ops["device"].nunique()
     for w in analyze(found).windows:
         ledger = [
             w.ledger.compute_ns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
 
 def test_exit_codes_stand_in_the_docs() -> None:
     docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert len(ExitCode) == len(re.findall(r"^\| \d+ \| ", docs, flags=re.M))
     for code in ExitCode:
         assert f"| {int(code)} |" in docs
 

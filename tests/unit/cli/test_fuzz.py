@@ -189,10 +189,13 @@ def test_hostile_values_in_kineto(tmp_path: Path, key: str, value: object) -> No
 
 def test_flipped_bytes_of_ncu(traces: Path, tmp_path: Path) -> None:
     rng, path = random.Random(4), tmp_path / "t.csv"
-    data = (traces / "h200" / "ncu_raw.csv").read_bytes()[:60_000]
+    data = b"".join((traces / "h200" / "ncu_raw.csv").read_bytes().splitlines(keepends=True)[:5])
+    refused = 0
     for _ in range(ROUNDS):
         path.write_bytes(flipped(data, rng))
         try:
             read_counters(path)
         except MoeprofError as error:
+            refused += 1
             assert "\n" not in error.message
+    assert 0 < refused < ROUNDS

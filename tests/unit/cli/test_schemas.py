@@ -61,13 +61,14 @@ def test_each_command_with_json_has_a_schema() -> None:
         ("report", "--diff", SAMPLE, SAMPLE),
         ("report", "--diff", recordings.path("peer"), recordings.path("startend")),
         ("session", "log", "--sample", "first_investigation"),
+        ("session", "show", "1", "--sample", "first_investigation"),
     ],
     ids=lambda words: " ".join(Path(word).name for word in words),
 )
 def test_what_a_command_prints_obeys_its_schema(command: Callable[..., Ran], words: tuple[str | Path, ...]) -> None:
     ran = command(*words, "--json")
     assert ran.code in (0, 3), ran.out
-    name = "session-log" if words[0] == "session" else str(words[0])
+    name = f"session-{words[1]}" if words[0] == "session" else str(words[0])
     assert valid(json.loads(ran.out), closed(published(name))) == []
 
 

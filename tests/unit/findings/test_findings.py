@@ -80,6 +80,7 @@ def test_what_cannot_be_told_is_not_told() -> None:
 def test_gains_are_bounded_by_what_is_idle_or_exposed(name: str) -> None:
     judged = scene(trace(name))
     exposed = int(judged.exposed["exposed_ns"].sum())
+    assert len(find.find([judged])) >= 1
     for finding in find.find([judged]):
         narrow = finding.id in ("low-concurrency", "serialized-streams", "legacy-default-stream", "migration-stall")
         bound = judged.compute_ns if narrow else judged.idle_ns

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from moeprof import resources
-from moeprof.capture.commands import Target
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.kernels import ncu
 from moeprof.kernels import target as targets
@@ -20,6 +19,7 @@ from moeprof.machine.tools import Tool
 from moeprof.storage import manifest
 from moeprof.storage.files import whole_folder
 from moeprof.storage.manifest import Gpu
+from moeprof.worker.spec import Target
 from moeprof.workloads.common import nvcc
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
@@ -78,7 +78,7 @@ def test_metrics_are_told_apart_by_their_base_name() -> None:
 @pytest.mark.parametrize(
     ("log", "status", "kind", "said"),
     [
-        ('{"error": "no memory", "hint": "less", "code": 5}\n==ERROR== The application returned an error code (5).\n', 5, WorkloadError, "no memory"),
+        ('{"type": "error_reply", "error": "no memory", "hint": "less", "code": 5}\n==ERROR== The application returned an error code (5).\n', 5, WorkloadError, "no memory"),
         ("==ERROR== The application returned an error code (139).\n", 139, WorkloadError, "exit status 139"), ("", -9, WorkloadError, "killed by SIGKILL"),
         ("==ERROR== Unknown Metrics\n", 1, ToolError, "Unknown Metrics"), ("==WARNING== No kernels were profiled.\n", 0, UsageError, "counted no kernel"),
     ],

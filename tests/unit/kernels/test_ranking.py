@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from tracetables import trace, traces
 
 from moeprof import resources
@@ -23,7 +23,6 @@ from moeprof.trace.ncu.counters import read_counters
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
 
-@settings(max_examples=150, deadline=None)
 @given(traces())
 def test_exposed_time_and_gaps_are_those_of_a_count_of_nanoseconds(made: Trace) -> None:
     (view,) = views(made)

@@ -20,8 +20,8 @@ from manytraces import FILES
 import moeprof
 from moeprof.analysis.model import Ledger
 from moeprof.loaded import folder as spreading
-from moeprof.loaded import rows_of_trace, trace
-from moeprof.loaded.trace_row import TraceRow
+from moeprof.loaded import trace, trace_row
+from moeprof.loaded.trace_row import TraceRow, TraceTask
 from moeprof.report import spread
 from moeprof.storage import manifest
 from moeprof.trace import discover
@@ -67,7 +67,7 @@ def test_a_failed_trace_is_told_and_the_rest_goes_on(command: Run, folder: Path)
 
 
 def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprof.cli import options as module
+    from moeprof.cli import progress as module
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -76,18 +76,18 @@ def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, mo
     terminal = Terminal()
     with monkeypatch.context() as patched:
         patched.setattr(module.sys, "stderr", terminal)
-        with module.progress("traces") as done:
+        with module.counted("traces") as done:
             for number in range(3):
                 done(number + 1, 3, "name")
-    said = terminal.getvalue()
-    assert "traces" in said and "100%" in said and "name" not in said
+    shown = terminal.getvalue()
+    assert "traces" in shown and "done" in shown and "3 of 3" not in shown
 
 
 def test_an_error_that_nobody_foresaw_is_a_row_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(unit: rows_of_trace.Unit) -> tuple[TraceRow, ...]:
+    def fails(unit: TraceTask) -> tuple[TraceRow, ...]:
         raise KeyError("stream")
 
-    monkeypatch.setattr(rows_of_trace, "_analysed", fails)
+    monkeypatch.setattr(trace_row, "_analysed", fails)
     rows = spreading.analyse_folder(folder).rows
     assert {row.error for row in rows if row.file != "broken.sqlite"} == {"KeyError: 'stream'"}
 
@@ -149,13 +149,13 @@ def test_no_gpu_work_is_an_error(tmp_path: Path) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of traces that are analysed, not remembered."""
     labels: list[str] = []
-    real = rows_of_trace._analysed
+    real = trace_row._analysed
 
-    def seen(unit: rows_of_trace.Unit) -> tuple[TraceRow, ...]:
+    def seen(unit: TraceTask) -> tuple[TraceRow, ...]:
         labels.append(unit.trace.label)
         return real(unit)
 
-    monkeypatch.setattr(rows_of_trace, "_analysed", seen)
+    monkeypatch.setattr(trace_row, "_analysed", seen)
     return labels
 
 
@@ -197,15 +197,15 @@ def test_results_are_of_this_moeprof_and_these_classes(
 def test_an_interrupted_run_goes_on(
     command: Run, folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = rows_of_trace._analysed
+    seen = trace_row._analysed
 
-    def interrupted(unit: rows_of_trace.Unit) -> tuple[TraceRow, ...]:
+    def interrupted(unit: TraceTask) -> tuple[TraceRow, ...]:
         if unit.trace.variant == "overlap":
             raise KeyboardInterrupt
         return seen(unit)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rows_of_trace, "_analysed", interrupted)
+        patched.setattr(trace_row, "_analysed", interrupted)
         ran = command("analyze", folder, "--json")
     assert (
         ran.code == 130 and "interrupted; 3 of 7 traces are done" in ran.words and ran.words.count(".moeprof-analysis")

@@ -20,8 +20,8 @@ from manytraces import FILES
 
 import moeprof
 from moeprof.loaded import folder as spreading
-from moeprof.loaded import rows_of_trace
-from moeprof.loaded.trace_row import TraceRow
+from moeprof.loaded import trace_row
+from moeprof.loaded.trace_row import TraceRow, TraceTask
 from moeprof.trace.discover import TraceFile
 
 Run = Callable[..., Ran]
@@ -39,20 +39,20 @@ def test_without_dask_the_error_says_how_to_get_it(command: Run, folder: Path, m
 
 
 def test_nothing_of_the_events_travels(folder: Path, tmp_path: Path) -> None:
-    unit = rows_of_trace.Unit(TraceFile(folder / FILES[2], FILES[2]), tmp_path, None, moeprof.__version__)
-    rows = rows_of_trace.rows_of(unit)
+    unit = TraceTask(TraceFile(folder / FILES[2], FILES[2]), tmp_path, None, moeprof.__version__)
+    rows = trace_row.rows_of(unit)
     assert len(pickle.dumps((unit, rows))) < 3000 < len(recordings.trace("sync-item-faulty").calls) * 8
     plain = (str, int, type(None))
     for value in (getattr(row, f.name) for row in rows for f in fields(row)):
         assert type(value) in plain or (type(value) is tuple and all(type(v) is str for v in value)), value
-    (other,) = rows_of_trace.rows_of(replace(unit, moeprof="0.0.9"))
+    (other,) = trace_row.rows_of(replace(unit, moeprof="0.0.9"))
     assert other.error == f"this worker has moeprof {moeprof.__version__}, the command has 0.0.9"
 
 
 def test_rows_stand_in_order_however_they_finish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = spreading.analyse_folder(folder).rows
     monkeypatch.setattr(
-        spreading, "_serial", lambda units: ((n, rows_of_trace.rows_of(units[n])) for n in (4, 0, 6, 1, 5, 3, 2))
+        spreading, "_serial", lambda units: ((n, trace_row.rows_of(units[n])) for n in (4, 0, 6, 1, 5, 3, 2))
     )
     assert spreading.analyse_folder(folder).rows == expected
 
@@ -83,10 +83,10 @@ def scheduler() -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def dies_at_one(unit: rows_of_trace.Unit) -> tuple[TraceRow, ...]:
+def dies_at_one(unit: TraceTask) -> tuple[TraceRow, ...]:
     if unit.trace.label == FILES[0]:
         os._exit(3)
-    return rows_of_trace.rows_of(unit)
+    return trace_row.rows_of(unit)
 
 
 @pytest.mark.filterwarnings("default")

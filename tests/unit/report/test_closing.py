@@ -121,6 +121,7 @@ def test_each_capture_gets_its_words_and_no_number_of_its_own(name: str) -> None
 def test_it_repeats_no_sentence_of_the_report() -> None:
     for study, _ in CASES.values():
         found = diff.contrast(study)
+        assert found.closing and found.sentence
         said = {s.strip() for t in (found.sentence, *found.reasons) for s in re.split(r"[;:.] ", t)}
         assert not said & {s.strip() for t in found.closing for s in re.split(r"[;:.] ", t)} - {""}
 

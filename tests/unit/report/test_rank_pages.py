@@ -126,7 +126,7 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
     analysis, found = groups.analyse_group(group)
     assert lanes(found, analysis) == ()
     listed = [r.place.rank for r in rankrows.listed(analysis.ranks)]
-    drawn = lanes(groups.drawn(group, found, listed, COMMUNICATION), analysis)
+    drawn = lanes(groups.with_bars(group, found, listed, COMMUNICATION), analysis)
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")

@@ -35,6 +35,7 @@ def test_the_sample_is_whole_small_and_expected(sample: Capture, contrast: Diff)
 
 
 def test_the_sample_names_no_host_user_or_path() -> None:
+    assert sum(path.is_file() for path in SAMPLE.rglob("*")) >= 8
     for path in SAMPLE.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
@@ -78,6 +79,7 @@ def test_the_limit_and_the_efficiency_are_those_of_the_definition(contrast: Diff
 def test_every_number_of_the_sentences_stands_in_the_page(sample: Capture, contrast: Diff) -> None:
     cells = html.render(sample, contrast).split('<section id="variants">')[1]
     table_part = re.sub(r"<ul class=\"reasons\">.*?</ul>", "", cells, flags=re.S)
+    assert len(re.findall(r"\d+\.\d+(?= ms| %| GB/s)", " ".join(contrast.reasons))) >= 4
     for reason in contrast.reasons:
         for number in re.findall(r"\d+\.\d+(?= ms| %| GB/s)", reason):
             assert number in table_part, (number, reason)

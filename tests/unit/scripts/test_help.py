@@ -64,9 +64,10 @@ def test_a_shared_module_is_not_a_command_and_names_its_user(name: str) -> None:
     assert docstring.endswith(NOT_A_COMMAND) and "__main__" not in text
 
 
-def test_the_shell_script_prints_its_usage() -> None:
-    child = subprocess.run(["bash", SCRIPTS / "measure_all.sh", "--help"], capture_output=True, text=True, check=False)
-    assert child.returncode == 0 and "usage: measure_all.sh OUT" in child.stdout
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
+def test_a_shell_script_prints_its_usage(path: Path) -> None:
+    child = subprocess.run(["bash", path, "--help"], capture_output=True, text=True, check=False)
+    assert child.returncode == 0 and f"usage: {path.name} " in child.stdout
 
 
 @pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.*")), ids=lambda path: path.name)

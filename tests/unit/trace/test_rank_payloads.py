@@ -74,6 +74,7 @@ def test_a_capture_keeps_the_payloads(traces: Path, tmp_path: Path) -> None:
 
 
 def test_payloads_that_are_cut_short_tell_nothing(command: Run, traces: Path, tmp_path: Path) -> None:
+    assert len(read(paid(traces, tmp_path / "whole.sqlite")).messages) > 0
     for lost, cut in {"header": 30, "size": 16}.items():
         assert read(paid(traces, tmp_path / f"{lost}.sqlite", cut=cut)).messages.empty, lost
 

@@ -66,21 +66,26 @@ def test_the_assemblers_report_is_kept_by_kernel() -> None:
     assert built.usage("none") == {}
 
 
-@needs_nvcc
-def test_a_library_is_built_once_by_whoever_comes_first(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = "nothing.cu"
-    (tmp_path / source).write_text("__global__ void nothing() {}\n")
-    monkeypatch.setattr(nvcc, "folder", lambda name: tmp_path)
-    calls: list[str] = []
-    compile_ = nvcc._compile
-    monkeypatch.setattr(nvcc, "_compile", lambda *given: (calls.append("x"), compile_(*given)))
+FAKE_NVCC = """#!/bin/sh
+echo "$@" >> {calls}
+sleep 0.3
+while [ "$1" != -o ]; do shift; done
+echo library > "$2"
+"""
+
+
+def test_a_library_is_built_once_by_whoever_comes_first(tmp_path: Path, cache: Path) -> None:
+    """The compiler is an executable that notes its calls."""
+    calls, program = tmp_path / "calls", tmp_path / "nvcc"
+    program.write_text(FAKE_NVCC.format(calls=calls))
+    program.chmod(0o755)
+    fake = tools.Tool("nvcc", program, "13.0")
     with ThreadPoolExecutor(3) as pool:
-        paths = {b.path for b in pool.map(lambda _: nvcc.build(source, (9, 0)), range(3))}
-    assert len(paths) == 1 and calls == ["x"]
-    assert nvcc.build(source, (9, 0)).path in paths and calls == ["x"]
-    assert nvcc.build(source, (8, 0)).path not in paths and len(calls) == 2
+        paths = {b.path for b in pool.map(lambda _: nvcc.build(decode_kernel.SOURCE, (9, 0), fake), range(3))}
+    assert len(paths) == 1 and len(calls.read_text().splitlines()) == 1
+    assert nvcc.build(decode_kernel.SOURCE, (9, 0), fake).path in paths and len(calls.read_text().splitlines()) == 1
+    assert nvcc.build(decode_kernel.SOURCE, (8, 0), fake).path not in paths
+    assert len(calls.read_text().splitlines()) == 2 and "sm_80" in calls.read_text().splitlines()[1]
     assert not list(cache.glob("*.partial"))
 
 

@@ -77,6 +77,7 @@ def found(request: pytest.FixtureRequest) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_rank_proves_each_variant(found: dict[str, list[dict[str, Any]]], name: str) -> None:
+    assert len(found[name]) == len(found["baseline"]) in (1, 2, 4)
     for proof in found[name]:
         assert proof["ok"], proof["reason"]
         assert proof["checked"].startswith("48 of 48 tokens, every element, twice the same")
@@ -92,6 +93,7 @@ def test_each_planted_fault_fails_the_proof(found: dict[str, list[dict[str, Any]
 
 def test_the_fault_of_a_sender_shows_on_every_rank(two: dict[str, list[dict[str, Any]]]) -> None:
     for name in ("wrong-rank", "dropped-expert", "missing-event"):
+        assert len(two[f"fault {name}"]) == 2
         for proof in two[f"fault {name}"]:
             assert "differs from the reference" in proof["reason"], name
 
@@ -102,11 +104,13 @@ def test_one_wrong_element_fails_that_rank_alone_and_no_rank_hangs(two: dict[str
 
 
 def test_a_right_answer_of_an_earlier_run_does_not_pass(two: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(two["no run"]) == 2
     for proof in two["no run"]:
         assert not proof["ok"] and "differs from the reference" in proof["reason"]
 
 
 def test_puts_into_the_memory_of_others_are_proven_over_files(two: Any, four: Any) -> None:
+    assert [len(ranks) for ranks in (two["puts"], two["puts under zipf"], four["puts"])] == [2, 2, 4]
     for proof in (*two["puts"], *two["puts under zipf"], *four["puts"]):
         assert proof["ok"], proof["reason"]
 
@@ -132,6 +136,7 @@ def test_the_facts_add_up_over_the_ranks(four: dict[str, list[dict[str, Any]]]) 
 
 
 def test_baseline_tells_the_speed_of_its_exchange(found: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(found["baseline"]) in (1, 2, 4)
     for proof in found["baseline"]:
         assert proof["facts"]["dispatch alone (GB/s, bus)"] > 0
 
