@@ -112,3 +112,9 @@ def test_days_of_the_diary_say_when_where_and_how() -> None:
     assert len(sections) >= 36
     for section in sections:
         assert re.search(r"20\d\d-\d\d-\d\d", section) and "Command" in section and "Expected" in section, section[:60]
+
+
+def test_every_schema_is_linked() -> None:
+    page = ROOT / "docs" / "reference" / "json.md"
+    linked = {Path(target).name for _, target in documents.LINK.findall(documents.prose(page)) if "/schemas/" in target}
+    assert linked == {path.name for path in (ROOT / "docs" / "schemas").glob("*.json")} and len(linked) >= 14
