@@ -1,8 +1,8 @@
 """Run a workload or a program under the profilers that there are, and keep what they saw as a capture folder."""
 
 from moeprof.capture.commands import Request
-from moeprof.capture.host_agent import elsewhere
 from moeprof.capture.progress import Progress, Silent, terminal_progress
+from moeprof.capture.ranks import elsewhere
 from moeprof.capture.run import Result, capture, dry_run
 from moeprof.machine.command import Command
 

@@ -13,6 +13,7 @@ from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, WorkloadError
 from moeprof.machine import load, nvml
+from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu
@@ -30,7 +31,8 @@ class Clean:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    hosts: Hosts
+    team: Team
+    hosts: Hosts | None  # the others, where there are several
     begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
@@ -63,7 +65,8 @@ class Clean:
     def _start(self, name: str, target: Target, kind: str) -> WorkerProcess:
         log = self.store.log(target.variant, kind)
         server = WorkerProcess(name, serve(self.request, target, log), log, patience_s(self.request, target))
-        self.hosts.watch(server.process, log.stem)
+        if self.hosts:
+            self.hosts.start(server.process, log.stem)
         return server
 
     def _fail(self, servers: dict[str, WorkerProcess], name: str, error: MoeprofError) -> None:
@@ -160,7 +163,7 @@ class Clean:
     def _room(self, baseline: WorkerProcess) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return load.has_room(baseline.process.pid, ROOM_SHARE / self.hosts.team.layout[0])
+            return load.has_room(baseline.process.pid, ROOM_SHARE / self.team.layout[0])
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False

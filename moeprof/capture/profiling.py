@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, host_collect, postprocess, ranks, redact, validate
+from moeprof.capture import commands, postprocess, ranks, redact, validate
 from moeprof.capture.child_processes import Child, end, failure_in, last_line, run
 from moeprof.capture.commands import Files, Request, ToolRun
 from moeprof.capture.hosts import Hosts
@@ -22,7 +23,9 @@ from moeprof.notes import Note, note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.storage.manifest import Part
-from moeprof.worker.failures import how_it_ended
+from moeprof.worker.clock_offset import Offset
+from moeprof.worker.failures import RankError, how_it_ended
+from moeprof.worker.messages import Measured
 from moeprof.worker.spec import Target
 from moeprof.worker.start_barrier import StartBarrier
 from moeprof.workload.model import DEFAULT_COUNTED
@@ -40,10 +43,11 @@ class Profile:
     progress: Progress
     problems: list[MoeprofError]
     bytes_each: int = 0  # GPU memory of one variant's process; 0: not known
-    hosts: Hosts = field(default_factory=lambda: Hosts(Team((1,))))
+    team: Team = field(default_factory=lambda: Team((1,)))
+    hosts: Hosts | None = None  # the others, where rank 0's capture leads several
+    host: int = 0
     early: Early = field(init=False)
-    _before: dict[str, host_collect.Clocks] = field(default_factory=dict)  # by room: clocks when the run was started
-    _after: dict[str, host_collect.Clocks] = field(default_factory=dict)  # and when it was over
+    _after: dict[str, int] = field(default_factory=dict)  # by room: the measurement of clocks once the run was measured
     _anchors: dict[str, postprocess.Anchors] = field(default_factory=dict)  # by variant
 
     def __post_init__(self) -> None:
@@ -58,7 +62,7 @@ class Profile:
 
     def slots(self, wanted: int) -> int:
         """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
-        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.hosts.team.layout[0]:
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.team.layout[self.host]:
             return 1
         before = next(iter(self.store.manifest.environment.gpus_before), None)
         if before is None or not before.memory_bytes or not self.bytes_each:
@@ -100,11 +104,11 @@ class Profile:
         return self.store.log(job.variant, job.tool)
 
     def _started(self, job: Job) -> Child:
-        """A job's process, and further hosts' part of it beside."""
-        room = self._log(job).stem
-        self._before[room] = self.hosts.clocks()
+        """A job's process, and beside it that of every other host."""
+        clock = self.hosts.measure_clocks() if self.hosts else 0
         child = self.early.take(job) or Child(job.run.command, self._log(job))
-        self.hosts.watch(child.process, room, job.result)
+        if self.hosts:
+            self.hosts.start(child.process, self._log(job).stem, job.result, clock)
         return child
 
     def _begin(self, job: Job, child: Child) -> None:
@@ -117,7 +121,8 @@ class Profile:
         """Return once it is over: it says so, its result is there or its process has ended."""
         if job.gate is not None:
             child.wait_until(job.result, job.gate.over)
-        self._after[self._log(job).stem] = self.hosts.clocks()
+        if self.hosts:
+            self._after[self._log(job).stem] = self.hosts.measure_clocks()
 
     def _keep_all(self, waiting: list[tuple[Child, Job]]) -> None:
         """Keep what each left, and forget them."""
@@ -131,7 +136,7 @@ class Profile:
             self.progress.step(f"{job.variant} {job.tool}")
         except MoeprofError as error:
             ranks.failed(self.store, job.variant, error)
-            self.problems.append(type(error)(f"{job.variant}: {error.message}", error.hint))
+            self.problems.append(of_variant(job.variant, error))
             self.store.note(_missing(job, error))
             self.progress.step(f"{job.variant} {job.tool} failed")
 
@@ -162,21 +167,18 @@ class Profile:
             failure = None if processes else failure_in(lines_of(self._log(job)))
             if failure is not None:
                 raise failure.exception()
-            ranks.started(self.store, job.variant, processes)
-            self._anchors[job.variant] = host_collect.anchors(processes)
-            try:
-                job.finish(status, said)
-            finally:
-                self._gather(job)
+            if self.hosts and processes:
+                room = self._log(job).stem
+                self.hosts.keep(room, self._after[room], processes)
+            self.ran(job.variant, processes)
+            job.finish(status, said)
 
         return replace(job, finish=finish)
 
-    def _gather(self, job: Job) -> None:
-        """What further hosts traced, with their clocks."""
-        room, name = self._log(job).stem, job.variant
-        if self.hosts.further:
-            traced = host_collect.Traced(name, job.tool, room, self.request.iterations, self._anchors[name])
-            host_collect.keep(self.store, self.hosts, traced, self._before[room], self._after[room])
+    def ran(self, variant: str, processes: Sequence[Measured]) -> None:
+        """These processes ran a variant under the profiler."""
+        ranks.started(self.store, variant, processes)
+        self._anchors[variant] = {process.rank: process.anchors for process in processes}
 
     def count_job(self, target: Target, tool: Tool) -> Job:
         """Counters by ncu."""
@@ -193,17 +195,18 @@ class Profile:
         self, name: str, tool: Tool, command: Command, iterations: int | None, status: int, said: str
     ) -> None:
         """Export, redact, validate and keep an nsys report."""
-        report, file = command.produces, f"{name}/trace.sqlite"
+        stem = f"{name}/trace{f'.host{self.host}' if self.host else ''}"
+        report, file = command.produces, f"{stem}.sqlite"
         assert report is not None
         kept = self.store.partial(file)
         found = postprocess.nsys(self._run(name, iterations), tool, report, kept, status, said)
         self._keep(
             name,
             kept,
-            host_collect.placed(Part("trace", "nsys", file, command.argv, iterations or 0, "", 0), found.zero),
+            _placed(Part("trace", "nsys", file, command.argv, iterations or 0, "", 0, host=self.host), found.zero),
         )
         if self.request.keep_raw:
-            shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
+            shutil.copyfile(report, self.store.folder / f"{stem}.nsys-rep")
         raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
         self.store.note(note("redacted", file=file, raw=raw))
         if found.lacking is not None:
@@ -215,28 +218,29 @@ class Profile:
 
     def keep_kineto(self, name: str, command: Command, iterations: int | None, status: int, said: str) -> None:
         """Redact, validate and keep a trace of torch.profiler, of each rank of this host one."""
-        source = command.produces
+        source, team = command.produces, self.team
         assert source is not None
-        if status != 0 or not source.is_file():
+        first = team.first(self.host)
+        if status != 0 or not of_rank(source, first).is_file():
             raise WorkloadError(
                 f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
                 f"read {self.store.log(name, 'torch')}",
             )
-        team, run_ = self.hosts.team, self._run(name, iterations)
+        run_ = self._run(name, iterations)
         lacking = []
-        for rank in team.of_host(0):
+        for rank in team.of_host(self.host):
             file = f"{name}/trace{f'.rank{rank}' if rank else ''}.json.gz"
             kept = self.store.partial(file)
             try:
                 found = postprocess.kineto(run_, of_rank(source, rank), kept, rank)
             except CaptureError as error:
-                if rank == 0:
+                if rank == first == 0:
                     raise
                 lacking.append(postprocess.without_trace(rank, team, error))
                 continue
             own = rank if team.ranks > 1 else None
-            part = Part("trace", "torch", file, command.argv, iterations or 0, "", 0, own)
-            self._keep(name, kept, host_collect.placed(part, found.zero))
+            part = Part("trace", "torch", file, command.argv, iterations or 0, "", 0, own, self.host)
+            self._keep(name, kept, _placed(part, found.zero))
         for one in lacking:
             ranks.failed(self.store, name, one)
         if lacking:
@@ -244,11 +248,9 @@ class Profile:
 
     def _run(self, name: str, iterations: int | None) -> postprocess.Run:
         """The traced run of a variant on this host."""
-        mine = tuple(rank for rank in self.store.variant(name).ranks if rank.host == 0)
+        here = tuple(rank for rank in self.store.variant(name).ranks if rank.host == self.host)
         anchors = self._anchors.get(name, {})
-        return postprocess.Run(
-            self.request, name, iterations, partial(self.store.log, name), self.hosts.team, mine, anchors
-        )
+        return postprocess.Run(self.request, name, iterations, partial(self.store.log, name), self.team, here, anchors)
 
     def _keep(self, name: str, kept: Path, part: Part) -> None:
         self.store.keep(
@@ -271,6 +273,18 @@ class Profile:
         self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", run_.command.argv, 1, "", 0))
         if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
             self.store.note(note("counters-partial", variant=name, counted=counted))
+
+
+def of_variant(variant: str, error: MoeprofError) -> MoeprofError:
+    """The same error, whose message begins with the variant."""
+    if isinstance(error, RankError):
+        return RankError(error.failure, f"{variant}: ")
+    return type(error)(f"{variant}: {error.message}", error.hint)
+
+
+def _placed(part: Part, zero: Offset | None) -> Part:
+    """A part whose zero is known by its host's clock."""
+    return part if zero is None else replace(part, zero_utc_ns=zero.ns, zero_uncertainty_ns=zero.uncertainty_ns)
 
 
 def _missing(job: Job, error: MoeprofError) -> Note:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, manifest_builder, ranks
+from moeprof.capture import commands, hosts, join, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean
 from moeprof.capture.commands import Request
-from moeprof.capture.hosts import Hosts, hello
+from moeprof.capture.host_part import HostPart
+from moeprof.capture.hosts import Hello, Hosts, Meeting
 from moeprof.capture.jobs import Job
 from moeprof.capture.manifest_builder import PROGRAM
 from moeprof.capture.plan import Setup, setup
 from moeprof.capture.profiling import Profile
 from moeprof.capture.progress import Progress, Silent
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
-from moeprof.machine import tools
+from moeprof.machine import launcher, tools
+from moeprof.machine.launcher import Team
 from moeprof.notes import note
-from moeprof.storage.capture_folder import LOGS, Store, choose
-from moeprof.worker import host_rendezvous
+from moeprof.storage.capture_folder import OUTPUT, Store, choose
+from moeprof.storage.files import PARTIAL
+from moeprof.storage.manifest import FILE
+from moeprof.worker.failures import RankError
 from moeprof.worker.spec import Target
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
@@ -30,47 +36,170 @@ from moeprof.workload.model import Workload
 
 @dataclass(frozen=True)
 class Result:
-    """Where the capture is, how the command should end, and what to say (empty where all went well)."""
+    """Where the capture is, how the command should end, what to say (empty where all went well) and what to run next."""
 
     folder: Path
     exit_code: ExitCode
     message: str
+    next: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a request means on this host, and the folder that is to be written."""
+
+    request: Request
+    found: Setup
+    workload: Workload | None
+    team: Team | None  # None of what has no ranks
+    store: Store
 
 
 def capture(request: Request, progress: Progress) -> Result:
-    """Run the whole request and keep it as a capture folder.
+    """Run the whole request and keep it as a capture folder; under a launcher on several hosts, this host's part of it.
 
     Raises:
         MoeprofError: nothing could be captured at all. Failures of single variants or tools do not raise: they are in
             the result, with what was finished.
         KeyboardInterrupt: after what was finished has been kept; its argument says what and where.
     """
+    place = ranks.several_hosts(request, os.environ)
+    if place is None:
+        return _lead(_prepared(request), None, progress)
+    meeting = hosts.meeting(place, os.environ, request.timeout_s)
+    hellos, prepared = meeting.exchange(partial(_hello, request, meeting))
+    if meeting.host:
+        return _follow(prepared, meeting, progress)
+    return _lead(prepared, Hosts(meeting.team, meeting.store, hellos), progress)
+
+
+def _prepared(request: Request, final: Path | None = None) -> Prepared:
     found = setup(request)
     workload = load(request.workload) if request.workload is not None else None
     count = ranks.count(request, workload, found.device, os.environ)
     found = ranks.setup(request, found, count)
     request = _counting(request, workload, found)
     store = Store(
-        choose(manifest_builder.name(request, workload), request.output, request.force),
+        choose(manifest_builder.name(request, workload), final or request.output, request.force),
         manifest_builder.manifest(request, found, workload, count),
     )
+    return Prepared(request, found, workload, None if count is None else ranks.team(request, count, os.environ), store)
+
+
+def _hello(request: Request, meeting: Meeting, first: Hello | None) -> tuple[Hello, Prepared]:
+    """What this host reports of itself, and what is prepared here. Rank 0's host names the capture; every other host keeps its part
+    beside the same name."""
+    final = (
+        None if first is None else hosts.part_folder(request.output or OUTPUT / "capture", first.folder, meeting.host)
+    )
+    prepared = _prepared(request, final)
+    capture_id = secrets.token_hex(16) if first is None else first.capture_id
+    prepared.store.manifest = replace(
+        prepared.store.manifest, capture_id=capture_id, host_count=len(meeting.team.layout), hosts=(meeting.host,)
+    )
+    manifest, found = prepared.store.manifest, prepared.found
+    plan = {
+        "name": manifest.name, "device": found.device, "tracer": found.tracer, "params": manifest.params,
+        "variants": [v.name for v in manifest.variants], "iterations": request.iterations,
+    }  # fmt: skip
+    rank, count = meeting.team.first(meeting.host), meeting.team.layout[meeting.host]
+    place = launcher.place(os.environ)
+    if place is not None:
+        rank, count = place.rank, place.local_ranks
+    likeness = manifest_builder.likeness(manifest.environment)
+    return Hello(rank, count, plan, likeness, prepared.store.final.name, capture_id), prepared
+
+
+def _lead(prepared: Prepared, others: Hosts | None, progress: Progress) -> Result:
+    """Rank 0's capture, which all captures of one host are."""
+    request, store = prepared.request, prepared.store
     problems: list[MoeprofError] = []
-    hosts = Hosts(ranks.team(request, count, os.environ), store.folder / LOGS, timeout_s=request.timeout_s)
-    machine = manifest_builder.likeness(store.manifest.environment)
-    mine = hello((0, hosts.team.layout[0]), store.manifest.name, found.device, found.tracer, machine)
-    hosts.join(host_rendezvous.token(os.environ), mine)
     store.open()
-    store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike.items()))
+    if others is not None:
+        store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike(others.hellos).items()))
     busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
-    with _kept(store, progress), closing(hosts):
-        if workload is not None:
-            _run_workload(request, found, workload, (count, hosts), store, progress, problems)
+    with _kept(store, progress), _led(others, store, request.timeout_s, problems):
+        if prepared.workload is not None:
+            _run_workload(prepared, others, progress, problems)
         else:
-            _run_program(request, found, store, progress, problems)
+            _run_program(request, prepared.found, store, progress, problems)
         store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
-    return _result(store, problems)
+    return _joined(_result(store, problems), others)
+
+
+@contextmanager
+def _led(others: Hosts | None, store: Store, timeout_s: float, problems: list[MoeprofError]) -> Iterator[None]:
+    """After the block the other hosts finish their parts, whose problems are added."""
+    if others is None:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        others.finish(_has_anything(store), hosts.READ_S)
+        raise
+    known = bool(problems)
+    reports = others.finish(_has_anything(store), timeout_s)
+    for report in reports.values():
+        for variant, failure in report.failures:
+            ranks.failed(store, variant, RankError(failure))
+            problems.append(RankError(failure, f"{variant}: "))
+            store.note(note("no-trace", variant=variant, why=failure.text))
+    missing = [host for host in range(1, len(others.team.layout)) if host not in reports]
+    if missing:
+        store.note(note("host-missing", hosts=", ".join(map(str, missing))))
+        if not known:
+            problems.append(
+                CaptureError(f"host {missing[0]} did not finish its part", "read the output of its capture")
+            )
+
+
+def _follow(prepared: Prepared, meeting: Meeting, progress: Progress) -> Result:
+    """The capture of a further host's first rank."""
+    store, team, host = prepared.store, meeting.team, meeting.host
+    assert prepared.request.workload is not None
+    store.open()
+    profile = Profile(prepared.request, store, progress, [], team=team, host=host)
+    kinds = ("clean", "twin", prepared.found.tracer)
+    targets = {
+        f"{v.name}-{kind}": Target(prepared.request.workload, v.name, prepared.found.device, team=team)
+        for v in store.manifest.variants
+        for kind in kinds
+    }
+    part = HostPart(profile, meeting.store, targets, prepared.found.nsys)
+    try:
+        keep = part.follow()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the ranks of this host were ended") from None
+    finally:
+        progress.close()
+        store.drop_scratch()
+    folder = store.close() if keep else store.folder
+    if not keep:
+        store.remove()
+    part.report()
+    ran = team.of_host(host)
+    return Result(folder, ExitCode.OK, "", f"ranks {ran[0]} to {ran[-1]} of {team.ranks} ran here")
+
+
+def _joined(result: Result, others: Hosts | None) -> Result:
+    """The capture with the parts of all hosts, where their folders are seen here; else with the command that joins them."""
+    if others is None or not (result.folder / FILE).is_file():
+        return result
+    parts = [
+        hosts.part_folder(result.folder, others.hellos[0].folder, host) for host in range(1, len(others.team.layout))
+    ]
+    command = f"moeprof join {' '.join(map(str, (result.folder, *parts)))}"
+    if result.folder.name.endswith(PARTIAL) or not all(
+        join.belongs(part, others.hellos[0].capture_id) for part in parts
+    ):
+        return replace(result, next=f"Each host has its part. Once all are here, join them: {command} -o OUT")
+    join.join((result.folder, *parts), result.folder)
+    for part in parts:
+        shutil.rmtree(part)
+    return result
 
 
 def _counting(request: Request, workload: Workload | None, found: Setup) -> Request:
@@ -100,8 +229,13 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
     finally:
         progress.close()
         store.drop_scratch()
-        if not any(v.rounds or v.parts for v in store.manifest.variants):
+        if not _has_anything(store):
             store.remove()
+
+
+def _has_anything(store: Store) -> bool:
+    """Whether anything was finished."""
+    return any(v.rounds or v.parts for v in store.manifest.variants)
 
 
 def _finished(store: Store) -> str:
@@ -113,33 +247,25 @@ def _finished(store: Store) -> str:
     return ", ".join(done)
 
 
-def _run_workload(
-    request: Request,
-    found: Setup,
-    workload: Workload,
-    crew: tuple[int | None, Hosts],
-    store: Store,
-    progress: Progress,
-    problems: list[MoeprofError],
-) -> None:
-    assert request.workload is not None
-    count, hosts = crew
+def _run_workload(prepared: Prepared, others: Hosts | None, progress: Progress, problems: list[MoeprofError]) -> None:
+    request, found, workload, store = prepared.request, prepared.found, prepared.workload, prepared.store
+    assert request.workload is not None and workload is not None
+    team = prepared.team or Team((1,))
     targets = {
-        v.name: Target(request.workload, v.name, found.device, team=None if count is None else hosts.team)
-        for v in store.manifest.variants
+        v.name: Target(request.workload, v.name, found.device, team=prepared.team) for v in store.manifest.variants
     }
-    profile = Profile(request, store, progress, problems, hosts=hosts)
+    profile = Profile(request, store, progress, problems, team=team, hosts=others)
 
     def jobs(chosen: Iterable[Target]) -> list[Job]:
         each = list(chosen)
         return _trace_jobs(found, profile, each) + _count_jobs(found, profile, each)
 
     def begin(names: list[str]) -> None:
-        if count is None:  # a process with ranks starts them when it starts
+        if prepared.team is None:  # a process with ranks starts them when it starts
             profile.early.start(jobs(targets[name] for name in names))
 
     try:
-        clean = Clean(request, store, progress, problems, hosts, begin, profile.early.settle)
+        clean = Clean(request, store, progress, problems, team, others, begin, profile.early.settle)
         proven = clean.run(targets)
         if not proven and not problems:
             why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
@@ -204,8 +330,8 @@ def _result(store: Store, problems: list[MoeprofError]) -> Result:
 
 def dry_run(request: Request) -> str:
     """The commands that ``capture`` would run, one a line; parameters still as asked for, not calibrated."""
-    found = setup(request)
     folder = choose(PROGRAM, request.output, True)
+    found = setup(request)
     if request.workload is None:
         request = _counting(request, None, found)
         profile = Profile(request, Store(folder, manifest_builder.manifest(request, found, None)), Silent(), [])
@@ -215,12 +341,11 @@ def dry_run(request: Request) -> str:
     found = ranks.setup(request, found, count)
     name, request = request.workload, _counting(request, workload, found)
     store = Store(folder, manifest_builder.manifest(request, found, workload, count))
-    hosts = Hosts(ranks.team(request, count, os.environ))
-    profile = Profile(request, store, Silent(), [], hosts=hosts)
+    team = ranks.team(request, count, os.environ)
+    profile = Profile(request, store, Silent(), [], team=team)
     lines = []
     for record in store.manifest.variants:
-        team = None if count is None else hosts.team
-        target = Target(name, record.name, found.device, store.manifest.params, team)
+        target = Target(name, record.name, found.device, store.manifest.params, None if count is None else team)
         serve = commands.serve(request, target, store.log(record.name, "clean"))
         command = commands.printed(commands.Command(serve.argv, None, request.timeout_s))
         lines += [command] * (

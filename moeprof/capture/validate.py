@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError
+from moeprof.errors import CaptureError, MoeprofError, ToolError
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT
 from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
-from moeprof.worker import nvtx
+from moeprof.worker import failures, nvtx
+from moeprof.worker.failures import RankError
 
 
 def report_exists(report: Path, status: int, said: str) -> None:
@@ -80,10 +81,9 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
         )
     first = lacking[0].rank
     held = by_process.get(lacking[0].pid, 0)
-    said = (
-        f"rank {first} of {team.ranks}{team.named(first)} left {held} iteration ranges in the trace, {iterations} ran"
-    )
-    return found, RankError(said, "the trace of the others was kept", first)
+    what = f"left {held} iteration ranges in the trace, {iterations} ran"
+    hint = "the trace of the others was kept"
+    return found, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
 
 
 def refused_metric(path: Path, said: str) -> str:

@@ -19,6 +19,7 @@ from moeprof.cli.check import baseline, check
 from moeprof.cli.export import export
 from moeprof.cli.history import history
 from moeprof.cli.inspect import inspect
+from moeprof.cli.join import join
 from moeprof.cli.kernels import kernels
 from moeprof.cli.options import (
     budget_option,
@@ -53,7 +54,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, ranks, kernels, inspect, session, check, baseline, history, export):
+for command in (analyze, ranks, join, kernels, inspect, session, check, baseline, history, export):
     cli.add_command(command)
 
 
@@ -155,7 +156,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         )
     else:
         click.echo(f"Wrote {result.folder}")
-        click.echo(f"Next: moeprof report --diff {result.folder}", err=True)
+        click.echo(result.next or f"Next: moeprof report --diff {result.folder}", err=True)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))
