@@ -17,7 +17,7 @@ from typing import Any
 from moeprof.capture import commands, ranks
 from moeprof.capture.child_processes import Child, end
 from moeprof.capture.commands import Nsys
-from moeprof.capture.hosts import Decision, PartReport
+from moeprof.capture.hosts import Decision, PartReport, VariantFailure
 from moeprof.capture.profiling import Profile
 from moeprof.errors import CaptureError, MoeprofError, UsageError, WorkloadError
 from moeprof.machine.tools import Tool
@@ -27,7 +27,7 @@ from moeprof.storage.json import decode, encode
 from moeprof.worker import failures, leader, processes
 from moeprof.worker.channel import Channel, JsonStore
 from moeprof.worker.clock_offset import Offset, throughout
-from moeprof.worker.failures import Failure, RankError
+from moeprof.worker.failures import RankError
 from moeprof.worker.spec import Follower, Target
 
 LOOK_S = 1.0
@@ -43,7 +43,7 @@ class HostPart:
     store: JsonStore
     targets: Mapping[str, Target]
     nsys: Tool | None
-    failures: list[tuple[str, Failure]] = field(default_factory=list)  # with the variant
+    failures: list[VariantFailure] = field(default_factory=list)
     _running: dict[str, Child] = field(default_factory=dict)  # by run, as all below
     _over: set[str] = field(default_factory=set)
     _began: dict[str, int] = field(default_factory=dict)  # the measurement of clocks before it
@@ -181,7 +181,7 @@ class HostPart:
             what = f"ended without a trace: {error.message}"
             error = failures.untraced(self.first, self.profile.team.ranks, self.host, what, error.hint)
         ranks.failed(self.profile.store, variant, error)
-        self.failures.append((variant, error.failure))
+        self.failures.append(VariantFailure(variant, error.failure))
 
     def _record_clock(self, variant: str, before: Offset | None, after: Offset | None) -> None:
         """How far this host's clock was ahead from before the run until after it; None if that, or the zero of a trace, is not known:

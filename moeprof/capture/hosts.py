@@ -66,10 +66,18 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class PartReport:
-    """What a host reports once its part of the capture is whole: the failures, and errors that are of no rank."""
+class VariantFailure:
+    """A rank that failed in a run of a variant."""
 
-    failures: tuple[tuple[str, Failure], ...] = ()  # with the variant
+    variant: str
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What a host reports once its part of the capture is whole: which of its ranks left no trace."""
+
+    failures: tuple[VariantFailure, ...] = ()
 
 
 def team_of(place: Place, environment: Mapping[str, str]) -> Team:

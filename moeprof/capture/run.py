@@ -143,10 +143,10 @@ def _led(others: Hosts | None, store: Store, timeout_s: float, problems: list[Mo
     known = bool(problems)
     reports = others.finish(_has_anything(store), timeout_s)
     for report in reports.values():
-        for variant, failure in report.failures:
-            ranks.failed(store, variant, RankError(failure))
-            problems.append(RankError(failure, f"{variant}: "))
-            store.note(note("no-trace", variant=variant, why=failure.text))
+        for lost in report.failures:
+            ranks.failed(store, lost.variant, RankError(lost.failure))
+            problems.append(RankError(lost.failure, f"{lost.variant}: "))
+            store.note(note("no-trace", variant=lost.variant, why=lost.failure.text))
     missing = [host for host in range(1, len(others.team.layout)) if host not in reports]
     if missing:
         store.note(note("host-missing", hosts=", ".join(map(str, missing))))

@@ -171,7 +171,7 @@ def test_a_dry_run_meets_nobody(tmp_path: Path) -> None:
     }
     words = ("capture", RANKED, "--device", "cpu", "--dry-run")
     ran = moeprof(*words, cwd=tmp_path, SLURM_PROCID="0", SLURM_NODEID="0", MASTER_PORT="7", **srun)
-    assert ran.returncode == 0 and ran.stdout.count('"address": "n1", "port": 7') == 5, ran.stdout
+    assert ran.returncode == 0 and ran.stdout.count('"address": "n1"') == ran.stdout.count('"port": 7') == 5
     ran = moeprof(*words, cwd=tmp_path, SLURM_PROCID="2", SLURM_NODEID="1", **srun)
     assert (
         ran.returncode == 0
