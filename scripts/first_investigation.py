@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof import resources
-from moeprof.capture import Request, terminal_progress
+from moeprof.capture import Request
+from moeprof.cli.progress import terminal_progress
 from moeprof.errors import MoeprofError, UsageError
 from moeprof.session import log, steps
 

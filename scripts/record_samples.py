@@ -19,7 +19,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof.capture import Request, capture, terminal_progress
+from moeprof.capture import Request, capture
+from moeprof.cli.progress import terminal_progress
 from moeprof.errors import CaptureError, MoeprofError
 from moeprof.session import log
 from moeprof.storage import manifest

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from moeprof.capture import ranks
 from moeprof.capture.child_processes import WorkerProcess, close_all
-from moeprof.capture.commands import Request, patience_s, serve
+from moeprof.capture.commands import patience_s, serve
 from moeprof.capture.hosts import Hosts
+from moeprof.capture.plan import Plan
 from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, WorkloadError
 from moeprof.machine import load, nvml
-from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu
@@ -23,48 +24,66 @@ from moeprof.worker.spec import Params, Target
 ROOM_SHARE = 0.8  # of the memory that is left: what a twin of the baseline in a process of its own may take
 
 
+@dataclass(frozen=True)
+class CleanProcess:
+    """One process of clean timing: of a variant, or the baseline's twin; ``kind`` is in the name of its log."""
+
+    name: str
+    kind: Literal["clean", "twin"]
+    target: Target
+
+
+def clean_processes(plan: Plan) -> list[CleanProcess]:
+    """One process a variant, and a second one of the baseline."""
+    processes = [CleanProcess(name, "clean", target) for name, target in plan.targets.items()]
+    baseline = None if plan.workload is None else plan.targets.get(plan.workload.baseline)
+    twin = [] if baseline is None else [CleanProcess(f"{baseline.variant} (twin)", "twin", baseline)]
+    return processes + twin
+
+
 @dataclass
 class Clean:
     """The clean phase of one capture; ``problems`` collects what failed, variant by variant."""
 
-    request: Request
+    plan: Plan
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    team: Team
-    hosts: Hosts | None  # the others, where there are several
+    hosts: Hosts | None = None  # the others, where there are several
     begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
-    bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
+    process_bytes: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
     rank_uuids: tuple[str, ...] = ()  # of those of ranks 1 and up on this host
     twin: WorkerProcess | None = None
 
-    def run(self, targets: dict[str, Target]) -> dict[str, Target]:
-        """Prove and time the targets; those that may be profiled, with resolved parameters."""
+    def run(self) -> list[Target]:
+        """Prove and time all variants; those that may be profiled, with calibrated parameters."""
+        targets = self.plan.targets
         servers: dict[str, WorkerProcess] = {}
         try:
             self.progress.phase("prove", len(targets))
-            for name, target in targets.items():  # all start before any is waited for: imports take seconds
-                servers[name] = self._start(name, target, "clean")
-            baseline = self.store.manifest.baseline
-            if baseline in targets:
-                self.twin = self._start(f"{baseline} (twin)", targets[baseline], "twin")
-            self._greet(servers, targets)
+            for process in clean_processes(self.plan):  # all start before any is waited for: imports take seconds
+                worker = self._start(process)
+                if process.kind == "twin":
+                    self.twin = worker
+                else:
+                    servers[process.name] = worker
+            self._greet(servers)
             params = self._prepare(servers)
             self.begin(list(servers))
             self._prove(servers, params)
-            self.bytes_each = self._memory() // max(len(servers), 1)
+            self.process_bytes = self._memory() // max(len(servers), 1)
             self._build_twin(servers, params)
             self.settle()
             self._time(servers)
-            return {n: replace(t, params=params) for n, t in targets.items() if n in servers}
+            return [replace(target, params=params) for name, target in targets.items() if name in servers]
         finally:
             close_all([*servers.values(), *([self.twin] if self.twin is not None else [])])
 
-    def _start(self, name: str, target: Target, kind: str) -> WorkerProcess:
-        log = self.store.log(target.variant, kind)
-        server = WorkerProcess(name, serve(self.request, target, log), log, patience_s(self.request, target))
+    def _start(self, process: CleanProcess) -> WorkerProcess:
+        log = self.store.log(process.target.variant, process.kind)
+        server = WorkerProcess(process.name, serve(self.plan, process.target, log), log, patience_s(self.plan))
         if self.hosts:
             self.hosts.start(server.process, log.stem)
         return server
@@ -75,7 +94,7 @@ class Clean:
         self.store.record(name, status="failed", reason=error.message)
         ranks.failed(self.store, name, error)
 
-    def _greet(self, servers: dict[str, WorkerProcess], targets: dict[str, Target]) -> None:
+    def _greet(self, servers: dict[str, WorkerProcess]) -> None:
         """Take each worker's first line: versions, and why a variant cannot run here."""
         for name in list(servers):
             try:
@@ -83,7 +102,7 @@ class Clean:
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            if targets[name].device == "cuda" and not hello.machine.cuda:
+            if self.plan.device == "cuda" and not hello.machine.cuda:
                 raise ToolError("torch sees no GPU here", "install a CUDA build of torch, or give --device cpu")
             self._versions(hello.versions)
             self.uuid = self.uuid or hello.gpu_uuid
@@ -163,11 +182,11 @@ class Clean:
     def _room(self, baseline: WorkerProcess) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return load.has_room(baseline.process.pid, ROOM_SHARE / self.team.layout[0])
+            return load.has_room(baseline.process.pid, ROOM_SHARE / self.plan.local_ranks)
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False
-        return self.bytes_each < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
+        return self.process_bytes < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
 
     def _time(self, servers: dict[str, WorkerProcess]) -> None:
         """Rounds of all variants."""
@@ -176,7 +195,7 @@ class Clean:
             self._fail(servers, name, error)
 
         workers = Workers(servers, self.twin, (self.uuid, *self.rank_uuids))
-        Timing(self.request, self.store, self.progress, workers, failed).run()
+        Timing(self.plan.request, self.store, self.progress, workers, failed).run()
         for name in servers:
             self.store.record(name, status="ok")
 

@@ -1,56 +1,25 @@
-"""What to run: the user's request, and the processes that it becomes. Pure (``--dry-run`` prints them)."""
+"""The processes that a plan becomes, each alone or under a profiler. Pure: the same plan gives the same commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from moeprof.capture.plan import Counting, Plan
 from moeprof.errors import ToolError
 from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
 from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
-from moeprof.worker.spec import Device, Follower, Measurement, Params, Program, Target, WorkerSpec
-from moeprof.workload.model import DEFAULT_COUNTED
+from moeprof.worker.spec import Follower, Measurement, Profiler, Program, Target, WorkerSpec
 
-ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
-BUDGET_S = (
-    40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
-)
 LEADER_GRACE_S = 15
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
-KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. ``workload`` is a name or path, or None where ``program`` holds a command line."""
-
-    workload: str | None = None
-    program: tuple[str, ...] = ()
-    variants: tuple[str, ...] | None = None
-    preset: str | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
-    device: Device | None = None
-    tools: tuple[str, ...] | None = None
-    rounds: int | None = None  # None: until the verdicts are clear or the budget is spent
-    budget_s: float | None = None  # of clean timing; None: BUDGET_S
-    iterations: int = 8
-    stalls: bool = False  # count too why warps wait
-    roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that ncu knows on this chip
-    ncu_kernels: int | None = None  # None: as many as the workload says
-    nsys: Path | None = None
-    ncu: Path | None = None
-    timeout_s: int = 300
-    output: Path | None = None
-    force: bool = False
-    keep_raw: bool = False
-    nproc: int | None = None  # ranks; None: as many as the workload takes here
-    argv: tuple[str, ...] = ("moeprof", "capture")
 
 
 @dataclass(frozen=True)
@@ -73,31 +42,23 @@ class Nsys:
 
 @dataclass(frozen=True)
 class Ncu:
-    """ncu on the first ``kernels`` of a process. Clocks are left as they are.
+    """ncu on the first kernels of a process, whose CSV file is ``table``. ``region``: only kernels in our measured range count.
+    Clocks are left as they are."""
 
-    Attributes:
-        table: the CSV file that it writes.
-        roofline: counters of FLOPs and peaks.
-        warp_states: whether it counts why warps wait.
-        region: whether only kernels in our measured range count.
-    """
-
-    path: Path
+    counting: Counting
     table: Path
-    kernels: int
-    roofline: tuple[str, ...]
-    warp_states: bool
     region: bool
 
     @property
     def words(self) -> tuple[str, ...]:
         """Its command line, without that of the process."""
-        metrics = (*COUNTED, *self.roofline, *(WARP_STATE_METRICS if self.warp_states else ()))
+        counting = self.counting
+        metrics = (*COUNTED, *counting.roofline, *(WARP_STATE_METRICS if counting.warp_states else ()))
         include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/") if self.region else ()
         return (
-            str(self.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-            "--target-processes", "all", "--launch-count", str(self.kernels), "--metrics", ",".join(metrics),
-            "--log-file", str(self.table), *include,
+            str(counting.ncu.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
+            "--graph-profiling", "node", "--target-processes", "all", "--launch-count", str(counting.kernels),
+            "--metrics", ",".join(metrics), "--log-file", str(self.table), *include,
         )  # fmt: skip
 
 
@@ -120,10 +81,15 @@ class ToolRun:
         return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
 
     @property
-    def params(self) -> Params:
-        """The parameters of its worker; empty for a program."""
-        target = self.process.target if isinstance(self.process, WorkerSpec) else None
-        return target.params if target is not None else {}
+    def target(self) -> Target | None:
+        """The variant that its worker runs; None for a program."""
+        return self.process.target if isinstance(self.process, WorkerSpec) else None
+
+    @property
+    def iterations(self) -> int | None:
+        """Iterations that its worker measures; None for a program."""
+        measurement = self.process.measurement if isinstance(self.process, WorkerSpec) else None
+        return None if measurement is None else measurement.iterations
 
     def holding(self, hold: Path) -> ToolRun | None:
         """The same run, whose worker imports and then waits at the start barrier ``hold`` for its parameters; None for a program."""
@@ -133,26 +99,29 @@ class ToolRun:
 
     def without_roofline(self) -> ToolRun:
         """The same run, without the counters that only the roofline needs."""
-        return replace(self, tool=replace(self.tool, roofline=())) if isinstance(self.tool, Ncu) else self
+        if not isinstance(self.tool, Ncu):
+            return self
+        return replace(self, tool=replace(self.tool, counting=replace(self.tool.counting, roofline=())))
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where one measured run of a variant leaves what: the tool's output, the worker's result, the start barrier."""
+    """The files of one measured run: what the tool writes, the worker's result, its start barrier, its log."""
 
     out: Path
     result: Path
     gate: Path
+    log: Path
 
 
-def patience_s(request: Request, target: Target) -> int:
+def patience_s(plan: Plan) -> int:
     """Time limit of a process; a leader of ranks has time to report first which rank hangs."""
-    return request.timeout_s + (0 if target.team is None else LEADER_GRACE_S)
+    return plan.request.timeout_s + (0 if plan.team is None else LEADER_GRACE_S)
 
 
-def serve(request: Request, target: Target, log: Path) -> WorkerSpec:
+def serve(plan: Plan, target: Target, log: Path) -> WorkerSpec:
     """The worker that proves and times a variant on request."""
-    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), request.timeout_s, str(log))
+    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
 
 
 def _in_room(team: Team | None, log: Path) -> Team | None:
@@ -160,74 +129,65 @@ def _in_room(team: Team | None, log: Path) -> Team | None:
     return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}{log.stem}")
 
 
-def _measure(request: Request, target: Target, log: Path, measurement: Measurement) -> WorkerSpec:
-    return replace(serve(request, target, log), mode="measure", measurement=measurement)
+def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:
+    """The trace of a variant, or of the user's program where ``target`` is None: by nsys, else by torch.profiler.
 
-
-def nsys_trace(request: Request, tool: Tool, target: Target, log: Path, files: Files) -> ToolRun:
-    """A variant under nsys: only the measured iterations, CUDA graphs node by node. Its ranks are children of its process, so
-    that all are in one report."""
-    measurement = Measurement("nsys", str(files.result), request.iterations, gate=str(files.gate))
-    worker = _measure(request, target, log, measurement)
-    return ToolRun(Nsys(tool.path, files.out, True), worker, files.out, patience_s(request, target))
-
-
-def torch_trace(request: Request, target: Target, log: Path, files: Files) -> ToolRun:
-    """A variant under torch.profiler, where nsys is missing; each rank leaves a trace of its own."""
-    measurement = Measurement("torch", str(files.result), request.iterations, str(files.out), str(files.gate))
-    return ToolRun(None, _measure(request, target, log, measurement), files.out, patience_s(request, target))
-
-
-def ncu_count(request: Request, tool: Tool, target: Target, log: Path, files: Files) -> ToolRun:
-    """A variant's kernels under ncu: the first ``ncu_kernels`` of one iteration inside our range."""
-    worker = _measure(request, target, log, Measurement("ncu", str(files.result), gate=str(files.gate)))
-    return ToolRun(_ncu(request, tool, files.out, region=True), worker, files.out, request.timeout_s)
-
-
-def _ncu(request: Request, tool: Tool, table: Path, region: bool) -> Ncu:
-    kernels = request.ncu_kernels or DEFAULT_COUNTED
-    return Ncu(tool.path, table, kernels, request.roofline, request.stalls, region)
-
-
-def head(request: Request, target: Target, log: Path, follower: Follower, nsys: Nsys | None) -> ToolRun:
-    """The first rank of a further host, which starts the others there; under nsys as on rank 0's host, or bare."""
-    worker = replace(serve(request, target, log), mode="follow", follower=follower)
-    if nsys is None:
-        return ToolRun(None, worker, None, request.timeout_s)
-    return ToolRun(nsys, worker, nsys.report, request.timeout_s + LEADER_GRACE_S)
-
-
-def nsys_program(request: Request, tool: Tool, report: Path) -> ToolRun:
-    """The user's own program under nsys, from its start to its end."""
-    return ToolRun(Nsys(tool.path, report, False), request.program, report, request.timeout_s)
-
-
-def torch_program(request: Request, result: Path, out: Path) -> ToolRun:
-    """A Python program under torch.profiler.
+    Of a variant only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as
+    they are children of its process; torch.profiler leaves one trace a rank.
 
     Raises:
         ToolError: the program is no Python program, so that only nsys could trace it.
     """
-    first, *rest = request.program
+    tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=target is not None)
+    process: WorkerSpec | tuple[str, ...]
+    if target is not None:
+        out = str(files.out) if tool is None else None
+        profiler: Profiler = "torch" if tool is None else "nsys"
+        process = _measure(plan, target, files, Measurement(profiler, str(files.result), plan.request.iterations, out))
+    else:
+        process = plan.request.program if tool is not None else _under_torch(plan.request.program, files)
+    return ToolRun(tool, process, files.out, patience_s(plan))
+
+
+def count(plan: Plan, target: Target | None, files: Files) -> ToolRun:
+    """Counters of the first kernels of a variant's iteration, or of the user's program where ``target`` is None."""
+    assert plan.counting is not None
+    process: WorkerSpec | tuple[str, ...] = plan.request.program
+    if target is not None:
+        process = _measure(plan, target, files, Measurement("ncu", str(files.result)))
+    tool = Ncu(plan.counting, files.out, region=target is not None)
+    return ToolRun(tool, process, files.out, plan.request.timeout_s)
+
+
+def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement) -> WorkerSpec:
+    measurement = replace(measurement, gate=str(files.gate))
+    return replace(serve(plan, target, files.log), mode="measure", measurement=measurement)
+
+
+def _under_torch(program: tuple[str, ...], files: Files) -> WorkerSpec:
+    """The worker that runs a Python program under torch.profiler."""
+    first, *words = program
     if first.endswith(".py"):
-        rest = [first, *rest]
-    elif not Path(first).name.startswith("python") or not rest:
+        words = [first, *words]
+    elif not Path(first).name.startswith("python") or not words:
         raise ToolError(
             f"nsys is missing, and torch.profiler cannot trace {first!r}", "install nsys, or give a Python program"
         )
-    words = [word for word in rest[:1] if word != "-u"] + rest[1:]
-    worker = WorkerSpec("program", program=Program(tuple(words), str(out), str(result)))
-    return ToolRun(None, worker, out, request.timeout_s)
+    words = [word for word in words[:1] if word != "-u"] + words[1:]
+    return WorkerSpec("program", program=Program(tuple(words), str(files.out), str(files.result)))
 
 
-def ncu_program(request: Request, tool: Tool, table: Path) -> ToolRun:
-    """The first kernels of the user's own program under ncu."""
-    return ToolRun(_ncu(request, tool, table, region=False), request.program, table, request.timeout_s)
+def head(plan: Plan, target: Target, log: Path, follower: Follower, report: Path | None) -> ToolRun:
+    """The first rank of a further host, which starts the others there; under nsys if it writes a ``report``, else bare."""
+    worker = replace(serve(plan, target, log), mode="follow", follower=follower)
+    if report is None or plan.nsys is None:
+        return ToolRun(None, worker, None, plan.request.timeout_s)
+    return ToolRun(Nsys(plan.nsys.path, report, region=True), worker, report, patience_s(plan))
 
 
-def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
+def nsys_export(tool: Tool, report: Path, export: Path, timeout_s: int) -> Command:
     """The SQLite export of a report."""
-    return Command(export_command(tool, report, export), export, request.timeout_s)
+    return Command(export_command(tool, report, export), export, timeout_s)
 
 
 def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
@@ -238,10 +198,10 @@ def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
     return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
 
 
-def printed(command: Command) -> str:
+def printed(argv: tuple[str, ...]) -> str:
     """A command as a shell would run it, with a worker's spec over several lines."""
-    words = list(command.argv)
+    words = list(argv)
     if "--spec" in words:
         at = words.index("--spec") + 1
         words[at] = json.dumps(json.loads(words[at]), indent=1, ensure_ascii=False)
-    return str(replace(command, argv=tuple(words)))
+    return shlex.join(words)

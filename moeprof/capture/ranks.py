@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from moeprof.capture import hosts
-from moeprof.capture.commands import Request
-from moeprof.capture.plan import Setup
+from moeprof.capture.request import Request
 from moeprof.errors import MoeprofError, ToolError, UsageError
 from moeprof.machine import launcher, tools
 from moeprof.machine.launcher import Place, Team
-from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Rank
@@ -21,8 +19,6 @@ from moeprof.worker.failures import RankError
 from moeprof.worker.messages import Measured, Proven, RankProcess, RunResult
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
-
-NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
 
 
 def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = False) -> str | None:
@@ -100,19 +96,6 @@ def _one(workload: Workload | None, wanted: int) -> None:
 def _launched(found: launcher.Place, wanted: int) -> None:
     if found.ranks != wanted:
         raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
-
-
-def setup(request: Request, found: Setup, ranks: int | None) -> Setup:
-    """The tools that serve so many ranks: ncu counts one process alone.
-
-    Raises:
-        UsageError: ncu was asked for by name.
-    """
-    if ranks is None or ranks == 1 or found.ncu is None:
-        return found
-    if "ncu" in (request.tools or ()):
-        raise UsageError(f"ncu cannot count {ranks} ranks: {NCU_WHY}", "drop ncu from --tools, or give --nproc 1")
-    return replace(found, ncu=None, roofline=(), notes=(*found.notes, note("no-ncu", why=NCU_WHY)))
 
 
 def started(store: Store, name: str, processes: Iterable[RankProcess]) -> None:

@@ -10,9 +10,9 @@ from itertools import count
 
 from moeprof.capture import disturbance
 from moeprof.capture.child_processes import WorkerProcess
-from moeprof.capture.commands import BUDGET_S, ROUND_SECONDS, Request
 from moeprof.capture.disturbance import Judged
 from moeprof.capture.progress import Progress
+from moeprof.capture.request import Request
 from moeprof.errors import MoeprofError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
@@ -23,6 +23,8 @@ from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 from moeprof.worker import messages
 
+ROUND_SECONDS = 0.25  # of one variant in one round
+BUDGET_S = 40  # with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
 ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results.md)
 LEAST_SECONDS, AROUND_SECONDS = 0.1, 0.04  # of a phase: timed, however many variants there are; untimed
 REPEATS = 2  # with --rounds N at most that many times N rounds run, where some are disturbed

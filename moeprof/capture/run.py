@@ -1,4 +1,4 @@
-"""A capture from request to folder: choose device and tools, prove and time, profile, keep."""
+"""A capture from request to folder: plan, prove and time, profile, keep."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from functools import partial
 from pathlib import Path
 
 from moeprof.capture import commands, hosts, join, manifest_builder, ranks
-from moeprof.capture.clean_timing import Clean
-from moeprof.capture.commands import Request
+from moeprof.capture.clean_timing import Clean, clean_processes
 from moeprof.capture.host_part import HostPart
 from moeprof.capture.hosts import Hello, Hosts, Meeting
-from moeprof.capture.jobs import Job
-from moeprof.capture.manifest_builder import PROGRAM
-from moeprof.capture.plan import Setup, setup
-from moeprof.capture.profiling import Profile
-from moeprof.capture.progress import Progress, Silent
+from moeprof.capture.jobs import Job, profiling_jobs
+from moeprof.capture.parts import Parts
+from moeprof.capture.plan import PROGRAM, Plan, make_plan
+from moeprof.capture.profiling import Profiling
+from moeprof.capture.progress import Progress
+from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
 from moeprof.machine import launcher, tools
-from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import OUTPUT, Store, choose
 from moeprof.storage.files import PARTIAL
 from moeprof.storage.manifest import FILE
 from moeprof.worker.failures import RankError
 from moeprof.worker.spec import Target
-from moeprof.workload.find import load
-from moeprof.workload.model import Workload
 
 
 @dataclass(frozen=True)
@@ -44,17 +41,6 @@ class Result:
     next: str = ""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a request means on this host, and the folder that is to be written."""
-
-    request: Request
-    found: Setup
-    workload: Workload | None
-    team: Team | None  # None of what has no ranks
-    store: Store
-
-
 def capture(request: Request, progress: Progress) -> Result:
     """Run the whole request and keep it as a capture folder; under a launcher on several hosts, this host's part of it.
 
@@ -65,66 +51,51 @@ def capture(request: Request, progress: Progress) -> Result:
     """
     place = ranks.several_hosts(request, os.environ)
     if place is None:
-        return _lead(_prepared(request), None, progress)
+        return _lead(*_prepared(request), None, progress)
     meeting = hosts.meeting(place, os.environ, request.timeout_s)
-    hellos, prepared = meeting.exchange(partial(_hello, request, meeting))
+    hellos, (plan, store) = meeting.exchange(partial(_hello, request, meeting))
     if meeting.host:
-        return _follow(prepared, meeting, progress)
-    return _lead(prepared, Hosts(meeting.team, meeting.store, hellos), progress)
+        return _follow(plan, store, meeting, progress)
+    return _lead(plan, store, Hosts(meeting.team, meeting.store, hellos), progress)
 
 
-def _prepared(request: Request, final: Path | None = None) -> Prepared:
-    found = setup(request)
-    workload = load(request.workload) if request.workload is not None else None
-    count = ranks.count(request, workload, found.device, os.environ)
-    found = ranks.setup(request, found, count)
-    request = _counting(request, workload, found)
-    store = Store(
-        choose(manifest_builder.name(request, workload), final or request.output, request.force),
-        manifest_builder.manifest(request, found, workload, count),
-    )
-    return Prepared(request, found, workload, None if count is None else ranks.team(request, count, os.environ), store)
+def _prepared(request: Request, final: Path | None = None) -> tuple[Plan, Store]:
+    plan = make_plan(request, os.environ)
+    return plan, Store(choose(plan.name, final or request.output, request.force), manifest_builder.manifest(plan))
 
 
-def _hello(request: Request, meeting: Meeting, first: Hello | None) -> tuple[Hello, Prepared]:
-    """What this host reports of itself, and what is prepared here. Rank 0's host names the capture; every other host keeps its part
-    beside the same name."""
-    final = (
-        None if first is None else hosts.part_folder(request.output or OUTPUT / "capture", first.folder, meeting.host)
-    )
-    prepared = _prepared(request, final)
+def _hello(request: Request, meeting: Meeting, first: Hello | None) -> tuple[Hello, tuple[Plan, Store]]:
+    """What this host reports of itself, with its plan. Rank 0's host names the capture; every other host keeps its part beside that
+    name."""
+    beside, host = request.output or OUTPUT / "capture", meeting.host
+    plan, store = _prepared(request, None if first is None else hosts.part_folder(beside, first.folder, host))
     capture_id = secrets.token_hex(16) if first is None else first.capture_id
-    prepared.store.manifest = replace(
-        prepared.store.manifest, capture_id=capture_id, host_count=len(meeting.team.layout), hosts=(meeting.host,)
-    )
-    manifest, found = prepared.store.manifest, prepared.found
-    plan = {
-        "name": manifest.name, "device": found.device, "tracer": found.tracer, "params": manifest.params,
-        "variants": [v.name for v in manifest.variants], "iterations": request.iterations,
+    store.manifest = replace(store.manifest, capture_id=capture_id, host_count=len(meeting.team.layout), hosts=(host,))
+    alike = {
+        "name": plan.name, "device": plan.device, "tracer": plan.tracer, "params": plan.params,
+        "variants": [variant.name for variant in plan.variants], "iterations": request.iterations,
     }  # fmt: skip
-    rank, count = meeting.team.first(meeting.host), meeting.team.layout[meeting.host]
     place = launcher.place(os.environ)
-    if place is not None:
-        rank, count = place.rank, place.local_ranks
-    likeness = manifest_builder.likeness(manifest.environment)
-    return Hello(rank, count, plan, likeness, prepared.store.final.name, capture_id), prepared
+    assert place is not None
+    likeness = manifest_builder.likeness(store.manifest.environment)
+    return Hello(place.rank, place.local_ranks, alike, likeness, store.final.name, capture_id), (plan, store)
 
 
-def _lead(prepared: Prepared, others: Hosts | None, progress: Progress) -> Result:
-    """Rank 0's capture, which all captures of one host are."""
-    request, store = prepared.request, prepared.store
+def _lead(plan: Plan, store: Store, others: Hosts | None, progress: Progress) -> Result:
+    """Rank 0's capture, which every capture on one host is."""
     problems: list[MoeprofError] = []
     store.open()
     if others is not None:
         store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike(others.hellos).items()))
-    busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
+    busy = [gpu for gpu in store.manifest.environment.gpus_before if gpu.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
-    with _kept(store, progress), _led(others, store, request.timeout_s, problems):
-        if prepared.workload is not None:
-            _run_workload(prepared, others, progress, problems)
+    with _kept(store, progress), _led(others, store, plan.request.timeout_s, problems):
+        profiling = Profiling(store, progress, problems, Parts(plan, store, others).keep, others, plan.local_ranks)
+        if plan.workload is not None:
+            _run_workload(plan, store, profiling)
         else:
-            _run_program(request, prepared.found, store, progress, problems)
+            _run_program(plan, store, profiling)
         store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
     return _joined(_result(store, problems), others)
 
@@ -156,19 +127,11 @@ def _led(others: Hosts | None, store: Store, timeout_s: float, problems: list[Mo
             )
 
 
-def _follow(prepared: Prepared, meeting: Meeting, progress: Progress) -> Result:
+def _follow(plan: Plan, store: Store, meeting: Meeting, progress: Progress) -> Result:
     """The capture of a further host's first rank."""
-    store, team, host = prepared.store, meeting.team, meeting.host
-    assert prepared.request.workload is not None
+    team, host = meeting.team, meeting.host
     store.open()
-    profile = Profile(prepared.request, store, progress, [], team=team, host=host)
-    kinds = ("clean", "twin", prepared.found.tracer)
-    targets = {
-        f"{v.name}-{kind}": Target(prepared.request.workload, v.name, prepared.found.device, team=team)
-        for v in store.manifest.variants
-        for kind in kinds
-    }
-    part = HostPart(profile, meeting.store, targets, prepared.found.nsys)
+    part = HostPart(plan, Parts(plan, store, host=host), meeting.store)
     try:
         keep = part.follow()
     except KeyboardInterrupt:
@@ -202,25 +165,17 @@ def _joined(result: Result, others: Hosts | None) -> Result:
     return result
 
 
-def _counting(request: Request, workload: Workload | None, found: Setup) -> Request:
-    """As many kernels for ncu as the user says, else as the workload says; its stalls where the workload asks."""
-    request = replace(request, roofline=found.roofline)
-    if workload is None:
-        return request
-    return replace(request, ncu_kernels=request.ncu_kernels or workload.counted, stalls=workload.stalls)
-
-
 @contextmanager
 def _kept(store: Store, progress: Progress) -> Iterator[None]:
     """Whatever happens, raw files go; what was finished stays; a folder with nothing in it goes."""
     try:
         yield
     except KeyboardInterrupt:
-        kept = _finished(store)
-        if not kept:
+        finished = _finished(store)
+        if not finished:
             raise KeyboardInterrupt("interrupted before anything was finished; nothing was kept") from None
-        store.note(note("interrupted", kept=kept))
-        raise KeyboardInterrupt(f"interrupted; {store.folder} holds {kept}") from None
+        store.note(note("interrupted", kept=finished))
+        raise KeyboardInterrupt(f"interrupted; {store.folder} holds {finished}") from None
     except OSError as error:
         raise CaptureError(
             f"cannot write the capture: {error.strerror or error} ({store.folder})",
@@ -247,71 +202,37 @@ def _finished(store: Store) -> str:
     return ", ".join(done)
 
 
-def _run_workload(prepared: Prepared, others: Hosts | None, progress: Progress, problems: list[MoeprofError]) -> None:
-    request, found, workload, store = prepared.request, prepared.found, prepared.workload, prepared.store
-    assert request.workload is not None and workload is not None
-    team = prepared.team or Team((1,))
-    targets = {
-        v.name: Target(request.workload, v.name, found.device, team=prepared.team) for v in store.manifest.variants
-    }
-    profile = Profile(request, store, progress, problems, team=team, hosts=others)
+def _run_workload(plan: Plan, store: Store, profiling: Profiling) -> None:
+    """Prove and time all variants, then profile those that are right."""
 
-    def jobs(chosen: Iterable[Target]) -> list[Job]:
-        each = list(chosen)
-        return _trace_jobs(found, profile, each) + _count_jobs(found, profile, each)
+    def jobs(targets: Iterable[Target]) -> list[Job]:
+        return profiling_jobs(plan, store, targets)
 
     def begin(names: list[str]) -> None:
-        if prepared.team is None:  # a process with ranks starts them when it starts
-            profile.early.start(jobs(targets[name] for name in names))
+        if plan.team is None:  # a process with ranks starts them when it starts
+            profiling.early.start(jobs(plan.targets[name] for name in names))
 
     try:
-        clean = Clean(request, store, progress, problems, team, others, begin, profile.early.settle)
-        proven = clean.run(targets)
-        if not proven and not problems:
+        clean = Clean(
+            plan, store, profiling.progress, profiling.problems, profiling.hosts, begin, profiling.early.settle
+        )
+        proven = clean.run()
+        if not proven and not profiling.problems:
             why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
-            raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
-        profile.bytes_each = clean.bytes_each
-        if wanted := jobs(proven.values()):
-            profile.run(wanted)
+            raise ToolError(f"no variant of {plan.name} runs here: {why}", "moeprof list says what each needs")
+        profiling.process_bytes = clean.process_bytes
+        if wanted := jobs(proven):
+            profiling.run(wanted)
     finally:
-        profile.early.close()
+        profiling.early.close()
 
 
-def _trace_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
-    return [profile.trace_job(target, found.nsys) for target in targets] if found.traces else []
-
-
-def _count_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
-    return [profile.count_job(target, found.ncu) for target in targets] if found.ncu is not None else []
-
-
-def _run_program(
-    request: Request, found: Setup, store: Store, progress: Progress, problems: list[MoeprofError]
-) -> None:
-    profile = Profile(request, store, progress, problems)
-    jobs = _program_jobs(request, found, profile)
-    profile.run(jobs)
-    if not problems:
-        store.record(PROGRAM, status="ok")
+def _run_program(plan: Plan, store: Store, profiling: Profiling) -> None:
+    profiling.run(profiling_jobs(plan, store, ()))
+    if profiling.problems:
+        store.record(PROGRAM, status="failed", reason=profiling.problems[0].message)
     else:
-        store.record(PROGRAM, status="failed", reason=problems[0].message)
-
-
-def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]:
-    scratch = profile.store.scratch
-    result = scratch / "program-trace.json"
-    jobs = []
-    if found.nsys is not None:
-        run = commands.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
-        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, run.command, None)
-        jobs.append(Job(PROGRAM, "nsys", run, None, result, keep_nsys))
-    elif found.torch:
-        run = commands.torch_program(request, result, scratch / "program-kineto.json")
-        jobs.append(Job(PROGRAM, "torch", run, None, result, partial(profile.keep_kineto, PROGRAM, run.command, None)))
-    if found.ncu is not None:
-        run = commands.ncu_program(request, found.ncu, scratch / "program.csv")
-        jobs.append(Job(PROGRAM, "ncu", run, None, result, partial(profile.keep_counters, PROGRAM, run)))
-    return jobs
+        store.record(PROGRAM, status="ok")
 
 
 def _result(store: Store, problems: list[MoeprofError]) -> Result:
@@ -329,28 +250,13 @@ def _result(store: Store, problems: list[MoeprofError]) -> Result:
 
 
 def dry_run(request: Request) -> str:
-    """The commands that ``capture`` would run, one a line; parameters still as asked for, not calibrated."""
-    folder = choose(PROGRAM, request.output, True)
-    found = setup(request)
-    if request.workload is None:
-        request = _counting(request, None, found)
-        profile = Profile(request, Store(folder, manifest_builder.manifest(request, found, None)), Silent(), [])
-        return "\n".join(commands.printed(job.run.command) for job in _program_jobs(request, found, profile))
-    workload = load(request.workload)
-    count = ranks.count(request, workload, found.device, os.environ)
-    found = ranks.setup(request, found, count)
-    name, request = request.workload, _counting(request, workload, found)
-    store = Store(folder, manifest_builder.manifest(request, found, workload, count))
-    team = ranks.team(request, count, os.environ)
-    profile = Profile(request, store, Silent(), [], team=team)
+    """The commands that ``capture`` would run, each under a comment that names it; parameters are not calibrated yet."""
+    plan = make_plan(request, os.environ)
+    store = Store(choose(plan.name, request.output, True), manifest_builder.manifest(plan))
     lines = []
-    for record in store.manifest.variants:
-        target = Target(name, record.name, found.device, store.manifest.params, None if count is None else team)
-        serve = commands.serve(request, target, store.log(record.name, "clean"))
-        command = commands.printed(commands.Command(serve.argv, None, request.timeout_s))
-        lines += [command] * (
-            1 + (record.name == store.manifest.baseline)
-        )  # the baseline's twin has a process of its own
-        jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
-        lines += [commands.printed(job.run.command) for job in jobs]
+    for process in clean_processes(plan):
+        worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))
+        lines += [f"# {process.name}: clean timing", commands.printed(worker.argv)]
+    for job in profiling_jobs(plan, store, plan.targets.values()):
+        lines += [f"# {job.name}: {job.tool}", commands.printed(job.run.command.argv)]
     return "\n".join(lines)

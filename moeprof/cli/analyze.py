@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from moeprof.cli.options import echo_json, json_option, progress
+from moeprof.cli.options import echo_json, json_option
 from moeprof.errors import ExitCode, UsageError
 
 
@@ -103,7 +103,9 @@ def _print_folder(
 
     if communication is not None:
         classify.communication(communication)  # a mistake in it is one error, not one a trace
-    with progress("traces") as done:
+    from moeprof.cli.progress import counted
+
+    with counted("traces") as done:
         found = spreading.analyse_folder(folder, dask, results, communication, done)
     if as_json:
         echo_json(encode(found))

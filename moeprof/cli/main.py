@@ -37,7 +37,7 @@ from moeprof.cli.session import session
 from moeprof.errors import ExitCode, MoeprofError, UsageError
 
 if TYPE_CHECKING:
-    from moeprof.capture.commands import Request
+    from moeprof.capture.request import Request
 
 SIGNALLED = 128  # plus the signal's number, as shells report it
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as good as Ctrl-C: a job's end, a terminal's end
@@ -135,6 +135,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
     """
     from moeprof import capture as capturing
+    from moeprof.cli.progress import terminal_progress
 
     request = make_request(target, options)
     said = capturing.elsewhere(request, os.environ, dry_run)
@@ -144,7 +145,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     if dry_run:
         click.echo(capturing.dry_run(request))
         return
-    result = capturing.capture(request, capturing.terminal_progress())
+    result = capturing.capture(request, terminal_progress())
     if as_json:
         echo_json(
             {
@@ -164,7 +165,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
 
 def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
     """The capture request of a command line; a word after ``--`` makes it a program."""
-    from moeprof.capture.commands import Request
+    from moeprof.capture.request import Request
     from moeprof.workload.model import pairs
 
     words = sys.argv[1:]

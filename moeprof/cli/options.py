@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,22 +35,3 @@ def timeout_option(default_s: int, said: str) -> Callable[[Command], Command]:
 def echo_json(value: Any) -> None:
     """One JSON object on stdout."""
     click.echo(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar of ``what`` on stderr where that is a terminal, a line for each one elsewhere."""
-    bars: list[Any] = []
-
-    def done(number: int, of: int, label: str) -> None:
-        if not sys.stderr.isatty():
-            click.echo(f"{number} of {of}: {label}", err=True)
-            return
-        bars[:] = bars or [click.progressbar(length=of, label=what, file=sys.stderr)]
-        bars[0].update(1)
-
-    try:
-        yield done
-    finally:
-        for bar in bars:
-            bar.render_finish()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option, output_option, progress
+from moeprof.cli.options import echo_json, force_option, json_option, output_option
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def _analysed(
     found = []
     for group in groups:
         known = group if link_ceiling is None else replace(group, link_ceiling_gb_per_s=link_ceiling)
-        with progress("ranks") as done:
+        from moeprof.cli.progress import counted
+
+        with counted("ranks") as done:
             several = done if len(group.members) > 1 else grouping.silent
             analysis, facts = grouping.analyse_group(known, range_name, classes, several)
         if page:

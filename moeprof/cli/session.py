@@ -73,7 +73,8 @@ def predict(text: str, metric: str, expect: str, folder: Path) -> None:
 @session_option
 def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: str | None, **options: Any) -> None:
     """Capture the workload as it is now and compare it with what is kept."""
-    from moeprof.capture import Request, terminal_progress
+    from moeprof.capture import Request
+    from moeprof.cli.progress import terminal_progress
     from moeprof.report import session as shown
     from moeprof.session import steps
     from moeprof.workload.model import pairs as parsed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from moeprof.gate.rule import expectation
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.loaded import capture as study
 from moeprof.loaded.capture import Capture
+from moeprof.machine import git
 from moeprof.report.narrative import sentences
 from moeprof.session import log
 from moeprof.session.log import MAX_DIFF, Decide, New, Predict, Session, Try
@@ -26,7 +26,6 @@ from moeprof.workload.find import load
 
 FOLDER = Path("moeprof-session")
 CAPTURES = "captures"
-GIT_TIMEOUT_S = 20
 COMPARED = 12  # steps, the last ones, whose captures a page compares: each is a trace to read
 
 
@@ -143,19 +142,9 @@ def _before(session: Session, metric: str, folder: Path) -> float | None:
 
 def state_of_git(folder: Path) -> tuple[str | None, str]:
     """The commit that ``folder`` is at, "+dirty" where it has changes, and those changes as a diff; (None, "") outside of git."""
-    try:
-        commit = _git(folder, "rev-parse", "--short=12", "HEAD").strip()
-        change = _git(folder, "diff", "HEAD")
-    except (OSError, subprocess.SubprocessError):
-        return None, ""
+    commit, change = git.commit(folder), git.changes(folder)
     cut = change if len(change) <= MAX_DIFF else change[:MAX_DIFF] + f"\n[cut: {len(change)} characters in all]\n"
-    return commit + ("+dirty" if change else ""), cut
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
-    ).stdout
+    return commit, cut
 
 
 def seen(folder: Path, session: Session) -> Seen:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, FAST, capture, environment, moeprof, one_clear_line, whole
+from capturing import FAKES, FAST, capture, environment, moeprof, one_clear_line, running, whole
 
 from moeprof.storage import manifest
 
@@ -65,20 +65,7 @@ def test_a_hanging_nsys_is_killed(tmp_path: Path) -> None:
     assert ran.returncode == 5
     one_clear_line(ran, "ran past 4 s", "--timeout")
     assert time.monotonic() - started < 60
-    assert not _running(tmp_path)
-
-
-def _running(folder: Path) -> list[str]:
-    """Fake tools that still run in ``folder``."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if "fakes/bin" in text and (entry / "cwd").readlink() == folder:
-                found.append(text)
-        except OSError:
-            continue
-    return found
+    assert not running("fakes/bin", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +140,7 @@ def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path,
     assert "interrupted" in line and "cap.partial holds slow (2 rounds, 0 parts), fast (2 rounds, 0 parts)" in line
     found = whole(tmp_path / "cap.partial")
     assert not found.complete and "interrupted" in [n.id for n in found.notes]
-    assert not (tmp_path / "cap").exists() and not _running(tmp_path)
+    assert not (tmp_path / "cap").exists() and not running("fakes/bin", tmp_path)
     again = capture(tmp_path)
     assert again.returncode == 2
     one_clear_line(again, "cap.partial holds what an earlier capture finished")

@@ -111,7 +111,7 @@ def test_a_rank_that_dies_between_requests_is_named(tmp_path: Path) -> None:
         assert isinstance(found.ask(Build(PARAMS)), Built)
         os.kill(third, signal.SIGKILL)
         said = found.hear()
-        assert said.rank == 2 and said.code == 5
+        assert said.failure.rank == 2 and said.code == 5
         assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"
         assert found.process.wait(10) == 5 and gone([second])
 
@@ -131,7 +131,7 @@ def test_a_rank_that_does_not_start_is_named(tmp_path: Path) -> None:
     broken.write_text(f'import os\nif os.environ.get("RANK") == "1":\n    raise ImportError("planted")\n{text}')
     with leader(tmp_path, workload=str(broken)) as found:
         said = found.hear()
-        assert said.rank == 1 and "rank 1 of 2 failed in start" in said.error and "planted" in said.error
+        assert said.failure.rank == 1 and "rank 1 of 2 failed in start" in said.error and "planted" in said.error
 
 
 def test_a_rank_that_fails_in_a_collective_is_told_from_those_it_drags_along(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_traced_run_that_fails_says_so_last_on_stderr(tmp_path: Path) -> None:
     )
     assert ran.returncode == 5 and not result.exists()
     said = messages.error_in(ran.stderr.splitlines()[-1])
-    assert said is not None and said.rank == 1 and "planted in build" in said.error
+    assert said is not None and said.failure.rank == 1 and "planted in build" in said.error
 
 
 def test_a_barrier_holds_everybody_until_the_last_is_there() -> None:

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from paths import FAKES
 
 from moeprof.storage import manifest
@@ -58,9 +60,20 @@ def one_clear_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
+
+
+def running(word: str, folder: Path) -> list[str]:
+    """Command lines that contain ``word``, of processes that name ``folder`` or work in it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if word in line and (str(folder) in line or process.cwd() == str(folder)):
+                found.append(line)
+    return found
 
 
 def gone(pids: list[int], seconds: float = 10.0) -> bool:

@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, alive, capture, environment, whole
+from capturing import FAKES, alive, capture, environment, running, whole
 
-from moeprof.capture import clean_timing, jobs
-from moeprof.capture.commands import Request, ToolRun
+from moeprof.capture import clean_timing, early_start
+from moeprof.capture import plan as plans
+from moeprof.capture.commands import ToolRun
+from moeprof.capture.early_start import EarlyStart
 from moeprof.capture.hosts import Hosts
-from moeprof.capture.jobs import Early, Job
+from moeprof.capture.jobs import Job
+from moeprof.capture.plan import make_plan
 from moeprof.capture.progress import Silent
+from moeprof.capture.request import Request
 from moeprof.machine import load
 from moeprof.machine.launcher import Team
 from moeprof.storage import manifest
@@ -34,24 +38,26 @@ def waiting(folder: Path, stages: int = 2, variant: str = "slow", iterations: in
     target = Target(str(FAKES / "workload.py"), variant, "cpu", {"stages": stages, "seed": 3})
     measurement = Measurement("none", str(result), iterations, gate=str(gate.file))
     run = ToolRun(None, WorkerSpec("measure", target, measurement=measurement), None, 60)
-    return Job(variant, "nsys", run, gate, result, lambda status, said: None)
+    return Job(variant, "nsys", run, gate, result)
 
 
 @pytest.fixture
-def early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Early:
+def early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EarlyStart:
     store = Store(tmp_path / "cap", Manifest(1, "workload", "w", "2026", (), "cpu", Environment("0", "3", "L", "c", 2)))
     store.open()
-    monkeypatch.setattr(jobs.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(early_start.os, "cpu_count", lambda: 16)
     monkeypatch.setattr(load, "available_bytes", lambda *_: 64 * GB)
     monkeypatch.setattr(os, "environ", environment())
-    return Early(store)
+    return EarlyStart(store)
 
 
-def children(early: Early) -> list[int]:
-    return [child.process.pid for _, child in early._held.values()]
+def children(early: EarlyStart) -> list[int]:
+    return [child.process.pid for _, child in early._waiting.values()]
 
 
-def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(early: Early, tmp_path: Path) -> None:
+def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(
+    early: EarlyStart, tmp_path: Path
+) -> None:
     early.start([waiting(tmp_path)])
     early.settle()
     assert "imported" in early.store.log("slow", "nsys").read_text()
@@ -65,20 +71,20 @@ def test_one_that_was_started_early_takes_the_parameters_that_were_found_later(e
     assert early.take(job) is None
 
 
-def test_one_that_has_ended_or_was_to_do_another_thing_is_not_taken(early: Early, tmp_path: Path) -> None:
+def test_one_that_has_ended_or_was_to_do_another_thing_is_not_taken(early: EarlyStart, tmp_path: Path) -> None:
     early.start([waiting(tmp_path)])
     other = waiting(tmp_path, iterations=7)
     [pid] = children(early)
     assert early.take(other) is None and not alive(pid)
     early.start([waiting(tmp_path)])
-    [(_, child)] = early._held.values()
+    [(_, child)] = early._waiting.values()
     child.process.kill()
     child.process.wait()
     early.settle()
     assert early.take(waiting(tmp_path)) is None
 
 
-def test_those_that_nobody_takes_are_ended(early: Early, tmp_path: Path) -> None:
+def test_those_that_nobody_takes_are_ended(early: EarlyStart, tmp_path: Path) -> None:
     early.start([waiting(tmp_path), waiting(tmp_path, variant="fast")])
     pids = children(early)
     assert len(pids) == 2 and all(alive(pid) for pid in pids)
@@ -88,32 +94,41 @@ def test_those_that_nobody_takes_are_ended(early: Early, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("cores", "memory"), [(1, 64 * GB), (16, GB), (16, None)])
 def test_a_small_machine_starts_none(
-    early: Early, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: int | None
+    early: EarlyStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: int | None
 ) -> None:
-    monkeypatch.setattr(jobs.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(early_start.os, "cpu_count", lambda: cores)
     monkeypatch.setattr(load, "available_bytes", lambda *_: memory)
     early.start([waiting(tmp_path), waiting(tmp_path, variant="fast")])
-    assert not early._held
+    assert not early._waiting
 
 
-def test_a_command_without_parameters_is_not_held(early: Early, tmp_path: Path) -> None:
+def test_a_command_without_parameters_is_not_held(early: EarlyStart, tmp_path: Path) -> None:
     job = waiting(tmp_path)
     run = ToolRun(None, (sys.executable, "p.py"), None, 60)
-    early.start([Job("p", "ncu", run, job.gate, job.result, job.finish)])
-    assert not early._held
+    early.start([Job("p", "ncu", run, job.gate, job.result)])
+    assert not early._waiting
 
 
-def test_nothing_is_timed_before_those_that_import_are_quiet(early: Early, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_timed_before_those_that_import_are_quiet(
+    early: EarlyStart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order: list[object] = []
     monkeypatch.setattr(clean_timing.Timing, "run", lambda self: order.append("time"))
     early.store.update(
         params={"stages": 2, "seed": 3}, variants=(VariantRecord("slow", "sleeps", "pending"),), baseline="slow"
     )
-    target = Target(str(FAKES / "workload.py"), "slow", "cpu", {})
+    request = Request(str(FAKES / "workload.py"), variants=("slow",), device="cpu", tools=("none",))
+    monkeypatch.setattr(plans.importlib.util, "find_spec", lambda name: True)
     run = clean_timing.Clean(
-        Request(), early.store, Silent(), [], Hosts(Team((1,))), order.append, lambda: order.append("quiet")
+        make_plan(request, {}),
+        early.store,
+        Silent(),
+        [],
+        Hosts(Team((1,))),
+        order.append,
+        lambda: order.append("quiet"),
     )
-    assert set(run.run({"slow": target})) == {"slow"} and order == [["slow"], "quiet", "time"]
+    assert [target.variant for target in run.run()] == ["slow"] and order == [["slow"], "quiet", "time"]
 
 
 @pytest.mark.parametrize("cores", ["16", "4"])
@@ -131,18 +146,7 @@ def test_a_capture_on_a_large_machine_imports_ahead(tmp_path: Path, cores: str) 
             log = (tmp_path / "cap" / "logs" / f"{name}-{part.tool}.log").read_text()
             assert ("imported" in log) == (cores == "16") and log.count("measured") == 1
     until = time.monotonic() + 5
-    while time.monotonic() < until and _workers(tmp_path):
+    while time.monotonic() < until and running("moeprof.worker", tmp_path):
         time.sleep(0.05)
-    assert not _workers(tmp_path), "the wrong variant's processes are ended"
+    assert not running("moeprof.worker", tmp_path), "the wrong variant's processes are ended"
     assert manifest.read(tmp_path / "cap").variant("wrong").status == "failed"  # type: ignore[union-attr]
-
-
-def _workers(folder: Path) -> list[str]:
-    """Command lines that work for a capture below ``folder``."""
-    lines = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(file.read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return [line for line in lines if str(folder) in line and "moeprof.worker" in line]

@@ -17,11 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import store
 
-from moeprof.capture import hosts
+from moeprof.capture import host_part, hosts
+from moeprof.capture.child_processes import Child
 from moeprof.capture.host_part import HostPart
 from moeprof.capture.hosts import Decision, Hello, Hosts, Meeting, PartReport, VariantFailure
+from moeprof.capture.parts import Parts
+from moeprof.capture.plan import Plan
+from moeprof.capture.request import Request
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.machine import launcher
+from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Rendezvous, Team
 from moeprof.storage.json import decode, encode
 from moeprof.worker import clock_offset
@@ -29,7 +34,6 @@ from moeprof.worker.channel import JsonStore
 from moeprof.worker.clock_offset import Anchor, Exchange, Offset
 from moeprof.worker.failures import Failure
 from moeprof.worker.messages import Measured
-from moeprof.worker.spec import Target
 
 SRUN = {
     "SLURM_PROCID": "5",
@@ -273,7 +277,9 @@ def test_rank_0_publishes_what_it_decides(monkeypatch: pytest.MonkeyPatch, tmp_p
     shared.put("part/1", encode(PartReport((VariantFailure("a", Failure(1, "untraced", message="x")),))))
     shared.put("room/b-clean/left/2", 0)
     reports = leading.finish(True, 5)
-    assert list(reports) == [1] and reports[1].failures[0].failure.rank == 1, "the part of a capture that left is not waited for"
+    assert list(reports) == [1] and reports[1].failures[0].failure.rank == 1, (
+        "the part of a capture that left is not waited for"
+    )
     assert decisions(shared) == [
         ("clock", "", True),
         ("start", "a-clean", True),
@@ -286,27 +292,21 @@ def test_rank_0_publishes_what_it_decides(monkeypatch: pytest.MonkeyPatch, tmp_p
     ]
 
 
-class Run:
-    """Stands for a head: it runs until it is ended or told to."""
+def part(shared: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[HostPart, list[Child]]:
+    """A host whose runs are processes that do nothing until they are ended."""
+    runs: list[Child] = []
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
-
-    def last_words(self) -> str:
-        return "nothing"
-
-
-def part(shared: JsonStore, monkeypatch: pytest.MonkeyPatch) -> tuple[HostPart, list[Run]]:
-    runs: list[Run] = []
-
-    def head(self: HostPart, room: str, target: Target) -> Run:
-        runs.append(Run())
+    def child(command: Command, log: Path) -> Child:
+        sleeping = (sys.executable, "-c", "import time; time.sleep(100)")
+        runs.append(Child(replace(command, argv=sleeping), log))
         return runs[-1]
 
-    monkeypatch.setattr(HostPart, "_head", head)
-    profile: Any = SimpleNamespace(host=1, team=Team((1, 1), "127.0.0.1", 1))
-    targets = {"a-clean": Target("w", "a", "cpu"), "b-clean": Target("w", "b", "cpu")}
-    return HostPart(profile, shared, targets, None), runs
+    monkeypatch.setattr(host_part, "Child", child)
+    team = Team((1, 1), "127.0.0.1", 1)
+    variants: Any = (SimpleNamespace(name="a"), SimpleNamespace(name="b"))
+    plan = Plan(Request("w"), "cpu", (), variants=variants, team=team)
+    folder_: Any = SimpleNamespace(log=lambda variant, kind: folder / f"{variant}-{kind}.log", scratch=folder)
+    return HostPart(plan, Parts(plan, folder_, host=1), shared), runs
 
 
 def publish(shared: JsonStore, *given: Decision) -> None:
@@ -314,9 +314,9 @@ def publish(shared: JsonStore, *given: Decision) -> None:
         shared.put(f"decision/{shared.add('decisions', 1)}", encode(decision))
 
 
-def test_a_host_follows_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_follows_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = store()
-    following, runs = part(shared, monkeypatch)
+    following, runs = part(shared, tmp_path, monkeypatch)
     publish(shared, Decision("start", "a-clean"), Decision("start", "b-clean"), Decision("over", "b-clean", ok=False))
     publish(shared, Decision("over", "a-clean", ok=False), Decision("end"))
     assert following.follow() and len(runs) == 2 and all(run.process.poll() is not None for run in runs)
@@ -324,9 +324,9 @@ def test_a_host_follows_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch) -> 
     assert shared.has("part/1") and not shared.has("left/1")
 
 
-def test_a_run_that_this_host_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_this_host_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = store()
-    following, runs = part(shared, monkeypatch)
+    following, runs = part(shared, tmp_path, monkeypatch)
     publish(shared, Decision("start", "a-clean"), Decision("start", "../../bin/x-clean"))
     with pytest.raises(UsageError, match="unknown run"):
         following.follow()
@@ -334,9 +334,9 @@ def test_a_run_that_this_host_does_not_have_is_refused(monkeypatch: pytest.Monke
     assert shared.has("left/1"), "rank 0 need not wait for this part"
 
 
-def test_a_host_ends_when_the_store_of_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_ends_when_the_store_of_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = store()
-    following, runs = part(shared, monkeypatch)
+    following, runs = part(shared, tmp_path, monkeypatch)
     publish(shared, Decision("start", "a-clean"))
     threading.Timer(0.5, lambda: setattr(shared.raw, "gone", True)).start()
     with pytest.raises(WorkloadError, match="the capture of rank 0 is gone"):

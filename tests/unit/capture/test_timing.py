@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from moeprof.capture import disturbance
-from moeprof.capture.commands import Request
 from moeprof.capture.disturbance import OTHER, Judged
 from moeprof.capture.progress import Silent
+from moeprof.capture.request import Request
 from moeprof.capture.rounds import REPEATS, Timing, Workers
 from moeprof.errors import MoeprofError, WorkloadError
 from moeprof.stats import estimates

@@ -67,7 +67,7 @@ def test_a_failed_trace_is_told_and_the_rest_goes_on(command: Run, folder: Path)
 
 
 def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprof.cli import options as module
+    from moeprof.cli import progress as module
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -76,11 +76,11 @@ def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, mo
     terminal = Terminal()
     with monkeypatch.context() as patched:
         patched.setattr(module.sys, "stderr", terminal)
-        with module.progress("traces") as done:
+        with module.counted("traces") as done:
             for number in range(3):
                 done(number + 1, 3, "name")
-    said = terminal.getvalue()
-    assert "traces" in said and "100%" in said and "name" not in said
+    shown = terminal.getvalue()
+    assert "traces" in shown and "done" in shown and "3 of 3" not in shown
 
 
 def test_an_error_that_nobody_foresaw_is_a_row_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

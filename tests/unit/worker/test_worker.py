@@ -140,7 +140,7 @@ def test_a_program_runs_under_torch_profiler_and_keeps_its_status(tmp_path: Path
 
 
 def test_nothing_heavy_is_imported_in_the_profiled_process() -> None:
-    code = "import moeprof.worker.__main__, moeprof.workloads.kv_transfer.workload, sys; print([m for m in ('pandas', 'plotly', 'click', 'rich', 'torch') if m in sys.modules])"
+    code = "import moeprof.worker.__main__, moeprof.workloads.kv_transfer.workload, sys; print([m for m in ('pandas', 'plotly', 'click', 'rich', 'psutil', 'torch') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"
