@@ -180,7 +180,8 @@ class HostPart:
             del self._runs[decision.room]
 
     def _keep(self, decision: Decision, run: Run) -> None:
-        here = [process for process in decision.traced if process.host == self.host]
+        ranks_here = self.team.of_host(self.host)
+        here = [replace(process, host=self.host) for process in decision.traced if process.rank in ranks_here]
         try:
             self.parts.keep_trace(run.job, Ended(run.child.wait(), run.child.last_words()), here)
         except MoeprofError as error:
