@@ -1,7 +1,7 @@
 """Run a workload or a program under the profilers of this machine, and save the results as a capture folder."""
 
-from moeprof.capture.host_agent import elsewhere
 from moeprof.capture.progress import Progress, Silent
+from moeprof.capture.ranks import elsewhere
 from moeprof.capture.request import Request
 from moeprof.capture.run import Result, capture, dry_run
 from moeprof.machine.command import Command

@@ -49,7 +49,7 @@ class Clean:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    hosts: Hosts
+    hosts: Hosts | None = None  # the others, where there are several
     begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     process_bytes: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
@@ -84,7 +84,8 @@ class Clean:
     def _start(self, process: CleanProcess) -> WorkerProcess:
         log = self.store.log(process.target.variant, process.kind)
         server = WorkerProcess(process.name, serve(self.plan, process.target, log), log, patience_s(self.plan))
-        self.hosts.watch(server.process, log.stem)
+        if self.hosts:
+            self.hosts.start(server.process, log.stem)
         return server
 
     def _fail(self, servers: dict[str, WorkerProcess], name: str, error: MoeprofError) -> None:
@@ -181,7 +182,7 @@ class Clean:
     def _room(self, baseline: WorkerProcess) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return load.has_room(baseline.process.pid, ROOM_SHARE / self.hosts.team.layout[0])
+            return load.has_room(baseline.process.pid, ROOM_SHARE / self.plan.local_ranks)
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False

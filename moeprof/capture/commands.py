@@ -125,8 +125,8 @@ def serve(plan: Plan, target: Target, log: Path) -> WorkerSpec:
 
 
 def _in_room(team: Team | None, log: Path) -> Team | None:
-    """Ranks of several hosts meet in a room of their own, which has the name of the log."""
-    return team if team is None or len(team.layout) == 1 else replace(team, room=log.stem)
+    """Ranks of several hosts share a store, in which each run has keys of its own: the name of its log is in them."""
+    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}{log.stem}")
 
 
 def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:

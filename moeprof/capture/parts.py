@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from moeprof.capture import commands, host_collect, postprocess, ranks, redact, validate
+from moeprof.capture import commands, postprocess, ranks, redact, validate
 from moeprof.capture.child_processes import failure_in, last_line, run
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job
@@ -16,20 +16,24 @@ from moeprof.capture.plan import Plan
 from moeprof.capture.postprocess import Anchors
 from moeprof.capture.profiling import Ended
 from moeprof.errors import CaptureError, WorkloadError
+from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.storage.manifest import Part
+from moeprof.worker.clock_offset import Offset
 from moeprof.worker.failures import how_it_ended
+from moeprof.worker.messages import Measured
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Keeps the parts of one capture."""
+    """Keeps the parts of one capture that host ``host`` has. ``hosts``: the others, where rank 0's capture leads several."""
 
     plan: Plan
     store: Store
-    hosts: Hosts
+    hosts: Hosts | None = None
+    host: int = 0
 
     def keep(self, job: Job, ended: Ended) -> None:
         """Keep what a job left.
@@ -40,7 +44,7 @@ class Parts:
         if job.tool == "ncu":
             self._keep_counters(job, ended)
         elif self.plan.team is None:
-            self._keep_trace(job, ended, {})
+            self._keep_trace(job, ended, job.run.iterations, {})
         else:
             self._keep_ranks(job, ended)
 
@@ -50,22 +54,21 @@ class Parts:
         failure = None if processes else failure_in(lines_of(self._log(job)))
         if failure is not None:
             raise failure.exception()
-        ranks.started(self.store, job.name, processes)
-        anchors = host_collect.anchors(processes)
-        try:
-            self._keep_trace(job, ended, anchors)
-        finally:
-            if self.hosts.further:
-                iterations = job.run.iterations or 0
-                traced = host_collect.Traced(job.name, job.tool, self._log(job).stem, iterations, anchors)
-                host_collect.keep(self.store, self.hosts, traced, ended.clocks_before, ended.clocks_after)
+        if self.hosts and processes:
+            self.hosts.keep(self._log(job).stem, ended.clock, processes)
+        self.keep_trace(job, ended, processes)
 
-    def _keep_trace(self, job: Job, ended: Ended, anchors: Anchors) -> None:
-        on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == 0)
+    def keep_trace(self, job: Job, ended: Ended, processes: Sequence[Measured]) -> None:
+        """Keep the trace that these processes left; raises what ``keep`` raises."""
+        ranks.started(self.store, job.name, processes)
+        anchors = {process.rank: process.anchors for process in processes}
+        self._keep_trace(job, ended, self.plan.request.iterations, anchors)
+
+    def _keep_trace(self, job: Job, ended: Ended, iterations: int | None, anchors: Anchors) -> None:
+        on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == self.host)
         traced = postprocess.Run(
-            job.name, job.run.iterations, self.plan.request.timeout_s, partial(self.store.log, job.name), self.hosts.team,
-            on_this_host, anchors,
-        )  # fmt: skip
+            job.name, iterations, self.plan.request.timeout_s, self._tool_log(job), self._team, on_this_host, anchors
+        )
         if job.tool == "nsys":
             self._keep_nsys(job, ended, traced)
         else:
@@ -73,15 +76,16 @@ class Parts:
 
     def _keep_nsys(self, job: Job, ended: Ended, traced: postprocess.Run) -> None:
         """Export, redact, validate and keep an nsys report."""
-        report, file = job.run.produces, f"{job.name}/trace.sqlite"
+        stem = f"{job.name}/trace{f'.host{self.host}' if self.host else ''}"
+        report, file = job.run.produces, f"{stem}.sqlite"
         assert report is not None and self.plan.nsys is not None
         partial_file = self.store.partial(file)
         checked = postprocess.nsys(traced, self.plan.nsys, report, partial_file, ended.status, ended.last_line)
         part = self._part(job, "trace", file, traced.iterations or 0)
-        self.store.keep(job.name, partial_file, host_collect.placed(part, checked.zero))
+        self.store.keep(job.name, partial_file, _placed(part, checked.zero))
         keep_raw = self.plan.request.keep_raw
         if keep_raw:
-            shutil.copyfile(report, self.store.folder / job.name / "trace.nsys-rep")
+            shutil.copyfile(report, self.store.folder / f"{stem}.nsys-rep")
         raw = "was kept as asked for (--keep-raw)" if keep_raw else "was not kept"
         self.store.note(note("redacted", file=file, raw=raw))
         if checked.lacking is not None:
@@ -94,16 +98,16 @@ class Parts:
 
     def _keep_kineto(self, job: Job, ended: Ended, traced: postprocess.Run) -> None:
         """Redact, validate and keep a trace of torch.profiler; each rank of this host has its own."""
-        source = job.run.produces
+        source, team = job.run.produces, self._team
         assert source is not None
-        if ended.status != 0 or not source.is_file():
+        first = team.first(self.host)
+        if ended.status != 0 or not of_rank(source, first).is_file():
             raise WorkloadError(
                 f"the traced process ended with {how_it_ended(ended.status)}; it last said: {ended.last_line}",
                 f"read {self._log(job)}",
             )
-        team = self.hosts.team
         lacking = []
-        for rank in team.of_host(0):
+        for rank in team.of_host(self.host):
             file = f"{job.name}/trace{f'.rank{rank}' if rank else ''}.json.gz"
             partial_file = self.store.partial(file)
             try:
@@ -114,7 +118,7 @@ class Parts:
                 lacking.append(postprocess.without_trace(rank, team, error))
                 continue
             part = self._part(job, "trace", file, traced.iterations or 0, rank if team.ranks > 1 else None)
-            self.store.keep(job.name, partial_file, host_collect.placed(part, checked.zero))
+            self.store.keep(job.name, partial_file, _placed(part, checked.zero))
         for missing in lacking:
             ranks.failed(self.store, job.name, missing)
         if lacking:
@@ -143,7 +147,21 @@ class Parts:
         self, job: Job, kind: Literal["trace", "counters"], file: str, iterations: int, rank: int | None = None
     ) -> Part:
         argv = commands.shown(job.run.command.argv, self.store.scratch, self.store.folder)
-        return Part(kind, job.tool, file, argv, iterations, "", 0, rank)
+        return Part(kind, job.tool, file, argv, iterations, "", 0, rank, self.host)
+
+    @property
+    def _team(self) -> Team:
+        return self.plan.team or Team((1,))
+
+    def _tool_log(self, job: Job) -> Callable[[str], Path]:
+        """The log of a tool, whose name is that of no log of another host."""
+        first = self._team.first(self.host)
+        return lambda tool: of_rank(self.store.log(job.name, tool), first)
 
     def _log(self, job: Job) -> Path:
         return self.store.log(job.name, job.tool)
+
+
+def _placed(part: Part, zero: Offset | None) -> Part:
+    """A part whose zero is known by its host's clock."""
+    return part if zero is None else replace(part, zero_utc_ns=zero.ns, zero_uncertainty_ns=zero.uncertainty_ns)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from moeprof.capture import commands, redact, validate
 from moeprof.capture.child_processes import run
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import Tool
 from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace
-from moeprof.worker import nvtx
+from moeprof.worker import failures, nvtx
 from moeprof.worker.clock_offset import Anchor, Offset, zero
-from moeprof.worker.failures import how_it_ended
+from moeprof.worker.failures import RankError, how_it_ended
 
 Anchors = Mapping[int, tuple[Anchor, ...]]  # by rank, in the order of their numbers
 
@@ -94,9 +94,9 @@ def no_leak(kept: Path) -> None:
 
 
 def without_trace(rank: int, team: Team, error: CaptureError) -> RankError:
-    """What is said of a rank whose own file is not there or not whole."""
-    said = f"rank {rank} of {team.ranks}{team.named(rank)} ended without a trace: {error.message}"
-    return RankError(said, error.hint, rank)
+    """The failure of a rank whose own file is not there or not whole."""
+    what = f"ended without a trace: {error.message}"
+    return failures.untraced(rank, team.ranks, team.host_shown(rank), what, error.hint)
 
 
 def _zero(trace: Trace, by_process: Mapping[int | None, tuple[Anchor, ...]]) -> Offset | None:

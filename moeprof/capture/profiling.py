@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from moeprof.capture import ranks
 from moeprof.capture.child_processes import Child, end
 from moeprof.capture.early_start import EarlyStart
-from moeprof.capture.host_collect import Clocks
 from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job
 from moeprof.capture.progress import Progress
 from moeprof.errors import MoeprofError
-from moeprof.machine.launcher import Team
 from moeprof.notes import Note, note
 from moeprof.storage.capture_folder import Store
+from moeprof.worker.failures import RankError
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
 MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
@@ -24,13 +23,12 @@ MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by si
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job's process ended: its exit status (negative: a signal), its last line, and clocks of further hosts before it was
-    started and after it had measured."""
+    """How a job's process ended: its exit status (negative: a signal), its last line, and the number of the measurement of other
+    hosts' clocks once it had measured."""
 
     status: int
     last_line: str
-    clocks_before: Clocks = field(default_factory=dict)
-    clocks_after: Clocks = field(default_factory=dict)
+    clock: int = 0
 
 
 @dataclass
@@ -41,11 +39,11 @@ class Profiling:
     progress: Progress
     problems: list[MoeprofError]
     keep: Callable[[Job, Ended], None]
-    hosts: Hosts = field(default_factory=lambda: Hosts(Team((1,))))
+    hosts: Hosts | None = None  # the others, where rank 0's capture leads several
+    local_ranks: int = 1
     process_bytes: int = 0  # GPU memory of one variant's process; 0: not known
     early: EarlyStart = field(init=False)
-    _before: dict[tuple[str, str], Clocks] = field(default_factory=dict)  # by name and tool of a job
-    _after: dict[tuple[str, str], Clocks] = field(default_factory=dict)
+    _clocks: dict[tuple[str, str], int] = field(default_factory=dict)  # by name and tool of a job
 
     def __post_init__(self) -> None:
         self.early = EarlyStart(self.store)
@@ -59,7 +57,7 @@ class Profiling:
 
     def slots(self, wanted: int) -> int:
         """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
-        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.hosts.team.layout[0]:
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.local_ranks:
             return 1
         before = next(iter(self.store.manifest.environment.gpus_before), None)
         if before is None or not before.memory_bytes or not self.process_bytes:
@@ -98,11 +96,12 @@ class Profiling:
                     end(child.process)
 
     def _start(self, job: Job) -> Child:
-        """A job's process, and further hosts' part of it beside."""
-        self._before[job.name, job.tool] = self.hosts.clocks()
+        """A job's process, and beside it that of every other host."""
+        clock = self.hosts.measure_clocks() if self.hosts else 0
         log = self.store.log(job.name, job.tool)
         child = self.early.take(job) or Child(job.run.command, log)
-        self.hosts.watch(child.process, log.stem, job.result)
+        if self.hosts:
+            self.hosts.start(child.process, log.stem, job.result, clock)
         return child
 
     def _open(self, job: Job, child: Child) -> None:
@@ -115,7 +114,8 @@ class Profiling:
         """Return once it has left the device: it says so, its result is there or its process has ended."""
         if job.gate is not None:
             child.wait_until(job.result, job.gate.over)
-        self._after[job.name, job.tool] = self.hosts.clocks()
+        if self.hosts:
+            self._clocks[job.name, job.tool] = self.hosts.measure_clocks()
 
     def _keep_all(self, measured: list[tuple[Child, Job]]) -> None:
         """Keep what each left, and forget them."""
@@ -124,15 +124,22 @@ class Profiling:
 
     def _keep(self, child: Child, job: Job) -> None:
         """Keep what one job left; a failure is noted and the others go on."""
-        clocks = self._before[job.name, job.tool], self._after[job.name, job.tool]
+        clock = self._clocks.get((job.name, job.tool), 0)
         try:
-            self.keep(job, Ended(child.wait(), child.last_words(), *clocks))
+            self.keep(job, Ended(child.wait(), child.last_words(), clock))
             self.progress.step(f"{job.name} {job.tool}")
         except MoeprofError as error:
             ranks.failed(self.store, job.name, error)
-            self.problems.append(type(error)(f"{job.name}: {error.message}", error.hint))
+            self.problems.append(_of_variant(job.name, error))
             self.store.note(_missing(job, error))
             self.progress.step(f"{job.name} {job.tool} failed")
+
+
+def _of_variant(variant: str, error: MoeprofError) -> MoeprofError:
+    """The same error, whose message begins with the variant."""
+    if isinstance(error, RankError):
+        return RankError(error.failure, f"{variant}: ")
+    return type(error)(f"{variant}: {error.message}", error.hint)
 
 
 def _missing(job: Job, error: MoeprofError) -> Note:

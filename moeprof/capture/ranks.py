@@ -7,47 +7,57 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from moeprof.capture import hosts
 from moeprof.capture.request import Request
-from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
+from moeprof.errors import MoeprofError, ToolError, UsageError
 from moeprof.machine import launcher, nvml
-from moeprof.machine.launcher import Team
+from moeprof.machine.launcher import Place, Team
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Rank
-from moeprof.worker import host_rendezvous
+from moeprof.worker.failures import RankError
 from moeprof.worker.messages import Measured, Proven, RankProcess, RunResult
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 
 
-def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
-    """What the capture of a rank that a launcher started says where another starts that rank: all ranks of a host are children
-    of one process, so that they stand in one trace with one clock. None where this process captures.
+def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = False) -> str | None:
+    """The message for a rank that a launcher started and that has nothing to do: all ranks of a host are children of one process, so
+    that they are in one trace with one clock. None if this process captures.
 
     Raises:
         UsageError: the launcher's variables do not fit, or the workload has no ranks.
     """
     found = launcher.place(environment)
-    if found is None or request.workload is None or found.rank == 0:
+    if found is None or request.workload is None or found.rank == 0 or (found.local_rank == 0 and not dry_run):
         return None
     count(request, load(request.workload), "cpu", environment)
-    first = found.rank - found.local_rank
+    who, first = f"rank {found.rank} of {found.ranks}", found.rank - found.local_rank
     if found.local_rank == 0:
-        return f"rank {found.rank} of {found.ranks}: this capture runs the ranks of its host as that of rank 0 asks"
-    return f"rank {found.rank} of {found.ranks}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
+        return f"{who}: this capture runs the ranks of its host, as that of rank 0 decides"
+    return f"{who}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
+
+
+def several_hosts(request: Request, environment: Mapping[str, str]) -> Place | None:
+    """The place of this process if a launcher started it for a workload with ranks on several hosts.
+
+    Raises:
+        UsageError: the launcher's variables do not fit.
+    """
+    found = None if request.workload is None else launcher.place(environment)
+    if found is None or found.hosts == 1 or request.workload is None or not load(request.workload).ranks:
+        return None
+    return found
 
 
 def team(request: Request, ranks: int | None, environment: Mapping[str, str]) -> Team:
-    """The ranks by host, and where hosts meet if there are several.
+    """The ranks by host, and the store that several hosts share.
 
     Raises:
-        UsageError: nothing tells where.
+        UsageError: nothing tells where it is.
     """
-    found = None if request.workload is None or ranks is None else launcher.place(environment)
-    if found is None or found.hosts == 1:
-        return Team((ranks or 1,))
-    where = host_rendezvous.meeting(found.launcher, environment)
-    return Team(found.layout, where.address, where.port)
+    found = None if ranks is None else several_hosts(request, environment)
+    return Team((ranks or 1,)) if found is None else hosts.team_of(found, environment)
 
 
 def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
@@ -118,7 +128,8 @@ def failed(store: Store, name: str, error: MoeprofError) -> None:
     if isinstance(error, RankError):
         ranks = store.variant(name).ranks or tuple(Rank(r) for r in range(store.manifest.ranks))
         marked = (
-            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.rank else r for r in ranks
+            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.failure.rank else r
+            for r in ranks
         )
         store.record(name, ranks=tuple(marked))
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError
+from moeprof.errors import CaptureError, MoeprofError, ToolError
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT
 from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
-from moeprof.worker import nvtx
+from moeprof.worker import failures, nvtx
+from moeprof.worker.failures import RankError
 
 
 def report_exists(report: Path, status: int, last_line: str) -> None:
@@ -86,11 +87,10 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
             "events were lost: try fewer --iterations",
         )
     first = lacking[0].rank
-    count = by_process.get(lacking[0].pid, 0)
-    message = (
-        f"rank {first} of {team.ranks}{team.named(first)} left {count} iteration ranges in the trace, {iterations} ran"
-    )
-    return traced, RankError(message, "the trace of the others was kept", first)
+    held = by_process.get(lacking[0].pid, 0)
+    what = f"left {held} iteration ranges in the trace, {iterations} ran"
+    hint = "the trace of the others was kept"
+    return traced, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
 
 
 def refused_metric(path: Path, last_line: str) -> str:

@@ -82,7 +82,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         )
     else:
         click.echo(f"Wrote {result.folder}")
-        click.echo(f"Next: moeprof report --diff {result.folder}", err=True)
+        click.echo(result.next or f"Next: moeprof report --diff {result.folder}", err=True)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))

@@ -21,6 +21,7 @@ from moeprof.cli.doctor import doctor
 from moeprof.cli.export import export
 from moeprof.cli.history import history
 from moeprof.cli.inspect import inspect
+from moeprof.cli.join import join
 from moeprof.cli.kernels import kernels
 from moeprof.cli.list import list_command
 from moeprof.cli.options import echo_json
@@ -56,6 +57,7 @@ for command in (
     analyze,
     report,
     ranks,
+    join,
     kernels,
     inspect,
     session,

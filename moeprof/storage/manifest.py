@@ -6,10 +6,11 @@ Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``…
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
     <variant>/trace.rank1.json.gz  the same of rank 1, where several ranks ran without nsys
-    <variant>/trace.host1.sqlite   the nsys export of a further host
+    <variant>/trace.host1.sqlite   the nsys export of host 1
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
     logs/<variant>-<tool>.log      what each process printed
 
+Each further host of a capture keeps its part in a folder of its own, ``kv_transfer-001.host1/``, until the parts are joined.
 All times in nanoseconds unless the name says otherwise.
 """
 
@@ -196,6 +197,9 @@ class Manifest:
     git: str | None = None  # commit of the workload's checkout, "+dirty" where it had changes
     complete: bool = False
     ranks: int = 1  # processes that ran each variant together
+    capture_id: str = ""  # of several hosts: the same in all parts of the capture
+    host_count: int = 1
+    hosts: tuple[int, ...] = (0,)  # those whose part is in this folder
     variants: tuple[VariantRecord, ...] = ()
     notes: tuple[Note, ...] = ()
 

@@ -11,12 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from moeprof.machine.launcher import RANK_VARIABLES, SIZE_VARIABLES
 from moeprof.trace.nsys.export import Export
 from moeprof.trace.tables import Origin
 
-# Launchers' variables for a process's rank and the number of ranks: torchrun, Open MPI, PMIx, MPICH, Slurm.
-RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-SIZE_VARIABLES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
 SINCE_1970_NS = 10**18  # a Kineto time beyond this (the year 2001) counts from 1970
 _IN_NAME = re.compile(r"(?:^|[^a-z])rank[-_.=]?(\d+)(?!\d)", re.IGNORECASE)
 _ENTRY = re.compile(r'(\w+)="?(\d+)"?')

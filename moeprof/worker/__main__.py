@@ -29,7 +29,7 @@ from moeprof.storage.files import write_whole
 from moeprof.storage.json import dumps
 from moeprof.worker import follower, leader, messages, reduce
 from moeprof.worker import spec as specs
-from moeprof.worker.leader import Say
+from moeprof.worker.leader import Report
 from moeprof.worker.messages import Build, ErrorReply, Measure, Prove, Quit, Reply, Request, Round, RunResult, Warm
 from moeprof.worker.server import Alone, Crew, Local, Server
 from moeprof.worker.spec import Params, Target, WorkerSpec
@@ -40,7 +40,7 @@ HOLD_S = 0.02  # between two looks for parameters: others are timed meanwhile
 _STARTED = time.monotonic()
 
 
-def crew(spec: WorkerSpec, say: Say) -> Crew:
+def crew(spec: WorkerSpec, report: Report) -> Crew:
     """This process alone, or with the other ranks where the workload has any."""
     assert spec.target is not None
     target = spec.target
@@ -52,7 +52,7 @@ def crew(spec: WorkerSpec, say: Say) -> Crew:
     leader.share_cores(team.layout[0])
     local = Local(workload, variant, target.device, ranks=team.ranks)
     local.anchored = len(team.layout) > 1
-    return leader.Leader(local, replace(spec, target=replace(target, team=team)), say)
+    return leader.Leader(local, replace(spec, target=replace(target, team=team)), report)
 
 
 def serve(spec: WorkerSpec, out: TextIO) -> None:

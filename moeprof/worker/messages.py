@@ -16,13 +16,13 @@ from moeprof.errors import (
     CaptureError,
     ExitCode,
     MoeprofError,
-    RankError,
     ToolError,
     UsageError,
     WorkloadError,
 )
 from moeprof.storage.json import decode, encode
 from moeprof.worker.clock_offset import Anchor
+from moeprof.worker.failures import Failure, RankError
 from moeprof.worker.spec import Params, Profiler
 from moeprof.workload.model import Machine, Proof
 
@@ -140,24 +140,25 @@ class Done(Reply):
 
 @dataclass(frozen=True)
 class ErrorReply(Reply):
-    """A failure. ``code`` is the exit code of its kind; ``rank`` names the rank that failed, if one did."""
+    """An error. ``code`` is the exit code of its kind; ``failure`` says which rank failed and how, if one did."""
 
     error: str
     hint: str = ""
     code: int = ExitCode.WORKLOAD
-    rank: int | None = None
+    failure: Failure | None = None
 
     @staticmethod
     def of(error: MoeprofError) -> ErrorReply:
         """An error as a message."""
-        rank = error.rank if isinstance(error, RankError) else None
-        return ErrorReply(error.message, error.hint, int(error.exit_code), rank)
+        failure = error.failure if isinstance(error, RankError) else None
+        code = error.exit_code if failure is None else failure.code
+        return ErrorReply(error.message, error.hint, int(code), failure)
 
     def exception(self, prefix: str = "") -> MoeprofError:
         """The error to raise, of the kind that ``code`` names."""
+        if self.failure is not None and self.code == ExitCode.WORKLOAD:
+            return RankError(self.failure, prefix)
         message = prefix + self.error
-        if self.rank is not None and self.code == ExitCode.WORKLOAD:
-            return RankError(message, self.hint, self.rank)
         return KINDS.get(self.code, WorkloadError)(message, self.hint)
 
 

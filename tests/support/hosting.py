@@ -38,11 +38,12 @@ class Launch:
     common: dict[str, str] = field(default_factory=dict)
     skip: tuple[int, ...] = ()  # ranks that are not started
     within: dict[int, tuple[str, ...]] = field(default_factory=dict)  # what a host's commands begin with
+    folders: dict[int, Path] = field(default_factory=dict)  # where a host runs, if not in ``folder``
     running: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start them all; output goes to files beside the capture."""
-        common = {"MOEPROF_PORT": str(free_port()), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"} | self.common
+        common = {"MASTER_PORT": str(free_port()), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"} | self.common
         command = [sys.executable, "-P", "-m", "moeprof", "capture", RANKED, "-o", "cap", *self.words]
         for host, size in enumerate(self.layout):
             for local in range(size):
@@ -53,7 +54,7 @@ class Launch:
                     with (self.folder / f"out{rank}").open("w") as out, (self.folder / f"err{rank}").open("w") as err:
                         self.running[rank] = subprocess.Popen(
                             [*self.within.get(host, ()), *command],
-                            cwd=self.folder,
+                            cwd=self.folders.get(host, self.folder),
                             stdout=out,
                             stderr=err,
                             env=given,
