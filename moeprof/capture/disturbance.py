@@ -1,4 +1,4 @@
-"""Which timed phases were disturbed, and which conditions lasted for the whole run. Pure. Rules and reasons: docs/verdict.md."""
+"""Which timed phases something disturbed, and what held in all of them alike. Pure. The rules and why: docs/verdict.md."""
 
 from __future__ import annotations
 
