@@ -75,15 +75,15 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     """
     if len(expected) < 2 or iterations is None:
         return trace(path, iterations), None
-    traced = trace(path, None)
-    pushed = _iterations(traced)
-    by_process = pushed["pid"].value_counts().to_dict()
+    found = trace(path, None)
+    ours = found.ranges[(found.ranges["domain"] == nvtx.DOMAIN) & (found.ranges["name"] == nvtx.ITERATION)]
+    by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):
-        return traced, None
+        return found, None
     lacking = [rank for rank in expected if by_process.get(rank.pid) != iterations]
     if expected[0] in lacking or not lacking:
         raise CaptureError(
-            f"the trace holds {len(pushed)} iteration ranges, {iterations} ran in each of {len(expected)} ranks",
+            f"the trace holds {len(ours)} iteration ranges, {iterations} ran in each of {len(expected)} ranks",
             "events were lost: try fewer --iterations",
         )
     first = lacking[0].rank
