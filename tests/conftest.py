@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from captures import SAMPLE, Ran
 from cdp import CHROMIUM, Browser
+from pages import rendered
 from paths import TRACES
 
 try:
@@ -19,10 +20,9 @@ except OSError:  # before anything imports triton: without a GPU its interpreter
 
 from moeprof.cli import main
 from moeprof.compare import variants
-from moeprof.compare.variants import Diff
+from moeprof.compare.variants import Comparison
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
-from moeprof.report import html
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +64,14 @@ def sample() -> Capture:
 
 
 @pytest.fixture(scope="module")
-def contrast(sample: Capture) -> Diff:
-    return variants.contrast(sample)
+def contrast(sample: Capture) -> Comparison:
+    return variants.compare(sample)
 
 
 @pytest.fixture(scope="module")
-def page(sample: Capture, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(sample: Capture, contrast: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(html.render(sample, contrast), encoding="utf-8")
+    path.write_text(rendered(sample, contrast), encoding="utf-8")
     return path
 
 

@@ -55,12 +55,12 @@ def analyze(trace: Path, as_json: bool, **options: Any) -> None:
 
 
 def _print_counters(counted: Any, as_json: bool) -> None:
-    from moeprof.report import text
+    from moeprof.report import analysis, text
 
     if as_json:
         echo_json(counted.encoded())
     else:
-        click.echo(text.counters_text(counted.path, counted.table, counted.rules))
+        click.echo(text.render(analysis.counters_page(counted.path, counted.table, counted.rules)))
 
 
 def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None:
@@ -68,6 +68,7 @@ def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None
     from moeprof.findings import find
     from moeprof.loaded import trace as analysing
     from moeprof.report import text
+    from moeprof.report.analysis import page
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
@@ -82,7 +83,7 @@ def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None
     for name, analysis in analyses.items():
         if len(analyses) > 1:
             click.echo(f"\n{name}")
-        click.echo(text.analysis_text(analysis))
+        click.echo(text.render(page(analysis)))
 
 
 def _print_folder(
@@ -97,7 +98,7 @@ def _print_folder(
     if any(value is not None for value in of_one.values()):
         raise UsageError("--range, --device and --rules are for one trace or capture", "analyze one of the folder's")
     from moeprof.loaded import folder as spreading
-    from moeprof.report import spread
+    from moeprof.report import text, traces_table
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
@@ -108,7 +109,7 @@ def _print_folder(
     if as_json:
         echo_json(encode(found))
     else:
-        click.echo(spread.text(found.folder, found.rows, found.traces))
+        click.echo(text.render(traces_table.page(found.folder, found.rows, found.traces)))
     if found.failed:
         click.echo(f"note: {found.failed} of {found.traces} traces have no numbers; the table says why", err=True)
     if found.failed == found.traces:

@@ -61,7 +61,7 @@ def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, 
     """
     from moeprof.kernels import inspect as inspecting
     from moeprof.kernels.target import Wish
-    from moeprof.report import inspected as shown
+    from moeprof.report import inspection, text
 
     wish = Wish(program=ctx.meta.get(PROGRAM, ()), overrides=_parameters(pairs), **options)
     if dry_run:
@@ -71,7 +71,7 @@ def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, 
     if as_json:
         echo_json(inspecting.encoded(found))
         return
-    click.echo(shown.text(found))
+    click.echo(text.render(inspection.page(found)))
     if found.folder is not None:
         click.echo(f"Wrote {found.folder}")
         click.echo(f"Next: moeprof inspect {found.folder} --kernel {shlex.quote(wish.kernel)}", err=True)

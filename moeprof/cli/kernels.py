@@ -31,11 +31,11 @@ def kernels(
     With ncu's counters, joined by name and launch shape: memory and SM throughput, occupancy and what limits it.
     """
     from moeprof.kernels import rankings
-    from moeprof.report import ranked
+    from moeprof.report import kernels as report
+    from moeprof.report import text
 
     found = rankings.rankings(capture, range_name, variant, device, by)
     if as_json:
         echo_json({"schema_version": 1, "by": by, "variants": {name: rankings.encoded(r) for name, r in found.items()}})
         return
-    for name, ranking in found.items():
-        click.echo(ranked.text(name, ranking, by, top))
+    click.echo(text.render(report.page(found, by, top)))

@@ -75,6 +75,7 @@ def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: s
     """Capture the workload as it is now and compare it with what is kept."""
     from moeprof.capture import Request, terminal_progress
     from moeprof.report import session as shown
+    from moeprof.report.narrative import sentences
     from moeprof.session import steps
     from moeprof.workload.model import pairs as parsed
 
@@ -85,7 +86,7 @@ def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: s
         argv=("moeprof", "session", "try"),
         **options,
     )
-    click.echo(shown.log(steps.attempt(folder, request, terminal_progress())))
+    click.echo(shown.log(steps.attempt(folder, request, terminal_progress(), sentences.verdict)))
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -150,6 +151,7 @@ def show(number: int, folder: Path, sample: str | None) -> None:
 def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
     """Write the session's page; of a recorded one to ./moeprof-out/NAME.html."""
     from moeprof.errors import UsageError
+    from moeprof.report import html
     from moeprof.report import session as shown
     from moeprof.session import log as ledger
     from moeprof.session import steps
@@ -162,5 +164,5 @@ def report(folder: Path, sample: str | None, output: Path | None, force: bool) -
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
     found = ledger.read(folder)
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, shown.render(found, steps.seen(folder, found)))
+    write_whole(page, html.render(shown.page(found, steps.seen(folder, found))))
     click.echo(f"Wrote {page}")

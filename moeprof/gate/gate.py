@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from moeprof.compare.variants import apart
+from moeprof.compare.comparable import apart
 from moeprof.errors import CaptureError, UsageError, WorkloadError
 from moeprof.gate import metrics
 from moeprof.gate.judge import Judgement, State, judge_change, judge_value, unclear

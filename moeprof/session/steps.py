@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from moeprof import resources
 from moeprof.capture import Progress, Request, capture
-from moeprof.compare import steps, variants
-from moeprof.compare.steps import Seen, StepDiff
+from moeprof.compare import steps
+from moeprof.compare.comparable import apart
+from moeprof.compare.steps import Missing, SessionComparison, StepComparison
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.gate import metrics as measures
 from moeprof.gate.rule import expectation
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.loaded import capture as study
 from moeprof.loaded.capture import Capture
-from moeprof.report.narrative import sentences
 from moeprof.session import log
 from moeprof.session.log import MAX_DIFF, Decide, New, Predict, Session, Try
 from moeprof.stats import verdict as verdicts
+from moeprof.stats.estimates import Verdict
 from moeprof.storage import manifest
 from moeprof.workload.find import load
 
@@ -81,8 +83,8 @@ def _begun(folder: Path, session: Session | None, event: log.Event) -> log.Event
     return event
 
 
-def attempt(folder: Path, request: Request, progress: Progress) -> Session:
-    """Capture the workload as it is now and measure it against what is kept.
+def attempt(folder: Path, request: Request, progress: Progress, describe: Callable[[Verdict], str]) -> Session:
+    """Capture the workload as it is now and measure it against what is kept; ``describe`` words the verdict for the log.
 
     Raises:
         UsageError: the session waits for something else.
@@ -99,12 +101,12 @@ def attempt(folder: Path, request: Request, progress: Progress) -> Session:
         raise CaptureError(
             f"the capture of step {number} failed: {result.message}", "mend it and try again; the ledger is as it was"
         )
-    measured = _measured(session, result.folder)
+    measured = _measured(session, result.folder, describe)
     kept = replace(measured, capture=str(result.folder.relative_to(folder)))
     return log.append(folder, lambda state: _begun(folder, state, kept))
 
 
-def _measured(session: Session, capture_folder: Path) -> Try:
+def _measured(session: Session, capture_folder: Path, describe: Callable[[Verdict], str]) -> Try:
     """The trial of a finished capture."""
     found = study.load(capture_folder)
     waiting, name = session.open, session.start.variant
@@ -117,18 +119,13 @@ def _measured(session: Session, capture_folder: Path) -> Try:
     metric = waiting.prediction.metric
     before = _before(session, metric, capture_folder.parents[1])
     held = expectation(waiting.prediction.expect).holds(before, values[metric])
-    judged = _judged(trial, session, found, capture_folder.parents[1])
-    return replace(judged, before=before, after=values[metric], held=held)
-
-
-def _judged(trial: Try, session: Session, found: Capture, folder: Path) -> Try:
-    """The trial with its verdict against what is kept, and what makes the two captures unlike besides the change."""
+    trial = replace(trial, before=before, after=values[metric], held=held)
     if session.reference is None:
         return trial
-    kept, name = manifest.read(folder / session.reference.capture), session.start.variant
+    kept = manifest.read(capture_folder.parents[1] / session.reference.capture)
     verdict = verdicts.across(kept, found.manifest, name)
-    unlike = tuple(n.text for n in variants.apart(kept, found.manifest))
-    return replace(trial, verdict="" if verdict is None else sentences.verdict(verdict), unlike=unlike)
+    unlike = tuple(n.text for n in apart(kept, found.manifest))
+    return replace(trial, verdict="" if verdict is None else describe(verdict), unlike=unlike)
 
 
 def _before(session: Session, metric: str, folder: Path) -> float | None:
@@ -158,13 +155,13 @@ def _git(folder: Path, *words: str) -> str:
     ).stdout
 
 
-def seen(folder: Path, session: Session) -> Seen:
+def seen(folder: Path, session: Session) -> SessionComparison:
     """What the captures that are still there show of the last steps, each against the kept one that it started from."""
     tried = [s for s in session.steps if s.trial is not None]
     wanted = {s.number for s in tried[-COMPARED:]}
     reference, at = session.base, 0
     known: dict[str, Capture | None] = {}
-    found: list[tuple[StepDiff, tuple[Ceiling, ...]]] = []
+    found: list[tuple[StepComparison, tuple[Ceiling, ...]]] = []
     for step in tried:
         assert step.trial is not None and reference is not None
         if step.number in wanted:
@@ -175,7 +172,7 @@ def seen(folder: Path, session: Session) -> Seen:
         if step.decision is not None and step.decision.kept:
             reference, at = step.trial, step.number
     lines = next((some for _, some in reversed(found) if some), ())
-    return Seen(tuple(one for one, _ in found), lines, len(tried) - len(wanted))
+    return SessionComparison(tuple(one for one, _ in found), lines, len(tried) - len(wanted))
 
 
 def _loaded(folder: Path, capture: str, known: dict[str, Capture | None]) -> Capture | None:
@@ -188,8 +185,7 @@ def _loaded(folder: Path, capture: str, known: dict[str, Capture | None]) -> Cap
     return known[capture]
 
 
-def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepDiff:
+def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepComparison:
     if before is None or after is None:
-        which = "its own capture" if after is None else "the capture that it started from"
-        return StepDiff(*numbers, reason=f"{which} is gone or cannot be read")
+        return StepComparison(*numbers, missing=Missing("after" if after is None else "before", "capture"))
     return steps.compare(*numbers, before.variant(variant), after.variant(variant))

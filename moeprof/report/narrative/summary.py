@@ -7,15 +7,13 @@ variants' table, parts of an iteration in the waterfall (or the ledger), counter
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from moeprof.analysis.waterfall import Bar, bars, parts
+from moeprof.analysis.waterfall import Bar
 from moeprof.compare.row import Row
+from moeprof.compare.variants import Comparison
 from moeprof.kernels.roofline_points import WHOLE, Point
-from moeprof.report.narrative.sentences import STARVED, amount, ms, percent, rate
-
-if TYPE_CHECKING:
-    from moeprof.compare.variants import Diff
+from moeprof.report.narrative.sentences import STARVED
+from moeprof.units import amount, ms, percent, rate
 
 WORTH_NAMING = 0.02  # of an iteration, from which a part of it is named
 AT_THE_LIMIT = 0.95  # of the limit, from which nothing is left without other work
@@ -27,29 +25,34 @@ CALLED = {
 }  # fmt: skip
 
 
-def closing(diff: Diff) -> tuple[str, ...]:
+def summary(comparison: Comparison) -> tuple[str, ...]:
     """The paragraph, sentence by sentence; says what cannot be said, and why."""
-    before, after = diff.row(diff.baseline), diff.row(diff.optimized)
+    before, after = comparison.row(comparison.baseline), comparison.row(comparison.optimized)
     if before is None or after is None or before.name == after.name:
-        found = _alone(diff)
+        found = _alone(comparison)
     else:
         found = (
             _slow(before),
-            _changed(diff, before, after),
-            *_why(diff, before, after),
-            _counters(diff),
-            _bound(diff, after),
-            _left(diff, after),
+            _changed(comparison, before, after),
+            *_why(comparison, before, after),
+            _counters(comparison),
+            _bound(comparison, after),
+            _left(comparison, after),
         )
-    return tuple(sentence for sentence in (*found, *_doubts(diff)) if sentence)
+    return tuple(sentence for sentence in (*found, *_doubts(comparison)) if sentence)
 
 
-def _alone(diff: Diff) -> tuple[str, ...]:
+def _alone(comparison: Comparison) -> tuple[str, ...]:
     """One variant, or none that ran: what it does with its time."""
-    row = next((r for r in diff.rows if r.time_ns is not None or r.ledger is not None), None)
+    row = next((r for r in comparison.rows if r.time_ns is not None or r.ledger is not None), None)
     if row is None:
         return ("Nothing ran here that could be timed or traced.",)
-    return ("With one variant there is nothing to compare.", _slow(row), _bound(diff, row), _left(diff, row))
+    return (
+        "With one variant there is nothing to compare.",
+        _slow(row),
+        _bound(comparison, row),
+        _left(comparison, row),
+    )
 
 
 def _slow(row: Row) -> str:
@@ -65,17 +68,13 @@ def _slow(row: Row) -> str:
 
 def _parts(row: Row) -> list[Bar]:
     """Where an iteration goes, the largest part first, without what is too small to be named."""
-    if row.ledger is None or row.idle is None or not row.traced_ns:
-        return []
-    spent = parts(row.ledger, row.idle)
-    found = sorted(bars(spent, spent), key=lambda b: -b.before_ns)
-    return [b for b in found if b.before_ns >= WORTH_NAMING * row.traced_ns]
+    return [b for b in row.parts if b.before_ns >= WORTH_NAMING * (row.traced_ns or 0)]
 
 
-def _changed(diff: Diff, before: Row, after: Row) -> str:
+def _changed(comparison: Comparison, before: Row, after: Row) -> str:
     """What the other side is."""
     if before.name.startswith("A: ") and after.name.startswith("B: "):
-        differing = [str(n.evidence.get("what")) for n in diff.unlike]
+        differing = [str(n.evidence.get("what")) for n in comparison.unlike]
         if differing:
             return f"Capture B differs from A in more than the code ({', '.join(differing)}), so not all of the difference need come from it."
         return (
@@ -85,11 +84,11 @@ def _changed(diff: Diff, before: Row, after: Row) -> str:
     return f"{after.name} tries this: {what}."
 
 
-def _why(diff: Diff, before: Row, after: Row) -> tuple[str, ...]:
+def _why(comparison: Comparison, before: Row, after: Row) -> tuple[str, ...]:
     """The outcome, and the parts of the iteration that explain it."""
     word = after.verdict.word if after.verdict else ""
     if after.verdict is None or after.time_ns is None:
-        return ("It was not timed against that, so there is no verdict.", _moved(diff, faster=True))
+        return ("It was not timed against that, so there is no verdict.", _moved(comparison, faster=True))
     ratio, time = f"{after.verdict.speedup.value:.2f}", ms(after.time_ns.value)
     outcome = {
         "FASTER": f"That brings an iteration down to {time}, {ratio} times the speed.",
@@ -97,19 +96,19 @@ def _why(diff: Diff, before: Row, after: Row) -> tuple[str, ...]:
         "SAME": f"The time stays what it was: {time}.",
         "UNCLEAR": f"Whether it helps is open: {time} stand against {_time(before)}, but the rounds are too few or too noisy to tell.",
     }
-    return outcome[word], _moved(diff, faster=word != "SLOWER")
+    return outcome[word], _moved(comparison, faster=word != "SLOWER")
 
 
 def _time(row: Row) -> str:
     return ms(row.time_ns.value) if row.time_ns else "an unknown time"
 
 
-def _moved(diff: Diff, faster: bool) -> str:
+def _moved(comparison: Comparison, faster: bool) -> str:
     """The step of the waterfall that explains the outcome most, and the largest one against it."""
-    if not diff.waterfall:
+    if not comparison.waterfall:
         return "No trace of both was taken, so the times say how much and not where; nsys or torch.profiler would tell."
-    total = sum(b.before_ns for b in diff.waterfall)
-    told = [b for b in diff.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
+    total = sum(b.before_ns for b in comparison.waterfall)
+    told = [b for b in comparison.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
     with_it = sorted((b for b in told if (b.delta_ns < 0) == faster), key=lambda b: -abs(b.delta_ns))
     against = sorted((b for b in told if (b.delta_ns < 0) != faster), key=lambda b: -abs(b.delta_ns))
     if not told:
@@ -122,9 +121,9 @@ def _moved(diff: Diff, faster: bool) -> str:
     return text + "."
 
 
-def _counters(diff: Diff) -> str:
+def _counters(comparison: Comparison) -> str:
     """The hardware counter that moved most."""
-    found = diff.counted
+    found = comparison.counted
     if found is None:
         return "Hardware counters of both sides are missing, so what the kernels do inside is not known."
     row = found.moved
@@ -133,36 +132,35 @@ def _counters(diff: Diff) -> str:
     return f"In the {row.scope} it is {row.label} that changed most, from {amount(row.kind, row.before)} to {amount(row.kind, row.after)}."
 
 
-def _bound(diff: Diff, row: Row) -> str:
+def _bound(comparison: Comparison, row: Row) -> str:
     """What holds it back now."""
-    starved = 0 if row.idle is None else row.idle.launch_ns + row.idle.host_ns + row.idle.sync_ns
-    if row.traced_ns and starved >= STARVED * row.traced_ns:
+    if row.traced_ns and row.host_wait_ns >= STARVED * row.traced_ns:
         return "Now the host sets the pace: the GPU waits for it for a good part of an iteration."
     if row.limit_ratio is not None and row.limit_ratio >= AT_THE_LIMIT:
-        return f"{_limit(diff)} now decides: {percent(row.limit_ratio)} of the limit is reached."
-    point = next((p for p in diff.roofline.of(row.name) if p.kernel != WHOLE), None) or next(
-        iter(diff.roofline.of(row.name)), None
+        return f"{_limit(comparison)} now decides: {percent(row.limit_ratio)} of the limit is reached."
+    point = next((p for p in comparison.roofline.of(row.name) if p.kernel != WHOLE), None) or next(
+        iter(comparison.roofline.of(row.name)), None
     )
-    if point is not None and (side := _side(diff, point)):
+    if point is not None and (side := _side(comparison, point)):
         return f"What computes longest in {row.name} does {rate(point.intensity)} FLOP for each byte of device memory, under the roof of {side}."
     spent = _parts(row)
     return "Compute sets the pace now." if spent and spent[0].label == "compute" else ""
 
 
-def _limit(diff: Diff) -> str:
+def _limit(comparison: Comparison) -> str:
     """What the limit of the work is made of."""
-    if diff.roof is not None:
-        moved = "Memory traffic" if diff.roof.pieces is None else "The exchange between ranks"
-        return "Arithmetic" if diff.roof.bound == "FLOPs" else moved
-    if diff.limit is not None:
-        return "The transfer" if diff.limit.transfer_ns > diff.limit.compute_ns else "The compute"
+    if comparison.roof is not None:
+        moved = "Memory traffic" if comparison.roof.pieces is None else "The exchange between ranks"
+        return "Arithmetic" if comparison.roof.bound == "FLOPs" else moved
+    if comparison.limit is not None:
+        return "The transfer" if comparison.limit.transfer_ns > comparison.limit.compute_ns else "The compute"
     return "The limit of the work"
 
 
-def _side(diff: Diff, point: Point) -> str:
+def _side(comparison: Comparison, point: Point) -> str:
     """Which roof a point lies under: left of the ridge memory, right of it arithmetic; "" without both roofs."""
     top = {
-        unit: max((c.per_s for c in diff.roofline.ceilings if c.unit == unit), default=0.0)
+        unit: max((c.per_s for c in comparison.roofline.ceilings if c.unit == unit), default=0.0)
         for unit in ("FLOP/s", "byte/s")
     }
     if not all(top.values()):
@@ -170,7 +168,7 @@ def _side(diff: Diff, point: Point) -> str:
     return "memory" if point.intensity < top["FLOP/s"] / top["byte/s"] else "arithmetic"
 
 
-def _left(diff: Diff, row: Row) -> str:
+def _left(comparison: Comparison, row: Row) -> str:
     """What could still be gained, and where."""
     spent = _parts(row)
     rest = [b for b in spent if b.label != "compute"]
@@ -189,11 +187,11 @@ def _left(diff: Diff, row: Row) -> str:
     return f"With {percent(row.limit_ratio)} of the limit reached there is room left; {where}."
 
 
-def _doubts(diff: Diff) -> tuple[str, ...]:
+def _doubts(comparison: Comparison) -> tuple[str, ...]:
     """What the reader must know before believing any of it."""
     said = []
-    if any(n.id == "no-gpu" for n in diff.notes):
+    if any(n.id == "no-gpu" for n in comparison.notes):
         said.append("All of this ran on the CPU, so none of it says how a GPU behaves.")
-    if any(r.proof_ok is False for r in diff.rows):
+    if any(r.proof_ok is False for r in comparison.rows):
         said.append("A variant failed its proof: it does other work, and its time counts for nothing.")
     return tuple(said)

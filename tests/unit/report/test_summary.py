@@ -9,12 +9,16 @@ from pathlib import Path
 
 import counting
 import pytest
+from pages import pair as made_pair
+from pages import printed, rendered
+from pages import told as narrative
 
-from moeprof.compare import variants as diff
-from moeprof.compare.variants import Diff
+from moeprof.compare import captures
 from moeprof.loaded.capture import Capture
 from moeprof.notes import note
 from moeprof.report import html, text
+from moeprof.report.narrative.narrative import Narrative, narrate
+from moeprof.report.page import Page
 
 UNITS = r"ms|µs|%|GB/s|GB|MB|kB|B|points"
 NUMBER = re.compile(rf"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)(?:\s({UNITS})(?!\w))?")
@@ -103,30 +107,29 @@ CASES: dict[str, tuple[Capture, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_each_capture_gets_its_words_and_no_number_of_its_own(name: str) -> None:
     study, words = CASES[name]
-    found = diff.contrast(study)
-    paragraph = " ".join(found.closing)
+    paragraph = " ".join(narrative(study).closing)
     for word in words:
         assert word in paragraph, paragraph
-    page = html.render(study, found)
+    page = rendered(study)
     assert strangers(paragraph, cells(page)) == []
     assert re.sub(r"&#39;", "'", page).count(paragraph) == 1 and page.index('id="words"') > page.index(
         'id="environment"'
     )
-    above, told = text.diff_text(found).split("In words\n")
+    above, told = printed(study).split("In words\n")
     assert re.sub(r"\s+", " ", told).strip() == paragraph and strangers(paragraph, above) == []
     assert len(numbers(paragraph)) >= 1
 
 
 def test_it_repeats_no_sentence_of_the_report() -> None:
     for study, _ in CASES.values():
-        found = diff.contrast(study)
+        found = narrative(study)
         said = {s.strip() for t in (found.sentence, *found.reasons) for s in re.split(r"[;:.] ", t)}
         assert not said & {s.strip() for t in found.closing for s in re.split(r"[;:.] ", t)} - {""}
 
 
-def pair(change: Callable[[Capture], Capture]) -> tuple[Capture, Capture, Diff]:
+def pair(change: Callable[[Capture], Capture]) -> tuple[Page, Narrative]:
     before, after = STORY, change(STORY)
-    return before, after, diff.contrast_captures(before, after)
+    return made_pair(before, after), narrate(captures.compare(before, after))
 
 
 @pytest.mark.parametrize(
@@ -138,11 +141,11 @@ def pair(change: Callable[[Capture], Capture]) -> tuple[Capture, Capture, Diff]:
     ],
 )  # fmt: skip
 def test_two_captures(change: Callable[[Capture], Capture], word: str) -> None:
-    before, after, found = pair(change)
+    page, found = pair(change)
     paragraph = " ".join(found.closing)
     assert word in paragraph and "An iteration of A: graph takes" in paragraph
-    assert strangers(paragraph, cells(html.render_pair(before, after, found))) == []
-    assert strangers(paragraph, text.diff_text(found).split("In words\n")[0]) == []
+    assert strangers(paragraph, cells(html.render(page))) == []
+    assert strangers(paragraph, text.render(page).split("In words\n")[0]) == []
 
 
 def test_a_failed_proof_is_said(traces: Path) -> None:
@@ -150,18 +153,16 @@ def test_a_failed_proof_is_said(traces: Path) -> None:
     wrong = real.variants[2]
     assert wrong.record.proof is not None
     record = replace(wrong.record, proof=replace(wrong.record.proof, ok=False, reason="differs"))
-    found = diff.contrast(replace(real, variants=(*real.variants[:2], replace(wrong, record=record))))
+    found = narrative(replace(real, variants=(*real.variants[:2], replace(wrong, record=record))))
     assert found.closing[-1].startswith("A variant failed its proof")
 
 
 def test_nothing_that_ran_is_said() -> None:
     nothing = without(alone(PLAIN), "trace", "iterations", "counters")
     bare = replace(nothing.variants[0], record=replace(nothing.variants[0].record, rounds=()))
-    assert diff.contrast(replace(nothing, variants=(bare,))).closing == (
-        "Nothing ran here that could be timed or traced.",
-    )
+    assert narrative(replace(nothing, variants=(bare,))).closing == ("Nothing ran here that could be timed or traced.",)
 
 
 def test_a_number_that_no_table_holds_is_found_by_this_test() -> None:
-    assert strangers("it takes 29.36 ms", cells(html.render(PLAIN, diff.contrast(PLAIN)))) == [("29.36", "ms")]
+    assert strangers("it takes 29.36 ms", cells(rendered(PLAIN))) == [("29.36", "ms")]
     assert strangers("it takes 29.35 %", "29.35 ms") == [("29.35", "%")] and strangers("1.68 times", "1.68×") == []
