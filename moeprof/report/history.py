@@ -72,7 +72,7 @@ def page(found: History) -> Page:
         *_listed("notes", "Notes", [Item(text, detail="summary") for text in found.notes], "notes"),
     )
     lead = f"The history of {found.metric} over captures, in the order in which they were made."
-    return Page(f"{found.workload}/{found.variant}", lead, sections, encode(found))
+    return Page(f"{found.workload}/{found.variant}", lead, sections, title(found), encode(found))
 
 
 def _listed(id: str, heading: str, items: list[Item], style: str) -> tuple[Section, ...]:

@@ -115,11 +115,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report. ``data`` is its content as JSON values."""
+    """A report. ``data`` is its content as JSON values; the terminal begins with ``headline`` where there is one."""
 
     title: str
     lead: str
     sections: tuple[Section, ...]
+    headline: str = ""
     data: dict[str, Any] = field(default_factory=dict)
 
 

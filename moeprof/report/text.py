@@ -20,22 +20,24 @@ STYLES = {
 
 
 def render(page: Page) -> str:
-    """The summary: the title of a page without a verdict, then what the sections summarise."""
-    parts = [part for s in page.sections for part in _section(s)]
-    opened = any(s.id == "verdict" for s in page.sections)
-    title = (
-        [] if opened or not page.title else [Text(page.title, style="bold"), *([Text(page.lead)] if page.lead else [])]
-    )
-    return rendered(Group(*title, *parts))
+    """The summary: the verdict, headline or title first, then what the sections summarise."""
+    parts = [part for s in page.sections for part in _section(s, page.headline)]
+    if any(s.id == "verdict" for s in page.sections):
+        head = []
+    elif page.headline:
+        head = [Text(page.headline, style="bold")]
+    else:
+        head = [Text(text, style=style) for text, style in ((page.title, "bold"), (page.lead, "")) if text]
+    return rendered(Group(*head, *parts))
 
 
-def _section(section: Section) -> Iterator[RenderableType]:
+def _section(section: Section, headline: str = "") -> Iterator[RenderableType]:
     """A section under its title; nothing where none of its parts is in the summary."""
     parts = list(_above(section))
     parts += [_table(t, section.title) for t in section.tables if shows("summary", t.detail)]
     parts += [part for nested in section.parts for part in _section(nested)]
     parts += [part for block in section.below for part in _block(block, section)]
-    if parts and section.title and section.id != "unlike":
+    if parts and section.title not in ("", headline) and section.id != "unlike":
         yield Text()
         yield Text(section.title, style="bold")
     yield from parts

@@ -29,7 +29,7 @@ def page(comparison: TraceComparison) -> Page:
         glossary(GLOSSARY),
     )
     lead = "Two traces, compared by what a unit of the same work costs. Lengths of traces are not compared."
-    return Page(f"{comparison.before} and {comparison.after}", lead, sections, json.two_traces(comparison))
+    return Page(f"{comparison.before} and {comparison.after}", lead, sections, data=json.two_traces(comparison))
 
 
 def _device(device: DeviceComparison) -> Iterator[Section]:

@@ -68,7 +68,7 @@ def _page(
         *_summary(narrative),
         glossary(GLOSSARY),
     )
-    return Page(comparison.title, manifest.summary, sections, json.comparison(comparison, narrative))
+    return Page(comparison.title, manifest.summary, sections, data=json.comparison(comparison, narrative))
 
 
 def _variants(comparison: Comparison, narrative: Narrative) -> Section:

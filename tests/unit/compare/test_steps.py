@@ -83,7 +83,7 @@ def test_each_step_is_compared_with_the_kept_one_that_it_started_from(folder: Pa
         (2, 1, ""),
         (3, 1, ""),
     ]  # step 2 was reverted
-    expected = variants.contrast(study.load(SAMPLE))
+    expected = variants.compare(study.load(SAMPLE))
     rows = {r.name: r for r in expected.rows}
     one, two, three = seen.steps
     assert (one.before_ns, one.after_ns) == (rows["baseline"].traced_ns, rows["overlap"].traced_ns)

@@ -94,7 +94,10 @@ def test_figures_and_lists_of_a_step_are_shown(plain: Capture) -> None:
     assert '<section id="work">' in page and '<section id="series-0">' in page and "Tokens &lt;b&gt;" in page
     assert "800.0 TFLOP/s (gemm)" in page and "Yardstick: bmm 600.0" in page
     assert "1.25" in printed(made, found)
-    assert tables.limit(variants.compare(plain)).startswith("Limit: 32 stages") and tables.series(variants.compare(plain)) == {}
+    assert (
+        tables.limit(variants.compare(plain)).startswith("Limit: 32 stages")
+        and tables.series(variants.compare(plain)) == {}
+    )
 
 
 def test_copies_that_take_no_time_are_not_told_and_have_no_link(plain: Capture) -> None:
