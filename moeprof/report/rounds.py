@@ -92,7 +92,7 @@ def samples(study: Capture) -> go.Figure | None:
             if chosen:
                 figure.add_scatter(**_marks(name, chosen, shift, SHADES[place % len(SHADES)] if used else SLOWER, used))
     figure.update_layout(
-        xaxis_title="round", yaxis_title="ms an iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
+        xaxis_title="round", yaxis_title="ms per iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
     )  # fmt: skip
     figure.update_xaxes(dtick=1 if max(r.index for _, _, rounds in found for r in rounds) < 20 else 5)
     return figure

@@ -115,7 +115,7 @@ def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]
 
 
 def trajectory(
-    session: Session, metric: str = TIME, axis: str = "ms an iteration, clean", scale: float = 1.0
+    session: Session, metric: str = TIME, axis: str = "ms per iteration, clean", scale: float = 1.0
 ) -> go.Figure | None:
     """A metric after each step, times ``scale``; what was reverted stands beside the path. None where no trial holds it."""
     points = _points(session, metric)

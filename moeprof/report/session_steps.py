@@ -62,10 +62,10 @@ def comparison(step: StepComparison) -> Section:
     name = f"step-{step.number}-diff"
     if step.missing is not None:
         return Section(name, f"Not compared with {other}: {_reason(step.missing, other)}")
-    title = f"Traced against {other}: {units.signed_ms(step.after_ns - step.before_ns)} an iteration"
-    note = "The traced iteration of median length of each; the steps sum exactly. Kernels are matched by name, then by launch shape and place."
+    title = f"Traced against {other}: {units.signed_ms(step.after_ns - step.before_ns)} per iteration"
+    note = "The traced iteration of median length of each. The steps sum exactly. Kernels are matched by name, then by launch shape and place."
     before, after = (other, step.before_ns), (f"step {step.number}", step.after_ns)
-    figure = bars.steps(before, step.waterfall, after, "ms an iteration")
+    figure = bars.steps(before, step.waterfall, after, "ms per iteration")
     left = len(step.kernels) - MAX_KERNELS
     caption = "Kernels of one iteration, the largest change first" + (f"; {left} more are left out" if left > 0 else "")
     shown = (
@@ -77,6 +77,6 @@ def comparison(step: StepComparison) -> Section:
 
 def _reason(missing: Missing, other: str) -> str:
     if missing.what == "trace":
-        return f"{'its own capture' if missing.side == 'after' else f'the capture of {other}'} holds no trace of the variant"
+        return f"{'its own capture' if missing.side == 'after' else f'the capture of {other}'} contains no trace of the variant"
     which = "its own capture" if missing.side == "after" else "the capture that it started from"
     return f"{which} is gone or cannot be read"

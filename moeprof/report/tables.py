@@ -66,7 +66,7 @@ def limit(comparison: Comparison) -> str:
     found = comparison.limit
     return (
         f"Limit: {found.stages} stages of compute c = {units.us(found.compute_ns)} and transfer x = {units.us(found.transfer_ns)} (both from the baseline's "
-        f"traced iteration, where each runs alone and the other unit rests, c : x = {found.compute_to_transfer:.2f}) take at least max(L c + x, c + L x) = {units.ms(found.ideal_ns)}."
+        f"traced iteration, where compute and copies do not overlap, c : x = {found.compute_to_transfer:.2f}) take at least max(L c + x, c + L x) = {units.ms(found.ideal_ns)}."
     )
 
 
@@ -224,7 +224,7 @@ def work(comparison: Comparison) -> Table:
     """What each variant achieves, moves and launches; a column that is empty for all is left out."""
     rows = [r for r in comparison.rows if r.work is not None or _figures(r)]
     header = (
-        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels an iteration", "declared bytes", "DRAM bytes by ncu",
+        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels per iteration", "declared bytes", "DRAM bytes by ncu",
     )  # fmt: skip
     found = [(row.name, *_achieved(row)) for row in rows]
     kept = [i for i in range(len(header)) if i == 0 or any(row[i] != units.DASH for row in found)]
@@ -237,7 +237,7 @@ def own_figures(comparison: Comparison) -> Table:
     each = {row.name: found for row in comparison.rows if (found := _figures(row))}
     names = dict.fromkeys(name for found in each.values() for name in found)
     rows = tuple((name, *(found.get(name, units.DASH) for found in each.values())) for name in names)
-    return Table("Figures that the variants give", ("figure", *each), rows)
+    return Table("Figures that the variants report", ("figure", *each), rows)
 
 
 def _achieved(row: Row) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def _summary(narrative: Narrative) -> tuple[Section, ...]:
 
 def _ranks(capture: Capture) -> Iterator[Section]:
     table = rank_tables.timed(capture.manifest)
-    note = "Each rank's own median, with no profiler. The clock offset is that of its host against the first one's."
+    note = "The median of each rank, with no profiler. The clock offset is measured between the rank's host and the first host."
     if table.rows:
         yield section("ranks", "Ranks", note, None, (table,), "summary")
 
@@ -114,22 +114,22 @@ def _waterfall(comparison: Comparison) -> tuple[Section, ...]:
     if figure is None or largest is None:
         return ()
     saved = units.signed_ms(comparison.traced_delta_ns)
-    title = (
-        f"Where the time went: {saved} an iteration, most of it {largest.label} ({units.signed_ms(largest.delta_ns)})"
-    )
-    note = "The traced iteration of median length of each; the steps sum exactly. Traced times carry the profiler's overhead."
+    title = f"Where the time went: {saved} per iteration, mostly {largest.label} ({units.signed_ms(largest.delta_ns)})"
+    note = "The traced iteration of median length of each variant. The steps sum exactly. Traced times include the profiler's overhead."
     return (section("waterfall", title, note, figure, (tables.waterfall(comparison),), "summary"),)
 
 
 def _work(comparison: Comparison) -> Iterator[Section]:
     shown = tables.work_tables(comparison)
-    note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work counts for nothing. ncu empties the caches before each kernel, so that its bytes are an upper bound."
+    note = "Useful FLOPs and declared bytes over the clean time: padding, masked and dropped work do not count. ncu flushes the caches before each kernel, so its bytes are an upper bound."
     if shown:
         yield section("work", bars.title_of_work(comparison), note, bars.work(comparison), shown, "summary")
 
 
 def _series(comparison: Comparison) -> Iterator[Section]:
-    note = "As the variants counted it; one bar an entry, the largest first. Variants that agree share one row of bars."
+    note = (
+        "As counted by the variants: one bar per entry, the largest first. Variants with equal counts share their bars."
+    )
     for number, (name, values) in enumerate(tables.series(comparison).items()):
         title = name[:1].upper() + name[1:]
         yield section(f"series-{number}", title, note, bars.series(name, values), (tables.listed(name, values),))
@@ -146,7 +146,7 @@ def _ledgers(comparison: Comparison, in_summary: bool) -> Iterator[Section]:
 
 def _overlap(comparison: Comparison) -> Iterator[Section]:
     figure = bars.overlap(comparison)
-    note = "Copy time that runs while kernels run is hidden; the rest is exposed, with its cause in the table."
+    note = "Copy time while kernels run is hidden. The rest is exposed; the table has the causes."
     if figure is not None:
         yield section(
             "overlap", bars.title_of_overlap(comparison.rows), note, figure, (tables.copies(comparison),), "report"
@@ -158,7 +158,7 @@ def _link(comparison: Comparison, capture: Capture) -> Iterator[Section]:
         return
     ceiling = capture.manifest.link_ceiling_gb_per_s
     figure = bars.link(comparison, ceiling)
-    note = "Bytes over the time in which at least one copy runs; the ceiling was measured in the same run, with large copies alone."
+    note = "Bytes over the time in which at least one copy runs. The ceiling was measured in the same run with large copies only."
     title = "Link throughput" + (" against its measured ceiling" if ceiling else "")
     if figure is not None:
         yield section("link", title, note, figure, (tables.link(comparison, ceiling),))
@@ -166,7 +166,7 @@ def _link(comparison: Comparison, capture: Capture) -> Iterator[Section]:
 
 def _launches(comparison: Comparison) -> Iterator[Section]:
     figure = bars.launches(comparison)
-    note = "Host time inside CUDA calls against the GPU's work (the upright mark); between calls the host runs Python and the framework. Where both together take longer than the work, the GPU starves."
+    note = "Host time inside CUDA calls, and the GPU's work (vertical mark). Between calls the host runs Python and the framework. If both together take longer than the work, the GPU waits."
     if figure is not None:
         shown = (tables.launches(comparison), tables.calls(comparison))
         yield section("launch", "What launching costs the host", note, figure, shown)
@@ -174,7 +174,7 @@ def _launches(comparison: Comparison) -> Iterator[Section]:
 
 def _findings(capture: Capture) -> Iterator[Section]:
     table = findings(capture)
-    note = "Each trace judged alone. A gain is an upper bound over all traced passes; gains overlap and must not be added (docs/findings.md)."
+    note = "Findings of each trace by itself. A gain is an upper bound over all traced passes. Gains overlap; do not add them (docs/findings.md)."
     if table.rows:
         yield section("findings", "What the rules find", note, None, (table,))
 
@@ -183,16 +183,18 @@ def _timeline(capture: Capture, prefix: str = "") -> Iterator[Section]:
     lanes = lanes_of(capture)
     if not lanes:
         return
-    note = "Drag to zoom, double-click to reset. One traced iteration of median length of each variant, all from zero."
+    note = (
+        "Drag to zoom, double-click to reset. The traced iteration of median length of each variant; all start at zero."
+    )
     if is_heavy(lanes):
-        note += " So many events are drawn as the exact share of busy time in each of 2,000 cells."
+        note += " There are too many events to draw: each of 2,000 cells shows its exact share of busy time."
     name = f"timeline-{prefix[0].lower()}" if prefix else "timeline"
     yield section(name, f"{prefix}One iteration of each variant", note, timeline(lanes), tables.kernels(capture))
 
 
 def _times(capture: Capture) -> Iterator[Section]:
     figure = rounds.samples(capture)
-    note = "No profiler attached. Rounds interleave the variants and the baseline's twin in shuffled orders; the verdict counts rounds. A cross is a sample of a round that does not count."
+    note = "No profiler attached. Rounds interleave the variants and the baseline's twin in shuffled order. The verdict counts rounds, not samples. A cross is a sample of a round that does not count."
     if figure is not None:
         yield section("times", rounds.title(capture), note, figure, (rounds.times(capture),))
 
@@ -207,9 +209,9 @@ def _roofline(comparison: Comparison) -> Iterator[Section]:
         yield section("roofline", title, note, None, (roofline.missing(points),))
         return
     note = (
-        "Both axes by hardware counters: FLOPs by pipe over DRAM bytes, and over ncu's own duration, for which it runs one kernel at a time on flushed "
-        "caches; ‘declared’ FLOPs are the variant's own count. Circles are a variant's longest kernels, diamonds whole iterations; arrows lead from the "
-        "baseline to the optimized variant. Lines are ceilings measured in this capture, or peaks by ncu where it says so."
+        "Both axes come from hardware counters: FLOPs per pipe over DRAM bytes, and over ncu's duration of one kernel at a time with flushed "
+        "caches. ‘declared’ FLOPs are the variant's own count. Circles are the longest kernels of a variant, diamonds whole iterations. Arrows lead from "
+        "the baseline to the optimized variant. Lines are ceilings measured in this capture, or peaks reported by ncu."
     )
     figure = roofline.figure(points, comparison.baseline, comparison.optimized)
     shown: tuple[Table, ...] = (roofline.table(points), roofline.roofs(points), roofline.missing(points))
@@ -218,21 +220,21 @@ def _roofline(comparison: Comparison) -> Iterator[Section]:
 
 def _counted(comparison: Comparison) -> Iterator[Section]:
     counted = comparison.counted
-    note = "From Nsight Compute. Means are weighted by the kernels' durations; bytes stand only where every kernel of the iteration was counted on both sides."
+    note = "From Nsight Compute. Means are weighted by the kernels' durations. Bytes are shown only if every kernel of the iteration was counted on both sides."
     if counted is not None:
         yield section("counted", counters.title(counted), note, None, (counters.compared(counted),), "summary")
 
 
 def _counters(capture: Capture) -> Iterator[Section]:
     shown = counters.counters(capture)
-    note = "From Nsight Compute, which serialises kernels and flushes caches: read these as properties of a kernel, never as its time here."
+    note = "From Nsight Compute, which serializes kernels and flushes caches. These are properties of a kernel, not its time in this run."
     if shown:
         yield section("counters", "Hardware counters of the kernels", note, None, shown)
 
 
 def _stalls(capture: Capture) -> Iterator[Section]:
     states = of_study(capture)
-    note = "Each variant's longest kernel that Nsight Compute counted. A warp is in one state in every cycle of its life; ‘selected’ and ‘not_selected’ are no waits."
+    note = "The longest kernel of each variant that Nsight Compute counted. In every cycle a warp is in one state. ‘selected’ and ‘not_selected’ are not waits."
     title = "Why warps wait"
     fall = largest_fall(steps(states))
     if fall is not None:

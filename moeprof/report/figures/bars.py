@@ -30,7 +30,7 @@ def waterfall(comparison: Comparison) -> go.Figure | None:
     ):
         return None
     return steps(
-        (before.name, before.traced_ns), comparison.waterfall, (after.name, after.traced_ns), "ms an iteration"
+        (before.name, before.traced_ns), comparison.waterfall, (after.name, after.traced_ns), "ms per iteration"
     )
 
 
@@ -72,7 +72,7 @@ def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
                     hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
                 )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
+        barmode="stack", xaxis_title="ms per iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
     )
     return figure
 
@@ -95,7 +95,7 @@ def overlap(comparison: Comparison) -> go.Figure | None:
         hovertemplate="%{y}: %{x:.3f} ms exposed<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
+        barmode="stack", xaxis_title="ms of copies per iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
     )
     return figure
 
@@ -221,7 +221,7 @@ def launches(comparison: Comparison) -> go.Figure | None:
     )  # fmt: skip
     figure.update_layout(
         barmode="stack",
-        xaxis_title="ms of host time in CUDA calls an iteration",
+        xaxis_title="ms of host time in CUDA calls per iteration",
         height=150 + BAR_HEIGHT * len(rows),
         **legend(),
     )

@@ -21,11 +21,11 @@ def sentences(analysis: GroupAnalysis) -> list[str]:
     )
     if any(r.waits_known for r in analysis.ranks) and span:
         found.append(
-            f"Ranks spend {percent(waited / span)} of their time in collectives that wait for another rank, with nothing computing beneath."
+            f"Ranks spend {percent(waited / span)} of their time in collectives that wait for another rank while nothing computes."
         )
     for straggler in analysis.stragglers[:MOST_STRAGGLERS]:
         found.append(
-            f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {ms(straggler.late_ns)} behind the middle rank in all, by {straggler.cause}."
+            f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {ms(straggler.late_ns)} behind the middle rank in total, caused by {straggler.cause}."
         )
     if not analysis.stragglers and any(r.lateness for r in analysis.ranks):
         found.append("No rank is late by more than chance.")

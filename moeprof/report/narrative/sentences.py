@@ -1,4 +1,4 @@
-"""The sentences of a report: every number in them stands in a table of the same report."""
+"""The sentences of a report: every number in them is in a table of the same report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from moeprof.compare.variants import Comparison
 from moeprof.stats.estimates import Verdict
 from moeprof.units import ms, percent, rate
 
-STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is told
+STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is reported
 LINK_BOUND = 0.95  # share of an iteration in which the link is busy, from which the link is the limit
-WORTH_SAYING = 0.01  # share of an iteration that copies take, from which they are told
-SLOWED = 1.03  # compute time against the baseline's, from which it is told
+WORTH_SAYING = 0.01  # share of an iteration that copies take, from which they are reported
+SLOWED = 1.03  # compute time against the baseline's, from which it is reported
 
 
 def sentence(comparison: Comparison) -> str:
@@ -51,10 +51,10 @@ def _typical(found: Verdict) -> str:
 def _without_pair(comparison: Comparison) -> str:
     timed = [r for r in comparison.rows if r.time_ns is not None]
     if not timed:
-        return "Nothing was timed: this report shows what the trace holds."
+        return "Nothing was timed: this report shows what the trace contains."
     best = min(timed, key=lambda r: r.time_ns.value if r.time_ns else 0.0)
     assert best.time_ns is not None
-    return f"There is no pair to contrast; {best.name} takes {ms(best.time_ns.value)} an iteration."
+    return f"There is no pair to compare; {best.name} takes {ms(best.time_ns.value)} per iteration."
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _gained(row: Row) -> str:
     if row.efficiency < 0:
         start = "loses: its" if row.verdict.word == "SLOWER" else "its"
         return f"{start} overlap efficiency is {row.efficiency:.3f}, below zero: overlapping costs more than it hides"
-    return f"its overlap efficiency is {row.efficiency:.3f} (1 is all that overlapping could gain)"
+    return f"its overlap efficiency is {row.efficiency:.3f} (1 is perfect)"
 
 
 def _achieved(row: Row) -> str:
@@ -105,8 +105,8 @@ def _hidden(row: Row) -> str:
     if not _copies_matter(row) or row.hidden_ratio is None:
         return ""
     if not row.hidden_ratio:
-        return f"none of its {ms(busy)} of copies runs beside compute"
-    return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies run beside compute, {ms(row.exposed_copy_ns)} are exposed"
+        return f"none of its {ms(busy)} of copies overlaps with compute"
+    return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies overlap with compute, {ms(row.exposed_copy_ns)} are exposed"
 
 
 def _copies_matter(row: Row) -> bool:
@@ -114,7 +114,7 @@ def _copies_matter(row: Row) -> bool:
 
 
 def _starved(row: Row) -> str:
-    """The device waits for the host: say for what, and what the host was doing."""
+    """The GPU waits for the host: for what, and what the host does."""
     if row.ledger is None or row.idle is None or row.launch is None or not row.traced_ns or not row.calls:
         return ""
     if row.host_wait_ns < STARVED * row.traced_ns:
@@ -124,14 +124,14 @@ def _starved(row: Row) -> str:
     )
     return (
         f"the host cannot keep up: the GPU has {ms(row.gpu_work_ns)} of work and waits {ms(row.host_wait_ns)} for it "
-        f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronising calls "
-        f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls an iteration ({calls}) that take {ms(row.call_ns or 0)}"
+        f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronizing calls "
+        f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls per iteration ({calls}) that take {ms(row.call_ns or 0)}"
     )
 
 
 def _by_kind(calls: tuple[CallCount, ...]) -> list[tuple[str, list[CallCount]]]:
     words = {"launch": "kernel launches", "graph_launch": "graph launches", "copy": "copies", "copy_sync": "blocking copies",
-             "memset": "memsets", "sync": "synchronises", "event": "event calls", "alloc": "allocations"}  # fmt: skip
+             "memset": "memsets", "sync": "synchronizations", "event": "event calls", "alloc": "allocations"}  # fmt: skip
     kinds = sorted({c.kind for c in calls})
     return [(words.get(kind, "other"), [c for c in calls if c.kind == kind]) for kind in kinds]
 
@@ -142,7 +142,7 @@ def _bound(row: Row, comparison: Comparison) -> str:
     busy = row.link_busy_ratio or 0.0
     at_ceiling = f", {percent(row.link_ratio)} of its measured ceiling" if row.link_ratio else ""
     if busy >= LINK_BOUND:
-        return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: it is the limit"
+        return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: the link is the limit"
     if row.name == comparison.baseline:
         return f"its link runs at {row.link_gb_per_s:.1f} GB/s{at_ceiling}"
     return ""
@@ -152,7 +152,7 @@ def _slowed(row: Row, comparison: Comparison) -> str:
     if row.compute_ratio is None or row.compute_ratio < SLOWED:
         return ""
     baseline = comparison.row(comparison.baseline)
-    why = ", whose device rests while it copies" if baseline and _copies_matter(baseline) else ""
+    why = ", whose GPU does not compute while it copies" if baseline and _copies_matter(baseline) else ""
     return f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's{why}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moeprof.compare.kernels import Kernel
 from moeprof.compare.traces import DeviceComparison
-from moeprof.units import ms
+from moeprof.units import ms, signed_ms
 
 WORTH_NAMING = 0.02  # of a unit's time: a smaller change is not reported
 NAMED = 3  # categories and kernels that are named
@@ -21,10 +21,8 @@ def sentences(device: DeviceComparison) -> tuple[str, ...]:
     steps = sorted(device.waterfall, key=lambda b: -abs(b.delta_ns))
     large = [b for b in steps if abs(b.delta_ns) >= least][:NAMED]
     if large:
-        changes = (
-            f"{b.label.removeprefix('idle: ')} {'+' if b.delta_ns > 0 else '-'}{ms(abs(b.delta_ns))}" for b in large
-        )
-        told.append(f"Where it went: {', '.join(changes)}.")
+        changes = (f"{b.label} {signed_ms(b.delta_ns)}" for b in large)
+        told.append(f"Largest changes: {', '.join(changes)}.")
     told += _moved_waits(device)
     kernels = [k for k in device.kernels if k.status != "same" and abs(k.delta_ns) >= least][:NAMED]
     if kernels:
@@ -47,7 +45,7 @@ def _moved_waits(device: DeviceComparison) -> list[str]:
         return []
     change = moved.stalled_delta_ns
     outcome = (
-        f"idle and exposed copy time rose by {ms(change)}: the waits moved into copies, they did not go"
+        f"idle and exposed copy time rose by {ms(change)}: the waits moved into copies and are not gone"
         if change > 0
         else f"idle and exposed copy time fell by {ms(-change)}"
     )

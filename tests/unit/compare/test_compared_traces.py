@@ -74,7 +74,7 @@ def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:
         "40 waits of the host became 40 copies of 20 bytes; although the time fell idle and exposed copy time rose"
         in told
     )
-    assert "the waits moved into copies, they did not go" in told
+    assert "the waits moved into copies and are not gone" in told
 
 
 def _sorted(trace: Trace, extra, kinds):  # type: ignore[no-untyped-def]

@@ -101,7 +101,7 @@ def test_the_page_shows_them_and_is_the_same_twice(folder: Path, session: Sessio
     page = html.render(shown.page(session, steps.seen(folder, session)))
     assert page == html.render(shown.page(session, steps.seen(folder, session)))
     assert (
-        "Traced against the start: −12.08 ms an iteration" in page
+        "Traced against the start: −12.08 ms per iteration" in page
         and "Traced against step 1: +12.08 ms an iteration" in page
     )
     assert "Under the roofline: step 3 reaches 123.0 TFLOP/s" in page and "How near to the limit" in page
@@ -142,7 +142,7 @@ def test_a_capture_that_is_gone_or_has_no_trace_is_said(folder: Path, session: S
     data = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(data | {"variants": [v | {"parts": []} for v in data["variants"]]}))
     shutil.copytree(folder / "captures" / "step-01", copy / "captures" / "step-01")
-    assert reason(steps.seen(copy, session).steps[0]) == "the capture of the start holds no trace of the variant"
+    assert reason(steps.seen(copy, session).steps[0]) == "the capture of the start contains no trace of the variant"
 
 
 def test_a_long_session_compares_its_last_steps_and_says_so(tmp_path: Path) -> None:
