@@ -102,7 +102,7 @@ def test_the_page_shows_them_and_is_the_same_twice(folder: Path, session: Sessio
     assert page == html.render(shown.page(session, steps.seen(folder, session)))
     assert (
         "Traced against the start: −12.08 ms per iteration" in page
-        and "Traced against step 1: +12.08 ms an iteration" in page
+        and "Traced against step 1: +12.08 ms per iteration" in page
     )
     assert "Under the roofline: step 3 reaches 123.0 TFLOP/s" in page and "How near to the limit" in page
     assert "a copy &lt;stream&gt;" in page and "<stream>" not in page
