@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from moeprof.compare import variants
 from moeprof.loaded import capture
+from moeprof.report import build
 from moeprof.storage.json import dumps
 
 SAMPLES = Path(__file__).resolve().parents[1] / "reports" / "samples"
@@ -24,7 +24,7 @@ def main() -> int:
     args = parser.parse_args()
     for name in args.workloads or sorted(p.name for p in SAMPLES.iterdir() if p.is_dir()):
         target = SAMPLES / name / "expected.json"
-        target.write_text(dumps(variants.contrast(capture.load(SAMPLES / name))), encoding="utf-8")
+        target.write_text(dumps(build.page_of((capture.load(SAMPLES / name),)).data), encoding="utf-8")
         print(f"Wrote {target}")
     return 0
 

@@ -90,7 +90,7 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     held = by_process.get(lacking[0].pid, 0)
     what = f"left {held} iteration ranges in the trace, {iterations} ran"
     hint = "the trace of the others was kept"
-    return traced, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
+    return found, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
 
 
 def refused_metric(path: Path, last_line: str) -> str:

@@ -55,12 +55,12 @@ def analyze(trace: Path, as_json: bool, **options: Any) -> None:
 
 
 def _print_counters(counted: Any, as_json: bool) -> None:
-    from moeprof.report import text
+    from moeprof.report import analysis, text
 
     if as_json:
         echo_json(counted.to_json())
     else:
-        click.echo(text.counters_text(counted.path, counted.table, counted.rules))
+        click.echo(text.render(analysis.counters_page(counted.path, counted.table, counted.rules)))
 
 
 def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None:
@@ -68,6 +68,7 @@ def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None
     from moeprof.findings import find
     from moeprof.loaded.trace import analyse
     from moeprof.report import text
+    from moeprof.report.analysis import page
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
@@ -82,7 +83,7 @@ def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None
     for name, analysis in analyses.items():
         if len(analyses) > 1:
             click.echo(f"\n{name}")
-        click.echo(text.analysis_text(analysis))
+        click.echo(text.render(page(analysis)))
 
 
 def _print_folder(
@@ -97,7 +98,7 @@ def _print_folder(
     if any(value is not None for value in of_one.values()):
         raise UsageError("--range, --device and --rules are for one trace or capture", "analyze one of the folder's")
     from moeprof.loaded.folder import analyse_folder
-    from moeprof.report import spread
+    from moeprof.report import text, traces_table
     from moeprof.storage.json import encode
     from moeprof.trace import classify
 
@@ -110,7 +111,7 @@ def _print_folder(
     if as_json:
         echo_json(encode(table))
     else:
-        click.echo(spread.text(table.folder, table.rows, table.traces))
+        click.echo(text.render(traces_table.page(table.folder, table.rows, table.traces)))
     if table.failed:
         click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table says why", err=True)
     if table.failed == table.traces:

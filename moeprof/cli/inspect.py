@@ -62,7 +62,7 @@ def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, 
     from moeprof.kernels.inspect import dry_run as commands
     from moeprof.kernels.inspect import inspect as inspect_kernel
     from moeprof.kernels.target import InspectRequest
-    from moeprof.report import inspected
+    from moeprof.report import inspection, text
 
     request = InspectRequest(program=ctx.meta.get(PROGRAM, ()), overrides=_parameters(pairs), **options)
     if dry_run:
@@ -72,7 +72,7 @@ def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, 
     if as_json:
         echo_json(result.to_json())
         return
-    click.echo(inspected.text(result))
+    click.echo(text.render(inspection.page(result)))
     if result.folder is not None:
         click.echo(f"Wrote {result.folder}")
         click.echo(f"Next: moeprof inspect {result.folder} --kernel {shlex.quote(request.kernel)}", err=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprof.analysis.model import Analysis
-from moeprof.compare.traces import TraceContrast
-from moeprof.compare.variants import Diff
+from moeprof.compare.traces import TraceComparison
+from moeprof.compare.variants import Comparison
 from moeprof.gate.gate import Check
 from moeprof.gate.history import History
 from moeprof.kernels.inspection import Inspection, Traced
@@ -90,7 +90,7 @@ class Report:
     """``moeprof report``."""
 
     page: str
-    diff: Diff | TraceContrast  # of two traces the latter
+    diff: Comparison | TraceComparison  # of two traces the latter
     schema_version: int = 1
 
 

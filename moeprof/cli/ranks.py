@@ -37,21 +37,21 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
 
     PATH is a trace of several processes or GPUs, a capture, or a folder of one trace a rank.
     """
-    from moeprof.report import build
-    from moeprof.report import ranks as pages
+    from moeprof.report import build, text
+    from moeprof.report import ranks as report
     from moeprof.storage.json import encode
 
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
     analyses = _analysed(path, output is not None, **options)
     if output is not None:
-        build.write_page(output, force, pages.render(analyses))
+        build.write_page(output, force, report.page(analyses))
     if as_json:
         documents = {analysis.variant or analysis.source: encode(analysis) for analysis, _ in analyses}
         several = {"schema_version": 1, "variants": documents}
         echo_json(next(iter(documents.values())) if len(documents) == 1 else several)
         return
-    click.echo("\n\n".join(pages.text(analysis) for analysis, _ in analyses))
+    click.echo("\n\n".join(text.render(report.page((group,))) for group in analyses))
     if output is not None:
         click.echo(f"Wrote {output}")
 
@@ -67,7 +67,7 @@ def _analysed(
     """Each group at ``path``, with its lanes if a ``page`` will be written."""
     from moeprof.ranks import groups as grouping
     from moeprof.ranks.lanes import lanes
-    from moeprof.report.rankrows import listed
+    from moeprof.report.rank_tables import listed
     from moeprof.trace import classify
 
     classes = classify.communication(communication) if communication else classify.COMMUNICATION

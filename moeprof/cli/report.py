@@ -24,7 +24,7 @@ from moeprof.errors import UsageError
 @json_option
 def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_page: bool, **options: Any) -> None:
     """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
-    from moeprof.report import build
+    from moeprof.report import build, text
 
     if captures and not any(path.is_dir() for path in captures):
         if len(captures) != 2 or not contrast:
@@ -35,9 +35,9 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         studies = build.load(captures, sample)
         written = build.write(studies, contrast, options["output"], options["force"])
     if options["as_json"]:
-        echo_json({"schema_version": 1, "page": str(written.page), "diff": written.data})
+        echo_json({"schema_version": 1, "page": str(written.path), "diff": written.page.data})
     else:
-        click.echo(written.text)
-        click.echo(f"Wrote {written.page}")
+        click.echo(text.render(written.page))
+        click.echo(f"Wrote {written.path}")
     if open_page:
-        click.launch(written.page.resolve().as_uri())
+        click.launch(written.path.resolve().as_uri())

@@ -153,6 +153,7 @@ def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
 def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
     """Write the session's page; for a recorded session to ./moeprof-out/NAME.html."""
     from moeprof.errors import UsageError
+    from moeprof.report import html
     from moeprof.report import session as shown
     from moeprof.session import log, steps
     from moeprof.storage.capture_folder import OUTPUT
@@ -164,5 +165,5 @@ def report(folder: Path, sample: str | None, output: Path | None, force: bool) -
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
     state = log.read(folder)
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, shown.render(state, steps.seen(folder, state)))
+    write_whole(page, html.render(shown.page(state, steps.seen(folder, state))))
     click.echo(f"Wrote {page}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from moeprof.compare.variants import apart
+from moeprof.compare.comparable import apart
 from moeprof.errors import CaptureError, UsageError, WorkloadError
 from moeprof.gate import metrics
 from moeprof.gate.judge import Judgement, State, judge_change, judge_value, unclear

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from moeprof.compare.variants import apart
+from moeprof.compare.comparable import apart
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.gate import metrics
 from moeprof.gate.gate import Side, require_usable

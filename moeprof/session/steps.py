@@ -10,8 +10,9 @@ from pathlib import Path
 
 from moeprof import resources
 from moeprof.capture import Progress, Request, capture
-from moeprof.compare import steps, variants
-from moeprof.compare.steps import Seen, StepDiff
+from moeprof.compare import steps
+from moeprof.compare.comparable import apart
+from moeprof.compare.steps import Missing, SessionComparison, StepComparison
 from moeprof.errors import CaptureError, MoeprofError, UsageError
 from moeprof.gate import metrics
 from moeprof.gate.rule import expectation
@@ -165,7 +166,7 @@ class Attempt:
     def unlike(self) -> tuple[str, ...]:
         """What differs between the two captures besides the change."""
         kept = self._kept
-        return () if kept is None else tuple(n.text for n in variants.apart(kept.manifest, self.capture.manifest))
+        return () if kept is None else tuple(n.text for n in apart(kept.manifest, self.capture.manifest))
 
     @cached_property
     def _kept(self) -> Capture | None:
@@ -184,13 +185,13 @@ def state_of_git(folder: Path) -> tuple[str | None, str]:
     return commit, cut
 
 
-def seen(folder: Path, session: Session) -> Seen:
+def seen(folder: Path, session: Session) -> SessionComparison:
     """The last steps compared, each with the kept one that it started from, as far as their captures can still be read."""
     tried = [s for s in session.steps if s.trial is not None]
     compared = {s.number for s in tried[-COMPARED:]}
     reference, against = session.base, 0
     loaded: dict[str, Capture | None] = {}
-    diffs: list[StepDiff] = []
+    comparisons: list[StepComparison] = []
     newest: tuple[Ceiling, ...] = ()
     for step in tried:
         assert step.trial is not None and reference is not None
@@ -200,11 +201,11 @@ def seen(folder: Path, session: Session) -> Seen:
                 if trial.capture not in loaded:
                     loaded[trial.capture] = _readable(folder / trial.capture)
             before, after = loaded[reference.capture], loaded[step.trial.capture]
-            diffs.append(_compared(session.start.variant, (step.number, against), before, after))
+            comparisons.append(_compared(session.start.variant, (step.number, against), before, after))
             newest = (() if after is None else ceilings(after)) or newest
         if step.decision is not None and step.decision.kept:
             reference, against = step.trial, step.number
-    return Seen(tuple(diffs), newest, len(tried) - len(compared))
+    return SessionComparison(tuple(comparisons), newest, len(tried) - len(compared))
 
 
 def _readable(folder: Path) -> Capture | None:
@@ -218,8 +219,7 @@ def _readable(folder: Path) -> Capture | None:
     return loaded
 
 
-def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepDiff:
+def _compared(variant: str, numbers: tuple[int, int], before: Capture | None, after: Capture | None) -> StepComparison:
     if before is None or after is None:
-        which = "its own capture" if after is None else "the capture that it started from"
-        return StepDiff(*numbers, reason=f"{which} is gone or cannot be read")
+        return StepComparison(*numbers, missing=Missing("after" if after is None else "before", "capture"))
     return steps.compare(*numbers, before.variant(variant), after.variant(variant))

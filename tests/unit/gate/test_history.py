@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from moeprof.errors import CaptureError, UsageError
 from moeprof.gate.history import history
 from moeprof.report import history as shown
+from moeprof.report import html, text
 from moeprof.stats import change_points as changepoints
 from moeprof.stats.change_points import LEAST_SEGMENT, change_points, divergence
 
@@ -133,13 +134,13 @@ def test_a_step_with_another_gpu_is_a_break_and_no_change(tmp_path: Path) -> Non
     found = history(captured(tmp_path / "h", 20, step=10, gpu=10), None, "step_time")
     assert [i for i, e in enumerate(found.entries) if e.breaks] == [10]
     assert not any(e.change for e in found.entries) and found.entries[10].breaks[0].evidence["what"] == "GPU"
-    assert "UNLIKE: GPU" in shown.text(found) and "no change found" in shown.title(found)
+    assert "UNLIKE: GPU" in text.render(shown.page(found)) and "no change found" in shown.title(found)
 
 
 def test_a_short_history_says_that_it_is_too_short_and_gives_verdicts(tmp_path: Path) -> None:
     found = history(captured(tmp_path / "h", 4, step=2), None, "step_time")
     assert not any(e.change for e in found.entries) and found.entries[2].verdict == "SLOWER"
-    assert len(found.notes) == 1 and "too few" in found.notes[0] and "too few" in shown.text(found)
+    assert len(found.notes) == 1 and "too few" in found.notes[0] and "too few" in text.render(shown.page(found))
 
 
 def test_a_count_that_changes_is_a_change_at_once(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_count_that_changes_is_a_change_at_once(tmp_path: Path) -> None:
         None,
         (1.0, 96.0, None),
     ]
-    assert found.notes == () and "exact" in shown.text(found)
+    assert found.notes == () and "exact" in text.render(shown.page(found))
 
 
 def test_the_baselines_of_a_folder_are_a_history(command: Run, tmp_path: Path) -> None:
@@ -224,5 +225,5 @@ def test_the_figure_marks_changes_before_their_captures_and_cuts_the_levels_ther
 
 def test_a_history_without_a_value_has_no_figure(tmp_path: Path) -> None:
     found = history([made(tmp_path / "one", light=True)], None, "idle")
-    assert shown.figure(found) is None and "figure-history" not in shown.render(found)
-    assert "no trace" in " ".join(shown.text(found).split())
+    assert shown.figure(found) is None and "figure-history" not in html.render(shown.page(found))
+    assert "no trace" in " ".join(text.render(shown.page(found)).split())

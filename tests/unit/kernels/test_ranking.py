@@ -12,11 +12,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from tracetables import trace, traces
 
-from moeprof import resources
+from moeprof import resources, units
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
 from moeprof.kernels.ranking import ORDERS, function, gaps, rank, rankings, shared_by_two
-from moeprof.report import ranked
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
 
@@ -148,5 +147,5 @@ def test_what_is_not_there_is_one_clear_line(words: list[str], said: str) -> Non
 
 
 def test_a_shape_is_short_and_unambiguous() -> None:
-    assert [ranked.shape(s) for s in ((1, 1, 1), (4, 1, 1), (4, 2, 1), (1, 1, 3))] == ["1", "4", "4x2", "1x1x3"]
+    assert [units.shape(s) for s in ((1, 1, 1), (4, 1, 1), (4, 2, 1), (1, 1, 3))] == ["1", "4", "4x2", "1x1x3"]
     assert len(read_counters(SAMPLE / "graph" / "counters.csv"))

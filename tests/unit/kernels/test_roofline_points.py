@@ -11,12 +11,13 @@ import counting
 import pytest
 from captures import recorded
 from cdp import Browser, overlapping
+from pages import pair, printed, rendered
 
-from moeprof.compare import variants
+from moeprof.compare import captures, variants
 from moeprof.kernels.roofline import Ceiling, ceilings
 from moeprof.kernels.roofline_points import WHOLE, Roofline, roofline
 from moeprof.loaded.capture import Capture
-from moeprof.report import html, text
+from moeprof.report import html
 from moeprof.report.figures import roofline as drawn
 
 
@@ -105,27 +106,27 @@ def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Capt
         any(text.startswith("graph: ncu did not count") for text in found.missing)
         and "moeprof capture kv_transfer --tools nsys,ncu" in found.missing[-1]
     )
-    page = html.render(
+    page = rendered(
         replace(story, variants=(*story.variants[:2], bare)),
-        variants.contrast(replace(story, variants=(*story.variants[:2], bare))),
+        variants.compare(replace(story, variants=(*story.variants[:2], bare))),
     )
     assert "<td>declared</td>" in page and "What is missing" in page
 
 
 def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
     plain = counting.plain()
-    found = variants.contrast(plain)
+    found = variants.compare(plain)
     assert not found.roofline.points and "baseline, overlap, graph: ncu did not count" in found.roofline.missing[0]
-    page = html.render(plain, found)
+    page = rendered(plain, found)
     assert "No roofline: what it needs was not counted" in page and 'id="figure-roofline"' not in page
     none = replace(plain, variants=tuple(recorded(v, counters=None) for v in plain.variants))
     assert roofline(none).missing[0] == "baseline, overlap, graph: no kernel was counted"
     cpu = replace(none, manifest=replace(none.manifest, device="cpu"))
-    assert roofline(cpu) == Roofline() and '<section id="roofline">' not in html.render(cpu, variants.contrast(cpu))
+    assert roofline(cpu) == Roofline() and '<section id="roofline">' not in rendered(cpu)
 
 
 def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Capture) -> None:
-    found = variants.contrast(story).roofline
+    found = variants.compare(story).roofline
     figure = drawn.figure(found, "baseline", "graph")
     assert figure is not None
     arrows = [(10**a.ax, 10**a.ay, 10**a.x, 10**a.y) for a in figure.layout.annotations]
@@ -142,19 +143,19 @@ def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Capture) 
     assert roofs[0].x[1] == roofs[1].x[0] == pytest.approx(175.0) and roofs[0].y[1] == pytest.approx(
         700e12
     )  # they meet at the ridge
-    assert "Points of the roofline" in text.diff_text(variants.contrast(story))
+    assert "Points of the roofline" in printed(story)
 
 
 def test_two_captures_stand_under_the_roofs_of_the_second(story: Capture) -> None:
-    found = variants.contrast_captures(counting.made(*counting.story(), measured=False), story)
+    found = captures.compare(counting.made(*counting.story(), measured=False), story)
     assert {p.variant for p in found.roofline.points} == {"A: graph", "B: graph"} and all(
         c.measured for c in found.roofline.ceilings
     )
     other = replace(
         story, manifest=replace(story.manifest, ceilings={"gemm_tflop_per_s": 650.0, "read_gb_per_s": 3900.0})
     )
-    assert [c.per_s for c in variants.contrast_captures(other, story).roofline.ceilings] == [700e12, 4e12]
-    assert 'id="figure-roofline"' in html.render_pair(story, story, found)
+    assert [c.per_s for c in captures.compare(other, story).roofline.ceilings] == [700e12, 4e12]
+    assert 'id="figure-roofline"' in html.render(pair(story, story))
 
 
 TEXTS = """[...document.querySelectorAll('#figure-roofline .legendtext, #figure-roofline .xtick text, #figure-roofline .ytick text,' +
@@ -166,11 +167,11 @@ TEXTS = """[...document.querySelectorAll('#figure-roofline .legendtext, #figure-
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_the_roofline_in_a_browser(browser: Browser, story: Capture, tmp_path: Path, width: int, dark: bool) -> None:
     page = tmp_path / "page.html"
-    page.write_text(html.render(story, variants.contrast(story)), encoding="utf-8")
+    page.write_text(rendered(story), encoding="utf-8")
     browser.events.clear()
     browser.open(page, width=width, dark=dark)
     assert browser.evaluate("document.querySelectorAll('#figure-roofline .scatterlayer .point').length") == len(
-        variants.contrast(story).roofline.points
+        variants.compare(story).roofline.points
     )
     assert browser.evaluate("document.querySelectorAll('#figure-roofline .annotation-arrow-g').length") == 2
     inside = "(() => {const p = document.querySelector('#figure-roofline .xy .gridlayer, #figure-roofline .plot').getBoundingClientRect();"
@@ -187,7 +188,7 @@ def test_hostile_kernel_names_are_text(story: Capture) -> None:
     evil = "void evil<script>alert('x')</script>"
     table = counting.frame([counting.launch(evil, 100, 50, 5)])
     study = replace(story, variants=(counting.whole(story.variants[0], table), *story.variants[1:]))
-    page = html.render(study, variants.contrast(study))
+    page = rendered(study)
     data = re.search(r'id="data-roofline">(.*?)</script>', page, flags=re.S)
     assert "<script>alert" not in page and data is not None and json.loads(data.group(1))
-    assert html.render(study, variants.contrast(study)) == page
+    assert rendered(study) == page

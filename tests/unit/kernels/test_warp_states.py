@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from captures import recorded
+from pages import rendered
 
 from moeprof import resources
 from moeprof.capture import commands
-from moeprof.compare import variants
 from moeprof.kernels.warp_states import of_study, stalls, steps
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
@@ -21,7 +21,6 @@ from moeprof.machine.ncu_metrics import WARP_STATE_PREFIX as PREFIX
 from moeprof.machine.ncu_metrics import WARP_STATE_SUFFIX as SUFFIX
 from moeprof.machine.ncu_metrics import WARP_STATES as STATES
 from moeprof.machine.tools import Tool
-from moeprof.report import html
 from moeprof.trace.ncu.counters import read_counters
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
@@ -74,11 +73,11 @@ def test_each_step_names_the_wait_that_shrank_most(made: Capture) -> None:
 
 
 def test_the_page_shows_the_states_and_what_shrank(made: Capture) -> None:
-    page = html.render(made, variants.contrast(made))
+    page = rendered(made)
     assert "Why warps wait: barrier falls from 70.0 % to 10.0 %, overlap to graph" in page
     assert "a load from global or local memory" in page and "<td>60.0 %</td><td>20.0 %</td>" in page.replace("\n", "")
     plain = capture.load(SAMPLE)
-    assert '<section id="stalls">' not in html.render(plain, variants.contrast(plain))
+    assert '<section id="stalls">' not in rendered(plain)
     assert stalls(recorded(plain.variants[0], counters=None)) is None
 
 

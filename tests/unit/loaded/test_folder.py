@@ -22,7 +22,7 @@ from moeprof.analysis.model import Ledger
 from moeprof.loaded import folder as spreading
 from moeprof.loaded import trace, trace_row
 from moeprof.loaded.trace_row import TraceRow, TraceTask
-from moeprof.report import spread
+from moeprof.report import text, traces_table
 from moeprof.storage import manifest
 from moeprof.trace import discover
 
@@ -253,9 +253,9 @@ def test_a_long_table_shows_the_idlest_and_says_so() -> None:
     numbers = {"exposed_comm_ns": 0, "exposed_copy_ns": 0, "compute_ns": 0, "kernels": 1}
     good = [TraceRow(f"t{n:02d}", span_ns=100, idle_ns=n, **numbers) for n in range(50)]
     errors = [TraceRow(f"e{n:02d}", error="broken") for n in range(14)]
-    shown = spread.text("all", [*good, *errors], 64)
+    shown = text.render(traces_table.page("all", [*good, *errors], 64))
     assert "t49" in shown and "t10" in shown and "t09" not in shown and "the 40 of 50 rows that are idle most" in shown
     assert "all: 64 traces, 14 failed" in shown and "e11" in shown and "e12" not in shown and "2 more failures" in shown
     few = [replace(good[0], comm_busy_ns=40, hidden_comm_ns=10), replace(good[1], comm_busy_ns=0, hidden_comm_ns=0)]
-    lines = spread.text("all", few, 2).splitlines()
+    lines = text.render(traces_table.page("all", few, 2)).splitlines()
     assert "25.0 %" in lines[-2] and "25.0 %" not in lines[-1] and "–" in lines[-1]

@@ -9,11 +9,10 @@ import recordings
 from captures import marked
 from capturing import moeprof
 from cdp import CHROMIUM, Browser
+from pages import rendered
 
 from moeprof import resources
-from moeprof.compare import variants
 from moeprof.loaded.capture import Capture
-from moeprof.report import html
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
@@ -50,7 +49,7 @@ def test_the_page_in_a_browser(browser: Browser, page: Path, tmp_path: Path, wid
 @pytest.mark.browser
 def test_disturbed_rounds_are_drawn_as_crosses(browser: Browser, sample: Capture, tmp_path: Path) -> None:
     page, shown = tmp_path / "marked.html", marked(sample)
-    page.write_text(html.render(shown, variants.contrast(shown)), encoding="utf-8")
+    page.write_text(rendered(shown), encoding="utf-8")
     browser.events.clear()
     browser.open(page, width=390)
     assert "overlap, disturbed" in browser.evaluate("document.querySelector('#figure-times .legend').textContent")

@@ -19,6 +19,7 @@ from moeprof.errors import CaptureError, UsageError
 from moeprof.gate import metrics
 from moeprof.gate.rule import expectation
 from moeprof.loaded import capture
+from moeprof.report import html
 from moeprof.report import session as shown
 from moeprof.session import log, steps
 from moeprof.session.log import Decide, Try
@@ -233,7 +234,7 @@ def test_a_second_session_in_a_folder_and_a_trial_nobody_waits_for_are_refused(t
 def test_a_page_without_times_has_no_figure(tmp_path: Path) -> None:
     written(tmp_path, START, Try("c", AT, None, "", {}))
     found = log.read(tmp_path)
-    assert shown.trajectory(found) is None and "figure-trajectory" not in shown.render(found)
+    assert shown.trajectory(found) is None and "figure-trajectory" not in html.render(shown.page(found))
 
 
 def test_outside_of_git_there_is_no_state_and_a_long_change_is_cut(tmp_path: Path, project: Path) -> None:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import plotly.graph_objects as go
 
+from moeprof import units
 from moeprof.loaded import test_run
 from moeprof.loaded.test_run import Captured, Case, Check, Run
-from moeprof.report import format as fmt
 from moeprof.report.figures import bars as figures
 from moeprof.report.figures.style import IDLE, LEDGER
-from moeprof.report.html import filled, section
-from moeprof.report.tables import CAUSES, Table
+from moeprof.report.glossary import GLOSSARY
+from moeprof.report.page import Listing, Page, Section, Table, glossary, section
+from moeprof.report.tables import CAUSES
 
 MOST_BARS = 40  # more captures than that are in the tables alone
 LONGEST = 24  # characters of a bar's name
 
 
-@dataclass(frozen=True)
-class Told:
-    """One test as the page tells it: its name, how it ended, its tables, what its assertions said."""
-
-    id: str
-    test: Case
-    tables: tuple[Table, ...]
-    said: tuple[str, ...]
-
-
-def render(run: Run) -> str:
-    """The page; of a run in which nothing was captured it says so."""
+def page(run: Run) -> Page:
+    """The page; if nothing was captured, its lead says so."""
     checks = [c for t in run.tests for c in t.checks]
+    passed = sum(c.outcome == "passed" for c in checks)
+    lead = (
+        f"{len(run.tests)} tests captured GPU work or compared times: {passed} of {len(checks)} assertions held."
+        if run.tests
+        else "No test captured anything: none used the fixture moeprof, or all that do were skipped."
+    )
     note = "Traced times carry the profiler's overhead; a speed-up was timed without it. Values are of one iteration."
     summary = section("tests", _title(run), note, _ledgers(run), (_tests(run), *_bars_left_out(run)))
-    return filled(
-        "tests.html.j2",
-        title="GPU work of a pytest run",
-        tests=len(run.tests),
-        checks=len(checks),
-        failed=sum(c.outcome != "passed" for c in checks),
-        sections=[summary] if run.tests else [],
-        told=[_told(number, t) for number, t in enumerate(run.tests)],
-    )
+    tests = (_test(number, test) for number, test in enumerate(run.tests))
+    return Page("GPU work of a pytest run", lead, (*((summary,) if run.tests else ()), *tests, glossary(GLOSSARY)))
 
 
 def _title(run: Run) -> str:
@@ -49,27 +37,33 @@ def _title(run: Run) -> str:
     return f"{len(run.tests)} tests, {failed} failed"
 
 
-def _told(number: int, test: Case) -> Told:
-    found = (_assertions(test), *(t for c in test.captures for t in (_ledger(c), _causes(c), _kernels(c))))
-    said = tuple(c.detail for c in test.checks if c.detail)
-    return Told(f"test-{number}", test, tuple(t for t in found if t.rows), said)
+def _test(number: int, test: Case) -> Section:
+    """One test: what its assertions reported, then its tables."""
+    tables = (_assertions(test), *(t for c in test.captures for t in (_ledger(c), _causes(c), _kernels(c))))
+    return Section(
+        f"test-{number}",
+        f"{test.nodeid}: {test.outcome}",
+        above=tuple(Listing(c.detail) for c in test.checks if c.detail),
+        tables=tuple(t for t in tables if t.rows),
+        open="short",
+    )
 
 
 def _tests(run: Run) -> Table:
     rows = tuple(
-        (t.nodeid, t.outcome, str(len(t.captures)), f"{sum(c.outcome == 'passed' for c in t.checks)} of {len(t.checks)}", t.worker or fmt.DASH)
+        (t.nodeid, t.outcome, str(len(t.captures)), f"{sum(c.outcome == 'passed' for c in t.checks)} of {len(t.checks)}", t.worker or units.DASH)
         for t in run.tests
     )  # fmt: skip
     return Table("Tests", ("test", "outcome", "captures", "assertions that held", "process"), rows, plain=True)
 
 
 def _assertions(test: Case) -> Table:
-    rows = tuple((c.name, _value(c), c.limit, c.outcome, str(c.capture or fmt.DASH)) for c in test.checks)
+    rows = tuple((c.name, _value(c), c.limit, c.outcome, str(c.capture or units.DASH)) for c in test.checks)
     return Table("Assertions", ("what", "value", "limit", "outcome", "capture"), rows, plain=True)
 
 
 def _value(check: Check) -> str:
-    return fmt.DASH if check.value is None else f"{check.value:.4g} {check.unit}".rstrip()
+    return units.DASH if check.value is None else f"{check.value:.4g} {check.unit}".rstrip()
 
 
 def _ledger(found: Captured) -> Table:
@@ -78,26 +72,26 @@ def _ledger(found: Captured) -> Table:
     caption = f"Capture {found.number}: ledger of an iteration ({found.device}, mean of {each})"
     if window is None or not window.span_ns:
         reason = found.problem or "nothing ran"
-        return Table(caption, ("category", "time"), ((reason, fmt.DASH),), plain=True)
+        return Table(caption, ("category", "time"), ((reason, units.DASH),), plain=True)
     parts = [(label, getattr(window.ledger, key)) for label, key, _ in LEDGER]
     parts += [(label, getattr(window.idle, key)) for label, key, _ in IDLE]
-    rows = [(label, fmt.ms(ns / each)) for label, ns in parts if ns] + [("sum", fmt.ms(window.span_ns / each))]
+    rows = [(label, units.ms(ns / each)) for label, ns in parts if ns] + [("sum", units.ms(window.span_ns / each))]
     rows += [
         ("launches", _number(test_run.launches(found))),
         ("synchronising calls", _number(test_run.sync_calls(found))),
     ]
-    rows += [("copy overlap", fmt.percent(test_run.copy_overlap(found)))]
+    rows += [("copy overlap", units.percent(test_run.copy_overlap(found)))]
     return Table(caption, ("category", "value"), tuple(rows), plain=True)
 
 
 def _number(value: float | None) -> str:
-    return fmt.DASH if value is None else f"{value:g}"
+    return units.DASH if value is None else f"{value:g}"
 
 
 def _causes(found: Captured) -> Table:
     causes = found.window.exposed_causes if found.window else ()
     rows = tuple(
-        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), fmt.ms(c.total_ns / found.iterations), c.try_)
+        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), units.ms(c.total_ns / found.iterations), c.try_)
         for c in causes
     )
     return Table(
@@ -110,7 +104,7 @@ def _causes(found: Captured) -> Table:
 
 def _kernels(found: Captured) -> Table:
     each = found.iterations
-    rows = tuple((k.name, f"{k.count / each:g}", fmt.us(k.total_ns / each)) for k in found.kernels)
+    rows = tuple((k.name, f"{k.count / each:g}", units.us(k.total_ns / each)) for k in found.kernels)
     what = "operators" if found.device == "cpu" else "kernels"
     return Table(f"Capture {found.number}: {what} of an iteration", ("name", "count", "time"), rows)
 
@@ -128,7 +122,7 @@ def _short(nodeid: str) -> str:
 
 def _bars_left_out(run: Run) -> tuple[Table, ...]:
     left = _bars(run)[MOST_BARS:]
-    rows = tuple((name, fmt.ms(c.window.span_ns / c.iterations)) for name, c in left if c.window)
+    rows = tuple((name, units.ms(c.window.span_ns / c.iterations)) for name, c in left if c.window)
     return (Table("Captures that the figure leaves out", ("capture", "iteration"), rows),) if rows else ()
 
 

@@ -9,11 +9,12 @@ import pytest
 from captures import recorded
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import printed, rendered
 
 from moeprof.compare import variants
-from moeprof.compare.counters import ALL, LONGEST, Counter, CounterDiff, contrast, mean
+from moeprof.compare.counters import ALL, LONGEST, Counter, CounterComparison, compare, mean
 from moeprof.loaded.capture import Capture
-from moeprof.report import counters, html, text
+from moeprof.report import counters
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,14 @@ def story() -> Capture:
     return counting.made(*counting.story())
 
 
-def row(found: CounterDiff | None, label: str, scope: str) -> Counter:
+def row(found: CounterComparison | None, label: str, scope: str) -> Counter:
     assert found is not None
     (one,) = [c for c in found.counters if (c.label, c.scope) == (label, scope)]
     return one
 
 
 def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: Capture) -> None:
-    found = variants.contrast(story).counted
+    found = variants.compare(story).counted
     weighted = (400 * 0.31 + 120 * 0.12) / 520  # four of each
     assert row(found, "L2 hit rate", ALL).before == pytest.approx(weighted) and row(
         found, "L2 hit rate", ALL
@@ -44,7 +45,7 @@ def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: C
 
 def test_bytes_of_a_part_of_an_iteration_are_not_compared(story: Capture) -> None:
     few = recorded(story.variants[0], iterations=counting.plain().variants[0].iterations)
-    found = contrast(few, story.variants[2], ("baseline", "graph"))
+    found = compare(few, story.variants[2], ("baseline", "graph"))
     assert found is not None and ("DRAM bytes", ALL) not in [(c.label, c.scope) for c in found.counters]
     assert found.coverage[0] == "8 of 96 kernels" and row(found, "DRAM bytes", LONGEST).before == pytest.approx(9e8)
 
@@ -68,11 +69,11 @@ def test_a_change_is_the_same_both_ways_and_never_beyond_one(a: float, b: float,
 
 
 def test_the_row_that_changed_most_is_marked_and_named(story: Capture) -> None:
-    found = variants.contrast(story)
+    found = variants.compare(story)
     assert (
         found.counted is not None and found.counted.most == 0
     )  # 5.2 GB to 0.88 GB: 83 % of it, more than any share moved
-    table = counters.contrasted(found.counted)
+    table = counters.compared(found.counted)
     assert table.marked == 0 and table.rows[0] == (
         "DRAM bytes, counted kernels",
         "5.2 GB",
@@ -80,24 +81,24 @@ def test_the_row_that_changed_most_is_marked_and_named(story: Capture) -> None:
         "−83.1 % ◂ most",
     )
     assert ("tensor-pipe use, counted kernels", "16.2 %", "78.0 %", "+61.8 points") in table.rows
-    page = html.render(story, found)
+    page = rendered(story, found)
     assert "Counters: DRAM bytes of the counted kernels goes from 5.2 GB to 880.0 MB" in page
     assert page.count('<tr class="marked">') == 1 and page.index('id="counted"') < page.index('id="counters"')
-    assert "−83.1 % ◂ most" in text.diff_text(found)
+    assert "−83.1 % ◂ most" in printed(story, found)
 
 
 def test_counters_that_are_alike_are_called_so() -> None:
-    found = variants.contrast(counting.plain())  # the same GEMM on both sides
+    found = variants.compare(counting.plain())  # the same GEMM on both sides
     assert found.counted is not None and found.counted.moved is None
     assert (
         counters.title(found.counted) == "Counters of baseline and graph: much alike"
-        and counters.contrasted(found.counted).marked is None
+        and counters.compared(found.counted).marked is None
     )
-    assert '<tr class="marked">' not in html.render(counting.plain(), found)
+    assert '<tr class="marked">' not in rendered(counting.plain(), found)
 
 
 def test_real_waits_of_an_h200(traces: Path) -> None:
-    found = variants.contrast(counting.real(traces)).counted
+    found = variants.compare(counting.real(traces)).counted
     assert row(found, "tensor-pipe use", LONGEST).after == pytest.approx(0.95, abs=0.01)
     waits = [c for c in (found.counters if found else ()) if c.label.startswith("warps wait") and c.scope == LONGEST]
     assert [c.label for c in waits] == ["warps wait: barrier", "warps wait: long_scoreboard", "warps wait: gmma"]
@@ -105,5 +106,5 @@ def test_real_waits_of_an_h200(traces: Path) -> None:
 
 
 def test_without_counters_of_both_there_is_none(story: Capture) -> None:
-    assert contrast(story.variants[0], recorded(story.variants[2], counters=None), ("a", "b")) is None
-    assert contrast(None, story.variants[2], (None, "b")) is None
+    assert compare(story.variants[0], recorded(story.variants[2], counters=None), ("a", "b")) is None
+    assert compare(None, story.variants[2], (None, "b")) is None

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from moeprof.compare.kernels import Kernel
-from moeprof.compare.steps import StepDiff
+from moeprof import units
+from moeprof.compare.steps import Missing, StepComparison
 from moeprof.kernels.roofline import Ceiling
-from moeprof.report import format as fmt
 from moeprof.report.figures import bars
 from moeprof.report.figures.roofline import Mark, add_arrow, add_marks, apart, canvas, named
 from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
-from moeprof.report.html import Section, section
-from moeprof.report.tables import Table
+from moeprof.report.page import Section, Table, section
+from moeprof.report.traces import kernel_table, waterfall_table
 from moeprof.session.log import Session, Try
 
 MAX_KERNELS = 12
@@ -53,45 +52,31 @@ def under_the_roof(found: Sequence[Mark], ceilings: Sequence[Ceiling], tables: t
         else "No capture with measured ceilings is left, so no roof is drawn."
     )
     best = max(found, key=lambda m: m.y)
-    title = f"Under the roofline: step {best.label} reaches {fmt.rate(best.y / 1e12)} TFLOP/s"
+    title = f"Under the roofline: step {best.label} reaches {units.rate(best.y / 1e12)} TFLOP/s"
     return section("roofline", title, note, drawn, tables)
 
 
-def difference(found: StepDiff) -> Section:
+def comparison(step: StepComparison) -> Section:
     """Where the time of a step went against the step that it started from, and its kernels; or why that is not known."""
-    other = f"step {found.against}" if found.against else "the start"
-    name = f"step-{found.number}-diff"
-    if found.reason:
-        return section(name, f"Not compared with {other}: {found.reason}", "", None, ())
-    title = f"Traced against {other}: {fmt.signed_ms(found.after_ns - found.before_ns)} an iteration"
-    note = "The traced iteration of median length of each; the steps sum exactly. Kernels are matched by name, then by launch shape and place."
-    ends = ((other, found.before_ns), (f"step {found.number}", found.after_ns))
-    figure = bars.steps(ends[0], found.waterfall, ends[1], "ms an iteration")
-    return section(name, title, note, figure, (_waterfall(found, other), _kernels(found)))
-
-
-def _waterfall(found: StepDiff, other: str) -> Table:
-    rows = [(b.label, fmt.ms(b.before_ns), fmt.ms(b.after_ns), fmt.signed_ms(b.delta_ns)) for b in found.waterfall]
-    rows.append(
-        ("sum", fmt.ms(found.before_ns), fmt.ms(found.after_ns), fmt.signed_ms(found.after_ns - found.before_ns))
-    )
-    return Table("Where the time went", ("category", other, f"step {found.number}", "difference"), tuple(rows))
-
-
-def _kernels(found: StepDiff) -> Table:
-    """Kernels of one iteration, the largest change first."""
-    rows = [_kernel(k) for k in found.kernels[:MAX_KERNELS]]
-    left = len(found.kernels) - len(rows)
+    other = f"step {step.against}" if step.against else "the start"
+    name = f"step-{step.number}-diff"
+    if step.missing is not None:
+        return Section(name, f"Not compared with {other}: {_reason(step.missing, other)}")
+    title = f"Traced against {other}: {units.signed_ms(step.after_ns - step.before_ns)} per iteration"
+    note = "The traced iteration of median length of each. The steps sum exactly. Kernels are matched by name, then by launch shape and place."
+    before, after = (other, step.before_ns), (f"step {step.number}", step.after_ns)
+    figure = bars.steps(before, step.waterfall, after, "ms per iteration")
+    left = len(step.kernels) - MAX_KERNELS
     caption = "Kernels of one iteration, the largest change first" + (f"; {left} more are left out" if left > 0 else "")
-    return Table(
-        caption,
-        ("kernel", "status", "count before", "count after", "time before", "time after", "difference"),
-        tuple(rows),
+    shown = (
+        waterfall_table("Where the time went", before, step.waterfall, after),
+        kernel_table(caption, ("before", "after"), step.kernels[:MAX_KERNELS]),
     )
+    return section(name, title, note, figure, shown)
 
 
-def _kernel(k: Kernel) -> tuple[str, ...]:
-    name = fmt.short_kernel(k.name) + (f" -> {fmt.short_kernel(k.other)}" if k.other else "")
-    return (
-        name, k.status, fmt.number(k.count_before), fmt.number(k.count_after), fmt.ms(k.before_ns), fmt.ms(k.after_ns), fmt.signed_ms(k.delta_ns),
-    )  # fmt: skip
+def _reason(missing: Missing, other: str) -> str:
+    if missing.what == "trace":
+        return f"{'its own capture' if missing.side == 'after' else f'the capture of {other}'} contains no trace of the variant"
+    which = "its own capture" if missing.side == "after" else "the capture that it started from"
+    return f"{which} is gone or cannot be read"

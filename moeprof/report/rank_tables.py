@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import median
 
 import numpy as np
 
+from moeprof import units
 from moeprof.ranks.analyze import label
 from moeprof.ranks.model import Collective, GroupAnalysis, Rank
-from moeprof.report import format as fmt
-from moeprof.report.tables import Table
+from moeprof.report.page import Table
+from moeprof.storage import manifest as manifests
+from moeprof.storage.manifest import Manifest, VariantRecord
 
 RATES = ("link GB/s, declared", "of ceiling")
 MOST_ROWS = 16  # ranks that are listed one by one
-MOST_SENTENCES = 3
 LATEST, QUICKEST = 8, 4  # of more: those that arrive late by most, those that wait longest for others
 COLUMNS = (
     ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("of it waiting", "exposed_waiting_ns"),
@@ -51,14 +53,14 @@ def by_lateness(found: tuple[Rank, ...]) -> list[Rank]:
 def _rank(rank: Rank) -> tuple[str, ...]:
     late = rank.lateness
     return (
-        str(rank.place.rank), fmt.number(rank.place.device), fmt.number(len(rank.windows)), *(_total(rank, part) for _, part in COLUMNS),
-        fmt.DASH if late is None else f"{late.last} of {late.of}", fmt.DASH if late is None else fmt.ms(late.late_ns),
-        (late.cause if late else None) or fmt.DASH,
+        str(rank.place.rank), units.number(rank.place.device), units.number(len(rank.windows)), *(_total(rank, part) for _, part in COLUMNS),
+        units.DASH if late is None else f"{late.last} of {late.of}", units.DASH if late is None else units.ms(late.late_ns),
+        (late.cause if late else None) or units.DASH,
     )  # fmt: skip
 
 
 def _total(rank: Rank, part: str) -> str:
-    return fmt.DASH if part == "exposed_waiting_ns" and not rank.waits_known else fmt.ms(rank.total(part))
+    return units.DASH if part == "exposed_waiting_ns" and not rank.waits_known else units.ms(rank.total(part))
 
 
 def spread(analysis: GroupAnalysis) -> Table:
@@ -68,7 +70,7 @@ def spread(analysis: GroupAnalysis) -> Table:
         cells = []
         for _, part in COLUMNS:
             values = [r.total(part) for r in analysis.ranks if part != "exposed_waiting_ns" or r.waits_known]
-            cells.append(fmt.ms(float(np.percentile(values, quantile))) if values else fmt.DASH)
+            cells.append(units.ms(float(np.percentile(values, quantile))) if values else units.DASH)
         rows.append((name, *cells))
     return Table(f"Spread over {len(analysis.ranks)} ranks", ("", *(name for name, _ in COLUMNS)), tuple(rows))
 
@@ -95,9 +97,9 @@ def collectives(analysis: GroupAnalysis) -> Table:
 def _collective(found: Collective) -> tuple[str, ...]:
     return (
         label(found), f"{len(found.ranks)}" + (f" of {found.group_size}" if found.group_size else ""),
-        f"{found.matched} ({fmt.percent(found.coverage_ratio)})", fmt.size(found.bytes), fmt.rate(found.bus_gb_per_s), fmt.rate(found.bus_gb_per_s_max),
-        fmt.percent(found.of_ceiling), fmt.us(found.skew_median_ns), fmt.us(found.skew_p90_ns), fmt.us(found.skew_max_ns),
-        fmt.ms(found.waiting_ns), fmt.ms(found.moving_ns),
+        f"{found.matched} ({units.percent(found.coverage_ratio)})", units.size(found.bytes), units.rate(found.bus_gb_per_s), units.rate(found.bus_gb_per_s_max),
+        units.percent(found.of_ceiling), units.us(found.skew_median_ns), units.us(found.skew_p90_ns), units.us(found.skew_max_ns),
+        units.ms(found.waiting_ns), units.ms(found.moving_ns),
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def classes(analysis: GroupAnalysis) -> Table:
     if len(analysis.ranks) <= MOST_ROWS:
         rates = _rates(analysis)
         rows = [
-            (name, str(rank), fmt.number(count), fmt.ms(hidden + exposed), fmt.ms(hidden), fmt.ms(exposed), fmt.percent(hidden / (hidden + exposed) if hidden + exposed else None), *rates.get(rank, ()))
+            (name, str(rank), units.number(count), units.ms(hidden + exposed), units.ms(hidden), units.ms(exposed), units.percent(hidden / (hidden + exposed) if hidden + exposed else None), *rates.get(rank, ()))
             for (rank, name), (count, hidden, exposed) in sorted(sums.items(), key=lambda item: (item[0][1], item[0][0]))
         ]  # fmt: skip
         header = ("class", "rank", "count", "busy", "hidden", "exposed", "of it hidden", *(RATES if rates else ()))
@@ -136,7 +138,7 @@ def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
     ceiling = analysis.link_ceiling_gb_per_s
     found = declared_gb_per_s(analysis)
     return {
-        rank: (fmt.number(round(rate)), fmt.percent(rate / ceiling if ceiling else None))
+        rank: (units.number(round(rate)), units.percent(rate / ceiling if ceiling else None))
         for rank, rate in found.items()
     }
 
@@ -156,16 +158,16 @@ def _classes(rank: Rank) -> dict[str, tuple[int, int, int]]:
 
 
 def _spread_of(name: str, counts: list[tuple[int, int, int]]) -> tuple[str, ...]:
-    times = (fmt.ms(float(np.percentile([c[part] for c in counts], q))) for part in (1, 2) for q in (0, 50, 100))
-    return (name, fmt.number(len(counts)), fmt.number(sum(c[0] for c in counts)), *times)
+    times = (units.ms(float(np.percentile([c[part] for c in counts], q))) for part in (1, 2) for q in (0, 50, 100))
+    return (name, units.number(len(counts)), units.number(sum(c[0] for c in counts)), *times)
 
 
 def stragglers(analysis: GroupAnalysis) -> Table:
     """The ranks that are late by more than chance, each with its cause and the evidence."""
     rows = [
         (
-            str(s.rank), f"{s.last} of {s.of}", fmt.ms(s.late_ns), s.cause, fmt.ms(s.of_it_ns), fmt.times(s.compute_ratio), fmt.times(s.work_ratio),
-            fmt.times(s.load_ratio), fmt.times(s.clock_ratio),
+            str(s.rank), f"{s.last} of {s.of}", units.ms(s.late_ns), s.cause, units.ms(s.of_it_ns), units.times(s.compute_ratio), units.times(s.work_ratio),
+            units.times(s.load_ratio), units.times(s.clock_ratio),
         )
         for s in analysis.stragglers[:MOST_ROWS]
     ]  # fmt: skip
@@ -183,7 +185,7 @@ def critical(analysis: GroupAnalysis) -> Table:
         late = [c.late_ns for c in mine if c.late_ns is not None]
         causes = Counter(c.cause for c in mine if c.cause).most_common(1)
         rows.append(
-            (str(rank), f"{n} of {len(analysis.critical)}", why, fmt.ms(sum(late)) if late else fmt.DASH, causes[0][0] if causes else fmt.DASH)
+            (str(rank), f"{n} of {len(analysis.critical)}", why, units.ms(sum(late)) if late else units.DASH, causes[0][0] if causes else units.DASH)
         )  # fmt: skip
     header = ("rank", "windows", "why", "late by, in all", "mostly")
     return Table("Critical rank of each window", header, tuple(rows))
@@ -192,31 +194,32 @@ def critical(analysis: GroupAnalysis) -> Table:
 def loads(analysis: GroupAnalysis) -> Table:
     """Load of experts against compute time."""
     rows = [
-        (s.name, f"{s.load_max_over_mean:.2f}", f"{s.compute_max_over_mean:.2f}", fmt.DASH if s.correlation is None else f"{s.correlation:.2f}")
+        (s.name, f"{s.load_max_over_mean:.2f}", f"{s.compute_max_over_mean:.2f}", units.DASH if s.correlation is None else f"{s.correlation:.2f}")
         for s in analysis.load
     ]  # fmt: skip
     return Table("Load of ranks", ("series", "load, max / mean", "compute, max / mean", "correlation"), tuple(rows))
 
 
-def sentences(analysis: GroupAnalysis) -> list[str]:
-    """What matters most, in words."""
-    found = [
-        f"{len(analysis.ranks)} ranks"
-        + (f" of {analysis.of_ranks}" if analysis.of_ranks else "")
-        + f"; {analysis.clocks.text}."
-    ]
-    span, waited = (
-        sum(r.total("span_ns") for r in analysis.ranks),
-        sum(r.total("exposed_waiting_ns") for r in analysis.ranks),
-    )
-    if any(r.waits_known for r in analysis.ranks) and span:
-        found.append(
-            f"Ranks spend {fmt.percent(waited / span)} of their time in collectives that wait for another rank, with nothing computing beneath."
-        )
-    for straggler in analysis.stragglers[:MOST_SENTENCES]:
-        found.append(
-            f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {fmt.ms(straggler.late_ns)} behind the middle rank in all, by {straggler.cause}."
-        )
-    if not analysis.stragglers and any(r.lateness for r in analysis.ranks):
-        found.append("No rank is late by more than chance.")
-    return found
+def timed(manifest: Manifest) -> Table:
+    """The ranks of a capture: device, own time, proof and state, a row for each rank of each variant; empty without ranks."""
+    header = ("variant", "rank", "host", "GPU", "clock offset", "own time", "proof error", "state")
+    rows = tuple(_timed(record, rank) for record in manifest.variants for rank in record.ranks)
+    return Table("Ranks: an iteration counts as long as its slowest rank", header, rows)
+
+
+def _timed(record: VariantRecord, rank: manifests.Rank) -> tuple[str, ...]:
+    own = [r.ranks_ns[rank.rank] for r in record.used if rank.rank < len(r.ranks_ns)]
+    error = rank.proof.error if rank.proof is not None else None
+    return (
+        record.name, str(rank.rank), str(rank.host), units.DASH if rank.device_index is None else str(rank.device_index),
+        _clock(rank), units.ms(median(own) if own else None), units.DASH if error is None else f"{error:.1e}",
+        rank.status if rank.status == "ok" else f"FAILED: {rank.reason}",
+    )  # fmt: skip
+
+
+def _clock(rank: manifests.Rank) -> str:
+    """The offset of its host's clock, with its uncertainty where there are several hosts."""
+    if rank.clock_offset_ns is None:
+        return units.DASH
+    doubt = f" ± {rank.clock_uncertainty_ns}" if rank.clock_uncertainty_ns else ""
+    return f"{rank.clock_offset_ns}{doubt} ns"

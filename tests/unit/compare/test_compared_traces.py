@@ -16,9 +16,10 @@ from recordings import path, trace
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
 from moeprof.compare import kernels as changes
-from moeprof.compare.traces import Side, TraceContrast, contrast, shared_out
+from moeprof.compare.traces import Side, TraceComparison, compare, shared_out
 from moeprof.errors import UsageError
 from moeprof.loaded.trace import analysis_of
+from moeprof.report.narrative.traces import sentences
 from moeprof.trace import Trace, read
 
 
@@ -26,8 +27,8 @@ def side(trace: Trace, name: str = "t") -> Side:
     return Side(name, trace, views(trace), analysis_of(trace))
 
 
-def of(before: str, after: str) -> TraceContrast:
-    return contrast(side(trace(before), before), side(trace(after), after))
+def of(before: str, after: str) -> TraceComparison:
+    return compare(side(trace(before), before), side(trace(after), after))
 
 
 def test_the_waterfall_sums_and_findings_come_and_go() -> None:
@@ -43,7 +44,7 @@ def test_without_a_common_range_the_work_is_the_unit() -> None:
     whole = trace("far-ahead-mended")
     bare = replace(whole, ranges=whole.ranges.iloc[:0])
     half = bare.ops.iloc[: len(bare.ops) // 2].reset_index(drop=True)
-    (device,) = contrast(side(bare), side(replace(bare, ops=half))).devices
+    (device,) = compare(side(bare), side(replace(bare, ops=half))).devices
     assert device.unit == "the work of the first trace" and device.units_after == pytest.approx(0.5)
     assert device.after_ns / device.before_ns == pytest.approx(1.0, abs=0.03), (
         "half the work in half the time is no change"
@@ -52,11 +53,11 @@ def test_without_a_common_range_the_work_is_the_unit() -> None:
 
 def test_equal_lengths_are_not_no_change(traces: Path) -> None:
     before, after = (read(traces / "nsys" / f"mfu_2gpu_{which}.sqlite") for which in ("before", "after"))
-    found = contrast(side(before), side(after))
+    found = compare(side(before), side(after))
     lengths = [t.ops["end_ns"].max() - t.ops["start_ns"].min() for t in (before, after)]
     assert abs(lengths[0] - lengths[1]) < 0.01 * lengths[0]
     assert all(1.10 < d.after_ns / d.before_ns < 1.17 for d in found.devices)
-    assert all("times the traced time" in d.words[0] for d in found.devices)
+    assert all("times the traced time" in sentences(d)[0] for d in found.devices)
 
 
 def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:
@@ -67,13 +68,13 @@ def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:
     kinds = before.calls["kind"].cat.categories
     waiting = replace(before, calls=_sorted(before, syncs, kinds))
     after = _with_tiny_copies(before)
-    (device,) = contrast(side(waiting), side(after)).devices
-    (told,) = [w for w in device.words if "waits of the host became" in w]
+    (device,) = compare(side(waiting), side(after)).devices
+    (told,) = [w for w in sentences(device) if "waits of the host became" in w]
     assert (
         "40 waits of the host became 40 copies of 20 bytes; although the time fell idle and exposed copy time rose"
         in told
     )
-    assert "the waits moved into copies, they did not go" in told
+    assert "the waits moved into copies and are not gone" in told
 
 
 def _sorted(trace: Trace, extra, kinds):  # type: ignore[no-untyped-def]
@@ -105,12 +106,12 @@ def renamed(trace: Trace, old: str, new: str) -> Trace:
 def test_a_renamed_kernel_is_replaced_and_a_dropped_one_gone() -> None:
     before = trace("graph-opportunity-faulty")
     after = renamed(before, "nvjet_sm90", "cutlass_sm90")
-    kernels = contrast(side(before), side(after)).devices[0].kernels
+    kernels = compare(side(before), side(after)).devices[0].kernels
     swapped = [k for k in kernels if k.status == "replaced"]
     assert [k.name[:5] for k in swapped] == ["nvjet"] and (swapped[0].other or "")[:7] == "cutlass"
     assert {k.status for k in kernels} == {"replaced", "same"}
     without = before.ops[~before.ops["name"].astype(str).str.contains("softmax")].reset_index(drop=True)
-    fewer = contrast(side(before), side(replace(before, ops=without))).devices[0].kernels
+    fewer = compare(side(before), side(replace(before, ops=without))).devices[0].kernels
     assert [k.status for k in fewer if "softmax" in k.name] == ["gone"]
 
 
@@ -121,10 +122,10 @@ def test_shares_sum_to_the_rounded_whole(values: dict[str, int], units: float) -
     assert all(abs(found[k] - values[k] / units) <= 1 for k in values)
 
 
-def test_amount_is_the_median_ratio_by_time() -> None:
+def test_the_work_ratio_is_the_median_ratio_by_time() -> None:
     ops = trace("graph-opportunity-faulty").ops
-    assert changes.amount(ops, ops) == 1.0
-    assert changes.amount(ops, ops.iloc[: len(ops) // 2]) == pytest.approx(0.5, abs=0.02)
+    assert changes.work_ratio(ops, ops) == 1.0
+    assert changes.work_ratio(ops, ops.iloc[: len(ops) // 2]) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
@@ -150,6 +151,6 @@ def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_nested_range_can_be_compared() -> None:
-    found = contrast(side(trace("peer")), side(trace("peer")), "iteration")
+    found = compare(side(trace("peer")), side(trace("peer")), "iteration")
     assert found.devices[0].unit == "iteration" and found.devices[0].units_before > 1
     assert all(np.isclose(k.delta_ns, 0) for k in found.devices[0].kernels)

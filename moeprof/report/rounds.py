@@ -7,32 +7,32 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from moeprof import units
 from moeprof.compare.row import Row
-from moeprof.compare.variants import Diff
+from moeprof.compare.variants import Comparison
 from moeprof.loaded.capture import Capture
-from moeprof.report import format as fmt
 from moeprof.report.figures.bars import legend, milliseconds
 from moeprof.report.figures.style import SHADES, SLOWER
-from moeprof.report.tables import Table
+from moeprof.report.page import Table
 from moeprof.stats.estimates import Verdict
 from moeprof.storage.manifest import Round, VariantRecord
 
 
-def verdicts(diff: Diff) -> Table:
+def verdicts(comparison: Comparison) -> Table:
     """What decided each verdict, and what would settle one that is not clear."""
     header = (
         "variant", "a typical round", "its interval", "A against A", "rounds", "left out", "verdict, because", "what would settle it",
     )  # fmt: skip
-    rows = tuple(_verdict(row, row.verdict) for row in diff.rows if row.verdict is not None)
-    return Table("What decided", header, rows, plain=True)
+    rows = tuple(_verdict(row, row.verdict) for row in comparison.rows if row.verdict is not None)
+    return Table("What decided", header, rows, plain=True, detail="summary")
 
 
 def _verdict(row: Row, found: Verdict) -> tuple[str, ...]:
-    interval = f"{fmt.between(found.effect)} ({100 * found.confidence:.4g} %)" if found.effect else fmt.DASH
+    interval = f"{units.between(found.effect)} ({100 * found.confidence:.4g} %)" if found.effect else units.DASH
     return (
-        row.name, fmt.DASH if found.effect is None else f"{found.effect.value:.3f}×", interval,
-        f"{fmt.percent(found.noise_ratio)} ({found.noise_from})", str(found.rounds), str(row.left_out),
-        f"{found.word}: {found.reason}", found.settle or fmt.DASH,
+        row.name, units.DASH if found.effect is None else f"{found.effect.value:.3f}×", interval,
+        f"{units.percent(found.noise_ratio)} ({found.noise_from})", str(found.rounds), str(row.left_out),
+        f"{found.word}: {found.reason}", found.settle or units.DASH,
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def times(study: Capture) -> Table:
     for name, _, rounds in phases(study):
         for r in rounds:
             middle = sorted(r.times_ns)[len(r.times_ns) // 2] if r.times_ns else None
-            place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), fmt.ms(middle))
+            place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), units.ms(middle))
             rows.append((*place, *_state(r), _counts(r)))
     header = (
         "variant", "round", "turn", "samples", "median", "SM clock after", "temperature", "power", "held back by", "counts",
@@ -62,15 +62,15 @@ def times(study: Capture) -> Table:
 def _state(timed: Round) -> tuple[str, str, str, str]:
     """SM clock, temperature, power, what held the clock back: of several ranks' GPUs each, in the order of the ranks."""
     gpus = timed.gpus
-    clocks = [f"{g.sm_clock_mhz} MHz" if g.sm_clock_mhz else fmt.DASH for g in gpus]
-    heat = [f"{g.temperature_c} °C" if g.temperature_c is not None else fmt.DASH for g in gpus]
-    power = [f"{g.power_w:.0f} W" if g.power_w is not None else fmt.DASH for g in gpus]
-    held = [", ".join(g.throttle_reasons) or fmt.DASH for g in gpus]
+    clocks = [f"{g.sm_clock_mhz} MHz" if g.sm_clock_mhz else units.DASH for g in gpus]
+    heat = [f"{g.temperature_c} °C" if g.temperature_c is not None else units.DASH for g in gpus]
+    power = [f"{g.power_w:.0f} W" if g.power_w is not None else units.DASH for g in gpus]
+    held = [", ".join(g.throttle_reasons) or units.DASH for g in gpus]
     return _each(clocks), _each(heat), _each(power), _each(held)
 
 
 def _each(values: list[str]) -> str:
-    return " / ".join(values) if len(set(values)) > 1 else next(iter(values), fmt.DASH)
+    return " / ".join(values) if len(set(values)) > 1 else next(iter(values), units.DASH)
 
 
 def _counts(timed: Round) -> str:
@@ -92,7 +92,7 @@ def samples(study: Capture) -> go.Figure | None:
             if chosen:
                 figure.add_scatter(**_marks(name, chosen, shift, SHADES[place % len(SHADES)] if used else SLOWER, used))
     figure.update_layout(
-        xaxis_title="round", yaxis_title="ms an iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
+        xaxis_title="round", yaxis_title="ms per iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
     )  # fmt: skip
     figure.update_xaxes(dtick=1 if max(r.index for _, _, rounds in found for r in rounds) < 20 else 5)
     return figure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from moeprof import units
 from moeprof.loaded.capture import Capture
-from moeprof.report import format as fmt
-from moeprof.report.tables import Table
+from moeprof.report.page import Table
 
 
 def findings(study: Capture) -> Table:
@@ -13,8 +13,8 @@ def findings(study: Capture) -> Table:
     for variant in study.variants:
         if variant.trace is not None:
             found = variant.findings
-            rows += [(variant.record.name, f.id, fmt.ms(f.gain_ns), f.claim, f.try_) for f in found]
-            rows += [] if found else [(variant.record.name, "none", fmt.DASH, "no rule finds a cause", fmt.DASH)]
+            rows += [(variant.record.name, f.id, units.ms(f.gain_ns), f.claim, f.try_) for f in found]
+            rows += [] if found else [(variant.record.name, "none", units.DASH, "no rule finds a cause", units.DASH)]
     return Table(
         "Findings", ("variant", "finding", "gain at most, all passes", "claim", "try"), tuple(rows), plain=True
     )
