@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
-import manyranks
+from builders import rank_traces
 
 LATE_NS, FACTOR = 200_000, 1.05
 
@@ -31,13 +31,13 @@ def benchmark(count: int, collectives: int) -> None:
     """Write the traces, run the command, print what it took."""
     late, stretched = count * 3 // 4, count // 3
     clocks = np.random.default_rng(0).integers(-(10**9), 10**9, count)
-    planted = manyranks.Planted(
+    planted = rank_traces.Planted(
         tuple(int(c) for c in clocks), jitter=0.005, late={late: ("compute", LATE_NS)}, stretched={stretched: FACTOR}
     )
-    base = manyranks.real(collectives)
+    base = rank_traces.real(collectives)
     with tempfile.TemporaryDirectory() as scratch:
         folder, page = Path(scratch) / "set", Path(scratch) / "ranks.html"
-        manyranks.write_folder(folder, manyranks.grow(base, planted)[0])
+        rank_traces.write_folder(folder, rank_traces.grow(base, planted)[0])
         files = list(folder.iterdir())
         print(
             f"{count} ranks, {len(base.ops)} operations and {len(base.calls)} calls each, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB in all"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from captures import SAMPLE, Ran
-from cdp import CHROMIUM, Browser
+from browser.chromium import CHROMIUM, Browser
+from builders.sample_captures import SAMPLE, Ran
 from hypothesis import settings
 from pages import rendered
 from paths import TRACES

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, TOKEN, capture, moeprof, one_clear_line, whole
+from fakes.command_line import FAKES, TOKEN, capture, moeprof, one_clear_line, whole
 
 from moeprof.capture.redact import leaks
 from moeprof.loaded import capture as study

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, FAST, capture, environment, moeprof, one_clear_line, running, whole
+from fakes.command_line import FAKES, FAST, capture, environment, moeprof, one_clear_line, running, whole
 
 from moeprof.storage import manifest
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, TOKEN, moeprof, whole
-from hosting import QUICK, RANKED, all_ended, launched
+from fakes.command_line import FAKES, TOKEN, moeprof, whole
+from fakes.hosts import QUICK, RANKED, all_ended, launched
 
 from moeprof.storage.manifest import Manifest, Part
 from moeprof.trace import read

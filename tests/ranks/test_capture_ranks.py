@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, environment, moeprof, one_clear_line, whole
+from fakes.command_line import FAKES, environment, moeprof, one_clear_line, whole
 from paths import ROOT
 
 from moeprof.storage import manifest
@@ -17,7 +17,7 @@ from moeprof.storage.manifest import Manifest
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
-RANKED = str(FAKES / "ranked.py")
+RANKED = str(FAKES / "ranked_workload.py")
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60")
 
 
@@ -85,7 +85,7 @@ def test_a_rank_that_hangs_is_named_within_the_timeout(tmp_path: Path) -> None:
     words = ("--tools", "none", "--timeout", "20", "--variants", "chunked")
     ran = capture(tmp_path, *words, RANKED="hang:1")
     assert ran.returncode == 5, ran.stderr
-    one_clear_line(ran, "rank 1 of 2 gave no answer in the proof within 20 s", "ranked.py:")
+    one_clear_line(ran, "rank 1 of 2 gave no answer in the proof within 20 s", "ranked_workload.py:")
     assert time.monotonic() - started < 20 + 40
 
 

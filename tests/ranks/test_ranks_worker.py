@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from capturing import FAKES, alive, gone
+from fakes.command_line import FAKES, alive, gone
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
@@ -28,7 +28,7 @@ from moeprof.worker.server import Local
 from moeprof.worker.spec import Measurement, Target, WorkerSpec
 from moeprof.workload.find import load
 
-RANKED = str(FAKES / "ranked.py")
+RANKED = str(FAKES / "ranked_workload.py")
 PARAMS = {"size": 64, "seed": 1}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recordings import trace
+from recorded.recordings import trace
 
 from moeprof.analysis.device import views
 from moeprof.loaded.trace import analysis_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import recordings
+from builders.trace_tables import trace, traces
 from hypothesis import given
-from tracetables import trace, traces
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze, iterations
 from moeprof.analysis.device import PRECEDENCE, main_device, views

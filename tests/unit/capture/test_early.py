@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, alive, capture, environment, running, whole
+from fakes.command_line import FAKES, alive, capture, environment, running, whole
 
 from moeprof.capture import clean_timing, early_start
 from moeprof.capture import plan as plans

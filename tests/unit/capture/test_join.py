@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captures import Ran
+from builders.sample_captures import Ran
 
 from moeprof.capture import join as joining
 from moeprof.errors import CaptureError

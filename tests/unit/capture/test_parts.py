@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, environment
+from fakes.command_line import FAKES, environment
 
 from moeprof.capture import manifest_builder
 from moeprof.capture.child_processes import Child

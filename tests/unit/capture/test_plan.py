@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES
+from fakes.command_line import FAKES
 
 from moeprof.capture import commands, manifest_builder
 from moeprof.capture.clean_timing import clean_processes
@@ -23,7 +23,7 @@ from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu
 from moeprof.worker import spec
 
-SLEEPER, RANKED = str(FAKES / "workload.py"), str(FAKES / "ranked.py")
+SLEEPER, RANKED = str(FAKES / "workload.py"), str(FAKES / "ranked_workload.py")
 RANKS_OF_MPIRUN = {
     "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
 }  # fmt: skip

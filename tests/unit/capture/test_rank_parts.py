@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import kinetomaking
 import pytest
-import tracemaking
+from builders import kineto_trace, nsys_export
 
 from moeprof.capture import validate
 from moeprof.capture.commands import ToolRun
@@ -44,7 +43,7 @@ def store_of(folder: Path, ranks: int) -> Store:
 
 
 def trace(path: Path) -> None:
-    plain = kinetomaking.small(path.with_suffix(".made.json"), ITERATIONS)
+    plain = kineto_trace.small(path.with_suffix(".made.json"), ITERATIONS)
     path.write_text(plain.read_text().replace('"step"', '"moeprof:iteration:0"'))
 
 
@@ -92,15 +91,15 @@ def test_every_rank_s_trace_is_a_part(tmp_path: Path) -> None:
 def test_a_rank_that_left_nothing_in_the_report_of_nsys_is_named(tmp_path: Path) -> None:
     export = tmp_path / "t.sqlite"
     expected = (Rank(0, pid=100), Rank(1, pid=101))
-    tracemaking.make_export(export, ITERATIONS, pids=(100, 101))
+    nsys_export.make_export(export, ITERATIONS, pids=(100, 101))
     assert validate.ranks(export, ITERATIONS, expected, Team((2,)))[1] is None
-    tracemaking.make_export(export, ITERATIONS, pids=(100,))
+    nsys_export.make_export(export, ITERATIONS, pids=(100,))
     lacking: Any = validate.ranks(export, ITERATIONS, expected, Team((2,)))[1]
     assert lacking.message == "rank 1 of 2 left 0 iteration ranges in the trace, 3 ran" and lacking.failure.rank == 1
     far = tuple(replace(rank, rank=rank.rank + 1, host=1) for rank in expected)
     lacking = validate.ranks(export, ITERATIONS, far, Team((1, 2)))[1]
     assert lacking.message.startswith("rank 2 of 3 (host 1) left 0 iteration ranges")
-    tracemaking.make_export(export, ITERATIONS, pids=(101,))
+    nsys_export.make_export(export, ITERATIONS, pids=(101,))
     with pytest.raises(CaptureError, match="3 ran in each of 2 ranks"):
         validate.ranks(export, ITERATIONS, expected, Team((2,)))
 

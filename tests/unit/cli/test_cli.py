@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from captures import Ran, answer
+from builders.sample_captures import Ran, answer
 from paths import ROOT
 from schemas import closed, published, valid
 

@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-import recordings
-from tracemaking import make_export
+from builders.nsys_export import make_export
+from recorded import recordings
 
 from moeprof.analysis.analyze import iterations
 from moeprof.errors import MoeprofError, TraceError

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import capturing
 import click
 import pytest
-import recordings
-from captures import SAMPLE, Ran
+from builders.sample_captures import SAMPLE, Ran
+from fakes import command_line
 from paths import FAKES, ROOT
+from recorded import recordings
 from schemas import FOLDER, closed, published, valid
 
 from moeprof.cli.main import cli
@@ -90,8 +90,8 @@ def test_a_folder_of_traces_and_baselines_obey_theirs(command: Callable[..., Ran
 
 
 def test_a_capture_and_ceilings_and_a_failure_obey_theirs(command: Callable[..., Ran], tmp_path: Path) -> None:
-    captured = capturing.moeprof(
-        "capture", str(FAKES / "workload.py"), *capturing.FAST, "--tools", "none", "--json", cwd=tmp_path
+    captured = command_line.moeprof(
+        "capture", str(FAKES / "workload.py"), *command_line.FAST, "--tools", "none", "--json", cwd=tmp_path
     )
     assert valid(json.loads(captured.stdout), closed(published("capture"))) == []
     ceilings = encode(Ceilings("NVIDIA H200", "580.1", "2.13", "2026-11-01T00:00:00Z", values={"copy_gb_per_s": 4.1}))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import recordings
-from captures import marked
+from builders.sample_captures import marked
 from pages import pair, printed, rendered, told
+from recorded import recordings
 
 from moeprof import resources
 from moeprof.compare import captures, comparable, variants

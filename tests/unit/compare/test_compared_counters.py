@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import counting
 import pytest
-from captures import recorded
+from builders import counted_captures
+from builders.sample_captures import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import printed, rendered
@@ -19,7 +19,7 @@ from moeprof.report import counters
 
 @pytest.fixture(scope="module")
 def story() -> Capture:
-    return counting.made(*counting.story())
+    return counted_captures.made(*counted_captures.story())
 
 
 def row(found: CounterComparison | None, label: str, scope: str) -> Counter:
@@ -44,7 +44,7 @@ def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: C
 
 
 def test_bytes_of_a_part_of_an_iteration_are_not_compared(story: Capture) -> None:
-    few = recorded(story.variants[0], iterations=counting.plain().variants[0].iterations)
+    few = recorded(story.variants[0], iterations=counted_captures.plain().variants[0].iterations)
     found = compare(few, story.variants[2], ("baseline", "graph"))
     assert found is not None and ("DRAM bytes", ALL) not in [(c.label, c.scope) for c in found.counters]
     assert found.coverage[0] == "8 of 96 kernels" and row(found, "DRAM bytes", LONGEST).before == pytest.approx(9e8)
@@ -88,17 +88,17 @@ def test_the_row_that_changed_most_is_marked_and_named(story: Capture) -> None:
 
 
 def test_counters_that_are_alike_are_called_so() -> None:
-    found = variants.compare(counting.plain())  # the same GEMM on both sides
+    found = variants.compare(counted_captures.plain())  # the same GEMM on both sides
     assert found.counted is not None and found.counted.moved is None
     assert (
         counters.title(found.counted) == "Counters of baseline and graph: much alike"
         and counters.compared(found.counted).marked is None
     )
-    assert '<tr class="marked">' not in rendered(counting.plain(), found)
+    assert '<tr class="marked">' not in rendered(counted_captures.plain(), found)
 
 
 def test_real_waits_of_an_h200(traces: Path) -> None:
-    found = variants.compare(counting.real(traces)).counted
+    found = variants.compare(counted_captures.real(traces)).counted
     assert row(found, "tensor-pipe use", LONGEST).after == pytest.approx(0.95, abs=0.01)
     waits = [c for c in (found.counters if found else ()) if c.label.startswith("warps wait") and c.scope == LONGEST]
     assert [c.label for c in waits] == ["warps wait: barrier", "warps wait: long_scoreboard", "warps wait: gmma"]

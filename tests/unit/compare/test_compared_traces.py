@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from recordings import path, trace
+from recorded.recordings import path, trace
 
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cdp import Browser, overlapping
-from session_events import AT, SAMPLE, START, written
+from browser.chromium import Browser, overlapping
+from builders.session_events import AT, SAMPLE, START, written
 
 from moeprof.compare import variants
 from moeprof.compare.steps import StepComparison

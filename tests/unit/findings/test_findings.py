@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import recordings
 from click.testing import CliRunner
 from paths import ROOT
-from recordings import FAULTS, names, path, scene, trace
+from recorded import recordings
+from recorded.recordings import FAULTS, names, path, scene, trace
 
 sys.path.insert(0, str(ROOT / "scripts"))
 

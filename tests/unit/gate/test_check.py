@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import schemas
-from captures import Ran, another_gpu, around, made, timed, variant
+from builders.sample_captures import Ran, another_gpu, around, made, timed, variant
 from paths import ROOT
 from schemas import valid
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import schemas
-from captures import Ran, made
+from builders.sample_captures import Ran, made
 from schemas import valid
 
 from moeprof.gate import gate

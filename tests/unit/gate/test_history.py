@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captures import Ran, another_gpu, around, made, timed, variant
-from cdp import CHROMIUM, Browser
+from browser.chromium import CHROMIUM, Browser
+from builders.sample_captures import Ran, another_gpu, around, made, timed, variant
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captures import around, made, variant
+from builders.sample_captures import around, made, variant
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import ROOT

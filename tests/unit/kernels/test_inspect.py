@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, TOKEN, environment, moeprof
+from builders.ncu_pages import GEMM, folder
 from click.testing import CliRunner
-from ncupages import GEMM, folder
+from fakes.command_line import FAKES, TOKEN, environment, moeprof
 
 from moeprof import resources
 from moeprof.capture.redact import leaks

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from builders.ncu_pages import GEMM, SOFTMAX, column
 from hypothesis import given
 from hypothesis import strategies as st
-from ncupages import GEMM, SOFTMAX, column
 
 from moeprof.kernels.counters import LABELS, counted
 from moeprof.kernels.inspection import WANTED, Inspection, inspections, states

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from builders.trace_tables import trace, traces
 from click.testing import CliRunner
 from hypothesis import given
-from tracetables import trace, traces
 
 from moeprof import resources, units
 from moeprof.analysis.device import views

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from captures import recorded
+from builders.sample_captures import recorded
 from pages import printed, rendered
 
 from moeprof import resources

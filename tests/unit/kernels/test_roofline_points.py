@@ -7,10 +7,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import counting
 import pytest
-from captures import recorded
-from cdp import Browser, overlapping
+from browser.chromium import Browser, overlapping
+from builders import counted_captures
+from builders.sample_captures import recorded
 from pages import pair, printed, rendered
 
 from moeprof.compare import captures, variants
@@ -23,7 +23,7 @@ from moeprof.report.figures import roofline as drawn
 
 @pytest.fixture(scope="module")
 def story() -> Capture:
-    return counting.made(*counting.story())
+    return counted_captures.made(*counted_captures.story())
 
 
 def point(found: Roofline, variant: str, kernel: str) -> tuple[float, float, int, str]:
@@ -57,7 +57,7 @@ def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Capture,
         Ceiling("gemm_tflop_per_s", "FLOP/s", 700e12, True),
         Ceiling("read_gb_per_s", "byte/s", 4e12, True),
     )
-    real = counting.real(traces)
+    real = counted_captures.real(traces)
     found = {c.name: c for c in ceilings(real)}
     assert set(found) == {"tensor pipe", "fp32 pipe", "DRAM"} and not any(c.measured for c in found.values())
     frame = real.variants[0].counters
@@ -80,7 +80,7 @@ def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Capture,
 
 
 def test_a_real_gemm_stands_where_its_size_says(traces: Path) -> None:
-    found = roofline(counting.real(traces))
+    found = roofline(counted_captures.real(traces))
     x, y, launches, pipe = point(found, "graph", "nvjet")
     assert (launches, pipe) == (5, "tensor bf16") and y == pytest.approx(785e12, rel=0.01)
     least = 3 * 2 * 4096**2  # three matrices of two bytes, each moved once
@@ -88,7 +88,7 @@ def test_a_real_gemm_stands_where_its_size_says(traces: Path) -> None:
 
 
 def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Capture) -> None:
-    few = recorded(story.variants[0], iterations=counting.plain().variants[0].iterations)
+    few = recorded(story.variants[0], iterations=counted_captures.plain().variants[0].iterations)
     found = roofline(replace(story, variants=(few, *story.variants[1:])))
     assert WHOLE not in [p.kernel for p in found.of("baseline")] and found.of("baseline")
     assert found.missing == (
@@ -99,7 +99,7 @@ def test_a_part_of_an_iteration_has_no_whole_and_says_so(story: Capture) -> None
 def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Capture) -> None:
     frame = story.variants[2].counters
     assert frame is not None
-    bare = counting.whole(story.variants[2], frame[~frame["metric"].str.contains("sass_thread|ops_path")])
+    bare = counted_captures.whole(story.variants[2], frame[~frame["metric"].str.contains("sass_thread|ops_path")])
     found = roofline(replace(story, variants=(*story.variants[:2], bare)))
     assert [(p.kernel, p.pipe, p.flops) for p in found.of("graph")] == [(WHOLE, "declared", 2e12)]
     assert (
@@ -114,7 +114,7 @@ def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Capt
 
 
 def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
-    plain = counting.plain()
+    plain = counted_captures.plain()
     found = variants.compare(plain)
     assert not found.roofline.points and "baseline, overlap, graph: ncu did not count" in found.roofline.missing[0]
     page = rendered(plain, found)
@@ -147,7 +147,7 @@ def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Capture) 
 
 
 def test_two_captures_stand_under_the_roofs_of_the_second(story: Capture) -> None:
-    found = captures.compare(counting.made(*counting.story(), measured=False), story)
+    found = captures.compare(counted_captures.made(*counted_captures.story(), measured=False), story)
     assert {p.variant for p in found.roofline.points} == {"A: graph", "B: graph"} and all(
         c.measured for c in found.roofline.ceilings
     )
@@ -186,8 +186,8 @@ def test_the_roofline_in_a_browser(browser: Browser, story: Capture, tmp_path: P
 
 def test_hostile_kernel_names_are_text(story: Capture) -> None:
     evil = "void evil<script>alert('x')</script>"
-    table = counting.frame([counting.launch(evil, 100, 50, 5)])
-    study = replace(story, variants=(counting.whole(story.variants[0], table), *story.variants[1:]))
+    table = counted_captures.frame([counted_captures.launch(evil, 100, 50, 5)])
+    study = replace(story, variants=(counted_captures.whole(story.variants[0], table), *story.variants[1:]))
     page = rendered(study)
     data = re.search(r'id="data-roofline">(.*?)</script>', page, flags=re.S)
     assert "<script>alert" not in page and data is not None and json.loads(data.group(1))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from captures import recorded
+from builders.sample_captures import recorded
 from pages import rendered
 
 from moeprof import resources

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from captures import SAMPLE, made
+from builders.sample_captures import SAMPLE, made
 
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.model import Analysis

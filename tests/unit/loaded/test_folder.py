@@ -11,11 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import manytraces
 import pytest
-import recordings
-from captures import Ran, made, variant
-from manytraces import FILES
+from builders import trace_folder
+from builders.sample_captures import Ran, made, variant
+from builders.trace_folder import FILES
+from recorded import recordings
 
 import moeprof
 from moeprof.analysis.model import Ledger
@@ -29,7 +29,7 @@ from moeprof.trace import discover
 Run = Callable[..., Ran]
 CAPTURED = ("baseline", "overlap", "graph")
 
-folder = manytraces.folder
+folder = trace_folder.folder
 
 
 def table(ran: Ran) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
-import manytraces
 import pytest
-import recordings
-from captures import Ran
-from manytraces import FILES
+from builders import trace_folder
+from builders.sample_captures import Ran
+from builders.trace_folder import FILES
+from recorded import recordings
 
 import moeprof
 from moeprof.loaded import folder as spreading
@@ -26,7 +26,7 @@ from moeprof.trace.discover import TraceFile
 
 Run = Callable[..., Ran]
 
-folder = manytraces.folder
+folder = trace_folder.folder
 
 
 def test_without_dask_the_error_says_how_to_get_it(command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captures import Ran
+from builders.rank_traces import assert_consistent
+from builders.sample_captures import Ran
 from hypothesis import given
 from hypothesis import strategies as st
-from manyranks import assert_consistent
 
 from moeprof.analysis.analyze import analyze
 from moeprof.ranks.analyze import analyse_ranks

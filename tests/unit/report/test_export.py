@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import recordings
-from captures import SAMPLE, Ran, made, variant
+from builders.sample_captures import SAMPLE, Ran, made, variant
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze
 from moeprof.analysis.device import views

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import manyranks
 import numpy as np
 import pytest
-from captures import Ran
-from cdp import Browser
-from manyranks import Planted, facts_of, grow, write_folder
+from browser.chromium import Browser
+from builders import rank_traces
+from builders.rank_traces import Planted, facts_of, grow, write_folder
+from builders.sample_captures import Ran
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
@@ -35,7 +35,7 @@ def many(traces: Path) -> GroupAnalysis:
     planted = Planted(
         tuple(int(c) for c in clocks), jitter=0.005, late={LATE: ("compute", 200_000)}, stretched={STRETCHED: 1.1}
     )
-    return analyse_ranks("made", facts_of(grow(manyranks.real(4, 2), planted)[0], one_clock=False))
+    return analyse_ranks("made", facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False))
 
 
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
@@ -107,7 +107,7 @@ def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int
 
 def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
+    made, _ = grow(rank_traces.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
     found = facts_of(made, one_clock=False, drawn=True)
     analysis = analyse_ranks("made", found)
     first, second = lanes(found, analysis)
@@ -121,7 +121,7 @@ def test_lanes_show_what_each_rank_did(traces: Path) -> None:
 
 def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp_path: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
+    made, _ = grow(rank_traces.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
     write_folder(tmp_path / "set", made)
     (group,) = groups.groups(tmp_path / "set")
     analysis, found = groups.analyse_group(group)
@@ -136,7 +136,7 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
 
 def test_hostile_names_stay_text(traces: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
+    made, _ = grow(rank_traces.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
     found = facts_of(made)
     analysis = replace(
         analyse_ranks("<script>alert(1)</script>", found, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"

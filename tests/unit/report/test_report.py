@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from captures import recorded
+from builders.sample_captures import recorded
 from click.testing import CliRunner
 from pages import page as made
 from pages import printed, rendered, told

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import recordings
-from captures import marked
-from capturing import moeprof
-from cdp import CHROMIUM, Browser
+from browser.chromium import CHROMIUM, Browser
+from builders.sample_captures import marked
+from fakes.command_line import moeprof
 from pages import rendered
+from recorded import recordings
 
 from moeprof import resources
 from moeprof.loaded.capture import Capture

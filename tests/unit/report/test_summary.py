@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import counting
 import pytest
-from captures import recorded
+from builders import counted_captures
+from builders.sample_captures import recorded
 from pages import pair as made_pair
 from pages import printed, rendered
 from pages import told as narrative
@@ -88,8 +88,8 @@ def numbered(study: Capture) -> Capture:
     )
 
 
-STORY = counting.made(*counting.story())
-PLAIN = counting.plain()
+STORY = counted_captures.made(*counted_captures.story())
+PLAIN = counted_captures.plain()
 CASES: dict[str, tuple[Capture, tuple[str, ...]]] = {
     "the sample": (PLAIN, ("It takes 17.43 ms per iteration", "exposed copies falls from", "nearly equal", "of the limit, which the transfer sets", "Only less work")),
     "with counters": (STORY, ("The counter that changed most is DRAM bytes of the counted kernels: from 5.2 GB to 880.0 MB", "FLOP/byte: it is compute-bound", "of the limit; ")),
@@ -151,7 +151,7 @@ def test_two_captures(change: Callable[[Capture], Capture], word: str) -> None:
 
 
 def test_a_failed_proof_is_said(traces: Path) -> None:
-    real = counting.real(traces)
+    real = counted_captures.real(traces)
     wrong = real.variants[2]
     assert wrong.record.proof is not None
     record = replace(wrong.record, proof=replace(wrong.record.proof, ok=False, reason="differs"))

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from builders.session_events import AT, BASE, GUESS, KEEP, SAMPLE, START, TRIED, written
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import FAKES, ROOT
-from session_events import AT, BASE, GUESS, KEEP, SAMPLE, START, TRIED, written
 
 from moeprof.errors import CaptureError, UsageError
 from moeprof.gate import metrics
@@ -71,7 +71,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_then_cut_off(
 def test_two_writers_take_turns_and_no_line_is_lost(tmp_path: Path) -> None:
     written(tmp_path, START, BASE)
     code = (
-        "import sys, pathlib; sys.path.insert(0, 'tests/support'); from session_events import written, GUESS, TRIED, KEEP; from moeprof.session import log as ledger\n"
+        "import sys, pathlib; sys.path.insert(0, 'tests/support'); from builders.session_events import written, GUESS, TRIED, KEEP; from moeprof.session import log as ledger\n"
         "from moeprof.errors import UsageError\n"
         "for _ in range(12):\n"
         "    for event in (GUESS, TRIED, KEEP):\n"

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from captures import made
+from builders.sample_captures import made
 from paths import ROOT
 
 from moeprof.stats import estimates, verdict

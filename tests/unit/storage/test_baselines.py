@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from captures import SAMPLE, Ran, made
+from builders.sample_captures import SAMPLE, Ran, made
 from paths import ROOT
 
 from moeprof.errors import CaptureError, UsageError

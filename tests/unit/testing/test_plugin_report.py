@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from cdp import Browser
-from kinetomaking import small
+from browser.chromium import Browser
+from builders.kineto_trace import small
 
 from moeprof.analysis.model import Kernel
 from moeprof.loaded.test_run import Captured, Case, Check, Run

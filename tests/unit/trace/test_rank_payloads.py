@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from captures import Ran, answer
-from manyranks import EXPORT
+from builders.rank_traces import EXPORT
+from builders.sample_captures import Ran, answer
 
 from moeprof.capture import redact
 from moeprof.trace import read

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import manyranks
 import pytest
-from captures import Ran, answer, made, variant
-from manyranks import EXPORT, Planted, grow, write_folder
+from builders import rank_traces
+from builders.rank_traces import EXPORT, Planted, grow, write_folder
+from builders.sample_captures import Ran, answer, made, variant
 
 from moeprof.storage.manifest import Manifest, Rank
 from moeprof.trace import Trace, read
@@ -23,7 +23,7 @@ from moeprof.trace.split import split
 
 Run = Callable[..., Ran]
 
-base = manyranks.base
+base = rank_traces.base
 
 
 # one export

@@ -139,9 +139,9 @@ HANGS = [
     # request, rank 0 has answered, where ranks stand, the line
     ("times", True, (Position(1, True, "", "about to stop"),),
      "rank 1 of 3 gave no answer in a timed round within 20 s (stopped by a signal); it last said: about to stop"),
-    ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked.py:26")),
-     "rank 1 of 3 gave no answer in the proof within 20 s (at /y/ranked.py:26)"),
-    ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked.py:26"), Position(2, True)),
+    ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked_workload.py:26")),
+     "rank 1 of 3 gave no answer in the proof within 20 s (at /y/ranked_workload.py:26)"),
+    ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked_workload.py:26"), Position(2, True)),
      "rank 2 of 3 gave no answer in the proof within 20 s (stopped by a signal)"),
     ("build", True, (Position(1, at="/a.py:1"), Position(2, at="/b.py:2")),
      "rank 1, 2 of 3 gave no answer in build within 20 s (at /a.py:1)"),

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from moeprof.errors import CaptureError, RankError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, UsageError, WorkloadError
 from moeprof.machine.launcher import Team
 from moeprof.worker import messages, spec
 from moeprof.worker.clock_offset import Anchor
+from moeprof.worker.failures import Failure, RankError
 from moeprof.worker.messages import (
     Build,
     Built,
@@ -106,8 +107,10 @@ def test_a_reply_of_another_kind_is_refused() -> None:
 
 
 def test_an_error_keeps_its_kind_its_hint_and_its_rank() -> None:
-    failed = ErrorReply.of(RankError("rank 1 died", "read its log", 1)).exception("whole: ")
-    assert isinstance(failed, RankError) and failed.rank == 1 and failed.message == "whole: rank 1 died"
+    died = Failure(1, "untraced", message="left no trace", hint="read its log", ranks=2)
+    failed = ErrorReply.of(RankError(died)).exception("whole: ")
+    assert isinstance(failed, RankError) and failed.failure == died and failed.hint == "read its log"
+    assert failed.message == "whole: rank 1 of 2 left no trace"
     for error in (CaptureError("a", "b"), UsageError("a", "b"), WorkloadError("a", "b")):
         again = ErrorReply.of(error).exception()
         assert type(again) is type(error) and (again.message, again.hint) == ("a", "b")

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("torch has no distributed here", allow_module_level=True)
 
-import ranked  # noqa: E402
-from ranked import SMALL  # noqa: E402
+import rank_processes  # noqa: E402
+from rank_processes import SMALL  # noqa: E402
 
 from moeprof.workload.find import load  # noqa: E402
 from moeprof.workloads.expert_parallel.faults import ON_PEERS, TWO_RANKS  # noqa: E402
@@ -54,18 +54,20 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, An
         "puts under zipf": {"do": "puts", "set": {**SMALL, "load": "zipf", "chunks": 3}, "folder": "b"},
         "deaf puts": {"do": "puts", "set": SMALL, "folder": "c", "late": 0.3, "deaf": True},
     }
-    return ranked.run(2, "cpu", tmp_path_factory.mktemp("two"), cases(ON_CPU) | more)
+    return rank_processes.run(2, "cpu", tmp_path_factory.mktemp("two"), cases(ON_CPU) | more)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     more = {"puts": {"do": "puts", "set": {**SMALL, "load": "zipf"}, "folder": "a", "late": 0.02}}
-    return ranked.run(4, "cpu", tmp_path_factory.mktemp("four"), cases(ON_CPU) | more)
+    return rank_processes.run(4, "cpu", tmp_path_factory.mktemp("four"), cases(ON_CPU) | more)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    return ranked.run(1, "cpu", tmp_path_factory.mktemp("one"), cases([n for n in ON_CPU if n not in TWO_RANKS]))
+    return rank_processes.run(
+        1, "cpu", tmp_path_factory.mktemp("one"), cases([n for n in ON_CPU if n not in TWO_RANKS])
+    )
 
 
 @pytest.fixture(params=["one", "two", "four"])
@@ -219,7 +221,7 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
         found["peer_copy under zipf"] = {"do": "variant", "name": "peer_copy", "set": {**HALF, "load": "zipf"}}
     names = [n for n in WORKLOAD.faults if (count > 1 or n not in TWO_RANKS) and (linked or n not in ON_PEERS)]
     found |= {f"fault {name}": {"do": "fault", "name": name, "set": HALF} for name in names}
-    return ranked.run(count, "cuda", tmp_path_factory.mktemp("gpus"), found)
+    return rank_processes.run(count, "cuda", tmp_path_factory.mktemp("gpus"), found)
 
 
 GPU_CASES = (

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("torch has no distributed here", allow_module_level=True)
 
-from ranked import SMALL  # noqa: E402
+from rank_processes import SMALL  # noqa: E402
 
 from moeprof.errors import UsageError, WorkloadError  # noqa: E402
 from moeprof.kernels.roofline import roof  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from routed import SMALL, WORKLOAD, params, plain_places  # noqa: E402
+from builders.small_router import SMALL, WORKLOAD, params, plain_places  # noqa: E402
 
 from moeprof.errors import UsageError, WorkloadError  # noqa: E402
 from moeprof.worker.built_variant import Session  # noqa: E402

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from routed import params, plain_places  # noqa: E402
+from builders.small_router import params, plain_places  # noqa: E402
 
 from moeprof.workloads.router import layer as moe  # noqa: E402
 from moeprof.workloads.router import routing  # noqa: E402

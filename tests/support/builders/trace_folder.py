@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import recordings
-from captures import made
+from builders.sample_captures import made
+from recorded import recordings
 
 FILES = ("peer.sqlite", "sub/tiny.sqlite", "sub/waits.sqlite")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from captures import recorded
+from builders.sample_captures import recorded
 
 from moeprof import resources
 from moeprof.loaded import capture

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from capturing import FAKES, environment
+from fakes.command_line import FAKES, environment
 
-RANKED = str(FAKES / "ranked.py")
+RANKED = str(FAKES / "ranked_workload.py")
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60", "--variants", "chunked")
 JOIN_S = 100
 

@@ -1,6 +1,6 @@
 """Run cases of expert_parallel in several processes at once, and bring back what each rank found.
 
-As a command (``ranked.py RANK COUNT DEVICE FOLDER``) it is one rank: it reads FOLDER/cases.json and writes FOLDER/found-RANK.json.
+As a command (``rank_processes.py RANK COUNT DEVICE FOLDER``) it is one rank: it reads FOLDER/cases.json and writes FOLDER/found-RANK.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compile the router's kernels for a GPU that need not be here, and print what the assembler says of each, as JSON.
 
-usage: compiling.py COMPUTE_CAPABILITY (80, 90, 100, 120); run it with TRITON_INTERPRET=0.
+usage: compile_kernels.py COMPUTE_CAPABILITY (80, 90, 100, 120); run it with TRITON_INTERPRET=0.
 """
 
 from __future__ import annotations
