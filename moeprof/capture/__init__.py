@@ -1,4 +1,4 @@
-"""Run a workload or a program under the profilers that there are, and keep what they saw as a capture folder."""
+"""Run a workload or a program under the profilers of this machine, and save the results as a capture folder."""
 
 from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.ranks import elsewhere

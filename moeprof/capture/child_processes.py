@@ -1,4 +1,4 @@
-"""Child processes: each in a process group of its own, with a time limit, a log, and an end that takes all of it along."""
+"""Child processes: each has its own process group, a time limit and a log, and ends together with all that it started."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Child:
         return self.command.timeout_s - (time.monotonic() - self.started)
 
     def restart_clock(self) -> None:
-        """The time limit counts from now: it has been waiting for its turn."""
+        """The time limit counts from now: until now the process waited for its turn."""
         self.started = time.monotonic()
 
     def wait(self) -> int:
@@ -66,12 +66,12 @@ class Child:
             time.sleep(interval_s)
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
+        """The last line of its log that is not empty."""
         return last_line(self.log)
 
 
 def run(command: Command, log: Path) -> int:
-    """Run to the end; the exit status."""
+    """Run a command to its end; its exit status."""
     child = Child(command, log)
     try:
         return child.wait()
@@ -93,7 +93,7 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something; of an ``error_reply`` its text."""
+    """The last line of a log that is not empty; of an ``error_reply`` its text."""
     last = next(reversed(lines_of(log)), "nothing")
     error = error_in(last)
     return error.error if error is not None else last[:200]

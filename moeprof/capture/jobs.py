@@ -37,19 +37,19 @@ def profiling_jobs(plan: Plan, store: Store, targets: Iterable[Target]) -> list[
 
 def _trace(plan: Plan, store: Store, target: Target | None) -> Job:
     tool: ToolName = "torch" if plan.nsys is None else "nsys"
-    files = _files(store, target, tool, "kineto.json" if plan.nsys is None else "nsys-rep", "trace")
+    files = _files(store, target, tool, "-kineto.json" if plan.nsys is None else ".nsys-rep", "trace")
     return _job(tool, commands.trace(plan, target, files), target, files)
 
 
 def _count(plan: Plan, store: Store, target: Target | None) -> Job:
-    files = _files(store, target, "ncu", "csv", "count")
+    files = _files(store, target, "ncu", ".csv", "count")
     return _job("ncu", commands.count(plan, target, files), target, files)
 
 
 def _files(store: Store, target: Target | None, tool: ToolName, out: str, kind: str) -> Files:
     name, scratch = _name(target), store.scratch
     return Files(
-        scratch / f"{name}.{out}",
+        scratch / f"{name}{out}",
         scratch / f"{name}-{kind}.json",
         scratch / f"{name}-{kind}.gate",
         store.log(name, tool),

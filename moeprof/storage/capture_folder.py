@@ -107,21 +107,32 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def numbered(name: str) -> Path:
+    """The folder of the next free number: moeprof-out/NAME-001, then -002; an unfinished one has taken its number too."""
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)({re.escape(PARTIAL)})?")
+    taken = (int(match[1]) for path in OUTPUT.glob(f"{name}-*") if (match := pattern.fullmatch(path.name)))
+    return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    """Nothing is overwritten unasked.
+
+    Raises:
+        UsageError: ``output`` exists and ``force`` is not given.
+    """
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+
+
 def choose(name: str, output: Path | None, force: bool) -> Path:
-    """The final folder: ``output`` as given, or the next free number of moeprof-out/NAME-NNN.
+    """The final folder of a capture: ``output`` as given, or the next free number.
 
     Raises:
         UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or it is a folder that is no capture.
     """
     if output is None:
-        taken = [
-            int(m[1])
-            for p in OUTPUT.glob(f"{name}-*")
-            if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)(\.partial)?", p.name))
-        ]
-        return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+        return numbered(name)
+    refuse_existing(output, force)
     partial = output.with_name(output.name + PARTIAL)
     if partial.exists() and not force:
         hint = f"show it: moeprof report {partial}; choose another -o, or add --force to drop it"
