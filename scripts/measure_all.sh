@@ -96,7 +96,7 @@ run_hosts() {
   local gpus rank
   gpus=$(count_gpus)
   [ "$gpus" -gt 1 ] || { echo "SKIPPED: one GPU"; return 0; }
-  export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MOEPROF_TOKEN=$RANDOM$RANDOM$RANDOM
+  export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1
   cd "$work" || return 1
   for rank in 0 1; do
     RANK=$rank CUDA_VISIBLE_DEVICES=$rank timeout 200 moeprof capture expert_parallel --variants baseline,overlap --set tokens=16384 --rounds 8 \

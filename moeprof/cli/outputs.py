@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprof.analysis.model import Analysis
-from moeprof.compare.traces import TraceComparison
+from moeprof.compare.traces import DeviceComparison, TraceComparison
 from moeprof.compare.variants import Comparison
 from moeprof.gate.gate import Check
 from moeprof.gate.history import History
@@ -86,11 +86,42 @@ class Captured:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """``moeprof join``."""
+
+    folder: str
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class DescribedComparison(Comparison):
+    """Two variants or captures compared, with the sentences of the report."""
+
+    sentence: str = ""
+    reasons: tuple[str, ...] = ()
+    closing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DescribedDevice(DeviceComparison):
+    """One device of two traces compared, with the sentences of the report."""
+
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DescribedTraces(TraceComparison):
+    """Two traces compared, with the sentences of the report."""
+
+    devices: tuple[DescribedDevice, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """``moeprof report``."""
 
     page: str
-    diff: Comparison | TraceComparison  # of two traces the latter
+    diff: DescribedComparison | DescribedTraces  # of two traces the latter
     schema_version: int = 1
 
 
@@ -254,6 +285,7 @@ DOCUMENTS: dict[str, tuple[type, ...]] = {
     "list": (WorkloadList,),
     "ranks": (GroupAnalysis, RankAnalyses),
     "report": (Report,),
+    "join": (Joined,),
     "session-log": (SessionLog,),
     "session-show": (SessionStep,),
 }

@@ -18,7 +18,7 @@ from moeprof.capture.plan import Counting, Plan
 from moeprof.capture.profiling import Ended
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
-from moeprof.machine import tools
+from moeprof.machine import nvml
 from moeprof.machine.tools import Tool
 from moeprof.storage.capture_folder import Store
 from moeprof.workload.find import load
@@ -36,7 +36,7 @@ def opened(folder: Path, plan: Plan) -> tuple[Store, Parts]:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The plan of a program that does nothing, under the fake nsys and ncu."""
-    monkeypatch.setattr(tools, "gpus", lambda: ())
+    monkeypatch.setattr(nvml, "gpus", lambda: ())
     request = Request(program=("true",), timeout_s=20)
     return Plan(request, "cuda", (), nsys=NSYS, counting=Counting(NCU, 2, ROOFLINE, False))
 

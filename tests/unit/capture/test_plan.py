@@ -17,7 +17,7 @@ from moeprof.capture.jobs import profiling_jobs
 from moeprof.capture.plan import Plan, make_plan
 from moeprof.capture.request import Request
 from moeprof.errors import ToolError, UsageError
-from moeprof.machine import ncu_query, tools
+from moeprof.machine import ncu_query, nvml, tools
 from moeprof.machine.tools import Tool
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu
@@ -32,7 +32,7 @@ RANKS_OF_MPIRUN = {
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two GPUs, nsys, ncu and torch."""
-    monkeypatch.setattr(tools, "gpus", lambda: (Gpu(0, "H200"), Gpu(1, "H200")))
+    monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "H200"), Gpu(1, "H200")))
     monkeypatch.setattr(tools, "find", lambda name, given=None: Tool(name, given or Path("/opt") / name, "1"))
     monkeypatch.setattr(ncu_query, "roofline_metrics", lambda ncu: (("flops.sum",), ()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
@@ -89,7 +89,7 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], error: typ
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "gpus", lambda: ())
+    monkeypatch.setattr(nvml, "gpus", lambda: ())
     with pytest.raises(ToolError, match="there is no CUDA GPU here"):
         make_plan(Request(SLEEPER, device="cuda"), {})
     assert make_plan(Request(SLEEPER), {}).device == "cpu"

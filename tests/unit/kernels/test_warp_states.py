@@ -12,7 +12,8 @@ from builders.sample_captures import recorded
 from pages import rendered
 
 from moeprof import resources
-from moeprof.capture import commands
+from moeprof.capture.commands import Ncu
+from moeprof.capture.plan import Counting
 from moeprof.kernels.warp_states import of_study, stalls, steps
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
@@ -97,10 +98,7 @@ def test_real_counters_of_an_h200_are_read(traces: Path) -> None:
 
 
 def test_ncu_is_asked_for_them_only_where_a_workload_wants_them() -> None:
-    tool, target = Tool("ncu", Path("ncu"), "2025.3.1"), commands.Target("w", "v", "cuda", {})
-    asked = [
-        str(commands.ncu_count(commands.Request(stalls=on), tool, target, Path("r"), Path("o.csv"), ()))
-        for on in (False, True)
-    ]
+    tool = Tool("ncu", Path("ncu"), "2025.3.1")
+    asked = [" ".join(Ncu(Counting(tool, 3, (), on), Path("o.csv"), region=True).words) for on in (False, True)]
     assert not any(metric in asked[0] for metric in METRICS) and all(metric in asked[1] for metric in METRICS)
     assert len(STATES) == len(METRICS) == 19

@@ -42,7 +42,7 @@ MESSAGES = [
     Hello(Machine(True, 2, "H200"), Versions("3.11", "2.8"), "GPU-a", None, (RankProcess(0, 10), RankProcess(1, 11, 1, "b", 1))),
     Build({"layers": 3}), Built(6, 7), Round(0.25), Timed((1, 2), (3,)), Quit(), Done(),
     Proven(PROOF, {"share": 0.5, "by rank": (1.0, 2.0)}, (Proven(PROOF), Proven(PROOF))),
-    Measured(1, 11, 1, "b", 1, (Anchor(5, 6), Anchor(7, 8))), ErrorReply("no", "do", 5, 2),
+    Measured(1, 11, 1, "b", 1, (Anchor(5, 6), Anchor(7, 8))), ErrorReply("no", "do", 5, Failure(2, "died")),
 ]  # fmt: skip
 
 
@@ -107,10 +107,10 @@ def test_a_reply_of_another_kind_is_refused() -> None:
 
 
 def test_an_error_keeps_its_kind_its_hint_and_its_rank() -> None:
-    died = Failure(1, "untraced", message="left no trace", hint="read its log", ranks=2)
-    failed = ErrorReply.of(RankError(died)).exception("whole: ")
-    assert isinstance(failed, RankError) and failed.failure == died and failed.hint == "read its log"
-    assert failed.message == "whole: rank 1 of 2 left no trace"
+    failure = Failure(1, "untraced", message="left no trace", hint="read its log", ranks=2)
+    failed = ErrorReply.of(RankError(failure)).exception("whole: ")
+    assert isinstance(failed, RankError) and failed.failure == failure
+    assert (failed.message, failed.hint) == ("whole: rank 1 of 2 left no trace", "read its log")
     for error in (CaptureError("a", "b"), UsageError("a", "b"), WorkloadError("a", "b")):
         again = ErrorReply.of(error).exception()
         assert type(again) is type(error) and (again.message, again.hint) == ("a", "b")

@@ -81,10 +81,10 @@ def test_a_library_is_built_once_by_whoever_comes_first(tmp_path: Path, cache: P
     program.chmod(0o755)
     fake = tools.Tool("nvcc", program, "13.0")
     with ThreadPoolExecutor(3) as pool:
-        paths = {b.path for b in pool.map(lambda _: nvcc.build(decode_kernel.SOURCE, (9, 0), fake), range(3))}
+        paths = {b.path for b in pool.map(lambda _: nvcc.build(stream.SOURCE, (9, 0), fake), range(3))}
     assert len(paths) == 1 and len(calls.read_text().splitlines()) == 1
-    assert nvcc.build(decode_kernel.SOURCE, (9, 0), fake).path in paths and len(calls.read_text().splitlines()) == 1
-    assert nvcc.build(decode_kernel.SOURCE, (8, 0), fake).path not in paths
+    assert nvcc.build(stream.SOURCE, (9, 0), fake).path in paths and len(calls.read_text().splitlines()) == 1
+    assert nvcc.build(stream.SOURCE, (8, 0), fake).path not in paths
     assert len(calls.read_text().splitlines()) == 2 and "sm_80" in calls.read_text().splitlines()[1]
     assert not list(cache.glob("*.partial"))
 
