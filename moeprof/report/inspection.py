@@ -16,11 +16,11 @@ SHOWN_RULES, RULE_LENGTH, TEXT_LENGTH, NAMES = 6, 300, 90, 6
 SCALES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
-def page(found: InspectResult) -> Page:
+def page(result: InspectResult) -> Page:
     """Everything that was found, and the notes."""
-    traced = (section("trace", "", "", None, (_traced(found.traced),), "summary"),) if found.traced else ()
-    kernels = (_kernel(f"kernel-{number}", kernel) for number, kernel in enumerate(found.kernels))
-    return Page("", "", (*traced, *kernels, *((notes(found.notes),) if found.notes else ())))
+    traced = (section("trace", "", "", None, (_traced(result.traced),), "summary"),) if result.traced else ()
+    kernels = (_kernel(f"kernel-{number}", kernel) for number, kernel in enumerate(result.kernels))
+    return Page("", "", (*traced, *kernels, *((notes(result.notes),) if result.notes else ())))
 
 
 def _traced(traced: Iterable[Traced]) -> Table:
@@ -219,8 +219,8 @@ def _hot(caption: str, lines: tuple[Hot, ...]) -> Table:
 
 
 def _cut(text: str, limit: int) -> str:
-    one = " ".join(text.split())
-    return one if len(one) <= limit else one[: limit - 1] + "…"
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _missing(k: Inspection) -> Iterator[str]:

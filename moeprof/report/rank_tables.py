@@ -36,18 +36,18 @@ def ranks(analysis: GroupAnalysis) -> Table:
     return Table(caption, header, tuple(_rank(rank) for rank in shown))
 
 
-def listed(found: tuple[Rank, ...]) -> tuple[Rank, ...]:
+def listed(group: tuple[Rank, ...]) -> tuple[Rank, ...]:
     """Few ranks in order; of many the latest, and those that wait longest."""
-    if len(found) <= MOST_ROWS:
-        return found
-    late = by_lateness(found)[:LATEST]
-    waiting = sorted((r for r in found if r not in late), key=lambda r: (-r.total("exposed_waiting_ns"), r.place.rank))
+    if len(group) <= MOST_ROWS:
+        return group
+    late = by_lateness(group)[:LATEST]
+    waiting = sorted((r for r in group if r not in late), key=lambda r: (-r.total("exposed_waiting_ns"), r.place.rank))
     return (*late, *waiting[:QUICKEST])
 
 
-def by_lateness(found: tuple[Rank, ...]) -> list[Rank]:
+def by_lateness(group: tuple[Rank, ...]) -> list[Rank]:
     """The ranks, the one that makes the others wait most first."""
-    return sorted(found, key=lambda r: (-(r.lateness.late_ns if r.lateness else 0), r.place.rank))
+    return sorted(group, key=lambda r: (-(r.lateness.late_ns if r.lateness else 0), r.place.rank))
 
 
 def _rank(rank: Rank) -> tuple[str, ...]:
@@ -94,12 +94,12 @@ def collectives(analysis: GroupAnalysis) -> Table:
     return Table("Collectives across ranks", header, tuple(_collective(c) for c in analysis.collectives))
 
 
-def _collective(found: Collective) -> tuple[str, ...]:
+def _collective(collective: Collective) -> tuple[str, ...]:
     return (
-        label(found), f"{len(found.ranks)}" + (f" of {found.group_size}" if found.group_size else ""),
-        f"{found.matched} ({units.percent(found.coverage_ratio)})", units.size(found.bytes), units.rate(found.bus_gb_per_s), units.rate(found.bus_gb_per_s_max),
-        units.percent(found.of_ceiling), units.us(found.skew_median_ns), units.us(found.skew_p90_ns), units.us(found.skew_max_ns),
-        units.ms(found.waiting_ns), units.ms(found.moving_ns),
+        label(collective), f"{len(collective.ranks)}" + (f" of {collective.group_size}" if collective.group_size else ""),
+        f"{collective.matched} ({units.percent(collective.coverage_ratio)})", units.size(collective.bytes), units.rate(collective.bus_gb_per_s), units.rate(collective.bus_gb_per_s_max),
+        units.percent(collective.of_ceiling), units.us(collective.skew_median_ns), units.us(collective.skew_p90_ns), units.us(collective.skew_max_ns),
+        units.ms(collective.waiting_ns), units.ms(collective.moving_ns),
     )  # fmt: skip
 
 
@@ -118,7 +118,10 @@ def classes(analysis: GroupAnalysis) -> Table:
     return Table(
         "Communication by class: the spread over ranks",
         ("class", "ranks", "count", "hidden: least", "median", "most", "exposed: least", "median", "most"),
-        tuple(_spread_of(name, [counts for (_, other), counts in sums.items() if other == name]) for name in names),
+        tuple(
+            _spread_of(name, [counts for (_, class_name), counts in sums.items() if class_name == name])
+            for name in names
+        ),
     )
 
 
@@ -136,10 +139,10 @@ def declared_gb_per_s(analysis: GroupAnalysis) -> dict[int, float]:
 def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
     """What stands in the columns RATES, by rank."""
     ceiling = analysis.link_ceiling_gb_per_s
-    found = declared_gb_per_s(analysis)
+    declared = declared_gb_per_s(analysis)
     return {
         rank: (units.number(round(rate)), units.percent(rate / ceiling if ceiling else None))
-        for rank, rate in found.items()
+        for rank, rate in declared.items()
     }
 
 
@@ -150,11 +153,11 @@ def _sums(analysis: GroupAnalysis) -> dict[tuple[int, str], tuple[int, int, int]
 
 def _classes(rank: Rank) -> dict[str, tuple[int, int, int]]:
     """Class -> count, hidden and exposed ns, over the rank's windows."""
-    found: dict[str, tuple[int, int, int]] = {}
+    totals: dict[str, tuple[int, int, int]] = {}
     for part in (part for window in rank.windows for part in window.communication):
-        count, hidden, exposed = found.get(part.name, (0, 0, 0))
-        found[part.name] = (count + part.count, hidden + part.hidden_ns, exposed + part.exposed_ns)
-    return found
+        count, hidden, exposed = totals.get(part.name, (0, 0, 0))
+        totals[part.name] = (count + part.count, hidden + part.hidden_ns, exposed + part.exposed_ns)
+    return totals
 
 
 def _spread_of(name: str, counts: list[tuple[int, int, int]]) -> tuple[str, ...]:
@@ -181,9 +184,9 @@ def critical(analysis: GroupAnalysis) -> Table:
     counts = Counter((c.rank, c.why) for c in analysis.critical)
     rows = []
     for (rank, why), n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_ROWS]:
-        mine = [c for c in analysis.critical if (c.rank, c.why) == (rank, why)]
-        late = [c.late_ns for c in mine if c.late_ns is not None]
-        causes = Counter(c.cause for c in mine if c.cause).most_common(1)
+        decided = [c for c in analysis.critical if (c.rank, c.why) == (rank, why)]
+        late = [c.late_ns for c in decided if c.late_ns is not None]
+        causes = Counter(c.cause for c in decided if c.cause).most_common(1)
         rows.append(
             (str(rank), f"{n} of {len(analysis.critical)}", why, units.ms(sum(late)) if late else units.DASH, causes[0][0] if causes else units.DASH)
         )  # fmt: skip
@@ -208,11 +211,11 @@ def timed(manifest: Manifest) -> Table:
 
 
 def _timed(record: VariantRecord, rank: manifests.Rank) -> tuple[str, ...]:
-    own = [r.ranks_ns[rank.rank] for r in record.used if rank.rank < len(r.ranks_ns)]
+    times_ns = [r.ranks_ns[rank.rank] for r in record.used if rank.rank < len(r.ranks_ns)]
     error = rank.proof.error if rank.proof is not None else None
     return (
         record.name, str(rank.rank), str(rank.host), units.DASH if rank.device_index is None else str(rank.device_index),
-        _clock(rank), units.ms(median(own) if own else None), units.DASH if error is None else f"{error:.1e}",
+        _clock(rank), units.ms(median(times_ns) if times_ns else None), units.DASH if error is None else f"{error:.1e}",
         rank.status if rank.status == "ok" else f"FAILED: {rank.reason}",
     )  # fmt: skip
 

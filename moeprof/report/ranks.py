@@ -51,8 +51,8 @@ def page(groups: Sequence[tuple[GroupAnalysis, tuple[RankLane, ...]]]) -> Page:
 
 def _sections(analysis: GroupAnalysis, lanes: tuple[RankLane, ...], suffix: str) -> list[Section]:
     where = f"{analysis.variant}: " if analysis.variant else ""
-    found = [_ranks(analysis), _lanes(analysis, lanes), *_heats(analysis), _communication(analysis), _collectives(analysis), _load(analysis)]  # fmt: skip
-    return [replace(s, id=s.id + suffix, title=where + s.title) for s in found if s is not None]
+    sections = [_ranks(analysis), _lanes(analysis, lanes), *_heats(analysis), _communication(analysis), _collectives(analysis), _load(analysis)]  # fmt: skip
+    return [replace(s, id=s.id + suffix, title=where + s.title) for s in sections if s is not None]
 
 
 def _ranks(analysis: GroupAnalysis) -> Section:
@@ -64,12 +64,12 @@ def _ranks(analysis: GroupAnalysis) -> Section:
 
 def _lanes(analysis: GroupAnalysis, lanes: tuple[RankLane, ...]) -> Section | None:
     """The window of each rank; without lanes the critical ranks alone."""
-    found = rank_tables.critical(analysis)
+    table = rank_tables.critical(analysis)
     if not lanes:
         note = "The rank that the others waited for most; where nobody waited, the one that ends last."
         return (
-            section("critical", "Which rank decided each window", note, None, (found,), "summary")
-            if found.rows
+            section("critical", "Which rank decided each window", note, None, (table,), "summary")
+            if table.rows
             else None
         )
     several = len(lanes) < len(analysis.ranks)
@@ -80,7 +80,7 @@ def _lanes(analysis: GroupAnalysis, lanes: tuple[RankLane, ...]) -> Section | No
     )
     note = f"Window {drawn_window(analysis)} of {whose} on one clock. A collective waits until the last rank has arrived, then moves."
     return section(
-        "lanes", "One window of each rank", note, timeline([figures.lane(rank) for rank in lanes]), (found,), "summary"
+        "lanes", "One window of each rank", note, timeline([figures.lane(rank) for rank in lanes]), (table,), "summary"
     )
 
 
@@ -100,20 +100,20 @@ def _heats(analysis: GroupAnalysis) -> list[Section]:
 
 
 def _communication(analysis: GroupAnalysis) -> Section | None:
-    found = rank_tables.classes(analysis)
+    table = rank_tables.classes(analysis)
     note = "Hidden is what runs under compute kernels of the same GPU: |N ∩ K|; exposed is the rest."
     return (
-        section("communication", "Hidden and exposed communication", note, None, (found,), "summary")
-        if found.rows
+        section("communication", "Hidden and exposed communication", note, None, (table,), "summary")
+        if table.rows
         else None
     )
 
 
 def _collectives(analysis: GroupAnalysis) -> Section | None:
-    found, ceiling = rank_tables.collectives(analysis), analysis.link_ceiling_gb_per_s
+    table, ceiling = rank_tables.collectives(analysis), analysis.link_ceiling_gb_per_s
     note = "Matched by order within kind, communicator and stream. Bus bandwidth as nccl-tests defines it, over the time from the last arrival to the last end; its median and its best."
     note += f" The link's ceiling: {units.rate(ceiling)} GB/s." if ceiling else " The link's ceiling is not known."
-    return section("collectives", "Collectives across ranks", note, None, (found,), "summary") if found.rows else None
+    return section("collectives", "Collectives across ranks", note, None, (table,), "summary") if table.rows else None
 
 
 def _load(analysis: GroupAnalysis) -> Section | None:

@@ -36,8 +36,8 @@ def outcome(step: Step) -> str:
     wanted = expectation(step.prediction.expect)
     if trial.held is None or trial.after is None:
         return "unknown: the capture does not hold the metric"
-    found = wanted.measured(trial.before, trial.after)
-    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(found)}, expected {step.prediction.expect}"
+    change = wanted.measured(trial.before, trial.after)
+    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(change)}, expected {step.prediction.expect}"
 
 
 def steps(session: Session) -> Table:
@@ -110,8 +110,8 @@ def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]
     """(step, prediction, value, kept) of every trial that holds the metric; a step that waits for its decision counts as kept."""
     tried: list[tuple[int, str, Try | None, bool]] = [(0, "start", session.base, True)]
     tried += [(s.number, s.prediction.text, s.trial, s.decision is None or s.decision.kept) for s in session.steps]
-    values = [(n, text, trial.values.get(metric), kept) for n, text, trial, kept in tried if trial is not None]
-    return [(n, text, value, kept) for n, text, value, kept in values if value is not None]
+    values = [(n, text, trial.values.get(metric), is_kept) for n, text, trial, is_kept in tried if trial is not None]
+    return [(n, text, value, is_kept) for n, text, value, is_kept in values if value is not None]
 
 
 def trajectory(
@@ -122,8 +122,11 @@ def trajectory(
     if not points:
         return None
     figure = go.Figure()
-    for name, mine, colour, mode in (("kept", True, FASTER, "lines+markers"), ("reverted", False, SLOWER, "markers")):
-        some = [(n, text, value) for n, text, value, kept in points if kept == mine]
+    for name, on_path, colour, mode in (
+        ("kept", True, FASTER, "lines+markers"),
+        ("reverted", False, SLOWER, "markers"),
+    ):
+        some = [(n, text, value) for n, text, value, is_kept in points if is_kept == on_path]
         if some:
             figure.add_scatter(
                 x=[n for n, _, _ in some], y=[float(f"{scale * v:.6g}") for _, _, v in some], text=[text for _, text, _ in some], mode=mode, name=name,
@@ -192,10 +195,10 @@ def _sections(session: Session, comparison: SessionComparison) -> list[Section]:
         else f"From {units.digits(times[0])} to {units.digits(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
     )
     note = "Clean times of each step's capture. A step that was reverted stands beside the path; the next one starts from what is kept."
-    found = [section("trajectory", title, note, trajectory(session), (steps(session),))]
+    sections = [section("trajectory", title, note, trajectory(session), (steps(session),))]
     limit = trajectory(session, "of_limit", "% of the limit", 100.0)
     if limit is not None:
-        found.append(
+        sections.append(
             section(
                 "of-limit",
                 "How near to the limit",
@@ -206,10 +209,10 @@ def _sections(session: Session, comparison: SessionComparison) -> list[Section]:
         )
     points = session_steps.marks(session)
     if points:
-        found.append(
+        sections.append(
             session_steps.under_the_roof(points, comparison.ceilings, () if limit is not None else (values(session),))
         )
-    return found
+    return sections
 
 
 def values(session: Session) -> Table:

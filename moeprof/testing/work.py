@@ -43,10 +43,10 @@ class Work:
         self._found: Captured | None = None
         self._broken = ""
 
-    def fill(self, found: Captured) -> None:
+    def fill(self, capture: Captured) -> None:
         """The capture is over: these are its numbers."""
-        self._found = found
-        self._log.captures.append(found)
+        self._found = capture
+        self._log.captures.append(capture)
 
     def break_off(self, reason: str, number: int, device: str, iterations: int | None) -> None:
         """The capture is over and has no numbers."""
@@ -92,8 +92,8 @@ class Work:
     ) -> float:
         """Kernels (on a CPU: outermost operators), or those whose name the regular expression ``matching`` finds."""
         __tracebackhide__ = True
-        found, pattern = self.found, _pattern(matching or "")
-        count = sum(k.count for k in found.kernels if pattern.search(k.name)) / found.iterations
+        capture, pattern = self.found, _pattern(matching or "")
+        count = sum(k.count for k in capture.kernels if pattern.search(k.name)) / capture.iterations
         limits = Limits(at_least, at_most, exactly)
         name = "kernels" if matching is None else f"kernels matching {matching!r}"
         return self._judge(Value(name, count), limits, lambda: self._kernels(matching, count, limits))
@@ -106,12 +106,12 @@ class Work:
     def only_kernels(self, *matching: str) -> float:
         """No kernel but those whose names one of the regular expressions finds; new ones are named."""
         __tracebackhide__ = True
-        found, patterns = self.found, [_pattern(m) for m in matching]
+        capture, patterns = self.found, [_pattern(m) for m in matching]
         if not patterns:
             raise ProbeError("only_kernels needs the kernels that may run", "give regular expressions of their names")
-        strange = sum(k.count for k in found.kernels if not any(p.search(k.name) for p in patterns))
-        value = Value(f"kernels other than {', '.join(map(repr, matching))}", strange / found.iterations)
-        return self._judge(value, Limits(at_most=0), lambda: why.kernels(found, matching, inside=False))
+        strange = sum(k.count for k in capture.kernels if not any(p.search(k.name) for p in patterns))
+        value = Value(f"kernels other than {', '.join(map(repr, matching))}", strange / capture.iterations)
+        return self._judge(value, Limits(at_most=0), lambda: why.kernels(capture, matching, inside=False))
 
     def copy_overlap(
         self, direction: str | None = None, *, at_least: float | None = None, at_most: float | None = None
@@ -133,10 +133,10 @@ class Work:
     def idle_ms(self, *, at_most: float) -> float:
         """Time in which the device does nothing, between the first and the last operation. The profiler makes it longer."""
         __tracebackhide__ = True
-        found = self.found
-        ns = found.window.ledger.idle_ns if found.window else 0
-        value = Value("idle", ns / found.iterations / 1e6, "ms")
-        return self._judge(value, Limits(at_most=at_most), lambda: why.idle(found))
+        capture = self.found
+        ns = capture.window.ledger.idle_ns if capture.window else 0
+        value = Value("idle", ns / capture.iterations / 1e6, "ms")
+        return self._judge(value, Limits(at_most=at_most), lambda: why.idle(capture))
 
     def throughput_gb_per_s(self, *, bytes_moved: float, at_least: float, seconds: float = 0.05) -> float:
         """``bytes_moved`` by an iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
@@ -151,12 +151,12 @@ class Work:
     def _throughput(self, name: str, amount: float, unit: str, at_least: float, seconds: float) -> float:
         """Of ``record`` by clean times; of a block, which cannot run again, by the traced window."""
         __tracebackhide__ = True
-        found, limits = self.found, Limits(at_least=at_least)
+        capture, limits = self.found, Limits(at_least=at_least)
         if self._run is None:
-            span = found.window.span_ns / found.iterations if found.window else 0
+            span = capture.window.span_ns / capture.iterations if capture.window else 0
             value = Value(name, amount / (span / 1e9) if span else None, unit, "nothing ran")
             return self._judge(value, limits, lambda: "  its time is the traced one, the profiler's overhead inside")
-        spread = clean_rounds(self._run, "cuda" if found.device == "cuda" else "cpu", seconds)
+        spread = clean_rounds(self._run, "cuda" if capture.device == "cuda" else "cpu", seconds)
         low, middle, high = (amount / (ns / 1e9) for ns in (spread.high, spread.value, spread.low))
         return self._judge_between(Value(name, middle, unit), limits, low, high)
 
@@ -179,13 +179,13 @@ class Work:
             self._log.settle(self._check(value, limits, "failed", offence()))
         return value.value
 
-    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, said: str) -> Check:
+    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, reason: str) -> Check:
         limit = limits.text(value.unit)
         detail = ""
         if outcome != "passed":
-            shown = said if value.value is None else f"{value.value:.4g} {value.unit}".rstrip()
+            shown = reason if value.value is None else f"{value.value:.4g} {value.unit}".rstrip()
             head = f"{value.name}: {shown}; asserted: {limit}"
-            detail = "\n".join(t for t in (head, "" if value.value is None else said, why.ledger(self.found)) if t)
+            detail = "\n".join(t for t in (head, "" if value.value is None else reason, why.ledger(self.found)) if t)
         return Check(value.name, value.value, value.unit, limit, outcome, detail, self.found.number)
 
     def _places(self, kinds: tuple[str, ...]) -> str:

@@ -49,21 +49,21 @@ def lane(rank: RankLane) -> Lane:
 
 def stragglers(analysis: GroupAnalysis) -> go.Figure | None:
     """How late the latest ranks were, by cause; what a rank did less of than the middle one is left out of the bars."""
-    found = [r for r in rank_tables.by_lateness(analysis.ranks) if r.lateness and r.lateness.late_ns > 0][
+    latest = [r for r in rank_tables.by_lateness(analysis.ranks) if r.lateness and r.lateness.late_ns > 0][
         : rank_tables.LATEST
     ][::-1]
-    if not found:
+    if not latest:
         return None
     figure = go.Figure()
     for cause, colour in CAUSE_COLOURS.items():
-        values = [max(r.lateness.because.get(cause, 0), 0) for r in found if r.lateness]
+        values = [max(r.lateness.because.get(cause, 0), 0) for r in latest if r.lateness]
         if any(values):
             figure.add_bar(
-                y=[f"rank {r.place.rank}" for r in found], x=np.round(np.array(values) / 1e6, 6), orientation="h", name=cause, marker_color=colour,
+                y=[f"rank {r.place.rank}" for r in latest], x=np.round(np.array(values) / 1e6, 6), orientation="h", name=cause, marker_color=colour,
                 hovertemplate=f"%{{y}}, {cause}: %{{x:.3f}} ms more<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms more than the middle rank, where it came behind it", height=130 + 28 * len(found),
+        barmode="stack", xaxis_title="ms more than the middle rank, where it came behind it", height=130 + 28 * len(latest),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"},
     )  # fmt: skip
     return figure
@@ -96,11 +96,11 @@ def rows_of(analysis: GroupAnalysis, key: str) -> tuple[list[str], np.ndarray]:
     values = {r.place.rank: _narrowed(_shares(r, key)[:width]) for r in analysis.ranks}
     if len(values) <= ROWS:
         return [f"rank {rank}" for rank in values], np.stack(list(values.values()))
-    own = [r.place.rank for r in rank_tables.by_lateness(analysis.ranks)[:OWN_ROWS]]
-    others = np.array_split(np.array([rank for rank in values if rank not in own]), ROWS - OWN_ROWS)
-    labels = [f"rank {rank}" for rank in own] + [f"ranks {band[0]} to {band[-1]}" for band in others]
+    single = [r.place.rank for r in rank_tables.by_lateness(analysis.ranks)[:OWN_ROWS]]
+    bands = np.array_split(np.array([rank for rank in values if rank not in single]), ROWS - OWN_ROWS)
+    labels = [f"rank {rank}" for rank in single] + [f"ranks {band[0]} to {band[-1]}" for band in bands]
     return labels, np.stack(
-        [*(values[r] for r in own), *(np.mean([values[int(r)] for r in band], axis=0) for band in others)]
+        [*(values[r] for r in single), *(np.mean([values[int(r)] for r in band], axis=0) for band in bands)]
     )
 
 
@@ -108,13 +108,13 @@ def _shares(rank: Rank, key: str) -> np.ndarray:
     """One share a window, or a slice of the trace where there is one window."""
     if rank.slices:
         return np.array([getattr(s, f"{key}_ratio") for s in rank.slices])
-    found = []
+    shares = []
     for w in rank.windows:
         waiting = w.exposed_waiting_ns or 0
         busy = w.span_ns - w.ledger.exposed_comm_ns - w.ledger.idle_ns
         part = {"waiting": waiting, "moving": w.ledger.exposed_comm_ns - waiting, "busy": busy}[key]
-        found.append(part / w.span_ns if w.span_ns else 0.0)
-    return np.array(found)
+        shares.append(part / w.span_ns if w.span_ns else 0.0)
+    return np.array(shares)
 
 
 def _narrowed(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ MOST_STRAGGLERS = 3  # that are named
 
 def sentences(analysis: GroupAnalysis) -> list[str]:
     """The ranks and their clocks, the waiting, the stragglers."""
-    found = [
+    lines = [
         f"{len(analysis.ranks)} ranks"
         + (f" of {analysis.of_ranks}" if analysis.of_ranks else "")
         + f"; {analysis.clocks.text}."
@@ -20,13 +20,13 @@ def sentences(analysis: GroupAnalysis) -> list[str]:
         sum(r.total("exposed_waiting_ns") for r in analysis.ranks),
     )
     if any(r.waits_known for r in analysis.ranks) and span:
-        found.append(
+        lines.append(
             f"Ranks spend {percent(waited / span)} of their time in collectives that wait for another rank while nothing computes."
         )
     for straggler in analysis.stragglers[:MOST_STRAGGLERS]:
-        found.append(
+        lines.append(
             f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {ms(straggler.late_ns)} behind the middle rank in total, caused by {straggler.cause}."
         )
     if not analysis.stragglers and any(r.lateness for r in analysis.ranks):
-        found.append("No rank is late by more than chance.")
-    return found
+        lines.append("No rank is late by more than chance.")
+    return lines
