@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from moeprof import units
+from moeprof.ranks.heat import Heat, heat
 from moeprof.ranks.lanes import RankLane, drawn_window
 from moeprof.ranks.model import GroupAnalysis
 from moeprof.report import rank_tables
@@ -87,16 +86,14 @@ def _lanes(analysis: GroupAnalysis, lanes: tuple[RankLane, ...]) -> Section | No
 def _heats(analysis: GroupAnalysis) -> list[Section]:
     known = any(r.waits_known for r in analysis.ranks)
     return [
-        section(
-            key,
-            title,
-            note + _rows_note(analysis),
-            figures.heat(analysis, key, colour),
-            (_shares(analysis, key, title),),
-        )
-        for key, title, colour, note in SHARES
-        if key != "waiting" or known
+        _heat(analysis, key, title, colour, note) for key, title, colour, note in SHARES if key != "waiting" or known
     ]
+
+
+def _heat(analysis: GroupAnalysis, key: str, title: str, colour: str, note: str) -> Section:
+    shares = heat(analysis, key, figures.BOUNDS)
+    figure = figures.heat(analysis, shares, key, colour)
+    return section(key, title, note + _rows_note(analysis), figure, (_shares(shares, title),))
 
 
 def _communication(analysis: GroupAnalysis) -> Section | None:
@@ -126,16 +123,16 @@ def _load(analysis: GroupAnalysis) -> Section | None:
 
 
 def _rows_note(analysis: GroupAnalysis) -> str:
-    if len(analysis.ranks) <= figures.ROWS:
+    rows, single = figures.BOUNDS.rows, figures.BOUNDS.single
+    if len(analysis.ranks) <= rows:
         return ""
-    return f" The {figures.OWN_ROWS} latest ranks have a row each at the top; the others share {figures.ROWS - figures.OWN_ROWS} bands, drawn as their mean."
+    return f" The {single} latest ranks have a row each at the top; the others share {rows - single} bands, drawn as their mean."
 
 
-def _shares(analysis: GroupAnalysis, key: str, title: str) -> Table:
+def _shares(shares: Heat, title: str) -> Table:
     """The rows of a heat map: their least, mean and largest share."""
-    labels, cells = figures.rows_of(analysis, key)
     rows = [
-        (label, *(units.percent(float(f(row))) for f in (np.min, np.mean, np.max)))
-        for label, row in zip(labels, cells, strict=True)
+        (label, *map(units.percent, spread))
+        for label, spread in zip(figures.labels_of(shares), shares.spread, strict=True)
     ]
     return Table(f"{title}, share of a window", ("ranks", "least", "mean", "most"), tuple(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moeprof.ranks.model import GroupAnalysis
+from moeprof.ranks.totals import waiting_ratio
 from moeprof.units import ms, percent
 
 MOST_STRAGGLERS = 3  # that are named
@@ -15,13 +16,10 @@ def sentences(analysis: GroupAnalysis) -> list[str]:
         + (f" of {analysis.of_ranks}" if analysis.of_ranks else "")
         + f"; {analysis.clocks.text}."
     ]
-    span, waited = (
-        sum(r.total("span_ns") for r in analysis.ranks),
-        sum(r.total("exposed_waiting_ns") for r in analysis.ranks),
-    )
-    if any(r.waits_known for r in analysis.ranks) and span:
+    waiting = waiting_ratio(analysis.ranks)
+    if waiting is not None:
         lines.append(
-            f"Ranks spend {percent(waited / span)} of their time in collectives that wait for another rank while nothing computes."
+            f"Ranks spend {percent(waiting)} of their time in collectives that wait for another rank while nothing computes."
         )
     for straggler in analysis.stragglers[:MOST_STRAGGLERS]:
         lines.append(

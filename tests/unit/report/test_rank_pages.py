@@ -16,6 +16,7 @@ from builders.sample_captures import Ran
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
+from moeprof.ranks.heat import heat
 from moeprof.ranks.lanes import WAITING, lanes
 from moeprof.ranks.model import GroupAnalysis
 from moeprof.report import html, rank_tables, ranks, text
@@ -46,18 +47,14 @@ def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
 
 
 def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(many: GroupAnalysis) -> None:
-    labels, cells = figures.rows_of(many, "waiting")
-    assert len(labels) == len(set(labels)) == figures.ROWS and cells.shape == (figures.ROWS, len(many.ranks[0].windows))
+    shares = heat(many, "waiting", figures.BOUNDS)
+    labels, cells = figures.labels_of(shares), shares.shares
+    assert len(labels) == len(set(labels)) == figures.BOUNDS.rows
+    assert cells.shape == (figures.BOUNDS.rows, len(many.ranks[0].windows))
     assert labels[:2] == [f"rank {STRETCHED}", f"rank {LATE}"]
     assert 20 * cells[0].max() < cells[2:].min(), "nobody waits less than the one that all wait for"
     held = sum(1 if "ranks" not in label else int(label.split()[3]) - int(label.split()[1]) + 1 for label in labels)
     assert held >= MANY, "every rank is in some row"
-
-
-def test_more_windows_than_columns_become_means() -> None:
-    values = np.arange(1000, dtype=float)
-    narrow = figures._narrowed(values)
-    assert len(narrow) == figures.COLUMNS and narrow.mean() == pytest.approx(values.mean())
 
 
 @pytest.mark.browser
@@ -71,7 +68,7 @@ def test_the_page_of_a_thousand_ranks_in_a_browser(
     looked_at(browser, page, 1280, dark, 4)
     assert "Rank 341 is a straggler" in browser.evaluate("document.querySelector('#verdict').innerText")
     rows = browser.evaluate("document.getElementById('figure-waiting').data[0].y.length")
-    assert rows == figures.ROWS
+    assert rows == figures.BOUNDS.rows
 
 
 @pytest.mark.browser

@@ -16,8 +16,7 @@ from moeprof import resources
 from moeprof.compare import variants
 from moeprof.loaded import capture
 from moeprof.loaded.trace import analysis_of
-from moeprof.ranks import groups
-from moeprof.report import rank_tables
+from moeprof.ranks import groups, totals
 from moeprof.storage import json as codec
 from moeprof.storage import manifest
 from moeprof.trace import open_trace
@@ -69,9 +68,7 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
         analysis, _ = groups.analyse_group(group)
         parts = [part for rank in analysis.ranks for window in rank.windows for part in window.communication]
         shares[group.variant] = sum(p.hidden_ns for p in parts) / sum(p.hidden_ns + p.exposed_ns for p in parts)
-        rates[group.variant] = min(rank_tables.declared_gb_per_s(analysis).values()) / (
-            analysis.link_ceiling_gb_per_s or 0
-        )
+        rates[group.variant] = min(totals.declared_gb_per_s(analysis).values()) / (analysis.link_ceiling_gb_per_s or 0)
         for rank in analysis.ranks:
             assert len(rank.windows) == 8
             assert all(sum(asdict(window.ledger).values()) == window.span_ns for window in rank.windows), (
