@@ -26,7 +26,7 @@ def table(name: str, ranking: Ranking, by: str, top: int) -> Table:
         "shared",
         "count",
         "time",
-        "of it",
+        "share",
         "exposed",
         "gap before",
         "in launch calls",

@@ -15,7 +15,7 @@ RATES = ("link GB/s, declared", "of ceiling")
 MOST_ROWS = 16  # ranks that are listed one by one
 LATEST, QUICKEST = 8, 4  # of more: those that arrive late by most, those that wait longest for others
 COLUMNS = (
-    ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("of it waiting", "exposed_waiting_ns"),
+    ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("waiting, exposed", "exposed_waiting_ns"),
     ("exposed copy", "exposed_copy_ns"), ("idle", "idle_ns"),
 )  # fmt: skip
 SPREAD = (("least", 0), ("10 %", 10), ("median", 50), ("90 %", 90), ("most", 100))
@@ -23,7 +23,7 @@ EXTREMES = (0, 50, 100)  # percentiles: least, median, most
 
 
 def ranks(analysis: GroupAnalysis) -> Table:
-    """The ranks: totals over their windows, how often each was last to arrive, and why."""
+    """The ranks: totals over their windows, how often each arrived last, and why."""
     shown = listed(analysis.ranks)
     caption = (
         "Ranks"
@@ -57,7 +57,7 @@ def _total(rank: Rank, part: str) -> str:
 
 
 def spread(analysis: GroupAnalysis) -> Table:
-    """Percentiles over the ranks; of interest where they are many."""
+    """Percentiles over the ranks."""
     percents = [percent for _, percent in SPREAD]
     columns = [totals.part_percentiles(analysis.ranks, part, percents) for _, part in COLUMNS]
     rows = [
@@ -67,7 +67,7 @@ def spread(analysis: GroupAnalysis) -> Table:
 
 
 def collectives(analysis: GroupAnalysis) -> Table:
-    """What was matched across ranks, and how it moves."""
+    """The collectives that were matched across ranks: bandwidth, skew, waiting and moving."""
     header = (
         "collective",
         "ranks",
@@ -107,7 +107,7 @@ def classes(analysis: GroupAnalysis) -> Table:
             )
             for name in names for rank, by_class in sorted(by_rank.items()) if (total := by_class.get(name)) is not None
         ]  # fmt: skip
-        header = ("class", "rank", "count", "busy", "hidden", "exposed", "of it hidden", *(RATES if rates else ()))
+        header = ("class", "rank", "count", "busy", "hidden", "exposed", "hidden share", *(RATES if rates else ()))
         return Table("Communication by class and rank", header, tuple(rows))
     return Table(
         "Communication by class: the spread over ranks",
@@ -143,7 +143,7 @@ def stragglers(analysis: GroupAnalysis) -> Table:
         )
         for s in analysis.stragglers[:MOST_ROWS]
     ]  # fmt: skip
-    header = ("rank", "last", "behind", "cause", "of it", "compute", "thread blocks", "rows", "SM clock")
+    header = ("rank", "last", "behind", "cause", "by cause", "compute", "thread blocks", "rows", "SM clock")
     more = len(analysis.stragglers) - len(rows)
     return Table(f"Stragglers{f' ({more} more in --json)' if more else ''}", header, tuple(rows))
 
@@ -154,7 +154,7 @@ def critical(analysis: GroupAnalysis) -> Table:
         (str(t.rank), f"{t.windows} of {len(analysis.critical)}", t.why, units.ms(t.late_ns), t.cause or units.DASH)
         for t in totals.critical_totals(analysis.critical)[:MOST_ROWS]
     ]
-    header = ("rank", "windows", "why", "late by, in all", "mostly")
+    header = ("rank", "windows", "why", "total delay", "mostly")
     return Table("Critical rank of each window", header, tuple(rows))
 
 
@@ -168,7 +168,7 @@ def loads(analysis: GroupAnalysis) -> Table:
 
 
 def timed(manifest: Manifest) -> Table:
-    """The ranks of a capture: device, own time, proof and state, a row for each rank of each variant; empty without ranks."""
+    """The ranks of a capture: device, own time, proof and state, a row per rank of each variant; empty without ranks."""
     header = ("variant", "rank", "host", "GPU", "clock offset", "own time", "proof error", "state")
     rows = tuple(_timed(record, rank) for record in manifest.variants for rank in record.ranks)
     return Table("Ranks: an iteration counts as long as its slowest rank", header, rows)

@@ -1,4 +1,4 @@
-"""The text of a failing assertion: what offended, and the small ledger of the capture."""
+"""The message of a failed assertion: the kernels, calls or copies that caused it, and a short ledger of the capture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST = 6  # lines of one kind
 
 
 def ledger(capture: Captured) -> str:
-    """One iteration in three lines: its time by owner, idle by cause, what the host did."""
+    """One iteration in three lines: time by owner, idle time by cause, counts."""
     window = capture.window
     if window is None or not window.span_ns:
         return f"ledger: nothing ran on the {_place(capture)}"
@@ -36,7 +36,7 @@ def ledger(capture: Captured) -> str:
 
 def _place(capture: Captured) -> str:
     if capture.device == "cpu":
-        return "CPU (operators stand in for kernels)"
+        return "CPU (operators in place of kernels)"
     return f"device {capture.window.device}" if capture.window else "device"
 
 
@@ -53,14 +53,14 @@ def _kernels(capture: Captured) -> float:
 
 
 def kernels(capture: Captured, patterns: Iterable[str] = (), inside: bool = True) -> str:
-    """The kernels whose names a pattern finds (or, not ``inside``, that none finds), the most time first."""
+    """The kernels whose names match a pattern (``inside`` False: match none), the most time first."""
     wanted = [re.compile(p) for p in patterns]
     listed = (
         [k for k in capture.kernels if any(p.search(k.name) for p in wanted) == inside] if wanted else capture.kernels
     )
     iterations = capture.iterations
     lines = [
-        f"  {k.count / iterations:g} x {k.name[:160]} ({units.us(k.total_ns / iterations)} an iteration)"
+        f"  {k.count / iterations:g} x {k.name[:160]} ({units.us(k.total_ns / iterations)} per iteration)"
         for k in listed
     ]
     return _listed(lines)
@@ -73,14 +73,14 @@ def places(capture: Captured, sites: tuple[Site, ...]) -> str:
     iterations = capture.iterations
     return _listed(
         [
-            f"  {s.count / iterations:g} x {s.call}{where[s]} ({units.us(s.total_ns / iterations)} an iteration)"
+            f"  {s.count / iterations:g} x {s.call}{where[s]} ({units.us(s.total_ns / iterations)} per iteration)"
             for s in sites
         ]
     )
 
 
 def exposed(capture: Captured, direction: str | None) -> str:
-    """The exposed copies by cause, with the call, the stream and what to try."""
+    """The exposed copies by cause, with the call, the stream and a suggestion."""
     causes = capture.window.exposed_causes if capture.window else ()
     iterations = capture.iterations
     return _listed(
