@@ -105,9 +105,9 @@ def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int
 def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert traces
     made, _ = grow(rank_traces.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
-    found = facts_of(made, one_clock=False, drawn=True)
-    analysis = analyse_ranks("made", found)
-    first, second = lanes(found, analysis)
+    facts = facts_of(made, one_clock=False, drawn=True)
+    analysis = analyse_ranks("made", facts)
+    first, second = lanes(facts, analysis)
     waits = {lane.rank: dict(lane.parts).get(WAITING) for lane in (first, second)}
     assert waits[0] is not None and waits[0].total_ns > 1_000_000
     assert waits[1] is None or waits[1].total_ns < 10_000
@@ -121,10 +121,10 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
     made, _ = grow(rank_traces.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
     write_folder(tmp_path / "set", made)
     (group,) = groups.groups(tmp_path / "set")
-    analysis, found = groups.analyse_group(group)
-    assert lanes(found, analysis) == ()
+    analysis, facts = groups.analyse_group(group)
+    assert lanes(facts, analysis) == ()
     listed = [r.place.rank for r in rank_tables.listed(analysis.ranks)]
-    drawn = lanes(groups.with_bars(group, found, listed, COMMUNICATION), analysis)
+    drawn = lanes(groups.with_bars(group, facts, listed, COMMUNICATION), analysis)
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")
@@ -134,9 +134,9 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
 def test_hostile_names_stay_text(traces: Path) -> None:
     assert traces
     made, _ = grow(rank_traces.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
-    found = facts_of(made)
+    facts = facts_of(made)
     analysis = replace(
-        analyse_ranks("<script>alert(1)</script>", found, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
+        analyse_ranks("<script>alert(1)</script>", facts, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
     )
     body = html.render(ranks.page(((analysis, ()),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))

@@ -54,21 +54,21 @@ FAULTS: list[tuple[str, Callable[[Work], float], Callable[[Recorded], None], tup
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("holds", "plant", "said"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(("holds", "plant", "parts"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
 def test_an_assertion_holds_and_fails_on_the_planted_fault(
     probe: Moeprof,
     recorded: Recorded,
     tmp_path: Path,
     holds: Callable[[Work], float],
     plant: Callable[[Recorded], None],
-    said: tuple[str, ...],
+    parts: tuple[str, ...],
 ) -> None:
     holds(probe.read(recorded.written(tmp_path / "well.json"), range_name="iter"))
     plant(recorded)
     with pytest.raises(AssertionError) as caught:
         holds(probe.read(recorded.written(tmp_path / "faulty.json"), range_name="iter"))
     text = str(caught.value)
-    assert all(part in text for part in said), text
+    assert all(part in text for part in parts), text
     assert "ledger of an iteration on device 0 (mean of 5)" in text and "launches" in text, "the small ledger"
     assert [c.outcome for c in probe._log.checks] == ["passed", "failed"]
 
@@ -123,10 +123,10 @@ def test_on_a_gpu_operators_never_stand_in_for_kernels(tmp_path: Path) -> None:
     path = small(tmp_path / "t.json")
     lost = re.sub(r'"cat": "(kernel|gpu_memcpy)"', '"cat": "none"', path.read_text())
     path.write_text(lost)
-    found = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
-    assert found.kernels == () and test_run.launches(found) == 1
+    capture = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
+    assert capture.kernels == () and test_run.launches(capture) == 1
     with pytest.raises(ProbeError, match="another tool"):
-        numbers.refuse_empty(found, may_be_empty=True)
+        numbers.refuse_empty(capture, may_be_empty=True)
     path.write_text(lost.replace('"cat": "cuda_runtime"', '"cat": "none"'))
     empty = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
     assert (test_run.launches(empty), test_run.sync_calls(empty), test_run.copy_overlap(empty)) == (0, 0, None)
@@ -211,11 +211,11 @@ def test_both_are_timed_in_the_same_rounds_and_the_old_one_twice(monkeypatch: py
 
         return once
 
-    found = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 8, 3e-6)
-    assert found.verdict.word == "FASTER" and found.verdict.effect is not None
-    assert found.verdict.effect.low == pytest.approx(1.5) and found.verdict.noise_from == "twins"
-    assert {t for r in found.new for t in r} == {1000} and {t for r in found.old for t in r} == {1500}
-    assert len(found.new) == len(found.old) == 8 and order.count("old") > order.count("new") > 24
+    timed = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 8, 3e-6)
+    assert timed.verdict.word == "FASTER" and timed.verdict.effect is not None
+    assert timed.verdict.effect.low == pytest.approx(1.5) and timed.verdict.noise_from == "twins"
+    assert {t for r in timed.new for t in r} == {1000} and {t for r in timed.old for t in r} == {1500}
+    assert len(timed.new) == len(timed.old) == 8 and order.count("old") > order.count("new") > 24
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
