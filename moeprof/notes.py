@@ -162,6 +162,10 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
 
 
 def note(id: str, /, **evidence: Any) -> Note:
-    """The note ``id`` with its evidence; the evidence must fill every name of its text."""
+    """The note ``id`` with its evidence.
+
+    Raises:
+        KeyError: there is no such note, or the evidence lacks a name of its text.
+    """
     severity, text = CATALOGUE[id]
     return Note(id, severity, text.format(**evidence), evidence)

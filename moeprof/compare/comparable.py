@@ -13,7 +13,7 @@ CLOCKS_APART = 0.03  # median SM clocks of one variant in two captures, from whi
 def unlike(before: Manifest, after: Manifest) -> tuple[Note, ...]:
     """What differs between two captures: workload, parameters, hardware and its state, software, then the checkout.
 
-    The checkout has a note of its own: two states of the code may be what is compared.
+    The checkout has a separate note: the comparison may be of two states of the code.
     """
     facts_before, facts_after = _facts(before), _facts(after)
     keys = {**facts_before, **facts_after}

@@ -34,7 +34,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: clean time, what its representative traced iteration shows, and how it stands to the baseline."""
+    """One variant: clean time, its representative traced iteration, and its ratios to the baseline."""
 
     name: str
     summary: str

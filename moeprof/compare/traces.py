@@ -1,7 +1,7 @@
 """Any two traces: what a unit of the same work costs in each, where the difference went, and which kernels changed.
 
 The unit is an instance of an NVTX range that both traces have. Without one it is the work itself: the kernels that both ran
-tell how many times the work of A was done in B. The lengths of two traces say nothing: both may be one-second windows.
+show how many times the work of A was done in B. The lengths of two traces mean nothing: both may be one-second windows.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _device(
 
 
 def _common(trace_before: Trace, view_before: DeviceView, trace_after: Trace, view_after: DeviceView) -> str | None:
-    """The range that both have and that holds most of the launches around it in both; of several the one with most work."""
+    """The range of both traces that contains most of the launches around it; of several, the one with the most work."""
     first, second = (
         loops(projected(trace_before, view_before.index), view_before),
         loops(projected(trace_after, view_after.index), view_after),
@@ -183,9 +183,9 @@ def _common(trace_before: Trace, view_before: DeviceView, trace_after: Trace, vi
 
 
 def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
-    """The part of the device's time that belongs to a range, or all of it.
+    """The part of the device's time that belongs to a range, or the whole time.
 
-    Instances of a range that holds most of the launches around it are taken with the gaps between them: they tile.
+    Instances of a range that contains most of the launches around it are taken with the gaps between them: they tile.
     """
     calls = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
     if name is None:

@@ -8,7 +8,7 @@ from moeprof.report.page import Table
 
 
 def findings(capture: Capture) -> Table:
-    """What the rules say of each variant, the largest gain of a variant first; variants without a finding have a line too."""
+    """The findings of each variant, the largest gain first; a variant without findings has a row too."""
     rows = []
     for variant in capture.variants:
         if variant.trace is not None:

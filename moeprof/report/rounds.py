@@ -1,4 +1,4 @@
-"""What clean timing says: the verdicts with their reasons, the rounds, every sample. Disturbed rounds are shown as such."""
+"""Clean timing: the verdicts with their reasons, the rounds, every sample. Disturbed rounds are marked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moeprof.storage.manifest import Round, VariantRecord
 
 
 def verdicts(comparison: Comparison) -> Table:
-    """What decided each verdict, and what would settle one that is not clear."""
+    """The numbers behind each verdict, and what would decide an unclear one."""
     header = (
         "variant", "a typical round", "its interval", "A against A", "rounds", "left out", "verdict, because", "what would settle it",
     )  # fmt: skip

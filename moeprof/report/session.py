@@ -126,10 +126,10 @@ def trajectory(
         ("kept", True, FASTER, "lines+markers"),
         ("reverted", False, SLOWER, "markers"),
     ):
-        some = [(n, text, value) for n, text, value, is_kept in points if is_kept == on_path]
-        if some:
+        marks = [(n, text, value) for n, text, value, is_kept in points if is_kept == on_path]
+        if marks:
             figure.add_scatter(
-                x=[n for n, _, _ in some], y=[float(f"{scale * v:.6g}") for _, _, v in some], text=[text for _, text, _ in some], mode=mode, name=name,
+                x=[n for n, _, _ in marks], y=[float(f"{scale * v:.6g}") for _, _, v in marks], text=[text for _, text, _ in marks], mode=mode, name=name,
                 line={"color": TOTAL, "shape": "hv"}, marker={"size": 11, "color": colour}, hovertemplate=f"step %{{x}}: %{{text}}<br>%{{y}} {axis}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(

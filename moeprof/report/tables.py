@@ -233,7 +233,7 @@ def work(comparison: Comparison) -> Table:
 
 
 def own_figures(comparison: Comparison) -> Table:
-    """The figures that the steps give of themselves, a row a figure, a column a variant."""
+    """The figures that the variants report, one row per figure, one column per variant."""
     variants = {row.name: figures for row in comparison.rows if (figures := _figures(row))}
     names = dict.fromkeys(name for figures in variants.values() for name in figures)
     rows = tuple((name, *(figures.get(name, units.DASH) for figures in variants.values())) for name in names)
@@ -267,7 +267,7 @@ def _figures(row: Row) -> dict[str, str]:
 
 
 def series(comparison: Comparison) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Lists of figures by name, then by the variants that give them."""
+    """Lists of figures by name, then by variant."""
     lists: dict[str, dict[str, tuple[float, ...]]] = {}
     for row in comparison.rows:
         for name, value in row.facts.items():

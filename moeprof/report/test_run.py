@@ -18,7 +18,7 @@ LONGEST = 24  # characters of a bar's name
 
 
 def page(run: Run) -> Page:
-    """The page; if nothing was captured, its lead says so."""
+    """The page; its lead reports whether anything was captured."""
     checks = [c for t in run.tests for c in t.checks]
     passed = sum(c.outcome == "passed" for c in checks)
     lead = (

@@ -1,4 +1,4 @@
-"""Clean times of callables, no profiler attached: interleaved rounds, and what the verdict on their ratio allows to say.
+"""Clean times of callables, no profiler attached: interleaved rounds and the verdict on their ratio.
 
 The old callable is timed twice a round: its second run is its twin, and the machine's noise is what lies between the two.
 """

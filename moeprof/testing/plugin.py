@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MARKER = "moeprof_gpu"
 LOG: pytest.StashKey[Log] = pytest.StashKey()
-CARRIED = "moeprof"  # the attribute of a test's report that holds its record as JSON; it travels between processes
+CARRIED = "moeprof"  # the attribute of a test's report with its record as JSON; xdist sends it between processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

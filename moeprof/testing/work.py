@@ -1,4 +1,4 @@
-"""A captured part of a test and what can be asserted of it. All values are of one iteration, the mean of those captured."""
+"""A captured part of a test and its assertions. All values are per iteration, the mean of the captured iterations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIGA, TERA = 1e9, 1e12
 
 @dataclass(frozen=True)
 class Value:
-    """A value of an iteration, or why it is not known."""
+    """A value per iteration, or the reason why it is not known."""
 
     name: str
     value: float | None
@@ -34,8 +34,8 @@ class Work:
     """What ran in a capture. Every assertion returns the value it passed with.
 
     Raises (all assertions):
-        AssertionError: the value is not allowed, or not known here; the text says what offended.
-        ProbeError: the capture is not finished, or no limit is given.
+        AssertionError: the value is outside the limit, or not known here; the message reports the cause.
+        ProbeError: the capture is not finished, or there is no limit.
     """
 
     def __init__(self, log: Log, part: Part, run: Callable[[], object] | None = None) -> None:
@@ -139,12 +139,12 @@ class Work:
         return self._judge(value, Limits(at_most=at_most), lambda: why.idle(capture))
 
     def throughput_gb_per_s(self, *, bytes_moved: float, at_least: float, seconds: float = 0.05) -> float:
-        """``bytes_moved`` by an iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
+        """``bytes_moved`` per iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
         __tracebackhide__ = True
         return self._throughput("throughput", bytes_moved / GIGA, "GB/s", at_least, seconds)
 
     def throughput_tflop_per_s(self, *, flops: float, at_least: float, seconds: float = 0.05) -> float:
-        """``flops`` of an iteration over its time."""
+        """``flops`` per iteration over its time."""
         __tracebackhide__ = True
         return self._throughput("throughput", flops / TERA, "TFLOP/s", at_least, seconds)
 

@@ -26,8 +26,8 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     """Write ``capture`` into files of ``folder``, each whole or not at all; which ones they are.
 
     Raises:
-        UsageError: there is no such variant, or a file is there and ``force`` is not given.
-        CaptureError: it is no capture, or holds nothing of that form.
+        UsageError: there is no such variant, or a file is there without ``force``.
+        CaptureError: it is not a capture, or contains nothing of that form.
         ToolError: Parquet needs pyarrow.
     """
     loaded = study.load(capture)
@@ -91,7 +91,7 @@ def _safe(name: str) -> str:
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, numbered where another variant's is the same: names may differ in what a file's cannot hold."""
+    """The name, numbered if another variant's file has the same name after unsafe characters were replaced."""
     stem, _, ending = name.rpartition(".")
     return next(n for n in (name, *(f"{stem}-{i}.{ending}" for i in range(2, len(taken) + 3))) if n not in taken)
 

@@ -55,7 +55,7 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
 
 
 def ledgers(comparison: Comparison) -> go.Figure | None:
-    """One stacked bar a variant: every nanosecond of its iteration under one owner."""
+    """One stacked bar per variant: every nanosecond of its iteration under one owner."""
     rows = [r for r in comparison.rows if r.ledger is not None and r.idle is not None]
     return stacked([(r.name, r, 1) for r in rows]) if rows else None
 

@@ -66,7 +66,7 @@ def _pairs(roofline: Roofline, baseline: str | None, optimized: str | None) -> l
 
 
 def canvas(ceilings: Sequence[Ceiling], marks: Sequence[Mark], axis: str) -> go.Figure:
-    """The ceilings as lines over the part of the plane that holds the marks; both axes logarithmic."""
+    """The ceilings as lines over the part of the plane with the marks; both axes logarithmic."""
     flat = [c for c in ceilings if c.unit == "FLOP/s"]
     slopes = [c for c in ceilings if c.unit == "byte/s"]
     ridges = [f.per_s / s.per_s for f in flat for s in slopes]
@@ -203,7 +203,7 @@ def missing(roofline: Roofline) -> Table:
 
 
 def title(roofline: Roofline, optimized: str | None) -> str:
-    """The finding: where the optimized variant's longest kernel stands, or the highest point."""
+    """The finding: the optimized variant's longest kernel, or the highest point."""
     if not roofline.points:
         return "No roofline: what it needs was not counted"
     point = next(iter(roofline.of(optimized)), None) or max(roofline.points, key=lambda p: p.flop_per_s)

@@ -61,5 +61,5 @@ def _case(suite: Element, check: Check, outcome: Outcome) -> None:
 
 
 def _clean(text: str) -> str:
-    """Without characters that XML cannot hold."""
+    """The text without characters that are illegal in XML."""
     return ILLEGAL.sub("�", text)

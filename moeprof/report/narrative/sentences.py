@@ -87,7 +87,7 @@ def _gained(row: Row) -> str:
 
 
 def _achieved(row: Row) -> str:
-    """What it reaches of its roofline and of the yardstick."""
+    """The fractions of the roofline and of the yardstick."""
     if row.work is None:
         return ""
     parts = [f"{percent(row.limit_ratio)} of the limit"] if row.limit_ratio is not None else []

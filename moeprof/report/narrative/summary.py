@@ -137,7 +137,7 @@ def _counters(comparison: Comparison) -> str:
 
 
 def _bound(comparison: Comparison, row: Row) -> str:
-    """What holds it back now."""
+    """What bounds the variant now."""
     if row.traced_ns and row.host_wait_ns >= STARVED * row.traced_ns:
         return f"{row.name} is host-bound: the GPU waits for the host for a large part of the iteration."
     if row.limit_ratio is not None and row.limit_ratio >= AT_THE_LIMIT:
