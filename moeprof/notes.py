@@ -129,7 +129,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "rank-derived": ("info", "the ranks were identified by {how}"),
     "rank-clock": (
         "info",
-        "clocks: {text}. The ends of common collectives differ by {residual_us:.1f} us (the median of the worst rank)",
+        "clocks: {text}. The ends of common collectives still differ by {residual_us:.1f} us (the median of the worst rank)",
     ),
     "rank-clock-within": (
         "info",

@@ -40,12 +40,12 @@ class Work:
 
     def __init__(self, log: Log, part: Part, run: Callable[[], object] | None = None) -> None:
         self._log, self._part, self._run = log, part, run
-        self._found: Captured | None = None
+        self._capture: Captured | None = None
         self._broken = ""
 
     def fill(self, capture: Captured) -> None:
         """The capture is over: these are its numbers."""
-        self._found = capture
+        self._capture = capture
         self._log.captures.append(capture)
 
     def break_off(self, reason: str, number: int, device: str, iterations: int | None) -> None:
@@ -54,24 +54,24 @@ class Work:
         self._log.captures.append(Captured(number, device, iterations or 1, problem=reason))
 
     @property
-    def found(self) -> Captured:
+    def capture(self) -> Captured:
         """The numbers."""
-        if self._found is None:
+        if self._capture is None:
             raise ProbeError(
                 f"nothing was captured: {self._broken}" if self._broken else "the capture is still open",
                 "" if self._broken else "assert after the with block",
             )
-        return self._found
+        return self._capture
 
     def __str__(self) -> str:
-        return why.ledger(self.found)
+        return why.ledger(self.capture)
 
     def launches(
         self, *, at_most: float | None = None, at_least: float | None = None, exactly: float | None = None
     ) -> float:
         """Launch calls: kernels launched one by one, and replays of CUDA graphs."""
         __tracebackhide__ = True
-        value = Value("launches", test_run.launches(self.found), "", NO_CALLS)
+        value = Value("launches", test_run.launches(self.capture), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(test_run.LAUNCHES))
 
     def sync_calls(
@@ -79,7 +79,7 @@ class Work:
     ) -> float:
         """Host calls that wait for the device."""
         __tracebackhide__ = True
-        value = Value("sync_calls", test_run.sync_calls(self.found), "", NO_CALLS)
+        value = Value("sync_calls", test_run.sync_calls(self.capture), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(BLOCKING))
 
     def kernels(
@@ -92,7 +92,7 @@ class Work:
     ) -> float:
         """Kernels (on a CPU: outermost operators), or those whose name the regular expression ``matching`` finds."""
         __tracebackhide__ = True
-        capture, pattern = self.found, _pattern(matching or "")
+        capture, pattern = self.capture, _pattern(matching or "")
         count = sum(k.count for k in capture.kernels if pattern.search(k.name)) / capture.iterations
         limits = Limits(at_least, at_most, exactly)
         name = "kernels" if matching is None else f"kernels matching {matching!r}"
@@ -106,7 +106,7 @@ class Work:
     def only_kernels(self, *matching: str) -> float:
         """No kernel but those whose names one of the regular expressions finds; new ones are named."""
         __tracebackhide__ = True
-        capture, patterns = self.found, [_pattern(m) for m in matching]
+        capture, patterns = self.capture, [_pattern(m) for m in matching]
         if not patterns:
             raise ProbeError("only_kernels needs the kernels that may run", "give regular expressions of their names")
         strange = sum(k.count for k in capture.kernels if not any(p.search(k.name) for p in patterns))
@@ -120,20 +120,23 @@ class Work:
         __tracebackhide__ = True
         name = _of("copy_overlap", direction)
         value = Value(
-            name, test_run.copy_overlap(self.found, direction), "", f"no {f'{direction} ' if direction else ''}copy ran"
+            name,
+            test_run.copy_overlap(self.capture, direction),
+            "",
+            f"no {f'{direction} ' if direction else ''}copy ran",
         )
-        return self._judge(value, Limits(at_least, at_most), lambda: why.exposed(self.found, direction))
+        return self._judge(value, Limits(at_least, at_most), lambda: why.exposed(self.capture, direction))
 
     def exposed_copy_ms(self, direction: str | None = None, *, at_most: float) -> float:
         """Time in which only copies run; of one ``direction``: the time of its copies beside which no kernel runs."""
         __tracebackhide__ = True
-        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.found, direction) / 1e6, "ms")
-        return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.found, direction))
+        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.capture, direction) / 1e6, "ms")
+        return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.capture, direction))
 
     def idle_ms(self, *, at_most: float) -> float:
         """Time in which the device does nothing, between the first and the last operation. The profiler makes it longer."""
         __tracebackhide__ = True
-        capture = self.found
+        capture = self.capture
         ns = capture.window.ledger.idle_ns if capture.window else 0
         value = Value("idle", ns / capture.iterations / 1e6, "ms")
         return self._judge(value, Limits(at_most=at_most), lambda: why.idle(capture))
@@ -151,7 +154,7 @@ class Work:
     def _throughput(self, name: str, amount: float, unit: str, at_least: float, seconds: float) -> float:
         """Of ``record`` by clean times; of a block, which cannot run again, by the traced window."""
         __tracebackhide__ = True
-        capture, limits = self.found, Limits(at_least=at_least)
+        capture, limits = self.capture, Limits(at_least=at_least)
         if self._run is None:
             span = capture.window.span_ns / capture.iterations if capture.window else 0
             value = Value(name, amount / (span / 1e9) if span else None, unit, "nothing ran")
@@ -185,18 +188,18 @@ class Work:
         if outcome != "passed":
             shown = reason if value.value is None else f"{value.value:.4g} {value.unit}".rstrip()
             head = f"{value.name}: {shown}; asserted: {limit}"
-            detail = "\n".join(t for t in (head, "" if value.value is None else reason, why.ledger(self.found)) if t)
-        return Check(value.name, value.value, value.unit, limit, outcome, detail, self.found.number)
+            detail = "\n".join(t for t in (head, "" if value.value is None else reason, why.ledger(self.capture)) if t)
+        return Check(value.name, value.value, value.unit, limit, outcome, detail, self.capture.number)
 
     def _places(self, kinds: tuple[str, ...]) -> str:
-        return why.places(self.found, numbers.call_sites(self._part, kinds))
+        return why.places(self.capture, numbers.call_sites(self._part, kinds))
 
     def _kernels(self, matching: str | None, count: float, limits: Limits) -> str:
         """Too many: which they are. Too few: what ran instead."""
         too_many = limits.at_most is not None and count > limits.at_most
         if matching is None or too_many or (limits.exactly is not None and count > limits.exactly):
-            return why.kernels(self.found, [matching] if matching else ())
-        return "  what ran:\n" + why.kernels(self.found) if self.found.kernels else "  nothing ran"
+            return why.kernels(self.capture, [matching] if matching else ())
+        return "  what ran:\n" + why.kernels(self.capture) if self.capture.kernels else "  nothing ran"
 
 
 def _of(name: str, direction: str | None) -> str:

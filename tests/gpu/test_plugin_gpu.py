@@ -72,7 +72,7 @@ def bench() -> Bench:
 
 def test_a_healthy_step_passes(moeprof: Moeprof, bench: Bench) -> None:
     work = moeprof.record(bench.step, iterations=6)
-    assert work.found.device == "cuda"
+    assert work.capture.device == "cuda"
     assert work.launches(exactly=bench.gemms) == bench.gemms
     work.kernels(MATMUL, exactly=bench.gemms)
     work.only_kernels(MATMUL)

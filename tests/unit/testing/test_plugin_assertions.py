@@ -77,9 +77,9 @@ def test_only_what_was_launched_inside_the_range_counts(probe: Moeprof, traces: 
     path = traces / "h200" / "torch_profiler.json"
     whole, inside = probe.read(path), probe.read(path, range_name="iter")
     assert whole.sync_calls(exactly=2) == 2 and whole.launches(exactly=15) == 15  # the graph's replays, the last waits
-    assert inside.launches(exactly=2) == 2 and inside.kernels(exactly=2) == 2 and inside.found.iterations == 5
-    assert whole.found.window is not None and inside.found.window is not None
-    assert inside.found.window.compute_busy_ns < whole.found.window.compute_busy_ns
+    assert inside.launches(exactly=2) == 2 and inside.kernels(exactly=2) == 2 and inside.capture.iterations == 5
+    assert whole.capture.window is not None and inside.capture.window is not None
+    assert inside.capture.window.compute_busy_ns < whole.capture.window.compute_busy_ns
     assert probe.read(path, range_name="iter", iterations=10).kernels(exactly=1) == 1
 
 
@@ -97,7 +97,7 @@ def test_the_sample_of_a_gpu_under_nsys(probe: Moeprof) -> None:
 
 def test_the_ledger_of_the_capture_sums_and_numbers_are_of_one_iteration(probe: Moeprof, tmp_path: Path) -> None:
     work = probe.read(small(tmp_path / "t.json", iterations=4), range_name="step")
-    window = work.found.window
+    window = work.capture.window
     assert window is not None and window.span_ns == 360_000  # the first kernel's start to the last copy's end
     assert work.exposed_copy_ms(at_most=0.02) == 0.02 and work.copy_overlap(at_least=0.5) == 0.5
     assert "0.090 ms = compute 0.040 ms + exposed copy 0.020 ms + idle 0.030 ms" in str(work)
@@ -108,7 +108,7 @@ def test_what_is_not_known_fails_with_the_reason_or_skips(tmp_path: Path) -> Non
     cpu = tmp_path / "cpu.json"
     cpu.write_text(re.sub(r'"cat": "(kernel|gpu_memcpy|cuda_runtime)"', '"cat": "none"', path.read_text()))
     work = Moeprof(Log(), tmp_path).read(cpu, range_name="step")
-    assert work.found.device == "cpu" and work.kernels("aten::mm", exactly=1) == 1
+    assert work.capture.device == "cpu" and work.kernels("aten::mm", exactly=1) == 1
     with pytest.raises(AssertionError, match="not known here: operators on a CPU make no CUDA calls"):
         work.launches(at_most=100)
     with pytest.raises(AssertionError, match="not known here: no copy ran"):
