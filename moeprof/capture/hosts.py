@@ -166,8 +166,8 @@ def meeting(place: Place, environment: Mapping[str, str], timeout_s: float) -> M
 
 
 def host_of(place: Place) -> int:
-    """The number of this process's host, by its first rank."""
-    return Team(place.layout).host(place.rank - place.local_rank)
+    """The number of this process's host, by its first rank; 0 is rank 0's host alone, also if ranks are not in blocks by host."""
+    return max(Team(place.layout).host(place.rank - place.local_rank), min(place.rank, 1))
 
 
 def _say(store: JsonStore, host: int, hello: Hello) -> None:

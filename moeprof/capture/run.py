@@ -144,7 +144,12 @@ def _follow(plan: Plan, store: Store, meeting: Meeting, progress: Progress) -> R
         store.remove()
     part.report()
     ran = team.of_host(host)
-    return Result(folder, ExitCode.OK, "", f"ranks {ran[0]} to {ran[-1]} of {team.ranks} ran here")
+    return Result(
+        folder,
+        ExitCode.OK,
+        "",
+        f"ranks {ran[0]} to {ran[-1]} of {team.ranks} ran here; rank 0's host joins this part if it sees it",
+    )
 
 
 def _joined(result: Result, others: Hosts | None) -> Result:

@@ -174,7 +174,7 @@ def _launches(comparison: Comparison) -> Iterator[Section]:
 
 def _findings(capture: Capture) -> Iterator[Section]:
     table = findings(capture)
-    note = "Findings of each trace by itself. A gain is an upper bound over all traced passes. Gains overlap; do not add them (docs/findings.md)."
+    note = "Findings of each trace by itself. A gain is an upper bound over all traced passes. Gains overlap; do not add them (docs/reference/findings.md)."
     if table.rows:
         yield section("findings", "What the rules find", note, None, (table,))
 

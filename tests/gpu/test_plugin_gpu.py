@@ -71,7 +71,8 @@ def bench() -> Bench:
 
 
 def test_a_healthy_step_passes(moeprof: Moeprof, bench: Bench) -> None:
-    work = moeprof.record(bench.step, iterations=6)
+    # the first copy begins before the first GEMM: of few iterations it is a large share
+    work = moeprof.record(bench.step, iterations=12)
     assert work.capture.device == "cuda"
     assert work.launches(exactly=bench.gemms) == bench.gemms
     work.kernels(MATMUL, exactly=bench.gemms)

@@ -15,13 +15,11 @@ from moeprof.capture import clean_timing, early_start
 from moeprof.capture import plan as plans
 from moeprof.capture.commands import ToolRun
 from moeprof.capture.early_start import EarlyStart
-from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job
 from moeprof.capture.plan import make_plan
 from moeprof.capture.progress import Silent
 from moeprof.capture.request import Request
 from moeprof.machine import load
-from moeprof.machine.launcher import Team
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Manifest, VariantRecord
@@ -124,7 +122,7 @@ def test_nothing_is_timed_before_those_that_import_are_quiet(
         early.store,
         Silent(),
         [],
-        Hosts(Team((1,))),
+        None,
         order.append,
         lambda: order.append("quiet"),
     )

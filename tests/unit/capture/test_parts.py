@@ -12,7 +12,6 @@ from fakes.command_line import FAKES, environment
 
 from moeprof.capture import manifest_builder
 from moeprof.capture.child_processes import Child
-from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job, profiling_jobs
 from moeprof.capture.parts import Parts
 from moeprof.capture.plan import Counting, Plan
@@ -20,7 +19,6 @@ from moeprof.capture.profiling import Ended
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.machine import tools
-from moeprof.machine.launcher import Team
 from moeprof.machine.tools import Tool
 from moeprof.storage.capture_folder import Store
 from moeprof.workload.find import load
@@ -32,7 +30,7 @@ ROOFLINE = ("smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",)
 def opened(folder: Path, plan: Plan) -> tuple[Store, Parts]:
     store = Store(folder / "cap", manifest_builder.manifest(plan))
     store.open()
-    return store, Parts(plan, store, Hosts(Team((1,))))
+    return store, Parts(plan, store)
 
 
 @pytest.fixture

@@ -204,6 +204,12 @@ def test_what_a_host_reports_starts_it_too() -> None:
     assert run.ended.text == "rank 2 of 3 (host 1) died in a timed round (exit status 3); it last said: about to leave"
 
 
+def test_what_a_rank_reported_counts_more_than_how_it_ended_then() -> None:
+    run = Run((1, 2)).ask("build").take(Reports((raised(1, "planted"),)), Failed(died(1, 5))).pass_s(10)
+    assert run.ended is not None
+    assert run.ended.text == "rank 1 of 3 (host 1) failed in build (exit status 5): planted"
+
+
 def test_a_failure_travels_whole() -> None:
     from moeprof.storage.json import decode, encode
 
