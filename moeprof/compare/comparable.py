@@ -13,11 +13,11 @@ CLOCKS_APART = 0.03  # median SM clocks of one variant in two captures, from whi
 def unlike(before: Manifest, after: Manifest) -> tuple[Note, ...]:
     """What differs between two captures: workload, parameters, hardware and its state, software, then the checkout.
 
-    The checkout has a note of its own: two states of the code may be what is compared.
+    The checkout has a separate note: the comparison may be of two states of the code.
     """
-    facts, others = _facts(before), _facts(after)
-    keys = {**facts, **others}
-    pairs = {key: (facts.get(key, "none"), others.get(key, "none")) for key in keys}
+    facts_before, facts_after = _facts(before), _facts(after)
+    keys = {**facts_before, **facts_after}
+    pairs = {key: (facts_before.get(key, "none"), facts_after.get(key, "none")) for key in keys}
     differences = [note("unlike", what=key, before=a, after=b) for key, (a, b) in pairs.items() if a != b]
     differences += _settings_apart(before, after) + _clocks_apart(before, after)
     if before.git != after.git:
@@ -52,9 +52,9 @@ def _settings_apart(before: Manifest, after: Manifest) -> list[Note]:
     """Settings of the GPUs that both captures contain and that differ."""
     differences = []
     pairs = zip(before.environment.gpus_before, after.environment.gpus_before, strict=False)
-    for gpu, other in pairs:
+    for gpu_before, gpu_after in pairs:
         for what, key in (("ECC", "ecc"), ("MIG", "mig"), ("power limit (W)", "power_limit_w")):
-            values = getattr(gpu, key), getattr(other, key)
+            values = getattr(gpu_before, key), getattr(gpu_after, key)
             if None not in values and values[0] != values[1]:
                 differences.append(note("unlike", what=what, before=_setting(values[0]), after=_setting(values[1])))
     return differences
@@ -67,12 +67,12 @@ def _setting(value: bool | float) -> str:
 def _clocks_apart(before: Manifest, after: Manifest) -> list[Note]:
     """The median clocks of each common variant, over the rounds that count."""
     differences = []
-    for record in before.variants:
-        other = after.variant(record.name)
+    for record_before in before.variants:
+        record_after = after.variant(record_before.name)
         for what, key in (("SM clock", "sm_clock_mhz"), ("memory clock", "memory_clock_mhz")):
-            clock, other_clock = (_clock(r, key) for r in (record, other))
+            clock, other_clock = (_clock(r, key) for r in (record_before, record_after))
             if clock and other_clock and abs(clock / other_clock - 1) > CLOCKS_APART:
-                where = f"the {what} while {record.name} was timed (MHz)"
+                where = f"the {what} while {record_before.name} was timed (MHz)"
                 differences.append(note("unlike", what=where, before=f"{clock:.0f}", after=f"{other_clock:.0f}"))
     return differences
 

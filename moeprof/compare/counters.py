@@ -68,22 +68,22 @@ class CounterComparison:
 
 
 def compare(
-    one: CapturedVariant | None, other: CapturedVariant | None, names: tuple[str | None, str | None]
+    before: CapturedVariant | None, after: CapturedVariant | None, names: tuple[str | None, str | None]
 ) -> CounterComparison | None:
     """Both sides' counters under ``names``; None where a side has none."""
     sides = [
-        [] if side is None else [v for v in launches(side.counters) if v[1].get(DURATION)] for side in (one, other)
+        [] if side is None else [v for v in launches(side.counters) if v[1].get(DURATION)] for side in (before, after)
     ]
-    if one is None or other is None or not all(sides):
+    if before is None or after is None or not all(sides):
         return None
     longest = [max(side, key=lambda launch: launch[1][DURATION]) for side in sides]
-    both_whole = all(_kernels(v) == len(side) for v, side in zip((one, other), sides, strict=True))
+    both_whole = all(_kernels(v) == len(side) for v, side in zip((before, after), sides, strict=True))
     rows = _rows(ALL, [[v for _, v in side] for side in sides], both_whole) + _rows(
         LONGEST, [[v] for _, v in longest], True
     )
     # one kernel of many that were not counted moves less than one that does it all: its bytes are shown, and no finding
     changes = [0.0 if row.kind == "bytes" and not both_whole else row.change or 0.0 for row in rows]
-    covered = [f"{len(side)} of {_kernels(v) or '–'} kernels" for v, side in zip((one, other), sides, strict=True)]
+    covered = [f"{len(side)} of {_kernels(v) or '–'} kernels" for v, side in zip((before, after), sides, strict=True)]
     return CounterComparison(
         before=str(names[0]), after=str(names[1]), coverage=(covered[0], covered[1]), longest=(longest[0][0], longest[1][0]),
         counters=rows, most=changes.index(max(changes)) if any(changes) else None,
@@ -97,13 +97,13 @@ def _kernels(variant: CapturedVariant) -> int | None:
 
 def _rows(scope: str, sides: list[list[Values]], sums: bool) -> tuple[Counter, ...]:
     """The counters of one scope; a row where at least one side has it."""
-    found = [("DRAM bytes", "bytes", [_bytes(side) for side in sides])] if sums else []
-    found.append(("DRAM throughput", "bytes_per_s", [_throughput(side) for side in sides]))
-    found += [(label, kind, [mean(side, of) for side in sides]) for label, kind, of in SIMPLE]
-    found += [
+    pairs = [("DRAM bytes", "bytes", [_bytes(side) for side in sides])] if sums else []
+    pairs.append(("DRAM throughput", "bytes_per_s", [_throughput(side) for side in sides]))
+    pairs += [(label, kind, [mean(side, of) for side in sides]) for label, kind, of in SIMPLE]
+    pairs += [
         (f"warps wait: {state}", "share", [_waits(side).get(state) for side in sides]) for state in _states(sides)
     ]
-    return tuple(Counter(scope, label, kind, *pair) for label, kind, pair in found if any(v is not None for v in pair))  # type: ignore[arg-type]
+    return tuple(Counter(scope, label, kind, *pair) for label, kind, pair in pairs if any(v is not None for v in pair))  # type: ignore[arg-type]
 
 
 def mean(side: list[Values], of: Callable[[Values], float | None]) -> float | None:
@@ -118,8 +118,8 @@ def _share(values: Values, metric: str) -> float | None:
 
 
 def _bytes(side: list[Values]) -> float | None:
-    each = [dram_bytes(values) for values in side]
-    return None if any(n is None for n in each) else sum(n or 0.0 for n in each)
+    moved = [dram_bytes(values) for values in side]
+    return None if any(n is None for n in moved) else sum(n or 0.0 for n in moved)
 
 
 def _throughput(side: list[Values]) -> float | None:
@@ -130,15 +130,15 @@ def _throughput(side: list[Values]) -> float | None:
 def _waits(side: list[Values]) -> dict[str, float]:
     """Shares of a warp's life, weighted by time; the states in which it could go on are left out."""
     times = [values[DURATION] for values in side]
-    each = [shares(values) for values in side]
-    states = sorted({state for one in each for state in one} - set(RUNNING))
-    return {s: sum(one.get(s, 0.0) * t for one, t in zip(each, times, strict=True)) / sum(times) for s in states}
+    lives = [shares(values) for values in side]
+    states = sorted({state for life in lives for state in life} - set(RUNNING))
+    return {s: sum(life.get(s, 0.0) * t for life, t in zip(lives, times, strict=True)) / sum(times) for s in states}
 
 
 def _states(sides: list[list[Values]]) -> list[str]:
     """The waits that matter most on either side."""
-    found = [_waits(side) for side in sides]
-    if not all(found):
+    waits = [_waits(side) for side in sides]
+    if not all(waits):
         return []
-    every = {state for side in found for state in side}
-    return sorted(every, key=lambda s: (-max(side.get(s, 0.0) for side in found), s))[:STALLS]
+    every = {state for side in waits for state in side}
+    return sorted(every, key=lambda s: (-max(side.get(s, 0.0) for side in waits), s))[:STALLS]

@@ -56,8 +56,8 @@ class Count:
 
 def work_ratio(before: pd.DataFrame, after: pd.DataFrame) -> float:
     """How many times the work of ``before`` was done in ``after``: the median ratio of counts of the common kernels, by time."""
-    one, other = _by_name(before), _by_name(after)
-    both = one.add_suffix("_a").join(other.add_suffix("_b"), how="inner")
+    first, second = _by_name(before), _by_name(after)
+    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     if not len(both):
         return 1.0
     ratios = (both["count_b"] / both["count_a"]).to_numpy()
@@ -75,21 +75,21 @@ def _by_name(ops: pd.DataFrame) -> pd.DataFrame:
 
 def kernels(before: pd.DataFrame, after: pd.DataFrame, units: Units) -> tuple[Kernel, ...]:
     """Every kernel of either trace, a unit of work, the largest change of time first."""
-    one, other = _by_name(before) / units[0], _by_name(after) / units[1]
-    common = one.index.intersection(other.index)
-    found = [_kernel(n, _status(one.loc[n], other.loc[n]), None, one.loc[n], other.loc[n]) for n in common]
-    left, right = one.drop(common), other.drop(common)
+    first, second = _by_name(before) / units[0], _by_name(after) / units[1]
+    common = first.index.intersection(second.index)
+    compared = [_kernel(n, _status(first.loc[n], second.loc[n]), None, first.loc[n], second.loc[n]) for n in common]
+    left, right = first.drop(common), second.drop(common)
     for name, replacement in _replaced(before, after, left, right).items():
-        found.append(_kernel(name, "replaced", replacement, left.loc[name], right.loc[replacement]))
+        compared.append(_kernel(name, "replaced", replacement, left.loc[name], right.loc[replacement]))
         left, right = left.drop(name), right.drop(replacement)
     none = pd.Series({"count": 0.0, "ns": 0.0})
-    found += [_kernel(n, "gone", None, left.loc[n], none) for n in left.index]
-    found += [_kernel(n, "new", None, none, right.loc[n]) for n in right.index]
-    return tuple(sorted(found, key=lambda k: (-abs(k.delta_ns), k.name)))
+    compared += [_kernel(n, "gone", None, left.loc[n], none) for n in left.index]
+    compared += [_kernel(n, "new", None, none, right.loc[n]) for n in right.index]
+    return tuple(sorted(compared, key=lambda k: (-abs(k.delta_ns), k.name)))
 
 
-def _kernel(name: str, status: str, other: str | None, a: pd.Series, b: pd.Series) -> Kernel:
-    return Kernel(str(name), status, other, float(a["count"]), float(b["count"]), float(a["ns"]), float(b["ns"]))
+def _kernel(name: str, status: str, replacement: str | None, a: pd.Series, b: pd.Series) -> Kernel:
+    return Kernel(str(name), status, replacement, float(a["count"]), float(b["count"]), float(a["ns"]), float(b["ns"]))
 
 
 def _status(a: pd.Series, b: pd.Series) -> str:
@@ -99,15 +99,17 @@ def _status(a: pd.Series, b: pd.Series) -> str:
 
 def _replaced(before: pd.DataFrame, after: pd.DataFrame, left: pd.DataFrame, right: pd.DataFrame) -> dict[str, str]:
     """Kernels of A that B runs under another name: with the same launch shape and as often, or at the same place in order."""
-    found: dict[str, str] = {}
+    replaced: dict[str, str] = {}
     for key in (_shape, _place):
         ours, theirs = key(before, left.index), key(after, right.index)
-        for name in [n for n in left.index if n not in found]:
-            alike = [n for n in right.index if n not in found.values() and theirs.get(n) == ours.get(name) is not None]
+        for name in [n for n in left.index if n not in replaced]:
+            alike = [
+                n for n in right.index if n not in replaced.values() and theirs.get(n) == ours.get(name) is not None
+            ]
             alike = [n for n in alike if abs(right["count"][n] - left["count"][name]) <= AS_OFTEN * left["count"][name]]
             if len(alike) == 1:
-                found[name] = alike[0]
-    return found
+                replaced[name] = alike[0]
+    return replaced
 
 
 def _of(ops: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
@@ -116,9 +118,9 @@ def _of(ops: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
 
 def _shape(ops: pd.DataFrame, names: pd.Index) -> dict[str, object]:
     """The commonest launch shape of each kernel."""
-    mine = _of(ops, names)
+    launches = _of(ops, names)
     columns = ["grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z"]
-    return {str(n): rows[columns].value_counts().index[0] for n, rows in mine.groupby(mine["name"].astype(str))}
+    return {str(n): rows[columns].value_counts().index[0] for n, rows in launches.groupby(launches["name"].astype(str))}
 
 
 def _place(ops: pd.DataFrame, names: pd.Index) -> dict[str, object]:
@@ -128,15 +130,15 @@ def _place(ops: pd.DataFrame, names: pd.Index) -> dict[str, object]:
     around = pd.DataFrame(
         {"name": text, "before": text.groupby(streams).shift(1), "after": text.groupby(streams).shift(-1)}
     )
-    mine = around[around["name"].isin(names)].dropna()
-    mine = mine[~mine["before"].isin(names) & ~mine["after"].isin(names)]
-    return {str(n): rows[["before", "after"]].value_counts().index[0] for n, rows in mine.groupby("name")}
+    places = around[around["name"].isin(names)].dropna()
+    places = places[~places["before"].isin(names) & ~places["after"].isin(names)]
+    return {str(n): rows[["before", "after"]].value_counts().index[0] for n, rows in places.groupby("name")}
 
 
 def counts(before: Sided, after: Sided, units: Units) -> tuple[Count, ...]:
     """Kernels, graph launches, waits, copies, tiny copies and their bytes, allocations: a unit of work."""
-    one, other = _counted(before), _counted(after)
-    return tuple(Count(what, one[what] / units[0], other[what] / units[1]) for what in one)
+    first, second = _counted(before), _counted(after)
+    return tuple(Count(what, first[what] / units[0], second[what] / units[1]) for what in first)
 
 
 def _counted(part: Sided) -> dict[str, float]:

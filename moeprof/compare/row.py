@@ -34,7 +34,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: clean time, what its representative traced iteration shows, and how it stands to the baseline."""
+    """One variant: clean time, its representative traced iteration, and its ratios to the baseline."""
 
     name: str
     summary: str
@@ -99,10 +99,10 @@ class Row:
         return tuple(sorted(bars(spent, spent), key=lambda b: -b.before_ns))
 
 
-def pipeline_limit(study: Capture) -> Limit | None:
+def pipeline_limit(capture: Capture) -> Limit | None:
     """The pipeline's limit, c and x taken from the sequential baseline's representative iteration."""
-    manifest = study.manifest
-    window = representative(study.variant(manifest.baseline))
+    manifest = capture.manifest
+    window = representative(capture.variant(manifest.baseline))
     model = manifest.limit or {}
     if window is None or model.get("kind") != "pipeline" or not window.copy_busy_ns:
         return None
@@ -112,12 +112,16 @@ def pipeline_limit(study: Capture) -> Limit | None:
 
 
 def make_row(
-    variant: CapturedVariant, study: Capture, rival: CapturedVariant | None = None, paired: bool = True, looks: int = 1
+    variant: CapturedVariant,
+    capture: Capture,
+    rival: CapturedVariant | None = None,
+    paired: bool = True,
+    looks: int = 1,
 ) -> Row:
     """One variant of ``study``: limit, efficiency and compute against the study's own baseline, the verdict against
     ``rival``; ``paired`` where both were timed in the same rounds, ``looks`` as their captures had (manifest.py)."""
-    record, baseline = variant.record, study.variant(study.manifest.baseline)
-    limit, time = pipeline_limit(study), estimates.interval(times(variant))
+    record, baseline = variant.record, capture.variant(capture.manifest.baseline)
+    limit, time = pipeline_limit(capture), estimates.interval(times(variant))
     row = Row(
         name=record.name,
         summary=record.summary,
@@ -132,17 +136,17 @@ def make_row(
         facts=record.facts,
         verdict=None
         if rival is None
-        else verdicts.verdict(rival.record, record, looks, paired, tuple(v.record for v in study.variants)),
+        else verdicts.verdict(rival.record, record, looks, paired, tuple(v.record for v in capture.variants)),
     )
     if limit is not None and time is not None and baseline is not None:
         serial = None if baseline is variant else estimates.typical(times(baseline))
         efficiency = _efficiency(serial, time.value, limit.ideal_ns)
         row = replace(row, limit_ratio=_fraction(limit.ideal_ns / time.value), efficiency=efficiency)
-    top = roof(study.manifest, record)
+    top = roof(capture.manifest, record)
     if top is not None and time is not None:
         achieved = work(variant, top, time.value, representative(variant))
         row = replace(row, limit_ratio=_fraction(top.ideal_ns / time.value), work=achieved)
-    return _traced(row, representative(variant), representative(baseline), study.manifest, record.bytes_moved)
+    return _traced(row, representative(variant), representative(baseline), capture.manifest, record.bytes_moved)
 
 
 def times(variant: CapturedVariant) -> list[tuple[int, ...]]:

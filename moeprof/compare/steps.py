@@ -48,13 +48,20 @@ class SessionComparison:
 
 def compare(number: int, against: int, before: CapturedVariant | None, after: CapturedVariant | None) -> StepComparison:
     """One variant in the captures of two steps."""
-    window, other = representative(before), representative(after)
-    if after is None or other is None:
+    window_before, window_after = representative(before), representative(after)
+    if after is None or window_after is None:
         return StepComparison(number, against, missing=Missing("after", "trace"))
-    if before is None or window is None:
+    if before is None or window_before is None:
         return StepComparison(number, against, missing=Missing("before", "trace"))
     changed = kernels.kernels(_ops(before), _ops(after), (_units(before), _units(after)))
-    return StepComparison(number, against, window.span_ns, other.span_ns, variants.waterfall(window, other), changed)
+    return StepComparison(
+        number,
+        against,
+        window_before.span_ns,
+        window_after.span_ns,
+        variants.waterfall(window_before, window_after),
+        changed,
+    )
 
 
 def _ops(variant: CapturedVariant) -> pd.DataFrame:

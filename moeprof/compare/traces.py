@@ -1,7 +1,7 @@
 """Any two traces: what a unit of the same work costs in each, where the difference went, and which kernels changed.
 
 The unit is an instance of an NVTX range that both traces have. Without one it is the work itself: the kernels that both ran
-tell how many times the work of A was done in B. The lengths of two traces say nothing: both may be one-second windows.
+show how many times the work of A was done in B. The lengths of two traces mean nothing: both may be one-second windows.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ def compare(before: Side, after: Side, range_name: str | None = None) -> TraceCo
         if not side.views:
             raise UsageError(f"{side.name} holds no GPU work", "give traces of runs that used the GPU")
     pairs = list(zip(before.views, after.views, strict=False))
-    found = tuple(_device(before.trace, a, after.trace, b, range_name) for a, b in pairs)
+    devices = tuple(_device(before.trace, a, after.trace, b, range_name) for a, b in pairs)
     ids = [{f.id for f in side.analysis.findings} for side in (before, after)]
     extra = () if len(before.views) == len(after.views) else (
         note("unlike", what="number of GPUs", before=str(len(before.views)), after=str(len(after.views))),
     )  # fmt: skip
     return TraceComparison(
-        before.name, after.name, extra + _unlike(before.trace, after.trace), found,
+        before.name, after.name, extra + _unlike(before.trace, after.trace), devices,
         gone=tuple(f for f in before.analysis.findings if f.id not in ids[1]),
         new=tuple(f for f in after.analysis.findings if f.id not in ids[0]),
         kept=tuple(f for f in after.analysis.findings if f.id in ids[0]),
@@ -117,9 +117,9 @@ def compare(before: Side, after: Side, range_name: str | None = None) -> TraceCo
 
 
 def _notes(before: Analysis, after: Analysis) -> tuple[Note, ...]:
-    found = [note("one-run")]
-    found += [n for n in (*before.notes, *after.notes) if n not in found]
-    return tuple(found)
+    noted = [note("one-run")]
+    noted += [n for n in (*before.notes, *after.notes) if n not in noted]
+    return tuple(noted)
 
 
 def _unlike(before: Trace, after: Trace) -> tuple[Note, ...]:
@@ -127,8 +127,12 @@ def _unlike(before: Trace, after: Trace) -> tuple[Note, ...]:
         gpus = sorted({d.name for d in trace.devices if d.name})
         return {"GPU": ", ".join(gpus) or "not recorded", "profiler": trace.producer or trace.kind}
 
-    one, other = facts(before), facts(after)
-    return tuple(note("unlike", what=key, before=one[key], after=other[key]) for key in one if one[key] != other[key])
+    facts_before, facts_after = facts(before), facts(after)
+    return tuple(
+        note("unlike", what=key, before=facts_before[key], after=facts_after[key])
+        for key in facts_before
+        if facts_before[key] != facts_after[key]
+    )
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,11 @@ class Part:
     instances: int | None = None
 
 
-def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: str | None) -> DeviceComparison:
-    name = range_name or _common(one, a, other, b)
-    before, after = _part(one, a, name), _part(other, b, name)
+def _device(
+    trace_before: Trace, view_before: DeviceView, trace_after: Trace, view_after: DeviceView, range_name: str | None
+) -> DeviceComparison:
+    name = range_name or _common(trace_before, view_before, trace_after, view_after)
+    before, after = _part(trace_before, view_before, name), _part(trace_after, view_after, name)
     if before.instances and after.instances:
         unit, units = str(name), (float(before.instances), float(after.instances))
     else:
@@ -153,14 +159,17 @@ def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: 
         shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
     )
     return DeviceComparison(
-        a.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second),
+        view_before.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second),
         kernels.kernels(before.ops, after.ops, units), kernels.counts(before, after, units),
     )  # fmt: skip
 
 
-def _common(one: Trace, a: DeviceView, other: Trace, b: DeviceView) -> str | None:
-    """The range that both have and that holds most of the launches around it in both; of several the one with most work."""
-    first, second = loops(projected(one, a.index), a), loops(projected(other, b.index), b)
+def _common(trace_before: Trace, view_before: DeviceView, trace_after: Trace, view_after: DeviceView) -> str | None:
+    """The range of both traces that contains most of the launches around it; of several, the one with the most work."""
+    first, second = (
+        loops(projected(trace_before, view_before.index), view_before),
+        loops(projected(trace_after, view_after.index), view_after),
+    )
     both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     both = both[
         (both[["share_a", "share_b"]].min(axis=1) >= MAJORITY) & (both[["of_all_a", "of_all_b"]].min(axis=1) >= COVERS)
@@ -174,14 +183,14 @@ def _common(one: Trace, a: DeviceView, other: Trace, b: DeviceView) -> str | Non
 
 
 def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
-    """The part of the device's time that belongs to a range, or all of it.
+    """The part of the device's time that belongs to a range, or the whole time.
 
-    Instances of a range that holds most of the launches around it are taken with the gaps between them: they tile.
+    Instances of a range that contains most of the launches around it are taken with the gaps between them: they tile.
     """
-    mine = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
+    calls = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
     if name is None:
         start, end = int(view.starts[0]), int(view.ends.max())
-        return Part(ledger(view, start, end), idle(view, start, end), view.ops, mine)
+        return Part(ledger(view, start, end), idle(view, start, end), view.ops, calls)
     table = loops(projected(trace, view.index), view)
     table = table[[str(n) == name for _, n in table.index]]
     if not len(table):
@@ -190,7 +199,7 @@ def _part(trace: Trace, view: DeviceView, name: str | None) -> Part:
         )
     best = table.sort_values("ops").iloc[-1:]
     start, end, begin, finish = (int(best[c].iloc[0]) for c in ("first_ns", "last_ns", "begin_ns", "finish_ns"))
-    of_host = mine[((mine["start_ns"] >= begin) & (mine["end_ns"] <= finish)).to_numpy()]
+    of_host = calls[((calls["start_ns"] >= begin) & (calls["end_ns"] <= finish)).to_numpy()]
     if best["share"].iloc[0] >= MAJORITY:
         inside = view.starting(start, end)
         return Part(
@@ -208,8 +217,8 @@ def _instances(trace: Trace, view: DeviceView, name: str, calls: pd.DataFrame) -
     return Part(owners, waits, view.ops[inside], calls, len(windows))
 
 
-def _sums(found: Sequence[Ledger] | Sequence[Idle]) -> dict[str, int]:
-    return {f.name: sum(getattr(x, f.name) for x in found) for f in fields(found[0])}
+def _sums(ledgers: Sequence[Ledger] | Sequence[Idle]) -> dict[str, int]:
+    return {f.name: sum(getattr(x, f.name) for x in ledgers) for f in fields(ledgers[0])}
 
 
 def shared_out(values: Mapping[str, int], units: float) -> dict[str, int]:

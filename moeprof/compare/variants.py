@@ -21,8 +21,8 @@ from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.notes import Note, note
 from moeprof.stats import estimates, verdict
 
-SLOWED_BY_PROFILER = 1.1  # traced over clean time, from which a note says so
-CLOCK_FELL = 0.97  # the lowest SM clock seen after a round over the highest, from which a note says so
+SLOWED_BY_PROFILER = 1.1  # traced over clean time, from which there is a note
+CLOCK_FELL = 0.97  # the lowest SM clock seen after a round over the highest, below which there is a note
 SPREAD_TO_NOTE = 0.10  # torch.utils.benchmark warns at the same spread
 
 
@@ -112,7 +112,7 @@ def waterfall(before: Window, after: Window) -> tuple[Bar, ...]:
 
 
 def notes(capture: Capture, rows: tuple[Row, ...]) -> tuple[Note, ...]:
-    """The notes of the manifest and of the traces, and those that the numbers give."""
+    """The notes of the manifest and of the traces, and those of the numbers."""
     noted = list(capture.manifest.notes)
     for variant in capture.variants:
         noted += [n for n in (variant.iterations.notes if variant.iterations else ()) if n not in noted]

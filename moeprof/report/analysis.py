@@ -49,7 +49,7 @@ def counters_page(path: str, frame: pd.DataFrame, rules: list[dict[str, Any]]) -
     return Page(title, "", (section("counters", "", "", None, shown, "summary"),))
 
 
-def _windows(found: tuple[Window, ...]) -> Table:
+def _windows(windows: tuple[Window, ...]) -> Table:
     header = (
         "device",
         "range",
@@ -72,7 +72,7 @@ def _windows(found: tuple[Window, ...]) -> Table:
             *(units.ms(getattr(w.ledger, key)) for _, key, _ in LEDGER), units.ms(w.ledger.idle_ns),
             *(units.ms(getattr(w.idle, key)) for _, key, _ in IDLE),
         )
-        for w in found
+        for w in windows
     ]  # fmt: skip
     return Table("Time ledger", header, tuple(rows))
 
@@ -106,14 +106,14 @@ def _communication(analysis: Analysis) -> Table:
 
 def _causes(analysis: Analysis) -> Table:
     """The largest causes of exposed copies and of idle time."""
-    found = [
+    all_causes = [
         (c.total_ns, kind, label, _where(w.range, w.instance, w.device), c)
         for w in analysis.windows[:MAX_ROWS]
         for kind, causes, names in (("exposed copy", w.exposed_causes, tables.CAUSES), ("idle", w.idle_causes, {}))
         for c in causes
         for label in (names.get(c.cause, c.cause),)
     ]
-    largest = sorted(found, key=lambda row: -row[0])[:MAX_ROWS]
+    largest = sorted(all_causes, key=lambda row: -row[0])[:MAX_ROWS]
     rows = [
         (
             where,
@@ -169,7 +169,7 @@ def _kernels(analysis: Analysis) -> Table:
 
 def _ranges(analysis: Analysis) -> Table:
     """The ranges but for those that tie a trace of several hosts to their clocks: nothing runs in them."""
-    told = [r for r in analysis.ranges if (r.domain, r.name) != (DOMAIN, CLOCK)]
+    ranges = [r for r in analysis.ranges if (r.domain, r.name) != (DOMAIN, CLOCK)]
     rows = [
         (
             f"{r.domain}@{r.name}" if r.domain else r.name,
@@ -178,6 +178,6 @@ def _ranges(analysis: Analysis) -> Table:
             units.ms(r.gpu_span_ns),
             units.number(r.gpu_ops),
         )
-        for r in told[:MAX_ROWS]
+        for r in ranges[:MAX_ROWS]
     ]
     return Table("NVTX ranges", ("range", "instances", "host time", "GPU projection", "launch calls"), tuple(rows))

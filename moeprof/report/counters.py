@@ -39,22 +39,22 @@ DETAILS = {  # the details page's names of the same
 SHOWN_COUNTERS |= {detail: SHOWN_COUNTERS[metric] for detail, metric in DETAILS.items()}
 
 
-def compared(found: CounterComparison) -> Table:
+def compared(comparison: CounterComparison) -> Table:
     """The counters of both sides, the row that changed most marked."""
-    marked = None if found.moved is None else found.most
+    marked = None if comparison.moved is None else comparison.most
     rows = [
         (f"{row.label}, {row.scope}", units.amount(row.kind, row.before), units.amount(row.kind, row.after), _change(row) + (" ◂ most" if i == marked else ""))
-        for i, row in enumerate(found.counters)
+        for i, row in enumerate(comparison.counters)
     ]  # fmt: skip
-    caption = f"Counted: {found.coverage[0]} of {found.before}, {found.coverage[1]} of {found.after}; the longest are {' and '.join(dict.fromkeys(units.short_kernel(n) for n in found.longest))}"
-    return Table(caption, ("counter", found.before, found.after, "change"), tuple(rows), marked=marked)
+    caption = f"Counted: {comparison.coverage[0]} of {comparison.before}, {comparison.coverage[1]} of {comparison.after}; the longest are {' and '.join(dict.fromkeys(units.short_kernel(n) for n in comparison.longest))}"
+    return Table(caption, ("counter", comparison.before, comparison.after, "change"), tuple(rows), marked=marked)
 
 
-def title(found: CounterComparison) -> str:
+def title(comparison: CounterComparison) -> str:
     """Names the row that changed most."""
-    row = found.moved
+    row = comparison.moved
     if row is None:
-        return f"Counters of {found.before} and {found.after}: much alike"
+        return f"Counters of {comparison.before} and {comparison.after}: much alike"
     return f"Counters: {row.label} of the {row.scope} goes from {units.amount(row.kind, row.before)} to {units.amount(row.kind, row.after)}"
 
 
@@ -67,36 +67,36 @@ def _change(row: Counter) -> str:
     return units.DASH if not row.before else f"{100 * (row.after / row.before - 1):+.1f} %".replace("-", "−")
 
 
-def counters(study: Capture) -> tuple[Table, ...]:
+def counters(capture: Capture) -> tuple[Table, ...]:
     """ncu's counters, one table a variant, one row a kernel in launch order."""
-    found = []
-    for variant in study.variants:
+    tables = []
+    for variant in capture.variants:
         frame = variant.counters
         if frame is None or not len(frame) or set(COUNTERS) - set(frame.columns):
             continue
         counted = frame["launch"].nunique()
-        found.append(launches(frame, f"{variant.record.name}: the first {counted} kernels of one iteration"))
-    return tuple(found)
+        tables.append(launches(frame, f"{variant.record.name}: the first {counted} kernels of one iteration"))
+    return tuple(tables)
 
 
-def stalled(found: tuple[Stalls, ...]) -> tuple[Table, ...]:
+def stalled(stalls: tuple[Stalls, ...]) -> tuple[Table, ...]:
     """Why the warps of each variant's longest kernel wait, and what shrank from one variant to the next."""
-    if not found:
+    if not stalls:
         return ()
     states = sorted(
-        {state for each in found for state in each.shares},
-        key=lambda state: -max(each.shares.get(state, 0.0) for each in found),
+        {state for variant in stalls for state in variant.shares},
+        key=lambda state: -max(variant.shares.get(state, 0.0) for variant in stalls),
     )
     rows = [
-        (f"{state}: {WARP_STATES.get(state, '-')}", *(units.percent(each.shares.get(state)) for each in found))
-        for state in states if max(each.shares.get(state, 0.0) for each in found) >= SHOWN_SHARE
+        (f"{state}: {WARP_STATES.get(state, '-')}", *(units.percent(variant.shares.get(state)) for variant in stalls))
+        for state in states if max(variant.shares.get(state, 0.0) for variant in stalls) >= SHOWN_SHARE
     ]  # fmt: skip
     shrunk = [
         (f"{s.before} to {s.after}", s.state, units.percent(s.share_before), units.percent(s.share_after))
-        for s in steps(found)
+        for s in steps(stalls)
     ]
     return (
-        Table("Share of a warp's life in each state", ("state", *(f"{each.variant}: {units.short_kernel(each.kernel, 24)}" for each in found)), tuple(rows)),
+        Table("Share of a warp's life in each state", ("state", *(f"{variant.variant}: {units.short_kernel(variant.kernel, 24)}" for variant in stalls)), tuple(rows)),
         Table("The wait that shrank most", ("from, to", "state", "before", "after"), tuple(shrunk)),
     )  # fmt: skip
 
@@ -114,10 +114,10 @@ def launches(frame: pd.DataFrame, caption: str) -> Table:
     return Table(caption, ("kernel", *(SHOWN_COUNTERS[m][0] for m in shown)), tuple(rows))
 
 
-def rules(found: list[dict[str, Any]]) -> Table:
+def rules(records: list[dict[str, Any]]) -> Table:
     """ncu's rules with an estimated speed-up, the largest first; each rule once a kernel name."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for rule in sorted((r for r in found if r["speedup_percent"]), key=lambda r: -r["speedup_percent"]):
+    for rule in sorted((r for r in records if r["speedup_percent"]), key=lambda r: -r["speedup_percent"]):
         best.setdefault((rule["kernel"], rule["rule"]), rule)
     rows = [
         (units.short_kernel(r["kernel"]), r["rule"], f"{r['speedup_percent']:.0f} %", r["description"])

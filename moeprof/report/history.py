@@ -30,62 +30,62 @@ def said(entry: Entry, unit: str) -> str:
     """The change with its size, or what breaks the history, or why there is no value."""
     parts = [f"UNLIKE: {', '.join(str(n.evidence['what']) for n in entry.breaks)}"] if entry.breaks else []
     if entry.change is not None:
-        found = entry.change
-        how = "exact" if found.p is None else f"p = {found.p:.3f}"
-        ratio = "" if not found.before else f" ({found.after / found.before - 1:+.1%})"
-        parts.append(f"CHANGE: {number(found.before)} to {number(found.after)} {unit}".strip() + f"{ratio}, {how}")
+        change = entry.change
+        how = "exact" if change.p is None else f"p = {change.p:.3f}"
+        ratio = "" if not change.before else f" ({change.after / change.before - 1:+.1%})"
+        parts.append(f"CHANGE: {number(change.before)} to {number(change.after)} {unit}".strip() + f"{ratio}, {how}")
     return "; ".join([*parts, *([entry.missing] if entry.missing else [])])
 
 
-def table(found: History) -> Table:
+def table(history: History) -> Table:
     """All captures, one a row."""
     rows = [
         (
             str(place), e.capture, e.created, e.git or units.DASH, e.gpu or units.DASH, number(e.value.value if e.value else None),
-            f"{number(e.value.low)} to {number(e.value.high)}" if e.value else units.DASH, e.verdict or units.DASH, said(e, found.unit),
+            f"{number(e.value.low)} to {number(e.value.high)}" if e.value else units.DASH, e.verdict or units.DASH, said(e, history.unit),
         )
-        for place, e in enumerate(found.entries, start=1)
+        for place, e in enumerate(history.entries, start=1)
     ]  # fmt: skip
-    heading = f"{found.metric}, {found.unit}" if found.unit else found.metric
+    heading = f"{history.metric}, {history.unit}" if history.unit else history.metric
     header = ("", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
-    return Table(f"{found.workload}/{found.variant}", header, tuple(rows), plain=True, detail="summary")
+    return Table(f"{history.workload}/{history.variant}", header, tuple(rows), plain=True, detail="summary")
 
 
-def title(found: History) -> str:
+def title(history: History) -> str:
     """What the history shows, in a sentence."""
-    changes = [(place, e) for place, e in enumerate(found.entries, start=1) if e.change is not None]
-    breaks = sum(bool(e.breaks) for e in found.entries)
+    changes = [(place, e) for place, e in enumerate(history.entries, start=1) if e.change is not None]
+    breaks = sum(bool(e.breaks) for e in history.entries)
     tail = f"; the captures are unlike at {breaks} place{'s' * (breaks > 1)}" if breaks else ""
-    count = f"{len(found.entries)} capture{'s' * (len(found.entries) != 1)}"
+    count = f"{len(history.entries)} capture{'s' * (len(history.entries) != 1)}"
     if not changes:
-        return f"{found.metric} of {found.variant}: no change found in {count}{tail}"
+        return f"{history.metric} of {history.variant}: no change found in {count}{tail}"
     where = ", ".join(f"{place} ({e.capture})" for place, e in changes[:4]) + (" and more" if len(changes) > 4 else "")
-    return f"{found.metric} of {found.variant}: {len(changes)} change{'s' * (len(changes) > 1)} in {count}, at {where}{tail}"
+    return f"{history.metric} of {history.variant}: {len(changes)} change{'s' * (len(changes) > 1)} in {count}, at {where}{tail}"
 
 
-def page(found: History) -> Page:
+def page(history: History) -> Page:
     """The history as one section, where the captures are unlike, and the notes."""
-    breaks = [f"{place}: {n.text}" for place, e in enumerate(found.entries, start=1) for n in e.breaks]
+    breaks = [f"{place}: {n.text}" for place, e in enumerate(history.entries, start=1) for n in e.breaks]
     sections = (
-        section("history", title(found), NOTE, figure(found), (table(found),)),
+        section("history", title(history), NOTE, figure(history), (table(history),)),
         *_listed("unlike", "Where the captures are unlike", [Item(text) for text in breaks], "notes warning"),
-        *_listed("notes", "Notes", [Item(text, detail="summary") for text in found.notes], "notes"),
+        *_listed("notes", "Notes", [Item(text, detail="summary") for text in history.notes], "notes"),
     )
-    lead = f"The history of {found.metric} over captures, in the order in which they were made."
-    return Page(f"{found.workload}/{found.variant}", lead, sections, title(found), encode(found))
+    lead = f"The history of {history.metric} over captures, in the order in which they were made."
+    return Page(f"{history.workload}/{history.variant}", lead, sections, title(history), encode(history))
 
 
 def _listed(id: str, heading: str, items: list[Item], style: str) -> tuple[Section, ...]:
     return (Section(id, heading, below=(Bullets(tuple(items)),), style=style),) if items else ()
 
 
-def figure(found: History) -> go.Figure | None:
+def figure(history: History) -> go.Figure | None:
     """Points with intervals, the level of each segment, changes and breaks."""
-    points = [(x, e, e.value) for x, e in enumerate(found.entries, start=1) if e.value is not None]
+    points = [(x, e, e.value) for x, e in enumerate(history.entries, start=1) if e.value is not None]
     if not points:
         return None
     drawn = go.Figure()
-    for segment in _segments(found):
+    for segment in _segments(history):
         level = median(value for _, value in segment)
         ends = [segment[0][0] - 0.4, segment[-1][0] + 0.4]
         drawn.add_scatter(x=ends, y=[level, level], mode="lines", line={"color": TOTAL, "width": 4}, opacity=0.45, showlegend=False, hoverinfo="skip")  # fmt: skip
@@ -95,21 +95,21 @@ def figure(found: History) -> go.Figure | None:
         text=[f"{e.capture}<br>{e.created}<br>git {e.git or units.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
     )  # fmt: skip
     for x, entry, _ in points:
-        _mark(drawn, x, entry, found.metric)
-    unit = f"{found.metric}, {found.unit}" if found.unit else found.metric
+        _mark(drawn, x, entry, history.metric)
+    unit = f"{history.metric}, {history.unit}" if history.unit else history.metric
     drawn.update_layout(xaxis_title="capture, in order", yaxis_title=unit, height=420, margin_t=60)
     drawn.update_xaxes(
         tickmode="array",
         tickvals=[x for x, _, _ in points][:: max(1, len(points) // 20)],
-        range=[0.3, len(found.entries) + 0.7],
+        range=[0.3, len(history.entries) + 0.7],
     )
     return drawn
 
 
-def _segments(found: History) -> list[list[tuple[int, float]]]:
+def _segments(history: History) -> list[list[tuple[int, float]]]:
     """The captures with a value, cut at changes and breaks."""
     segments: list[list[tuple[int, float]]] = []
-    for x, entry in enumerate(found.entries, start=1):
+    for x, entry in enumerate(history.entries, start=1):
         if entry.value is not None:
             if not segments or entry.change is not None or entry.breaks:
                 segments.append([])

@@ -1,4 +1,4 @@
-"""The page of inspected kernels: a section for each kernel and launch shape, the tables that have data, then what is missing."""
+"""The page of inspected kernels: a section per kernel and launch shape with its tables, then the missing counters."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from moeprof.kernels.inspection import Inspection, InspectResult, Traced
 from moeprof.kernels.memory_chart import Link
 from moeprof.report.page import Page, Paragraph, Section, Table, notes, section
 
-SHOWN_PERCENT = 0.5  # a state or pipe below it is left to --json
+SHOWN_PERCENT = 0.5  # states and pipes below it are only in --json
 SHOWN_RULES, RULE_LENGTH, TEXT_LENGTH, NAMES = 6, 300, 90, 6
 SCALES = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
-def page(found: InspectResult) -> Page:
-    """Everything that was found, and the notes."""
-    traced = (section("trace", "", "", None, (_traced(found.traced),), "summary"),) if found.traced else ()
-    kernels = (_kernel(f"kernel-{number}", kernel) for number, kernel in enumerate(found.kernels))
-    return Page("", "", (*traced, *kernels, *((notes(found.notes),) if found.notes else ())))
+def page(result: InspectResult) -> Page:
+    """All kernels, and the notes."""
+    traced = (section("trace", "", "", None, (_traced(result.traced),), "summary"),) if result.traced else ()
+    kernels = (_kernel(f"kernel-{number}", kernel) for number, kernel in enumerate(result.kernels))
+    return Page("", "", (*traced, *kernels, *((notes(result.notes),) if result.notes else ())))
 
 
 def _traced(traced: Iterable[Traced]) -> Table:
-    """What the trace alone says: an average window."""
+    """The kernels of an average window, from the trace alone."""
     header = (
-        "kernel", "variant", "rank", "grid", "block", "regs", "shared", "count", "time", "of it", "exposed", "gap before", "in launch calls", "median",
+        "kernel", "variant", "rank", "grid", "block", "regs", "shared", "count", "time", "share", "exposed", "gap before", "in launch calls", "median",
     )  # fmt: skip
     rows = [
         (
@@ -40,7 +40,7 @@ def _traced(traced: Iterable[Traced]) -> Table:
 
 
 def _kernel(id: str, k: Inspection) -> Section:
-    several = f"each number the median of its {len(k.launches)} launches" if len(k.launches) > 1 else "1 launch"
+    several = f"each number is the median of its {len(k.launches)} launches" if len(k.launches) > 1 else "1 launch"
     head = f"grid {units.shape(k.grid)}, block {units.shape(k.block)}, device {k.device}: {several}; time under ncu {units.us(k.speed.duration_ns)}"
     counted = (_speed(k), _operations(k), _memory(k), _occupancy(k), _states(k), _pipes(k), _asked(k), _rules(k))
     hot = (("Hottest source lines", k.hot_source), ("Hottest instructions (SASS), by offset", k.hot_sass))
@@ -87,10 +87,10 @@ def _operations(k: Inspection) -> Table:
         )
     header = (
         "operations",
-        "of one launch",
+        "per launch",
         "rate",
         "of peak",
-        "FLOP a DRAM byte",
+        "FLOP/byte of DRAM",
         "ridge",
         "bound by",
         "of the roof",
@@ -107,7 +107,7 @@ def _scaled(value: float | None, unit: str) -> str:
 
 
 def _memory(k: Inspection) -> Table:
-    header = ("link", "read", "written", "hit %", "sectors a read", "sectors a write")
+    header = ("link", "read", "written", "hit %", "sectors per read", "sectors per write")
     return Table("Memory chart", header, tuple(_link(link) for link in k.memory.links))
 
 
@@ -133,7 +133,7 @@ def _occupancy(k: Inspection) -> Table:
         "theoretical %",
         "achieved %",
         "limited by",
-        "blocks an SM that each allows",
+        "blocks per SM by each limit",
         "registers",
         "shared",
         "waves",
@@ -147,7 +147,7 @@ def _states(k: Inspection) -> Table:
         for s in k.states
         if 100 * s.share >= SHOWN_PERCENT
     ]
-    return Table("What warps wait for", ("state", "cycles an instruction", "share"), tuple(rows))
+    return Table("What warps wait for", ("state", "cycles per instruction", "share"), tuple(rows))
 
 
 def _pipes(k: Inspection) -> Table:
@@ -161,7 +161,9 @@ def _pipes(k: Inspection) -> Table:
 
 def _asked(k: Inspection) -> Table:
     return Table(
-        "Asked for", ("counter", "value"), tuple((name, units.number(value, 6)) for name, value in k.asked.items())
+        "Requested counters",
+        ("counter", "value"),
+        tuple((name, units.number(value, 6)) for name, value in k.asked.items()),
     )
 
 
@@ -176,7 +178,7 @@ def _rules(k: Inspection) -> Table:
         for rule in shown
     ]
     return Table(
-        "What ncu's rules say, with the speed-up that they estimate",
+        "Rules of ncu and their estimated speed-up",
         ("rule", "speed-up", "why"),
         tuple(rows),
         plain=True,
@@ -187,17 +189,17 @@ def _sentences(k: Inspection) -> Iterator[str]:
     s = k.scheduler
     if s.issued_per_cycle is not None:
         yield (
-            f"Scheduler: {units.number(s.active_warps, 2)} warps, {units.number(s.eligible_warps, 2)} of them ready; "
-            f"{units.number(s.issued_per_cycle, 2)} instructions a cycle; none ready in {units.number(s.no_eligible_percent, 2)} % of the cycles; "
+            f"Scheduler: {units.number(s.active_warps, 2)} warps, {units.number(s.eligible_warps, 2)} ready; "
+            f"{units.number(s.issued_per_cycle, 2)} instructions per cycle; no warp ready in {units.number(s.no_eligible_percent, 2)} % of the cycles; "
             f"a warp issues every {units.number(s.cycles_per_instruction, 2)} cycles."
         )
     if k.memory.shared_wavefronts:
         yield (
             f"Shared memory: {units.number(k.memory.shared_wavefronts, 0)} wavefronts, "
-            f"{units.number(k.memory.shared_conflicts, 0)} of them for bank conflicts."
+            f"{units.number(k.memory.shared_conflicts, 0)} due to bank conflicts."
         )
     if k.speed.verdict:
-        yield f"In short: {k.speed.verdict}."
+        yield f"Verdict: {k.speed.verdict}."
     if k.compiled:
         yield "Compiled: " + ", ".join(f"{name} {value}" for name, value in k.compiled.items()) + "."
 
@@ -211,7 +213,7 @@ def _hot(caption: str, lines: tuple[Hot, ...]) -> Table:
         for h in lines
     ]  # fmt: skip
     return Table(
-        f"{caption}: stall samples of all its launches",
+        f"{caption}: stall samples of all launches",
         ("place", "samples", "share", "mostly", ""),
         tuple(rows),
         plain=True,
@@ -219,13 +221,13 @@ def _hot(caption: str, lines: tuple[Hot, ...]) -> Table:
 
 
 def _cut(text: str, limit: int) -> str:
-    one = " ".join(text.split())
-    return one if len(one) <= limit else one[: limit - 1] + "…"
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _missing(k: Inspection) -> Iterator[str]:
     for clause in k.untold:
-        yield f"Not told: operations in {clause}."
+        yield f"Not known: operations in {clause}."
     for name, names in k.missing.items():
         more = f" and {len(names) - NAMES} more (--json)" if len(names) > NAMES else ""
         yield f"Missing from {name}: {', '.join(names[:NAMES])}{more}."

@@ -15,9 +15,9 @@ OCCUPANCY = "sm__warps_active.avg.pct_of_peak_sustained_active"
 COUNTED = ((DRAM, "DRAM %"), (SM, "SM %"), (TENSOR, "tensor %"), (OCCUPANCY, "occupancy %"))
 
 
-def table(name: str, found: Ranking, by: str, top: int) -> Table:
+def table(name: str, ranking: Ranking, by: str, top: int) -> Table:
     """The first ``top`` kernels; counters only where ncu gave some."""
-    counted = any(k.counted for k in found.kernels)
+    counted = any(k.counted for k in ranking.kernels)
     header = (
         "kernel",
         "grid",
@@ -26,21 +26,21 @@ def table(name: str, found: Ranking, by: str, top: int) -> Table:
         "shared",
         "count",
         "time",
-        "of it",
+        "share",
         "exposed",
         "gap before",
         "in launch calls",
     )
     more = (*(label for _, label in COUNTED), "blocks limited by") if counted else ()
-    caption = f"{name}: kernels of one window of {units.ms(found.span_ns)}, by {by} ({found.windows} windows)"
-    rows = tuple(_row(k, found, counted) for k in found.kernels[:top])
+    caption = f"{name}: kernels of one window of {units.ms(ranking.span_ns)}, by {by} ({ranking.windows} windows)"
+    rows = tuple(_row(k, ranking, counted) for k in ranking.kernels[:top])
     return Table(caption, (*header, *more), rows, detail="summary")
 
 
-def _row(k: KernelCost, found: Ranking, counted: bool) -> tuple[str, ...]:
+def _row(k: KernelCost, ranking: Ranking, counted: bool) -> tuple[str, ...]:
     cells = (
         units.short_kernel(k.name, 36), units.shape(k.grid), units.shape(k.block), str(k.registers), units.size(k.shared_bytes),
-        units.number(k.count, 1), units.us(k.time_ns), units.percent(k.time_ns / found.span_ns if found.span_ns else None), units.us(k.exposed_ns),
+        units.number(k.count, 1), units.us(k.time_ns), units.percent(k.time_ns / ranking.span_ns if ranking.span_ns else None), units.us(k.exposed_ns),
         units.us(k.gap_ns), "in a graph" if k.in_graph else units.us(k.launch_ns),
     )  # fmt: skip
     return cells + (

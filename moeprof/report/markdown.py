@@ -40,12 +40,12 @@ def _item(item: Item) -> str:
     return (f"{item.severity}: " if item.severity else "") + plain(item.text)
 
 
-def table(found: Table) -> str:
+def table(shown: Table) -> str:
     """A table under its caption."""
-    head = "| " + " | ".join(escaped(cell) for cell in found.header) + " |"
-    rule = "| --- |" + (" --- |" if found.plain else " ---: |") * (len(found.header) - 1)
-    rows = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in found.rows]
-    return "\n".join([f"**{escaped(found.caption)}**", "", head, rule, *rows])
+    head = "| " + " | ".join(escaped(cell) for cell in shown.header) + " |"
+    rule = "| --- |" + (" --- |" if shown.plain else " ---: |") * (len(shown.header) - 1)
+    rows = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in shown.rows]
+    return "\n".join([f"**{escaped(shown.caption)}**", "", head, rule, *rows])
 
 
 def escaped(text: str, most: int = MAX_CELL) -> str:

@@ -44,8 +44,8 @@ class Table:
 
     def without(self, *columns: str) -> Table:
         """The table without these columns."""
-        kept = [place for place, name in enumerate(self.header) if name not in columns]
-        header, *rows = (tuple(row[place] for place in kept) for row in (self.header, *self.rows))
+        places = [place for place, name in enumerate(self.header) if name not in columns]
+        header, *rows = (tuple(row[place] for place in places) for row in (self.header, *self.rows))
         return replace(self, header=header, rows=tuple(rows))
 
 

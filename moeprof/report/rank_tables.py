@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from statistics import median
-
-import numpy as np
-
 from moeprof import units
+from moeprof.ranks import totals
 from moeprof.ranks.analyze import label
 from moeprof.ranks.model import Collective, GroupAnalysis, Rank
+from moeprof.ranks.totals import ClassTotal
 from moeprof.report.page import Table
 from moeprof.storage import manifest as manifests
 from moeprof.storage.manifest import Manifest, VariantRecord
@@ -18,14 +15,15 @@ RATES = ("link GB/s, declared", "of ceiling")
 MOST_ROWS = 16  # ranks that are listed one by one
 LATEST, QUICKEST = 8, 4  # of more: those that arrive late by most, those that wait longest for others
 COLUMNS = (
-    ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("of it waiting", "exposed_waiting_ns"),
+    ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("waiting, exposed", "exposed_waiting_ns"),
     ("exposed copy", "exposed_copy_ns"), ("idle", "idle_ns"),
 )  # fmt: skip
 SPREAD = (("least", 0), ("10 %", 10), ("median", 50), ("90 %", 90), ("most", 100))
+EXTREMES = (0, 50, 100)  # percentiles: least, median, most
 
 
 def ranks(analysis: GroupAnalysis) -> Table:
-    """The ranks: totals over their windows, how often each was last to arrive, and why."""
+    """The ranks: totals over their windows, how often each arrived last, and why."""
     shown = listed(analysis.ranks)
     caption = (
         "Ranks"
@@ -36,18 +34,13 @@ def ranks(analysis: GroupAnalysis) -> Table:
     return Table(caption, header, tuple(_rank(rank) for rank in shown))
 
 
-def listed(found: tuple[Rank, ...]) -> tuple[Rank, ...]:
+def listed(group: tuple[Rank, ...]) -> tuple[Rank, ...]:
     """Few ranks in order; of many the latest, and those that wait longest."""
-    if len(found) <= MOST_ROWS:
-        return found
-    late = by_lateness(found)[:LATEST]
-    waiting = sorted((r for r in found if r not in late), key=lambda r: (-r.total("exposed_waiting_ns"), r.place.rank))
+    if len(group) <= MOST_ROWS:
+        return group
+    late = totals.by_lateness(group)[:LATEST]
+    waiting = sorted((r for r in group if r not in late), key=lambda r: (-r.total("exposed_waiting_ns"), r.place.rank))
     return (*late, *waiting[:QUICKEST])
-
-
-def by_lateness(found: tuple[Rank, ...]) -> list[Rank]:
-    """The ranks, the one that makes the others wait most first."""
-    return sorted(found, key=lambda r: (-(r.lateness.late_ns if r.lateness else 0), r.place.rank))
 
 
 def _rank(rank: Rank) -> tuple[str, ...]:
@@ -64,19 +57,17 @@ def _total(rank: Rank, part: str) -> str:
 
 
 def spread(analysis: GroupAnalysis) -> Table:
-    """Percentiles over the ranks; of interest where they are many."""
-    rows = []
-    for name, quantile in SPREAD:
-        cells = []
-        for _, part in COLUMNS:
-            values = [r.total(part) for r in analysis.ranks if part != "exposed_waiting_ns" or r.waits_known]
-            cells.append(units.ms(float(np.percentile(values, quantile))) if values else units.DASH)
-        rows.append((name, *cells))
+    """Percentiles over the ranks."""
+    percents = [percent for _, percent in SPREAD]
+    columns = [totals.part_percentiles(analysis.ranks, part, percents) for _, part in COLUMNS]
+    rows = [
+        (name, *(units.ms(ns) for ns in row)) for (name, _), row in zip(SPREAD, zip(*columns, strict=True), strict=True)
+    ]
     return Table(f"Spread over {len(analysis.ranks)} ranks", ("", *(name for name, _ in COLUMNS)), tuple(rows))
 
 
 def collectives(analysis: GroupAnalysis) -> Table:
-    """What was matched across ranks, and how it moves."""
+    """The collectives that were matched across ranks: bandwidth, skew, waiting and moving."""
     header = (
         "collective",
         "ranks",
@@ -94,72 +85,53 @@ def collectives(analysis: GroupAnalysis) -> Table:
     return Table("Collectives across ranks", header, tuple(_collective(c) for c in analysis.collectives))
 
 
-def _collective(found: Collective) -> tuple[str, ...]:
+def _collective(collective: Collective) -> tuple[str, ...]:
     return (
-        label(found), f"{len(found.ranks)}" + (f" of {found.group_size}" if found.group_size else ""),
-        f"{found.matched} ({units.percent(found.coverage_ratio)})", units.size(found.bytes), units.rate(found.bus_gb_per_s), units.rate(found.bus_gb_per_s_max),
-        units.percent(found.of_ceiling), units.us(found.skew_median_ns), units.us(found.skew_p90_ns), units.us(found.skew_max_ns),
-        units.ms(found.waiting_ns), units.ms(found.moving_ns),
+        label(collective), f"{len(collective.ranks)}" + (f" of {collective.group_size}" if collective.group_size else ""),
+        f"{collective.matched} ({units.percent(collective.coverage_ratio)})", units.size(collective.bytes), units.rate(collective.bus_gb_per_s), units.rate(collective.bus_gb_per_s_max),
+        units.percent(collective.of_ceiling), units.us(collective.skew_median_ns), units.us(collective.skew_p90_ns), units.us(collective.skew_max_ns),
+        units.ms(collective.waiting_ns), units.ms(collective.moving_ns),
     )  # fmt: skip
 
 
 def classes(analysis: GroupAnalysis) -> Table:
     """Hidden and exposed communication by class: of few ranks each rank, of many the spread."""
-    sums = _sums(analysis)
+    by_rank = {rank.place.rank: totals.class_totals(rank) for rank in analysis.ranks}
+    names = sorted({name for by_class in by_rank.values() for name in by_class})
     if len(analysis.ranks) <= MOST_ROWS:
         rates = _rates(analysis)
         rows = [
-            (name, str(rank), units.number(count), units.ms(hidden + exposed), units.ms(hidden), units.ms(exposed), units.percent(hidden / (hidden + exposed) if hidden + exposed else None), *rates.get(rank, ()))
-            for (rank, name), (count, hidden, exposed) in sorted(sums.items(), key=lambda item: (item[0][1], item[0][0]))
+            (
+                name, str(rank), units.number(total.count), units.ms(total.busy_ns), units.ms(total.hidden_ns), units.ms(total.exposed_ns),
+                units.percent(total.hidden_ratio), *rates.get(rank, ()),
+            )
+            for name in names for rank, by_class in sorted(by_rank.items()) if (total := by_class.get(name)) is not None
         ]  # fmt: skip
-        header = ("class", "rank", "count", "busy", "hidden", "exposed", "of it hidden", *(RATES if rates else ()))
+        header = ("class", "rank", "count", "busy", "hidden", "exposed", "hidden share", *(RATES if rates else ()))
         return Table("Communication by class and rank", header, tuple(rows))
-    names = sorted({name for _, name in sums})
     return Table(
         "Communication by class: the spread over ranks",
         ("class", "ranks", "count", "hidden: least", "median", "most", "exposed: least", "median", "most"),
-        tuple(_spread_of(name, [counts for (_, other), counts in sums.items() if other == name]) for name in names),
+        tuple(
+            _spread_of(name, [by_class[name] for by_class in by_rank.values() if name in by_class]) for name in names
+        ),
     )
 
 
-def declared_gb_per_s(analysis: GroupAnalysis) -> dict[int, float]:
-    """By rank: the bytes that it sends over the link, as the workload declares them, over the time in which its communication
-    runs, waiting included. Empty where nothing is declared, or several classes share the time."""
-    sums = _sums(analysis)
-    if analysis.declared_bytes is None or len({name for _, name in sums}) != 1:
-        return {}
-    windows = {rank.place.rank: len(rank.windows) for rank in analysis.ranks}
-    busy = {rank: hidden + exposed for (rank, _), (_, hidden, exposed) in sums.items()}
-    return {rank: analysis.declared_bytes * windows[rank] / ns for rank, ns in busy.items() if ns}
-
-
 def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
-    """What stands in the columns RATES, by rank."""
+    """The cells of the columns RATES, by rank."""
     ceiling = analysis.link_ceiling_gb_per_s
-    found = declared_gb_per_s(analysis)
     return {
         rank: (units.number(round(rate)), units.percent(rate / ceiling if ceiling else None))
-        for rank, rate in found.items()
+        for rank, rate in totals.declared_gb_per_s(analysis).items()
     }
 
 
-def _sums(analysis: GroupAnalysis) -> dict[tuple[int, str], tuple[int, int, int]]:
-    """(rank, class) -> count, hidden and exposed ns."""
-    return {(rank.place.rank, name): counts for rank in analysis.ranks for name, counts in _classes(rank).items()}
-
-
-def _classes(rank: Rank) -> dict[str, tuple[int, int, int]]:
-    """Class -> count, hidden and exposed ns, over the rank's windows."""
-    found: dict[str, tuple[int, int, int]] = {}
-    for part in (part for window in rank.windows for part in window.communication):
-        count, hidden, exposed = found.get(part.name, (0, 0, 0))
-        found[part.name] = (count + part.count, hidden + part.hidden_ns, exposed + part.exposed_ns)
-    return found
-
-
-def _spread_of(name: str, counts: list[tuple[int, int, int]]) -> tuple[str, ...]:
-    times = (units.ms(float(np.percentile([c[part] for c in counts], q))) for part in (1, 2) for q in (0, 50, 100))
-    return (name, units.number(len(counts)), units.number(sum(c[0] for c in counts)), *times)
+def _spread_of(name: str, class_totals: list[ClassTotal]) -> tuple[str, ...]:
+    hidden = totals.percentiles([total.hidden_ns for total in class_totals], EXTREMES)
+    exposed = totals.percentiles([total.exposed_ns for total in class_totals], EXTREMES)
+    count = sum(total.count for total in class_totals)
+    return (name, units.number(len(class_totals)), units.number(count), *map(units.ms, (*hidden, *exposed)))
 
 
 def stragglers(analysis: GroupAnalysis) -> Table:
@@ -171,23 +143,18 @@ def stragglers(analysis: GroupAnalysis) -> Table:
         )
         for s in analysis.stragglers[:MOST_ROWS]
     ]  # fmt: skip
-    header = ("rank", "last", "behind", "cause", "of it", "compute", "thread blocks", "rows", "SM clock")
+    header = ("rank", "last", "behind", "cause", "by cause", "compute", "thread blocks", "rows", "SM clock")
     more = len(analysis.stragglers) - len(rows)
     return Table(f"Stragglers{f' ({more} more in --json)' if more else ''}", header, tuple(rows))
 
 
 def critical(analysis: GroupAnalysis) -> Table:
     """The ranks that decided when windows ended, the most often first."""
-    counts = Counter((c.rank, c.why) for c in analysis.critical)
-    rows = []
-    for (rank, why), n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_ROWS]:
-        mine = [c for c in analysis.critical if (c.rank, c.why) == (rank, why)]
-        late = [c.late_ns for c in mine if c.late_ns is not None]
-        causes = Counter(c.cause for c in mine if c.cause).most_common(1)
-        rows.append(
-            (str(rank), f"{n} of {len(analysis.critical)}", why, units.ms(sum(late)) if late else units.DASH, causes[0][0] if causes else units.DASH)
-        )  # fmt: skip
-    header = ("rank", "windows", "why", "late by, in all", "mostly")
+    rows = [
+        (str(t.rank), f"{t.windows} of {len(analysis.critical)}", t.why, units.ms(t.late_ns), t.cause or units.DASH)
+        for t in totals.critical_totals(analysis.critical)[:MOST_ROWS]
+    ]
+    header = ("rank", "windows", "why", "total delay", "mostly")
     return Table("Critical rank of each window", header, tuple(rows))
 
 
@@ -201,18 +168,17 @@ def loads(analysis: GroupAnalysis) -> Table:
 
 
 def timed(manifest: Manifest) -> Table:
-    """The ranks of a capture: device, own time, proof and state, a row for each rank of each variant; empty without ranks."""
+    """The ranks of a capture: device, own time, proof and state, a row per rank of each variant; empty without ranks."""
     header = ("variant", "rank", "host", "GPU", "clock offset", "own time", "proof error", "state")
     rows = tuple(_timed(record, rank) for record in manifest.variants for rank in record.ranks)
     return Table("Ranks: an iteration counts as long as its slowest rank", header, rows)
 
 
 def _timed(record: VariantRecord, rank: manifests.Rank) -> tuple[str, ...]:
-    own = [r.ranks_ns[rank.rank] for r in record.used if rank.rank < len(r.ranks_ns)]
     error = rank.proof.error if rank.proof is not None else None
     return (
         record.name, str(rank.rank), str(rank.host), units.DASH if rank.device_index is None else str(rank.device_index),
-        _clock(rank), units.ms(median(own) if own else None), units.DASH if error is None else f"{error:.1e}",
+        _clock(rank), units.ms(totals.median_time_ns(record, rank.rank)), units.DASH if error is None else f"{error:.1e}",
         rank.status if rank.status == "ok" else f"FAILED: {rank.reason}",
     )  # fmt: skip
 

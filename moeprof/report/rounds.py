@@ -1,4 +1,4 @@
-"""What clean timing says: the verdicts with their reasons, the rounds, every sample. Disturbed rounds are shown as such."""
+"""Clean timing: the verdicts with their reasons, the rounds, every sample. Disturbed rounds are marked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moeprof.storage.manifest import Round, VariantRecord
 
 
 def verdicts(comparison: Comparison) -> Table:
-    """What decided each verdict, and what would settle one that is not clear."""
+    """The numbers behind each verdict, and what would decide an unclear one."""
     header = (
         "variant", "a typical round", "its interval", "A against A", "rounds", "left out", "verdict, because", "what would settle it",
     )  # fmt: skip
@@ -27,28 +27,28 @@ def verdicts(comparison: Comparison) -> Table:
     return Table("What decided", header, rows, plain=True, detail="summary")
 
 
-def _verdict(row: Row, found: Verdict) -> tuple[str, ...]:
-    interval = f"{units.between(found.effect)} ({100 * found.confidence:.4g} %)" if found.effect else units.DASH
+def _verdict(row: Row, verdict: Verdict) -> tuple[str, ...]:
+    interval = f"{units.between(verdict.effect)} ({100 * verdict.confidence:.4g} %)" if verdict.effect else units.DASH
     return (
-        row.name, units.DASH if found.effect is None else f"{found.effect.value:.3f}×", interval,
-        f"{units.percent(found.noise_ratio)} ({found.noise_from})", str(found.rounds), str(row.left_out),
-        f"{found.word}: {found.reason}", found.settle or units.DASH,
+        row.name, units.DASH if verdict.effect is None else f"{verdict.effect.value:.3f}×", interval,
+        f"{units.percent(verdict.noise_ratio)} ({verdict.noise_from})", str(verdict.rounds), str(row.left_out),
+        f"{verdict.word}: {verdict.reason}", verdict.settle or units.DASH,
     )  # fmt: skip
 
 
-def phases(study: Capture) -> list[tuple[str, VariantRecord, tuple[Round, ...]]]:
+def phases(capture: Capture) -> list[tuple[str, VariantRecord, tuple[Round, ...]]]:
     """Each variant's rounds under its name, and after the baseline its twin's."""
-    found = []
-    for record in (v.record for v in study.variants):
-        found += [(record.name, record, record.rounds)] if record.rounds else []
-        found += [(f"{record.name}, twin", record, record.twin)] if record.twin else []
-    return found
+    timed = []
+    for record in (v.record for v in capture.variants):
+        timed += [(record.name, record, record.rounds)] if record.rounds else []
+        timed += [(f"{record.name}, twin", record, record.twin)] if record.twin else []
+    return timed
 
 
-def times(study: Capture) -> Table:
+def times(capture: Capture) -> Table:
     """Rounds of clean timing."""
     rows = []
-    for name, _, rounds in phases(study):
+    for name, _, rounds in phases(capture):
         for r in rounds:
             middle = sorted(r.times_ns)[len(r.times_ns) // 2] if r.times_ns else None
             place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), units.ms(middle))
@@ -79,14 +79,14 @@ def _counts(timed: Round) -> str:
     return f"no: {', '.join(timed.disturbed)}" if timed.disturbed else "no: another variant's turn was disturbed"
 
 
-def samples(study: Capture) -> go.Figure | None:
+def samples(capture: Capture) -> go.Figure | None:
     """Every clean sample, round by round: the raw material of the verdict. Crosses are rounds that do not count."""
-    found = phases(study)
-    if not found:
+    timed = phases(capture)
+    if not timed:
         return None
     figure = go.Figure()
-    for place, (name, _, rounds) in enumerate(found):
-        shift = (place - (len(found) - 1) / 2) * 0.8 / max(len(found), 3)
+    for place, (name, _, rounds) in enumerate(timed):
+        shift = (place - (len(timed) - 1) / 2) * 0.8 / max(len(timed), 3)
         for used in (True, False):
             chosen = [r for r in rounds if r.used is used]
             if chosen:
@@ -94,7 +94,7 @@ def samples(study: Capture) -> go.Figure | None:
     figure.update_layout(
         xaxis_title="round", yaxis_title="ms per iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
     )  # fmt: skip
-    figure.update_xaxes(dtick=1 if max(r.index for _, _, rounds in found for r in rounds) < 20 else 5)
+    figure.update_xaxes(dtick=1 if max(r.index for _, _, rounds in timed for r in rounds) < 20 else 5)
     return figure
 
 
@@ -102,17 +102,17 @@ def _marks(name: str, rounds: list[Round], shift: float, colour: str, used: bool
     x = np.concatenate([np.full(len(r.times_ns), r.index + 1) for r in rounds])
     jitter = (np.arange(len(x)) % 7 - 3) * 0.03 + shift
     why = [", ".join(r.disturbed) or "another variant's turn was disturbed" for r in rounds for _ in r.times_ns]
-    said = "" if used else "<br>does not count: %{text}"
+    reason = "" if used else "<br>does not count: %{text}"
     return {
         "x": np.round(x + jitter, 4), "y": milliseconds([t for r in rounds for t in r.times_ns]), "mode": "markers",
         "name": name if used else f"{name}, disturbed", "text": None if used else why,
         "marker": {"size": 5 if used else 8, "opacity": 0.65, "color": colour, "symbol": "circle" if used else "x"},
-        "hovertemplate": "round %{x:.0f}: %{y:.3f} ms" + said + "<extra>%{fullData.name}</extra>",
+        "hovertemplate": "round %{x:.0f}: %{y:.3f} ms" + reason + "<extra>%{fullData.name}</extra>",
     }  # fmt: skip
 
 
-def title(study: Capture) -> str:
+def title(capture: Capture) -> str:
     """What the figure shows, with the rounds that do not count."""
-    rounds = [r for _, _, found in phases(study) for r in found]
+    rounds = [r for _, _, phase in phases(capture) for r in phase]
     total, out = len({r.index for r in rounds}), len({r.index for r in rounds if not r.used})
     return "Every clean sample" + (f": {out} of {total} rounds were disturbed and do not count" if out else "")

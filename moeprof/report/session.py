@@ -1,4 +1,4 @@
-"""The page of a session: what was expected of each change, what was measured, and where it led."""
+"""The page of a session: each prediction, its measurement, and the decision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = (("of_limit", units.percent), ("tflop_per_s", units.rate), ("gb_per_s", 
 
 
 def state(step: Step) -> str:
-    """Where a step stands, in a word or two."""
+    """The state of a step in one word."""
     if step.trial is None:
         return "predicted"
     if step.decision is None:
@@ -29,21 +29,21 @@ def state(step: Step) -> str:
 
 
 def outcome(step: Step) -> str:
-    """Held or missed, and by how much."""
+    """Whether the prediction held, and the measured change."""
     trial = step.trial
     if trial is None:
         return units.DASH
     wanted = expectation(step.prediction.expect)
     if trial.held is None or trial.after is None:
-        return "unknown: the capture does not hold the metric"
-    found = wanted.measured(trial.before, trial.after)
-    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(found)}, expected {step.prediction.expect}"
+        return "unknown: the capture does not contain the metric"
+    change = wanted.measured(trial.before, trial.after)
+    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(change)}, expected {step.prediction.expect}"
 
 
 def steps(session: Session) -> Table:
-    """All steps, one a row."""
+    """All steps, one per row."""
     rows = (
-        [("start", "where it begins", units.DASH, units.DASH, units.digits(_time(session.base)), units.DASH)]
+        [("start", "before any change", units.DASH, units.DASH, units.digits(_time(session.base)), units.DASH)]
         if session.base
         else []
     )
@@ -71,21 +71,21 @@ def _time(trial: Try | None) -> float | None:
 
 
 def log(session: Session) -> str:
-    """The session for the terminal, and what it waits for."""
+    """The session for the terminal, and its next command."""
     last = session.steps[-1].trial if session.steps else None
     lines = [text.render(page(session))]
     if last is not None and last.verdict:
-        lines.append(f"Step {session.steps[-1].number} against what was kept: {last.verdict}")
+        lines.append(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
     return "\n".join([*lines, f"Next: {ledger.expected(session)}"])
 
 
 def unlike(session: Session) -> list[tuple[Step, str]]:
-    """What differed between a step's capture and the one that was kept, besides the change."""
+    """The differences between a step's capture and the last kept one, besides the change."""
     return [(step, text) for step in session.steps if step.trial is not None for text in step.trial.unlike]
 
 
 def show(step: Step) -> str:
-    """One step whole: prediction, values, decision and the change itself."""
+    """One step in full: prediction, values, decision and change."""
     trial = step.trial
     lines = [
         f"Step {step.number} ({state(step)}): {step.prediction.text}",
@@ -107,26 +107,29 @@ def show(step: Step) -> str:
 
 
 def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]:
-    """(step, prediction, value, kept) of every trial that holds the metric; a step that waits for its decision counts as kept."""
+    """(step, prediction, value, kept) of every trial with the metric. A step without a decision counts as kept."""
     tried: list[tuple[int, str, Try | None, bool]] = [(0, "start", session.base, True)]
     tried += [(s.number, s.prediction.text, s.trial, s.decision is None or s.decision.kept) for s in session.steps]
-    values = [(n, text, trial.values.get(metric), kept) for n, text, trial, kept in tried if trial is not None]
-    return [(n, text, value, kept) for n, text, value, kept in values if value is not None]
+    values = [(n, text, trial.values.get(metric), is_kept) for n, text, trial, is_kept in tried if trial is not None]
+    return [(n, text, value, is_kept) for n, text, value, is_kept in values if value is not None]
 
 
 def trajectory(
     session: Session, metric: str = TIME, axis: str = "ms per iteration, clean", scale: float = 1.0
 ) -> go.Figure | None:
-    """A metric after each step, times ``scale``; what was reverted stands beside the path. None where no trial holds it."""
+    """A metric after each step, times ``scale``, with reverted steps beside the path; None if no trial contains it."""
     points = _points(session, metric)
     if not points:
         return None
     figure = go.Figure()
-    for name, mine, colour, mode in (("kept", True, FASTER, "lines+markers"), ("reverted", False, SLOWER, "markers")):
-        some = [(n, text, value) for n, text, value, kept in points if kept == mine]
-        if some:
+    for name, on_path, colour, mode in (
+        ("kept", True, FASTER, "lines+markers"),
+        ("reverted", False, SLOWER, "markers"),
+    ):
+        marks = [(n, text, value) for n, text, value, is_kept in points if is_kept == on_path]
+        if marks:
             figure.add_scatter(
-                x=[n for n, _, _ in some], y=[float(f"{scale * v:.6g}") for _, _, v in some], text=[text for _, text, _ in some], mode=mode, name=name,
+                x=[n for n, _, _ in marks], y=[float(f"{scale * v:.6g}") for _, _, v in marks], text=[text for _, text, _ in marks], mode=mode, name=name,
                 line={"color": TOTAL, "shape": "hv"}, marker={"size": 11, "color": colour}, hovertemplate=f"step %{{x}}: %{{text}}<br>%{{y}} {axis}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
@@ -136,17 +139,17 @@ def trajectory(
 
 
 def _apart(last: int) -> int:
-    """Steps between two ticks, so that some twenty are drawn."""
+    """Steps between two ticks, so that at most twenty are drawn."""
     return max(1, -(-last // 20))
 
 
 def page(session: Session, comparison: SessionComparison | None = None) -> Page:
-    """The page; ``comparison`` is what the captures of the steps still show."""
+    """The page; ``comparison`` contains the steps whose captures still exist."""
     comparison = comparison or SessionComparison()
     start = session.start
     judged = [s.trial for s in session.steps if s.trial is not None and s.trial.held is not None]
     held = f"{sum(bool(trial.held) for trial in judged)} of {len(judged)} predictions held"
-    lead = f"An investigation of {start.workload}/{start.variant}, begun {start.at}: {held}."
+    lead = f"Investigation of {start.workload}/{start.variant}, started {start.at}: {held}."
     compared = {step.number: session_steps.comparison(step) for step in comparison.steps}
     differing = (f"Step {step.number}: {text}" for step, text in unlike(session))
     sections = (
@@ -159,12 +162,12 @@ def page(session: Session, comparison: SessionComparison | None = None) -> Page:
 
 
 def _left_out(count: int) -> tuple[Section, ...]:
-    text = f"Each comparison of a step with the one that it started from reads two traces: the first {count} tried steps are left out."
+    text = f"Each comparison reads two traces: the first {count} tried steps are left out."
     return (Section("left-out", above=(Paragraph(text, "how"),)),) if count else ()
 
 
 def _step(step: Step, compared: Section | None) -> Section:
-    """One step: prediction, outcome, decision, comparison, and the change itself."""
+    """One step: prediction, outcome, decision, comparison and change."""
     trial = step.trial
     above = [Paragraph(f"Expected {step.prediction.metric} {step.prediction.expect}. {outcome(step)}.", "how")]
     if step.decision is not None and step.decision.why:
@@ -184,40 +187,40 @@ def _step(step: Step, compared: Section | None) -> Section:
 
 
 def _sections(session: Session, comparison: SessionComparison) -> list[Section]:
-    """The way of the time, of the fraction of the limit, and under the roofline."""
+    """The time after each step, the fraction of the limit, and the roofline."""
     times = [t for t in (_time(session.base), _time(session.reference)) if t is not None]
     title = (
-        "The way"
+        "Time after each step"
         if len(times) < 2
         else f"From {units.digits(times[0])} to {units.digits(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
     )
-    note = "Clean times of each step's capture. A step that was reverted stands beside the path; the next one starts from what is kept."
-    found = [section("trajectory", title, note, trajectory(session), (steps(session),))]
+    note = "Clean times of each step's capture. A reverted step is beside the path. The next step starts from the last kept one."
+    sections = [section("trajectory", title, note, trajectory(session), (steps(session),))]
     limit = trajectory(session, "of_limit", "% of the limit", 100.0)
     if limit is not None:
-        found.append(
+        sections.append(
             section(
                 "of-limit",
-                "How near to the limit",
-                "The best possible time over the clean time, step by step.",
+                "Fraction of the limit",
+                "The best possible time over the clean time, after each step.",
                 limit,
                 (values(session),),
             )
         )
     points = session_steps.marks(session)
     if points:
-        found.append(
+        sections.append(
             session_steps.under_the_roof(points, comparison.ceilings, () if limit is not None else (values(session),))
         )
-    return found
+    return sections
 
 
 def values(session: Session) -> Table:
-    """What each trial reached of its limit and in useful work."""
+    """Each trial's fraction of the limit and useful work."""
     tried = [("start", session.base)] if session.base else []
     tried += [(f"step {s.number}", s.trial) for s in session.steps if s.trial is not None]
     rows = [
         (name, *(units.DASH if value is None else show(value) for value, show in ((trial.values.get(metric), how) for metric, how in SHOWN)))
         for name, trial in tried if trial is not None
     ]  # fmt: skip
-    return Table("What each step reached", ("step", "of the limit", "TFLOP/s, useful", "GB/s, declared"), tuple(rows))
+    return Table("Work of each step", ("step", "of the limit", "TFLOP/s, useful", "GB/s, declared"), tuple(rows))

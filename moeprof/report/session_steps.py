@@ -25,23 +25,23 @@ def marks(session: Session) -> list[Mark]:
     for step in session.steps:
         state = "open" if step.decision is None else "kept" if step.decision.kept else "reverted"
         tried.append((str(step.number), step.prediction.text, state, step.trial))
-    found = []
+    drawn = []
     for number, text, state, trial in tried:
         done, moved = (None if trial is None else trial.values.get(metric) for metric in ("tflop_per_s", "gb_per_s"))
         if done and moved:
-            found.append(
+            drawn.append(
                 Mark(state, 1e3 * done / moved, 1e12 * done, f"step {number}, {text}", COLOUR[state], "circle", number)
             )
-    return found
+    return drawn
 
 
-def under_the_roof(found: Sequence[Mark], ceilings: Sequence[Ceiling], tables: tuple[Table, ...]) -> Section:
+def under_the_roof(steps: Sequence[Mark], ceilings: Sequence[Ceiling], tables: tuple[Table, ...]) -> Section:
     """The steps in order; arrows follow what was kept."""
-    drawn = canvas(ceilings, found, "useful FLOP for a declared byte")
-    add_marks(drawn, apart(found))
-    path = [m for m in found if m.series == "kept"]
-    for one, other in pairwise(path):
-        add_arrow(drawn, (one.x, one.y), (other.x, other.y), other.y >= one.y)
+    drawn = canvas(ceilings, steps, "useful FLOP for a declared byte")
+    add_marks(drawn, apart(steps))
+    path = [m for m in steps if m.series == "kept"]
+    for start, end in pairwise(path):
+        add_arrow(drawn, (start.x, start.y), (end.x, end.y), end.y >= start.y)
     note = (
         "Useful FLOPs and declared bytes over the clean time, as each step recorded them: a better step goes up, and aside only where it "
         "declares other work. Numbers are steps, 0 the start; arrows follow what was kept. "
@@ -51,20 +51,20 @@ def under_the_roof(found: Sequence[Mark], ceilings: Sequence[Ceiling], tables: t
         if ceilings
         else "No capture with measured ceilings is left, so no roof is drawn."
     )
-    best = max(found, key=lambda m: m.y)
+    best = max(steps, key=lambda m: m.y)
     title = f"Under the roofline: step {best.label} reaches {units.rate(best.y / 1e12)} TFLOP/s"
     return section("roofline", title, note, drawn, tables)
 
 
 def comparison(step: StepComparison) -> Section:
     """Where the time of a step went against the step that it started from, and its kernels; or why that is not known."""
-    other = f"step {step.against}" if step.against else "the start"
+    origin = f"step {step.against}" if step.against else "the start"
     name = f"step-{step.number}-diff"
     if step.missing is not None:
-        return Section(name, f"Not compared with {other}: {_reason(step.missing, other)}")
-    title = f"Traced against {other}: {units.signed_ms(step.after_ns - step.before_ns)} per iteration"
+        return Section(name, f"Not compared with {origin}: {_reason(step.missing, origin)}")
+    title = f"Traced against {origin}: {units.signed_ms(step.after_ns - step.before_ns)} per iteration"
     note = "The traced iteration of median length of each. The steps sum exactly. Kernels are matched by name, then by launch shape and place."
-    before, after = (other, step.before_ns), (f"step {step.number}", step.after_ns)
+    before, after = (origin, step.before_ns), (f"step {step.number}", step.after_ns)
     figure = bars.steps(before, step.waterfall, after, "ms per iteration")
     left = len(step.kernels) - MAX_KERNELS
     caption = "Kernels of one iteration, the largest change first" + (f"; {left} more are left out" if left > 0 else "")
@@ -75,8 +75,8 @@ def comparison(step: StepComparison) -> Section:
     return section(name, title, note, figure, shown)
 
 
-def _reason(missing: Missing, other: str) -> str:
+def _reason(missing: Missing, origin: str) -> str:
     if missing.what == "trace":
-        return f"{'its own capture' if missing.side == 'after' else f'the capture of {other}'} contains no trace of the variant"
+        return f"{'its own capture' if missing.side == 'after' else f'the capture of {origin}'} contains no trace of the variant"
     which = "its own capture" if missing.side == "after" else "the capture that it started from"
     return f"{which} is gone or cannot be read"

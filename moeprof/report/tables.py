@@ -42,14 +42,14 @@ def _variant(row: Row, comparison: Comparison) -> tuple[str, ...]:
     if row.time_ns is None:
         state = {"skipped": f"SKIPPED: {row.reason}", "failed": f"FAILED: {row.reason}"}.get(row.status, row.status)
         return (row.name, *(units.DASH,) * 4, state, units.DASH, units.DASH, row.proof or units.DASH)
-    found = row.verdict
-    word = found.word if found else ("reference" if row.name == comparison.baseline else units.DASH)
+    verdict = row.verdict
+    word = verdict.word if verdict else ("reference" if row.name == comparison.baseline else units.DASH)
     return (
         row.name,
         units.ms(row.time_ns.value),
         units.between(row.time_ns, 1e-6),
-        units.times(found.speedup.value) if found else units.DASH,
-        units.between(found.speedup) if found else units.DASH,
+        units.times(verdict.speedup.value) if verdict else units.DASH,
+        units.between(verdict.speedup) if verdict else units.DASH,
         word,
         units.percent(row.limit_ratio),
         units.DASH if row.efficiency is None else f"{row.efficiency:.3f}",
@@ -63,21 +63,21 @@ def limit(comparison: Comparison) -> str:
         return _roofline_limit(comparison.roof)
     if comparison.limit is None:
         return ""
-    found = comparison.limit
+    pipeline = comparison.limit
     return (
-        f"Limit: {found.stages} stages of compute c = {units.us(found.compute_ns)} and transfer x = {units.us(found.transfer_ns)} (both from the baseline's "
-        f"traced iteration, where compute and copies do not overlap, c : x = {found.compute_to_transfer:.2f}) take at least max(L c + x, c + L x) = {units.ms(found.ideal_ns)}."
+        f"Limit: {pipeline.stages} stages of compute c = {units.us(pipeline.compute_ns)} and transfer x = {units.us(pipeline.transfer_ns)} (both from the baseline's "
+        f"traced iteration, where compute and copies do not overlap, c : x = {pipeline.compute_to_transfer:.2f}) take at least max(L c + x, c + L x) = {units.ms(pipeline.ideal_ns)}."
     )
 
 
-def _roofline_limit(found: Roof) -> str:
-    how = "or" if found.pieces is None else f"overlapped in {found.pieces} pieces, the first and the last exposed, with"
+def _roofline_limit(roof: Roof) -> str:
+    how = "or" if roof.pieces is None else f"overlapped in {roof.pieces} pieces, the first and the last exposed, with"
     text = (
-        f"Limit: {found.flops / 1e9:,.1f} useful GFLOP at {units.rate(found.tflop_per_s)} TFLOP/s ({found.flops_ceiling}) {how} {units.size(found.bytes_moved)} "
-        f"at {found.gb_per_s:,.0f} GB/s ({found.bytes_ceiling}), both measured in this run, take at least {units.ms(found.ideal_ns)}: {found.bound} decide."
+        f"Limit: {roof.flops / 1e9:,.1f} useful GFLOP at {units.rate(roof.tflop_per_s)} TFLOP/s ({roof.flops_ceiling}) {how} {units.size(roof.bytes_moved)} "
+        f"at {roof.gb_per_s:,.0f} GB/s ({roof.bytes_ceiling}), both measured in this run, take at least {units.ms(roof.ideal_ns)}: {roof.bound} decide."
     )
-    if found.yardstick_tflop_per_s is not None:
-        text += f" Yardstick: {found.yardstick} {units.rate(found.yardstick_tflop_per_s)} TFLOP/s, a library on the bare work."
+    if roof.yardstick_tflop_per_s is not None:
+        text += f" Yardstick: {roof.yardstick} {units.rate(roof.yardstick_tflop_per_s)} TFLOP/s, a library on the bare work."
     return text
 
 
@@ -189,10 +189,10 @@ def calls(comparison: Comparison) -> Table:
     return Table("CUDA calls of one iteration", ("variant", "call", "count", "total"), tuple(rows))
 
 
-def kernels(study: Capture) -> tuple[Table, ...]:
+def kernels(capture: Capture) -> tuple[Table, ...]:
     """The kernels of each variant over its traced iterations."""
-    found = []
-    for variant in study.variants:
+    tables = []
+    for variant in capture.variants:
         if variant.iterations is not None and variant.iterations.kernels:
             rows = [
                 (
@@ -205,14 +205,14 @@ def kernels(study: Capture) -> tuple[Table, ...]:
                 )
                 for k in variant.iterations.kernels[:MAX_KERNELS]
             ]
-            found.append(
+            tables.append(
                 Table(
                     f"Kernels of {variant.record.name}, all traced iterations",
                     ("kernel", "count", "total", "median", "min", "max"),
                     tuple(rows),
                 )
             )
-    return tuple(found)
+    return tuple(tables)
 
 
 def work_tables(comparison: Comparison) -> tuple[Table, ...]:
@@ -226,68 +226,68 @@ def work(comparison: Comparison) -> Table:
     header = (
         "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels per iteration", "declared bytes", "DRAM bytes by ncu",
     )  # fmt: skip
-    found = [(row.name, *_achieved(row)) for row in rows]
-    kept = [i for i in range(len(header)) if i == 0 or any(row[i] != units.DASH for row in found)]
-    cut = tuple(tuple(row[i] for i in kept) for row in found)
-    return Table("Work of one iteration", tuple(header[i] for i in kept), cut if len(kept) > 1 else ())
+    cells = [(row.name, *_achieved(row)) for row in rows]
+    filled = [i for i in range(len(header)) if i == 0 or any(row[i] != units.DASH for row in cells)]
+    cut = tuple(tuple(row[i] for i in filled) for row in cells)
+    return Table("Work of one iteration", tuple(header[i] for i in filled), cut if len(filled) > 1 else ())
 
 
 def own_figures(comparison: Comparison) -> Table:
-    """The figures that the steps give of themselves, a row a figure, a column a variant."""
-    each = {row.name: found for row in comparison.rows if (found := _figures(row))}
-    names = dict.fromkeys(name for found in each.values() for name in found)
-    rows = tuple((name, *(found.get(name, units.DASH) for found in each.values())) for name in names)
-    return Table("Figures that the variants report", ("figure", *each), rows)
+    """The figures that the variants report, one row per figure, one column per variant."""
+    variants = {row.name: figures for row in comparison.rows if (figures := _figures(row))}
+    names = dict.fromkeys(name for figures in variants.values() for name in figures)
+    rows = tuple((name, *(figures.get(name, units.DASH) for figures in variants.values())) for name in names)
+    return Table("Figures that the variants report", ("figure", *variants), rows)
 
 
 def _achieved(row: Row) -> tuple[str, ...]:
-    found = row.work
-    if found is None:
+    work = row.work
+    if work is None:
         return (units.DASH,) * 7
-    moved = units.size(found.dram_bytes)
-    if found.counted and found.dram_bytes is None:
-        moved = f"{found.counted} of {found.kernels or units.DASH} kernels counted"
+    moved = units.size(work.dram_bytes)
+    if work.counted and work.dram_bytes is None:
+        moved = f"{work.counted} of {work.kernels or units.DASH} kernels counted"
     return (
-        units.rate(found.tflop_per_s), units.number(found.gb_per_s, 0), units.percent(row.limit_ratio), units.percent(found.yardstick_ratio),
-        units.number(found.kernels), units.size(found.declared_bytes), moved,
+        units.rate(work.tflop_per_s), units.number(work.gb_per_s, 0), units.percent(row.limit_ratio), units.percent(work.yardstick_ratio),
+        units.number(work.kernels), units.size(work.declared_bytes), moved,
     )  # fmt: skip
 
 
 def _figures(row: Row) -> dict[str, str]:
     """The single figures and words of a variant."""
-    found = {}
+    figures = {}
     for name, value in row.facts.items():
         if not isinstance(value, tuple):
-            found[name] = (
+            figures[name] = (
                 value
                 if isinstance(value, str)
                 else units.number(value, 0 if value == int(value) and value >= 10 else 2)
             )
-    return found
+    return figures
 
 
 def series(comparison: Comparison) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Lists of figures by name, then by the variants that give them."""
-    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    """Lists of figures by name, then by variant."""
+    lists: dict[str, dict[str, tuple[float, ...]]] = {}
     for row in comparison.rows:
         for name, value in row.facts.items():
             if isinstance(value, tuple):
-                found.setdefault(name, {})[row.name] = value
-    return found
+                lists.setdefault(name, {})[row.name] = value
+    return lists
 
 
-def listed(name: str, found: dict[str, tuple[float, ...]]) -> Table:
+def listed(name: str, lists: dict[str, tuple[float, ...]]) -> Table:
     """A list of figures, a column a variant."""
-    length = max(map(len, found.values()))
+    length = max(map(len, lists.values()))
     rows = [
-        (str(i), *(units.number(v[i], 0) if i < len(v) else units.DASH for v in found.values())) for i in range(length)
+        (str(i), *(units.number(v[i], 0) if i < len(v) else units.DASH for v in lists.values())) for i in range(length)
     ]
-    return Table(name, ("number", *found), tuple(rows))
+    return Table(name, ("number", *lists), tuple(rows))
 
 
-def environment(study: Capture) -> Table:
+def environment(capture: Capture) -> Table:
     """Hardware, software and parameters of a capture."""
-    m, e = study.manifest, study.manifest.environment
+    m, e = capture.manifest, capture.manifest.environment
     gpus = ", ".join(f"{g.name}, driver {g.driver or '-'}" for g in e.gpus_before) or "none"
     params = ", ".join(f"{k}={v}" for k, v in m.params.items())
     rows = [
@@ -300,7 +300,7 @@ def environment(study: Capture) -> Table:
     return Table("Environment", ("what", "value"), tuple(rows), plain=True)
 
 
-def commands(study: Capture) -> Table:
+def commands(capture: Capture) -> Table:
     """The exact command that made each part."""
-    rows = [(f"{v.record.name}, {p.tool}", shlex.join(p.argv)) for v in study.variants for p in v.record.parts]
+    rows = [(f"{v.record.name}, {p.tool}", shlex.join(p.argv)) for v in capture.variants for p in v.record.parts]
     return Table("Commands", ("part", "command"), tuple(rows), plain=True)

@@ -18,7 +18,7 @@ LONGEST = 24  # characters of a bar's name
 
 
 def page(run: Run) -> Page:
-    """The page; if nothing was captured, its lead says so."""
+    """The page; its lead reports whether anything was captured."""
     checks = [c for t in run.tests for c in t.checks]
     passed = sum(c.outcome == "passed" for c in checks)
     lead = (
@@ -66,21 +66,23 @@ def _value(check: Check) -> str:
     return units.DASH if check.value is None else f"{check.value:.4g} {check.unit}".rstrip()
 
 
-def _ledger(found: Captured) -> Table:
+def _ledger(capture: Captured) -> Table:
     """One iteration of a capture, category by category."""
-    window, each = found.window, found.iterations
-    caption = f"Capture {found.number}: ledger of an iteration ({found.device}, mean of {each})"
+    window, iterations = capture.window, capture.iterations
+    caption = f"Capture {capture.number}: ledger of an iteration ({capture.device}, mean of {iterations})"
     if window is None or not window.span_ns:
-        reason = found.problem or "nothing ran"
+        reason = capture.problem or "nothing ran"
         return Table(caption, ("category", "time"), ((reason, units.DASH),), plain=True)
     parts = [(label, getattr(window.ledger, key)) for label, key, _ in LEDGER]
     parts += [(label, getattr(window.idle, key)) for label, key, _ in IDLE]
-    rows = [(label, units.ms(ns / each)) for label, ns in parts if ns] + [("sum", units.ms(window.span_ns / each))]
-    rows += [
-        ("launches", _number(test_run.launches(found))),
-        ("synchronising calls", _number(test_run.sync_calls(found))),
+    rows = [(label, units.ms(ns / iterations)) for label, ns in parts if ns] + [
+        ("sum", units.ms(window.span_ns / iterations))
     ]
-    rows += [("copy overlap", units.percent(test_run.copy_overlap(found)))]
+    rows += [
+        ("launches", _number(test_run.launches(capture))),
+        ("synchronising calls", _number(test_run.sync_calls(capture))),
+    ]
+    rows += [("copy overlap", units.percent(test_run.copy_overlap(capture)))]
     return Table(caption, ("category", "value"), tuple(rows), plain=True)
 
 
@@ -88,30 +90,30 @@ def _number(value: float | None) -> str:
     return units.DASH if value is None else f"{value:g}"
 
 
-def _causes(found: Captured) -> Table:
-    causes = found.window.exposed_causes if found.window else ()
+def _causes(capture: Captured) -> Table:
+    causes = capture.window.exposed_causes if capture.window else ()
     rows = tuple(
-        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), units.ms(c.total_ns / found.iterations), c.try_)
+        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), units.ms(c.total_ns / capture.iterations), c.try_)
         for c in causes
     )
     return Table(
-        f"Capture {found.number}: exposed copies of an iteration",
+        f"Capture {capture.number}: exposed copies of an iteration",
         ("cause", "call", "stream", "time", "try"),
         rows,
         plain=True,
     )
 
 
-def _kernels(found: Captured) -> Table:
-    each = found.iterations
-    rows = tuple((k.name, f"{k.count / each:g}", units.us(k.total_ns / each)) for k in found.kernels)
-    what = "operators" if found.device == "cpu" else "kernels"
-    return Table(f"Capture {found.number}: {what} of an iteration", ("name", "count", "time"), rows)
+def _kernels(capture: Captured) -> Table:
+    iterations = capture.iterations
+    rows = tuple((k.name, f"{k.count / iterations:g}", units.us(k.total_ns / iterations)) for k in capture.kernels)
+    what = "operators" if capture.device == "cpu" else "kernels"
+    return Table(f"Capture {capture.number}: {what} of an iteration", ("name", "count", "time"), rows)
 
 
 def _bars(run: Run) -> list[tuple[str, Captured]]:
-    found = [(t, c) for t in run.tests for c in t.captures if c.window is not None and c.window.span_ns]
-    named = [(f"{_short(t.nodeid)} ({c.number})", c) for t, c in found]
+    captures = [(t, c) for t in run.tests for c in t.captures if c.window is not None and c.window.span_ns]
+    named = [(f"{_short(t.nodeid)} ({c.number})", c) for t, c in captures]
     return [(f"{n + 1}. {name}", c) for n, (name, c) in enumerate(named)]
 
 

@@ -1,4 +1,4 @@
-"""Clean times of callables, no profiler attached: interleaved rounds, and what the verdict on their ratio allows to say.
+"""Clean times of callables, no profiler attached: interleaved rounds and the verdict on their ratio.
 
 The old callable is timed twice a round: its second run is its twin, and the machine's noise is what lies between the two.
 """
@@ -45,9 +45,9 @@ def clean_rounds(run: Run, device: str, seconds: float, rounds: int = ROUNDS) ->
     """The time of one call in ns, with its interval over rounds."""
     timed = session("run", run, device)
     timed.warm_up()
-    found = estimates.interval([timed.round(seconds) for _ in range(rounds)])
-    assert found is not None  # every round has samples
-    return found
+    time_ns = estimates.interval([timed.round(seconds) for _ in range(rounds)])
+    assert time_ns is not None  # every round has samples
+    return time_ns
 
 
 def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> Pair:

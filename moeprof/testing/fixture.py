@@ -140,6 +140,6 @@ class Moeprof:
         finally:
             self._open = False
         part = Part(self._folder / f"capture-{number}.json")
-        found = numbers.captured(part, number, device, iterations)
-        work.fill(found)
-        numbers.refuse_empty(found, may_be_empty)
+        capture = numbers.captured(part, number, device, iterations)
+        work.fill(capture)
+        numbers.refuse_empty(capture, may_be_empty)

@@ -15,7 +15,7 @@ class Limits:
     """``at_least`` <= value <= ``at_most``, or ``exactly`` one value.
 
     Raises:
-        ProbeError: none is given, or one is no number: such an assertion could not fail.
+        ProbeError: there is no limit, or one is not a number: such an assertion cannot fail.
     """
 
     at_least: float | None = None

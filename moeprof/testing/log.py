@@ -1,4 +1,4 @@
-"""What one test captured and asserted, and what becomes of an assertion that fails or cannot be told."""
+"""The captures and assertions of one test, and the outcome of an assertion that fails or is not known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Policy = Literal["fail", "skip"]
 
 @dataclass
 class Log:
-    """``unknown`` and ``unclear`` say what becomes of assertions that end so: the test fails or is skipped."""
+    """``unknown`` and ``unclear`` are the outcomes of such assertions: the test fails or is skipped."""
 
     unknown: Policy = "fail"
     unclear: Policy = "fail"
@@ -20,7 +20,7 @@ class Log:
     checks: list[Check] = field(default_factory=list)
 
     def settle(self, check: Check, policy: Policy | None = None) -> None:
-        """Keep the assertion; raise AssertionError where it fails, skip the test where it cannot be told and that is asked for."""
+        """Save the assertion. A failed one raises AssertionError; an unknown or unclear one fails or skips the test, as configured."""
         __tracebackhide__ = True
         self.checks.append(check)
         if check.outcome == "passed":
@@ -35,7 +35,7 @@ class Log:
         raise AssertionError(check.detail)
 
     def case(self, nodeid: str, outcome: str, worker: str) -> Case | None:
-        """All of it; None where the test captured and asserted nothing."""
+        """The record of the test; None if it captured and asserted nothing."""
         if not self.captures and not self.checks:
             return None
         return Case(nodeid, outcome, worker, tuple(self.captures), tuple(self.checks))

@@ -57,18 +57,20 @@ def chosen(trace: Trace, part: Part) -> Chosen:
         known = ", ".join(sorted(set(trace.ranges["name"].astype(str)))[:8]) or "none"
         raise UsageError(f"{part.path.name} has no range {part.range!r}", f"its ranges: {known}")
     spans = ranges[["start_ns", "end_ns"]].to_numpy()
-    mine = _within(trace.calls["start_ns"].to_numpy(), spans) & trace.calls["pid"].isin(set(ranges["pid"])).to_numpy()
+    calls_inside = (
+        _within(trace.calls["start_ns"].to_numpy(), spans) & trace.calls["pid"].isin(set(ranges["pid"])).to_numpy()
+    )
     ops, call = trace.ops, trace.ops["call"].to_numpy()
-    launched = mine[call] & (call >= 0) if len(mine) else np.zeros(len(ops), dtype=bool)
-    kept = launched | ((call < 0) & _within(ops["start_ns"].to_numpy(), spans))
-    return Chosen(replace(trace, ops=ops[kept].reset_index(drop=True)), trace.calls[mine], len(ranges))
+    launched = calls_inside[call] & (call >= 0) if len(calls_inside) else np.zeros(len(ops), dtype=bool)
+    ops_inside = launched | ((call < 0) & _within(ops["start_ns"].to_numpy(), spans))
+    return Chosen(replace(trace, ops=ops[ops_inside].reset_index(drop=True)), trace.calls[calls_inside], len(ranges))
 
 
 def _within(times: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    found = np.zeros(len(times), dtype=bool)
+    inside = np.zeros(len(times), dtype=bool)
     for start, end in spans:
-        found |= (times >= start) & (times <= end)
-    return found
+        inside |= (times >= start) & (times <= end)
+    return inside
 
 
 def captured(part: Part, number: int, device: str, iterations: int | None) -> Captured:
@@ -77,32 +79,32 @@ def captured(part: Part, number: int, device: str, iterations: int | None) -> Ca
     stands_in = any(n.id == CPU_ONLY for n in trace.notes)
     if device == "cuda" and stands_in:  # a GPU was there and nothing ran on it: operators must not stand in
         trace, stands_in = replace(trace, ops=table(OPS, {}), notes=()), False
-    found = chosen(trace, part)
-    view = main_device(views(found.trace)) or DeviceView(0, found.trace.ops, trace.calls)
+    selection = chosen(trace, part)
+    view = main_device(views(selection.trace)) or DeviceView(0, selection.trace.ops, trace.calls)
     start, end = (int(view.starts[0]), int(view.ends.max())) if len(view.ops) else (0, 0)
-    seen = bool(len(view.ops) or len(found.calls))
+    seen = bool(len(view.ops) or len(selection.calls))
     return Captured(
         number=number,
         device="cpu" if stands_in else device,
-        iterations=iterations or found.instances,
-        window=window(view, Cut(start, end, found.calls, part.range)) if seen else None,
+        iterations=iterations or selection.instances,
+        window=window(view, Cut(start, end, selection.calls, part.range)) if seen else None,
         kernels=tuple(kernels(view)) if len(view.ops) else (),
         calls_known=not stands_in and (bool(len(trace.calls)) or not len(view.ops)),
         notes=trace.notes,
     )
 
 
-def refuse_empty(found: Captured, may_be_empty: bool) -> None:
+def refuse_empty(capture: Captured, may_be_empty: bool) -> None:
     """A block in which nothing ran would pass every upper limit: ProbeError, unless that is meant."""
-    if found.kernels or (found.window and found.window.span_ns):
+    if capture.kernels or (capture.window and capture.window.span_ns):
         return
-    if (test_run.launches(found) or 0) > 0:
+    if (test_run.launches(capture) or 0) > 0:
         raise ProbeError(
             "kernels were launched and none was recorded: another tool (nsys, ncu, a debugger) holds the GPU's tracing",
             "run pytest without it",
         )
     if not may_be_empty:
-        what = "operator ran on the CPU" if found.device == "cpu" else "work ran on the GPU"
+        what = "operator ran on the CPU" if capture.device == "cpu" else "work ran on the GPU"
         raise ProbeError(f"the block is empty: no {what} inside it", "give may_be_empty=True where that is meant")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MARKER = "moeprof_gpu"
 LOG: pytest.StashKey[Log] = pytest.StashKey()
-CARRIED = "moeprof"  # the attribute of a test's report that holds its record as JSON; it travels between processes
+CARRIED = "moeprof"  # the attribute of a test's report with its record as JSON; xdist sends it between processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,11 +79,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     ended = report.when == "call" or (report.when == "setup" and not report.passed)
     if log is None or not ended:
         return
-    found = log.case(item.nodeid, report.outcome, os.environ.get("PYTEST_XDIST_WORKER", ""))
-    if found is not None:
+    case = log.case(item.nodeid, report.outcome, os.environ.get("PYTEST_XDIST_WORKER", ""))
+    if case is not None:
         from moeprof.storage.json import dumps
 
-        setattr(report, CARRIED, dumps(found))
+        setattr(report, CARRIED, dumps(case))
 
 
 def _end_in_the_test(error: BaseException) -> None:

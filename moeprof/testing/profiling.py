@@ -23,7 +23,7 @@ def no_gpu() -> str:
     return "" if torch.cuda.is_available() else "no CUDA GPU here"
 
 
-def device_here(asked: str | None) -> str:
+def device_here(device: str | None) -> str:
     """The device to capture: as asked for, or the GPU where there is one.
 
     Raises:
@@ -31,12 +31,12 @@ def device_here(asked: str | None) -> str:
     """
     if find_spec("torch") is None:
         raise ProbeError("torch is not installed: nothing can be captured", "install it, or mark the test moeprof_gpu")
-    if asked not in (None, "cpu", "cuda"):
-        raise ProbeError(f"there is no device {asked!r}", 'give "cuda" or "cpu"')
+    if device not in (None, "cpu", "cuda"):
+        raise ProbeError(f"there is no device {device!r}", 'give "cuda" or "cpu"')
     reason = no_gpu()
-    if asked == "cuda" and reason:
+    if device == "cuda" and reason:
         raise ProbeError(f"device cuda was asked for: {reason}", "mark the test moeprof_gpu, so that it skips here")
-    return asked or ("cpu" if reason else "cuda")
+    return device or ("cpu" if reason else "cuda")
 
 
 def synchronise(device: str) -> None:

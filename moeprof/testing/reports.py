@@ -14,8 +14,8 @@ from moeprof.storage.json import decode, dumps
 
 def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[Path]:
     """The files that were written; ``records`` are JSON texts of ``Case``, in any order."""
-    found = sorted((decode(Case, json.loads(text)) for text in records), key=lambda t: t.nodeid)
-    run = Run(moeprof.__version__, tuple(found))
+    cases = sorted((decode(Case, json.loads(text)) for text in records), key=lambda t: t.nodeid)
+    run = Run(moeprof.__version__, tuple(cases))
     if data is not None:
         write_whole(data, dumps(run))
     if page is not None:

@@ -1,4 +1,4 @@
-"""A captured part of a test and what can be asserted of it. All values are of one iteration, the mean of those captured."""
+"""A captured part of a test and its assertions. All values are per iteration, the mean of the captured iterations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIGA, TERA = 1e9, 1e12
 
 @dataclass(frozen=True)
 class Value:
-    """A value of an iteration, or why it is not known."""
+    """A value per iteration, or the reason why it is not known."""
 
     name: str
     value: float | None
@@ -34,19 +34,19 @@ class Work:
     """What ran in a capture. Every assertion returns the value it passed with.
 
     Raises (all assertions):
-        AssertionError: the value is not allowed, or not known here; the text says what offended.
-        ProbeError: the capture is not finished, or no limit is given.
+        AssertionError: the value is outside the limit, or not known here; the message reports the cause.
+        ProbeError: the capture is not finished, or there is no limit.
     """
 
     def __init__(self, log: Log, part: Part, run: Callable[[], object] | None = None) -> None:
         self._log, self._part, self._run = log, part, run
-        self._found: Captured | None = None
+        self._capture: Captured | None = None
         self._broken = ""
 
-    def fill(self, found: Captured) -> None:
+    def fill(self, capture: Captured) -> None:
         """The capture is over: these are its numbers."""
-        self._found = found
-        self._log.captures.append(found)
+        self._capture = capture
+        self._log.captures.append(capture)
 
     def break_off(self, reason: str, number: int, device: str, iterations: int | None) -> None:
         """The capture is over and has no numbers."""
@@ -54,24 +54,24 @@ class Work:
         self._log.captures.append(Captured(number, device, iterations or 1, problem=reason))
 
     @property
-    def found(self) -> Captured:
+    def capture(self) -> Captured:
         """The numbers."""
-        if self._found is None:
+        if self._capture is None:
             raise ProbeError(
                 f"nothing was captured: {self._broken}" if self._broken else "the capture is still open",
                 "" if self._broken else "assert after the with block",
             )
-        return self._found
+        return self._capture
 
     def __str__(self) -> str:
-        return why.ledger(self.found)
+        return why.ledger(self.capture)
 
     def launches(
         self, *, at_most: float | None = None, at_least: float | None = None, exactly: float | None = None
     ) -> float:
         """Launch calls: kernels launched one by one, and replays of CUDA graphs."""
         __tracebackhide__ = True
-        value = Value("launches", test_run.launches(self.found), "", NO_CALLS)
+        value = Value("launches", test_run.launches(self.capture), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(test_run.LAUNCHES))
 
     def sync_calls(
@@ -79,7 +79,7 @@ class Work:
     ) -> float:
         """Host calls that wait for the device."""
         __tracebackhide__ = True
-        value = Value("sync_calls", test_run.sync_calls(self.found), "", NO_CALLS)
+        value = Value("sync_calls", test_run.sync_calls(self.capture), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(BLOCKING))
 
     def kernels(
@@ -92,8 +92,8 @@ class Work:
     ) -> float:
         """Kernels (on a CPU: outermost operators), or those whose name the regular expression ``matching`` finds."""
         __tracebackhide__ = True
-        found, pattern = self.found, _pattern(matching or "")
-        count = sum(k.count for k in found.kernels if pattern.search(k.name)) / found.iterations
+        capture, pattern = self.capture, _pattern(matching or "")
+        count = sum(k.count for k in capture.kernels if pattern.search(k.name)) / capture.iterations
         limits = Limits(at_least, at_most, exactly)
         name = "kernels" if matching is None else f"kernels matching {matching!r}"
         return self._judge(Value(name, count), limits, lambda: self._kernels(matching, count, limits))
@@ -106,12 +106,12 @@ class Work:
     def only_kernels(self, *matching: str) -> float:
         """No kernel but those whose names one of the regular expressions finds; new ones are named."""
         __tracebackhide__ = True
-        found, patterns = self.found, [_pattern(m) for m in matching]
+        capture, patterns = self.capture, [_pattern(m) for m in matching]
         if not patterns:
             raise ProbeError("only_kernels needs the kernels that may run", "give regular expressions of their names")
-        strange = sum(k.count for k in found.kernels if not any(p.search(k.name) for p in patterns))
-        value = Value(f"kernels other than {', '.join(map(repr, matching))}", strange / found.iterations)
-        return self._judge(value, Limits(at_most=0), lambda: why.kernels(found, matching, inside=False))
+        strange = sum(k.count for k in capture.kernels if not any(p.search(k.name) for p in patterns))
+        value = Value(f"kernels other than {', '.join(map(repr, matching))}", strange / capture.iterations)
+        return self._judge(value, Limits(at_most=0), lambda: why.kernels(capture, matching, inside=False))
 
     def copy_overlap(
         self, direction: str | None = None, *, at_least: float | None = None, at_most: float | None = None
@@ -120,43 +120,46 @@ class Work:
         __tracebackhide__ = True
         name = _of("copy_overlap", direction)
         value = Value(
-            name, test_run.copy_overlap(self.found, direction), "", f"no {f'{direction} ' if direction else ''}copy ran"
+            name,
+            test_run.copy_overlap(self.capture, direction),
+            "",
+            f"no {f'{direction} ' if direction else ''}copy ran",
         )
-        return self._judge(value, Limits(at_least, at_most), lambda: why.exposed(self.found, direction))
+        return self._judge(value, Limits(at_least, at_most), lambda: why.exposed(self.capture, direction))
 
     def exposed_copy_ms(self, direction: str | None = None, *, at_most: float) -> float:
         """Time in which only copies run; of one ``direction``: the time of its copies beside which no kernel runs."""
         __tracebackhide__ = True
-        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.found, direction) / 1e6, "ms")
-        return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.found, direction))
+        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.capture, direction) / 1e6, "ms")
+        return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.capture, direction))
 
     def idle_ms(self, *, at_most: float) -> float:
         """Time in which the device does nothing, between the first and the last operation. The profiler makes it longer."""
         __tracebackhide__ = True
-        found = self.found
-        ns = found.window.ledger.idle_ns if found.window else 0
-        value = Value("idle", ns / found.iterations / 1e6, "ms")
-        return self._judge(value, Limits(at_most=at_most), lambda: why.idle(found))
+        capture = self.capture
+        ns = capture.window.ledger.idle_ns if capture.window else 0
+        value = Value("idle", ns / capture.iterations / 1e6, "ms")
+        return self._judge(value, Limits(at_most=at_most), lambda: why.idle(capture))
 
     def throughput_gb_per_s(self, *, bytes_moved: float, at_least: float, seconds: float = 0.05) -> float:
-        """``bytes_moved`` by an iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
+        """``bytes_moved`` per iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
         __tracebackhide__ = True
         return self._throughput("throughput", bytes_moved / GIGA, "GB/s", at_least, seconds)
 
     def throughput_tflop_per_s(self, *, flops: float, at_least: float, seconds: float = 0.05) -> float:
-        """``flops`` of an iteration over its time."""
+        """``flops`` per iteration over its time."""
         __tracebackhide__ = True
         return self._throughput("throughput", flops / TERA, "TFLOP/s", at_least, seconds)
 
     def _throughput(self, name: str, amount: float, unit: str, at_least: float, seconds: float) -> float:
         """Of ``record`` by clean times; of a block, which cannot run again, by the traced window."""
         __tracebackhide__ = True
-        found, limits = self.found, Limits(at_least=at_least)
+        capture, limits = self.capture, Limits(at_least=at_least)
         if self._run is None:
-            span = found.window.span_ns / found.iterations if found.window else 0
+            span = capture.window.span_ns / capture.iterations if capture.window else 0
             value = Value(name, amount / (span / 1e9) if span else None, unit, "nothing ran")
             return self._judge(value, limits, lambda: "  its time is the traced one, the profiler's overhead inside")
-        spread = clean_rounds(self._run, "cuda" if found.device == "cuda" else "cpu", seconds)
+        spread = clean_rounds(self._run, "cuda" if capture.device == "cuda" else "cpu", seconds)
         low, middle, high = (amount / (ns / 1e9) for ns in (spread.high, spread.value, spread.low))
         return self._judge_between(Value(name, middle, unit), limits, low, high)
 
@@ -179,24 +182,24 @@ class Work:
             self._log.settle(self._check(value, limits, "failed", offence()))
         return value.value
 
-    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, said: str) -> Check:
+    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, reason: str) -> Check:
         limit = limits.text(value.unit)
         detail = ""
         if outcome != "passed":
-            shown = said if value.value is None else f"{value.value:.4g} {value.unit}".rstrip()
+            shown = reason if value.value is None else f"{value.value:.4g} {value.unit}".rstrip()
             head = f"{value.name}: {shown}; asserted: {limit}"
-            detail = "\n".join(t for t in (head, "" if value.value is None else said, why.ledger(self.found)) if t)
-        return Check(value.name, value.value, value.unit, limit, outcome, detail, self.found.number)
+            detail = "\n".join(t for t in (head, "" if value.value is None else reason, why.ledger(self.capture)) if t)
+        return Check(value.name, value.value, value.unit, limit, outcome, detail, self.capture.number)
 
     def _places(self, kinds: tuple[str, ...]) -> str:
-        return why.places(self.found, numbers.call_sites(self._part, kinds))
+        return why.places(self.capture, numbers.call_sites(self._part, kinds))
 
     def _kernels(self, matching: str | None, count: float, limits: Limits) -> str:
         """Too many: which they are. Too few: what ran instead."""
         too_many = limits.at_most is not None and count > limits.at_most
         if matching is None or too_many or (limits.exactly is not None and count > limits.exactly):
-            return why.kernels(self.found, [matching] if matching else ())
-        return "  what ran:\n" + why.kernels(self.found) if self.found.kernels else "  nothing ran"
+            return why.kernels(self.capture, [matching] if matching else ())
+        return "  what ran:\n" + why.kernels(self.capture) if self.capture.kernels else "  nothing ran"
 
 
 def _of(name: str, direction: str | None) -> str:

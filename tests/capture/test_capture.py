@@ -109,7 +109,10 @@ def test_a_disturbed_round_is_repeated_kept_and_does_not_count(tmp_path: Path) -
     marks = sorted(d for v in found.variants for r in (*v.rounds, *v.twin) for d in r.disturbed)
     assert marks == ["another process on the GPU", "thermal (software)"], "the power cap, in every phase, disturbs none"
     said = {n.id: n.text for n in found.notes}
-    assert "2 of 4 rounds were disturbed" in said["rounds-left-out"] and "which rests on 2" in said["rounds-left-out"]
+    assert (
+        "2 of 4 rounds were disturbed" in said["rounds-left-out"]
+        and "the verdict uses 2 rounds" in said["rounds-left-out"]
+    )
     assert "slow 4 of 4" in said["power-capped"] and "slow (twin) 4 of 4" in said["power-capped"]
     shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
     assert shown.returncode == 0 and "2 of 4 rounds were disturbed" in shown.stdout

@@ -73,7 +73,7 @@ def bench() -> Bench:
 def test_a_healthy_step_passes(moeprof: Moeprof, bench: Bench) -> None:
     # the first copy begins before the first GEMM: of few iterations it is a large share
     work = moeprof.record(bench.step, iterations=12)
-    assert work.found.device == "cuda"
+    assert work.capture.device == "cuda"
     assert work.launches(exactly=bench.gemms) == bench.gemms
     work.kernels(MATMUL, exactly=bench.gemms)
     work.only_kernels(MATMUL)

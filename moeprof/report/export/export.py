@@ -26,19 +26,19 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     """Write ``capture`` into files of ``folder``, each whole or not at all; which ones they are.
 
     Raises:
-        UsageError: there is no such variant, or a file is there and ``force`` is not given.
-        CaptureError: it is no capture, or holds nothing of that form.
+        UsageError: there is no such variant, or a file is there without ``force``.
+        CaptureError: it is not a capture, or contains nothing of that form.
         ToolError: Parquet needs pyarrow.
     """
-    found = study.load(capture)
-    if variant is not None and found.variant(variant) is None:
-        names = ", ".join(v.record.name for v in found.variants)
+    loaded = study.load(capture)
+    if variant is not None and loaded.variant(variant) is None:
+        names = ", ".join(v.record.name for v in loaded.variants)
         raise UsageError(f"{capture} has no variant {variant!r}", f"its variants: {names}")
     if form == "markdown" and variant is not None:
         raise UsageError("Markdown shows all variants", "leave --variant out")
-    chosen = [v for v in found.variants if variant in (None, v.record.name)]
+    chosen = [v for v in loaded.variants if variant in (None, v.record.name)]
     files: dict[str, Writer] = {}
-    for name, write in _files(found, chosen, form):
+    for name, write in _files(loaded, chosen, form):
         files[_free(name, files)] = write
     if not files:
         raise CaptureError(f"{capture} holds no trace", "capture again with --tools nsys or torch")
@@ -52,13 +52,13 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     return tuple(folder / name for name in files)
 
 
-def _files(found: Capture, chosen: list[CapturedVariant], form: str) -> Iterator[tuple[str, Writer]]:
+def _files(capture: Capture, chosen: list[CapturedVariant], form: str) -> Iterator[tuple[str, Writer]]:
     if form == "markdown":
-        yield "report.md", lambda path: _text(path, [markdown.render(build.page_of((found,)))])
+        yield "report.md", lambda path: _text(path, [markdown.render(build.page_of((capture,)))])
     elif form == "chrome-trace":
-        for one in chosen:
-            if one.trace is not None:
-                yield f"{_safe(one.record.name)}.json", partial(_trace, one.trace)
+        for variant in chosen:
+            if variant.trace is not None:
+                yield f"{_safe(variant.record.name)}.json", partial(_trace, variant.trace)
     else:
         for name, table in _tables(chosen):
             yield f"{name}.{form}", _csv(table) if form == "csv" else _parquet(table)
@@ -75,12 +75,14 @@ def _tables(chosen: list[CapturedVariant]) -> Iterator[tuple[str, pd.DataFrame]]
     ]
     if times:
         yield "times", pd.DataFrame(times, columns=list(TIMES))
-    for one in chosen:
+    for variant in chosen:
         tables = (
-            {} if one.trace is None else {"ops": one.trace.ops, "calls": one.trace.calls, "ranges": one.trace.ranges}
+            {}
+            if variant.trace is None
+            else {"ops": variant.trace.ops, "calls": variant.trace.calls, "ranges": variant.trace.ranges}
         )
-        for name, table in (tables | ({} if one.counters is None else {"counters": one.counters})).items():
-            yield f"{_safe(one.record.name)}-{name}", table
+        for name, table in (tables | ({} if variant.counters is None else {"counters": variant.counters})).items():
+            yield f"{_safe(variant.record.name)}-{name}", table
 
 
 def _safe(name: str) -> str:
@@ -89,7 +91,7 @@ def _safe(name: str) -> str:
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, numbered where another variant's is the same: names may differ in what a file's cannot hold."""
+    """The name, numbered if another variant's file has the same name after unsafe characters were replaced."""
     stem, _, ending = name.rpartition(".")
     return next(n for n in (name, *(f"{stem}-{i}.{ending}" for i in range(2, len(taken) + 3))) if n not in taken)
 

@@ -55,7 +55,7 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
 
 
 def ledgers(comparison: Comparison) -> go.Figure | None:
-    """One stacked bar a variant: every nanosecond of its iteration under one owner."""
+    """One stacked bar per variant: every nanosecond of its iteration under one owner."""
     rows = [r for r in comparison.rows if r.ledger is not None and r.idle is not None]
     return stacked([(r.name, r, 1) for r in rows]) if rows else None
 
@@ -65,7 +65,7 @@ def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
     names, figure = [name for name, _, _ in bars][::-1], go.Figure()
     for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
         for label, key, colour in keys:
-            values = [getattr(getattr(found, part), key) / each for _, found, each in bars][::-1]
+            values = [getattr(getattr(measured, part), key) / iterations for _, measured, iterations in bars][::-1]
             if any(values):
                 figure.add_bar(
                     y=names, x=milliseconds(values), orientation="h", name=label, marker_color=colour,
@@ -130,10 +130,10 @@ def work(comparison: Comparison) -> go.Figure | None:
     return figure
 
 
-def series(name: str, found: dict[str, tuple[float, ...]]) -> go.Figure:
+def series(name: str, lists: dict[str, tuple[float, ...]]) -> go.Figure:
     """A list of figures as bars, the largest first; variants whose lists agree share their bars."""
     shared: dict[tuple[float, ...], list[str]] = {}
-    for variant, values in found.items():
+    for variant, values in lists.items():
         shared.setdefault(tuple(sorted(values, reverse=True)), []).append(variant)
     figure = go.Figure()
     shades = (COLOURS["compute"], COLOURS["copy"], COLOURS["communication"], TOTAL)

@@ -1,6 +1,6 @@
 """Figures of a group of ranks: how late ranks are by cause, and heat maps of rank by window.
 
-A heat map has at most ROWS rows and COLUMNS columns: the latest ranks have a row each, the others share bands, so that a
+A heat map is within BOUNDS: the latest ranks have a row each, the others share bands, so that a
 straggler among 1,024 ranks is visible. A page of any number of ranks stays below 8 MB, most of it plotly.
 """
 
@@ -10,16 +10,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from moeprof.ranks.heat import Bounds, Heat
 from moeprof.ranks.lanes import COMPUTE, MOVING, OTHER, UNMATCHED, WAITING, RankLane
-from moeprof.ranks.model import CAUSES, EARLIER, GroupAnalysis, Rank
-from moeprof.report import rank_tables
+from moeprof.ranks.model import CAUSES, EARLIER, GroupAnalysis
+from moeprof.ranks.totals import by_lateness
 from moeprof.report.figures.style import COLOURS, SLOWER
 from moeprof.report.figures.timeline import Lane
 
-ROWS, OWN_ROWS, COLUMNS = 80, 16, 200
+BOUNDS = Bounds(rows=80, single=16, columns=200)
 ROW_HEIGHT, LEAST_HEIGHT = 11, 240  # pixels
 LEAST_SCALE = 5  # percent at which a colour is full, at the least: noise stays pale
 MOST_TICKS = 16
+LATEST = 8  # ranks with a bar
 SMALL_FONT = 9  # pixels, of the labels of more rows than ROOMY
 ROOMY = 24
 LANE_COLOURS = {
@@ -49,29 +51,28 @@ def lane(rank: RankLane) -> Lane:
 
 def stragglers(analysis: GroupAnalysis) -> go.Figure | None:
     """How late the latest ranks were, by cause; what a rank did less of than the middle one is left out of the bars."""
-    found = [r for r in rank_tables.by_lateness(analysis.ranks) if r.lateness and r.lateness.late_ns > 0][
-        : rank_tables.LATEST
-    ][::-1]
-    if not found:
+    late = [r for r in by_lateness(analysis.ranks) if r.lateness and r.lateness.late_ns > 0]
+    latest = late[:LATEST][::-1]
+    if not latest:
         return None
     figure = go.Figure()
     for cause, colour in CAUSE_COLOURS.items():
-        values = [max(r.lateness.because.get(cause, 0), 0) for r in found if r.lateness]
+        values = [max(r.lateness.because.get(cause, 0), 0) for r in latest if r.lateness]
         if any(values):
             figure.add_bar(
-                y=[f"rank {r.place.rank}" for r in found], x=np.round(np.array(values) / 1e6, 6), orientation="h", name=cause, marker_color=colour,
+                y=[f"rank {r.place.rank}" for r in latest], x=np.round(np.array(values) / 1e6, 6), orientation="h", name=cause, marker_color=colour,
                 hovertemplate=f"%{{y}}, {cause}: %{{x:.3f}} ms more<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms more than the middle rank, where it came behind it", height=130 + 28 * len(found),
+        barmode="stack", xaxis_title="ms more than the middle rank, where it came behind it", height=130 + 28 * len(latest),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"},
     )  # fmt: skip
     return figure
 
 
-def heat(analysis: GroupAnalysis, key: str, colour: str) -> go.Figure:
+def heat(analysis: GroupAnalysis, shares: Heat, key: str, colour: str) -> go.Figure:
     """Rank x window, in percent of the window."""
-    labels, cells = rows_of(analysis, key)
+    labels, cells = labels_of(shares), shares.shares
     columns, axis = _columns(analysis, cells.shape[1])
     top = 100 if key == "busy" else max(LEAST_SCALE, int(np.ceil(100 * cells.max())))
     figure = go.Figure(
@@ -90,38 +91,9 @@ def heat(analysis: GroupAnalysis, key: str, colour: str) -> go.Figure:
     return figure
 
 
-def rows_of(analysis: GroupAnalysis, key: str) -> tuple[list[str], np.ndarray]:
-    """Labels and shares [rows, columns] of a heat map: every rank, or the latest ones and bands of the others."""
-    width = min(len(_shares(r, key)) for r in analysis.ranks)
-    values = {r.place.rank: _narrowed(_shares(r, key)[:width]) for r in analysis.ranks}
-    if len(values) <= ROWS:
-        return [f"rank {rank}" for rank in values], np.stack(list(values.values()))
-    own = [r.place.rank for r in rank_tables.by_lateness(analysis.ranks)[:OWN_ROWS]]
-    others = np.array_split(np.array([rank for rank in values if rank not in own]), ROWS - OWN_ROWS)
-    labels = [f"rank {rank}" for rank in own] + [f"ranks {band[0]} to {band[-1]}" for band in others]
-    return labels, np.stack(
-        [*(values[r] for r in own), *(np.mean([values[int(r)] for r in band], axis=0) for band in others)]
-    )
-
-
-def _shares(rank: Rank, key: str) -> np.ndarray:
-    """One share a window, or a slice of the trace where there is one window."""
-    if rank.slices:
-        return np.array([getattr(s, f"{key}_ratio") for s in rank.slices])
-    found = []
-    for w in rank.windows:
-        waiting = w.exposed_waiting_ns or 0
-        busy = w.span_ns - w.ledger.exposed_comm_ns - w.ledger.idle_ns
-        part = {"waiting": waiting, "moving": w.ledger.exposed_comm_ns - waiting, "busy": busy}[key]
-        found.append(part / w.span_ns if w.span_ns else 0.0)
-    return np.array(found)
-
-
-def _narrowed(values: np.ndarray) -> np.ndarray:
-    """At most COLUMNS of them, as means of neighbours."""
-    if len(values) <= COLUMNS:
-        return values
-    return np.array([part.mean() for part in np.array_split(values, COLUMNS)])
+def labels_of(shares: Heat) -> list[str]:
+    """The labels of the rows: a rank, or the first and last rank of a band."""
+    return [f"rank {m[0]}" if len(m) == 1 else f"ranks {m[0]} to {m[-1]}" for m in shares.members]
 
 
 def _columns(analysis: GroupAnalysis, count: int) -> tuple[list[float], str]:
@@ -132,6 +104,8 @@ def _columns(analysis: GroupAnalysis, count: int) -> tuple[list[float], str]:
     numbers = [w.instance if w.instance is not None else i for i, w in enumerate(first.windows)]
     picked = [
         float(part[0])
-        for part in np.array_split(np.array(numbers[: max(count, 1)] if len(numbers) <= COLUMNS else numbers), count)
+        for part in np.array_split(
+            np.array(numbers[: max(count, 1)] if len(numbers) <= BOUNDS.columns else numbers), count
+        )
     ]
     return picked, first.windows[0].range or "window"

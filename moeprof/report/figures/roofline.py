@@ -33,40 +33,40 @@ class Mark:
     label: str = ""
 
 
-def figure(found: Roofline, baseline: str | None, optimized: str | None) -> go.Figure | None:
+def figure(roofline: Roofline, baseline: str | None, optimized: str | None) -> go.Figure | None:
     """The variants' kernels under the ceilings, with arrows from the baseline to the optimized variant; None without points."""
-    if not found.points:
+    if not roofline.points:
         return None
-    variants = list(dict.fromkeys(p.variant for p in found.points))
+    variants = list(dict.fromkeys(p.variant for p in roofline.points))
     marks = [
         Mark(
             p.variant, p.intensity, p.flop_per_s, f"{units.short_kernel(p.kernel, 32)}, {p.launches} launched", SHADES[variants.index(p.variant) % len(SHADES)],
             "diamond-open" if p.kernel == WHOLE else "circle",
         )
-        for p in found.points
+        for p in roofline.points
     ]  # fmt: skip
-    drawn = canvas(found.ceilings, marks, "FLOP for a byte of device memory")
+    drawn = canvas(roofline.ceilings, marks, "FLOP for a byte of device memory")
     add_marks(drawn, marks)
-    for one, other in _pairs(found, baseline, optimized):
+    for start, end in _pairs(roofline, baseline, optimized):
         add_arrow(
             drawn,
-            (one.intensity, one.flop_per_s),
-            (other.intensity, other.flop_per_s),
-            other.flop_per_s >= one.flop_per_s,
+            (start.intensity, start.flop_per_s),
+            (end.intensity, end.flop_per_s),
+            end.flop_per_s >= start.flop_per_s,
         )
     return drawn
 
 
-def _pairs(found: Roofline, baseline: str | None, optimized: str | None) -> list[tuple[Point, Point]]:
+def _pairs(roofline: Roofline, baseline: str | None, optimized: str | None) -> list[tuple[Point, Point]]:
     """The longest kernel of one with that of the other, and the whole with the whole."""
-    sides = [found.of(baseline), found.of(optimized)]
+    sides = [roofline.of(baseline), roofline.of(optimized)]
     longest = [next((p for p in side if p.kernel != WHOLE), None) for side in sides]
     whole = [next((p for p in side if p.kernel == WHOLE), None) for side in sides]
     return [(a, b) for a, b in (longest, whole) if a is not None and b is not None]
 
 
 def canvas(ceilings: Sequence[Ceiling], marks: Sequence[Mark], axis: str) -> go.Figure:
-    """The ceilings as lines over the part of the plane that holds the marks; both axes logarithmic."""
+    """The ceilings as lines over the part of the plane with the marks; both axes logarithmic."""
     flat = [c for c in ceilings if c.unit == "FLOP/s"]
     slopes = [c for c in ceilings if c.unit == "byte/s"]
     ridges = [f.per_s / s.per_s for f in flat for s in slopes]
@@ -116,11 +116,11 @@ def named(ceiling: Ceiling) -> str:
 def add_marks(drawn: go.Figure, marks: Sequence[Mark]) -> None:
     """The points, one entry of the legend a series."""
     for series in dict.fromkeys(m.series for m in marks):
-        mine = [m for m in marks if m.series == series]
+        entries = [m for m in marks if m.series == series]
         drawn.add_scatter(
-            x=[_digits(m.x) for m in mine], y=[_digits(m.y) for m in mine], mode="markers+text" if any(m.label for m in mine) else "markers",
-            name=series, text=[m.label for m in mine], textposition="middle right", customdata=[m.text for m in mine],
-            marker={"size": [16 if m.symbol == "diamond-open" else 11 for m in mine], "color": [m.colour for m in mine], "symbol": [m.symbol for m in mine], "opacity": 1, "line": {"width": [2.5 if m.symbol == "diamond-open" else 1 for m in mine], "color": COLOURS["edge"]}},
+            x=[_digits(m.x) for m in entries], y=[_digits(m.y) for m in entries], mode="markers+text" if any(m.label for m in entries) else "markers",
+            name=series, text=[m.label for m in entries], textposition="middle right", customdata=[m.text for m in entries],
+            marker={"size": [16 if m.symbol == "diamond-open" else 11 for m in entries], "color": [m.colour for m in entries], "symbol": [m.symbol for m in entries], "opacity": 1, "line": {"width": [2.5 if m.symbol == "diamond-open" else 1 for m in entries], "color": COLOURS["edge"]}},
             hovertemplate=f"{series}: %{{customdata}}<br>%{{x:.3s}} FLOP/byte, %{{y:.3s}}FLOP/s<extra></extra>",
         )  # fmt: skip
 
@@ -159,14 +159,14 @@ def _digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def table(found: Roofline) -> Table:
+def table(roofline: Roofline) -> Table:
     """The numbers of the points."""
     rows = [
         (
             p.variant, p.kernel if p.kernel == WHOLE else units.short_kernel(p.kernel, 40), str(p.launches), units.rate(p.flops / 1e9), p.pipe, units.size(p.dram_bytes),
             units.us(p.time_ns), units.rate(p.intensity), units.rate(p.flop_per_s / 1e12),
         )
-        for p in found.points
+        for p in roofline.points
     ]  # fmt: skip
     header = (
         "variant",
@@ -182,9 +182,9 @@ def table(found: Roofline) -> Table:
     return Table("Points of the roofline", header, tuple(rows), detail="summary")
 
 
-def roofs(found: Roofline) -> Table:
+def roofs(roofline: Roofline) -> Table:
     """The lines."""
-    rows = [(c.name, units.rate(c.per_s / SCALES[c.unit][1]), SCALES[c.unit][0], origin(c)) for c in found.ceilings]
+    rows = [(c.name, units.rate(c.per_s / SCALES[c.unit][1]), SCALES[c.unit][0], origin(c)) for c in roofline.ceilings]
     return Table("Ceilings", ("ceiling", "value", "unit", "where it is from"), tuple(rows), plain=True)
 
 
@@ -197,15 +197,15 @@ def origin(ceiling: Ceiling) -> str:
     )
 
 
-def missing(found: Roofline) -> Table:
+def missing(roofline: Roofline) -> Table:
     """What is missing, and how to get it."""
-    return Table("What is missing", ("what",), tuple((text,) for text in found.missing), plain=True)
+    return Table("What is missing", ("what",), tuple((text,) for text in roofline.missing), plain=True)
 
 
-def title(found: Roofline, optimized: str | None) -> str:
-    """The finding: where the optimized variant's longest kernel stands, or the highest point."""
-    if not found.points:
+def title(roofline: Roofline, optimized: str | None) -> str:
+    """The finding: the optimized variant's longest kernel, or the highest point."""
+    if not roofline.points:
         return "No roofline: what it needs was not counted"
-    point = next(iter(found.of(optimized)), None) or max(found.points, key=lambda p: p.flop_per_s)
+    point = next(iter(roofline.of(optimized)), None) or max(roofline.points, key=lambda p: p.flop_per_s)
     what = WHOLE if point.kernel == WHOLE else units.short_kernel(point.kernel, 32)
     return f"Roofline: {point.variant}'s {what} does {units.rate(point.flop_per_s / 1e12)} TFLOP/s at {units.rate(point.intensity)} FLOP a byte"

@@ -32,10 +32,10 @@ class Lane:
     families: tuple[tuple[str, str, pd.DataFrame], ...]  # name, colour, rows with start_ns and end_ns
 
 
-def lanes_of(study: Capture) -> list[Lane]:
+def lanes_of(capture: Capture) -> list[Lane]:
     """The lanes of every variant that was traced, in order."""
     lanes: list[Lane] = []
-    for variant in study.variants:
+    for variant in capture.variants:
         window = representative(variant)
         if window is not None and variant.trace is not None:
             lanes += _lanes(variant, variant.trace, window)
@@ -101,10 +101,10 @@ def _nvtx(name: str, window: Window) -> Lane:
 
 def _inside(rows: pd.DataFrame, window: Window) -> pd.DataFrame:
     """Rows that overlap the window, clipped to it, times from its start."""
-    mine = rows[(rows["start_ns"] < window.end_ns) & (rows["end_ns"] > window.start_ns)]
-    return mine.assign(
-        start_ns=mine["start_ns"].clip(lower=window.start_ns) - window.start_ns,
-        end_ns=mine["end_ns"].clip(upper=window.end_ns) - window.start_ns,
+    inside = rows[(rows["start_ns"] < window.end_ns) & (rows["end_ns"] > window.start_ns)]
+    return inside.assign(
+        start_ns=inside["start_ns"].clip(lower=window.start_ns) - window.start_ns,
+        end_ns=inside["end_ns"].clip(upper=window.end_ns) - window.start_ns,
     )
 
 
@@ -113,15 +113,15 @@ def _families(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     kernels = rows[rows["kind"] == "kernel"]
     spent = (kernels["end_ns"] - kernels["start_ns"]).groupby(kernels["name"].astype(str)).sum()
     top = list(spent.sort_values(ascending=False, kind="stable").index[:FAMILIES])
-    found = [(units.short_kernel(n), COMPUTE_SHADES[i], kernels[kernels["name"] == n]) for i, n in enumerate(top)]
+    families = [(units.short_kernel(n), COMPUTE_SHADES[i], kernels[kernels["name"] == n]) for i, n in enumerate(top)]
     rest = kernels[~kernels["name"].isin(top)]
     if len(rest):
-        found.append(("other kernels", COMPUTE_SHADES[-1], rest))
-    for kind, mine in rows[rows["kind"] != "kernel"].groupby(rows["kind"].astype(str), sort=True):
-        for label, part in mine.groupby(mine["name"].astype(str), sort=True):
+        families.append(("other kernels", COMPUTE_SHADES[-1], rest))
+    for kind, operations in rows[rows["kind"] != "kernel"].groupby(rows["kind"].astype(str), sort=True):
+        for label, part in operations.groupby(operations["name"].astype(str), sort=True):
             text = f"copy {label}" if kind in ("copy", "migration") else units.short_kernel(str(label))
-            found.append((text, KINDS[str(kind)], part))
-    return found
+            families.append((text, KINDS[str(kind)], part))
+    return families
 
 
 def _add(figure: go.Figure, rows: pd.DataFrame, y: int, name: str, colour: str, heavy: bool, legend: bool) -> None:

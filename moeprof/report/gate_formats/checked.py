@@ -17,37 +17,37 @@ from moeprof.storage.baselines import Baseline
 
 STYLES = {"PASS": "bold green", "FAIL": "bold red", "UNCLEAR": "bold yellow"}
 ORDER = ("FAIL", "UNCLEAR", "PASS")
-MAX_MARKDOWN = 60_000  # bytes; what shows summaries takes little more than 64 KiB of one report
+MAX_MARKDOWN = 60_000  # bytes; a summary page accepts about 64 KiB per report
 MAX_NOTES = 20
 
 
 def word(check: Check) -> str:
-    """How the gate ended."""
+    """The outcome of the gate."""
     return "FAILED" if check.failed else "PASSED"
 
 
 def headline(check: Check) -> str:
-    """The gate in one line: what was judged against what, and how many rules ended how."""
+    """The gate in one line: the captures, and the rules by state."""
     subject = f"{check.capture}, {check.variant}"
     against = "" if check.against is None else f" against {check.against}, {check.against_variant}"
     counts = ", ".join(f"{n} {state}" for state in ORDER if (n := check.count(state)))  # type: ignore[arg-type]
-    asked = f" (--on-unclear {check.on_unclear})" if check.count("UNCLEAR") else ""
-    return f"{subject}{against}: {counts}{asked}"
+    option = f" (--on-unclear {check.on_unclear})" if check.count("UNCLEAR") else ""
+    return f"{subject}{against}: {counts}{option}"
 
 
 def why(outcome: Outcome) -> str:
-    """The reason, and what would settle it."""
-    return outcome.reason + (f"; {outcome.settle} would settle it" if outcome.settle else "")
+    """The reason, and what would decide an unclear rule."""
+    return outcome.reason + (f"; {outcome.settle} would decide it" if outcome.settle else "")
 
 
 def measured(outcome: Outcome) -> str:
-    """What was compared with the threshold, and its interval."""
-    found, as_asked = outcome.found, expected(outcome)
-    if found is None:
+    """The value that was compared with the threshold, and its interval."""
+    compared, as_asked = outcome.found, expected(outcome)
+    if compared is None:
         return units.DASH
-    if found.low == found.high:
-        return as_asked.said(found.value)
-    return f"{as_asked.said(found.value)} ({as_asked.said(found.low)} to {as_asked.said(found.high)})"
+    if compared.low == compared.high:
+        return as_asked.said(compared.value)
+    return f"{as_asked.said(compared.value)} ({as_asked.said(compared.low)} to {as_asked.said(compared.high)})"
 
 
 def expected(outcome: Outcome) -> Expectation:
@@ -62,7 +62,7 @@ def table(check: Check, caption: str = "Rules") -> Table:
         for o in ordered(check)
     ]
     return Table(
-        caption, ("fails on", "state", "before", "now", "compared", "A against A", "why"), tuple(rows), plain=True
+        caption, ("fails on", "state", "before", "now", "compared", "A/A noise", "why"), tuple(rows), plain=True
     )
 
 
@@ -92,22 +92,22 @@ def text(check: Check) -> str:
 
 
 def markdown(check: Check) -> str:
-    """Markdown of at most MAX_MARKDOWN bytes: rules that do not fit are counted, those that failed stand first."""
-    found = table(check)
+    """Markdown of at most MAX_MARKDOWN bytes: failed rules first; rules that do not fit are counted."""
+    rules = table(check)
     lines = [f"### moeprof check: {word(check)}", "", escaped(headline(check)), ""]
     lines += _notes([f"**Unlike captures.** {escaped(n.text)}" for n in check.unlike])
-    lines += ["| " + " | ".join(found.header) + " |", "|" + " --- |" * len(found.header)]
+    lines += ["| " + " | ".join(rules.header) + " |", "|" + " --- |" * len(rules.header)]
     tail = ["", *_notes([escaped(f"{n.severity}: {n.text}") for n in check.notes]), _git(check), ""]
     room = MAX_MARKDOWN - _size(lines) - _size(tail)
     shown = 0
-    for row in found.rows:
+    for row in rules.rows:
         line = "| " + " | ".join(escaped(cell) for cell in row) + " |"
         room -= _size([line])
         if room < 0:
             break
         lines.append(line)
         shown += 1
-    if shown < len(found.rows):
+    if shown < len(rules.rows):
         hidden = [o.state for o in ordered(check)[shown:]]
         counts = ", ".join(f"{hidden.count(s)} {s}" for s in ORDER if s in hidden)
         tail.insert(1, f"{len(hidden)} more rules do not fit here: {counts}.\n")
@@ -128,13 +128,13 @@ def _size(lines: list[str]) -> int:
     return sum(len(line.encode()) + 1 for line in lines)
 
 
-def baselines_text(found: Sequence[Baseline]) -> str:
+def baselines_text(baselines: Sequence[Baseline]) -> str:
     """Named baselines for the terminal."""
-    if not found:
-        return "No baseline is kept here: moeprof baseline save NAME CAPTURE"
+    if not baselines:
+        return "No baseline is saved here: moeprof baseline save NAME CAPTURE"
     rows = [
         (f"{b.name} *" if b.default else b.name, b.workload, b.created, b.saved or units.DASH, b.git or units.DASH, b.gpu or units.DASH, units.size(b.bytes))
-        for b in found
+        for b in baselines
     ]  # fmt: skip
     header = ("baseline (* default)", "workload", "captured", "saved", "git", "GPU", "size")
     return rendered(rich_table(Table("Baselines", header, tuple(rows), plain=True)))

@@ -37,11 +37,11 @@ def render(check: Check) -> str:
 
 
 def _properties(check: Check) -> list[tuple[str, str]]:
-    found = {
+    facts = {
         "capture": check.capture, "variant": check.variant, "against": check.against, "against_variant": check.against_variant,
         "created": check.created, "git": check.git, "against_git": check.against_git, "on_unclear": check.on_unclear,
     }  # fmt: skip
-    listed = [(name, value) for name, value in found.items() if value is not None]
+    listed = [(name, value) for name, value in facts.items() if value is not None]
     return listed + [("unlike", n.text) for n in check.unlike] + [("note", n.text) for n in check.notes]
 
 
@@ -51,15 +51,15 @@ def _case(suite: Element, check: Check, outcome: Outcome) -> None:
         "testcase",
         {"classname": _clean(f"moeprof.{check.workload}.{check.variant}"), "name": _clean(outcome.rule), "time": "0"},
     )
-    said = _clean(f"{measured(outcome)}: {why(outcome)}")
+    message = _clean(f"{measured(outcome)}: {why(outcome)}")
     if check.fails(outcome):
         kind = "regression" if outcome.state == "FAIL" else "unclear"
-        SubElement(case, "failure", {"message": said, "type": kind}).text = said
+        SubElement(case, "failure", {"message": message, "type": kind}).text = message
     elif outcome.state == "UNCLEAR":
-        SubElement(case, "skipped", {"message": f"UNCLEAR: {said}", "type": "unclear"})
-    SubElement(case, "system-out").text = said
+        SubElement(case, "skipped", {"message": f"UNCLEAR: {message}", "type": "unclear"})
+    SubElement(case, "system-out").text = message
 
 
 def _clean(text: str) -> str:
-    """Without characters that XML cannot hold."""
+    """The text without characters that are illegal in XML."""
     return ILLEGAL.sub("�", text)

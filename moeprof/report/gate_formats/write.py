@@ -13,8 +13,8 @@ from moeprof.storage.json import dumps
 FORMS = {"markdown": checked.markdown, "junit": junit.render, "sarif": sarif.render, "output": dumps}
 
 
-def write(found: Check, targets: Sequence[tuple[str, Path]]) -> None:
+def write(check: Check, targets: Sequence[tuple[str, Path]]) -> None:
     """Write reports, each whole or not at all; one of an earlier run is replaced."""
     for form, path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, FORMS[form](found))
+        write_whole(path, FORMS[form](check))

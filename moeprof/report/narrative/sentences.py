@@ -19,33 +19,31 @@ def sentence(comparison: Comparison) -> str:
     row, base = comparison.row(comparison.optimized), comparison.row(comparison.baseline)
     if row is None or base is None or row.verdict is None or row.time_ns is None or base.time_ns is None:
         return _without_pair(comparison)
-    found = row.verdict
+    judged = row.verdict
     claims = {
-        "FASTER": f"{row.name} is {found.speedup.value:.2f} times as fast as {base.name}",
-        "SLOWER": f"{row.name} is slower than {base.name}: {1 / found.speedup.value:.2f} times its time",
+        "FASTER": f"{row.name} is {judged.speedup.value:.2f} times as fast as {base.name}",
+        "SLOWER": f"{row.name} is slower than {base.name}: {1 / judged.speedup.value:.2f} times its time",
         "SAME": f"{row.name} and {base.name} take the same time",
-        "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {found.speedup.value:.3f}",
+        "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {judged.speedup.value:.3f}",
     }
     times = f"{ms(base.time_ns.value)} to {ms(row.time_ns.value)}"
-    noise = f"A against A on this machine, by {found.noise_from}: {percent(found.noise_ratio)}"
-    tail = f" {found.reason[:1].upper()}{found.reason[1:]}; to settle it: {found.settle}." if found.settle else ""
-    return f"{claims[found.word]} ({times}; {_typical(found)}; {noise}).{tail}"
+    noise = f"A against A on this machine, by {judged.noise_from}: {percent(judged.noise_ratio)}"
+    tail = f" {judged.reason[:1].upper()}{judged.reason[1:]}; to settle it: {judged.settle}." if judged.settle else ""
+    return f"{claims[judged.word]} ({times}; {_typical(judged)}; {noise}).{tail}"
 
 
-def verdict(found: Verdict) -> str:
+def verdict(judged: Verdict) -> str:
     """A verdict on its own: the word, the numbers that it rests on, and the reason."""
-    noise = f"A against A, by {found.noise_from}: {percent(found.noise_ratio)}"
-    tail = f"; to settle it: {found.settle}" if found.settle else ""
-    return f"{found.word}: ratio {found.speedup.value:.3f} ({_typical(found)}; {noise}), since {found.reason}{tail}"
+    noise = f"A against A, by {judged.noise_from}: {percent(judged.noise_ratio)}"
+    tail = f"; to settle it: {judged.settle}" if judged.settle else ""
+    return f"{judged.word}: ratio {judged.speedup.value:.3f} ({_typical(judged)}; {noise}), since {judged.reason}{tail}"
 
 
-def _typical(found: Verdict) -> str:
+def _typical(judged: Verdict) -> str:
     """The interval that decided; where there were too few rounds for one, that of the ratio of medians."""
-    if found.effect is None:
-        return f"95 % interval {found.speedup.low:.3f} to {found.speedup.high:.3f}"
-    return (
-        f"{100 * found.confidence:.4g} % interval of a typical round {found.effect.low:.3f} to {found.effect.high:.3f}"
-    )
+    if judged.effect is None:
+        return f"95 % interval {judged.speedup.low:.3f} to {judged.speedup.high:.3f}"
+    return f"{100 * judged.confidence:.4g} % interval of a typical round {judged.effect.low:.3f} to {judged.effect.high:.3f}"
 
 
 def _without_pair(comparison: Comparison) -> str:
@@ -89,7 +87,7 @@ def _gained(row: Row) -> str:
 
 
 def _achieved(row: Row) -> str:
-    """What it reaches of its roofline and of the yardstick."""
+    """The fractions of the roofline and of the yardstick."""
     if row.work is None:
         return ""
     parts = [f"{percent(row.limit_ratio)} of the limit"] if row.limit_ratio is not None else []

@@ -29,9 +29,9 @@ def summary(comparison: Comparison) -> tuple[str, ...]:
     """The paragraph, sentence by sentence; it states what is not known, and why."""
     before, after = comparison.row(comparison.baseline), comparison.row(comparison.optimized)
     if before is None or after is None or before.name == after.name:
-        found = _alone(comparison)
+        sentences = _alone(comparison)
     else:
-        found = (
+        sentences = (
             _slow(before),
             _changed(comparison, before, after),
             *_why(comparison, before, after),
@@ -39,7 +39,7 @@ def summary(comparison: Comparison) -> tuple[str, ...]:
             _bound(comparison, after),
             _left(comparison, after),
         )
-    return tuple(sentence for sentence in (*found, *_doubts(comparison)) if sentence)
+    return tuple(sentence for sentence in (*sentences, *_doubts(comparison)) if sentence)
 
 
 def _alone(comparison: Comparison) -> tuple[str, ...]:
@@ -107,16 +107,16 @@ def _moved(comparison: Comparison, faster: bool) -> str:
     if not comparison.waterfall:
         return "There is no trace of both variants: the times show how much changed, not where. Capture with nsys or torch.profiler to see where."
     total = sum(b.before_ns for b in comparison.waterfall)
-    told = [b for b in comparison.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
-    with_it = sorted((b for b in told if (b.delta_ns < 0) == faster), key=lambda b: -abs(b.delta_ns))
-    against = sorted((b for b in told if (b.delta_ns < 0) != faster), key=lambda b: -abs(b.delta_ns))
-    if not told:
+    large = [b for b in comparison.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
+    with_it = sorted((b for b in large if (b.delta_ns < 0) == faster), key=lambda b: -abs(b.delta_ns))
+    against = sorted((b for b in large if (b.delta_ns < 0) != faster), key=lambda b: -abs(b.delta_ns))
+    if not large:
         return "No part of the traced iteration changed by enough to report."
-    said = " and ".join(
+    changes = " and ".join(
         f"time in {CALLED[b.label]} {'falls' if b.delta_ns < 0 else 'rises'} from {ms(b.before_ns)} to {ms(b.after_ns)}"
         for b in with_it[:2]
     )
-    text = f"In the traced iteration, {said}" if said else "No part of the trace explains it"
+    text = f"In the traced iteration, {changes}" if changes else "No part of the trace explains it"
     if against:
         bar = against[0]
         text += (
@@ -127,17 +127,17 @@ def _moved(comparison: Comparison, faster: bool) -> str:
 
 def _counters(comparison: Comparison) -> str:
     """The hardware counter that moved most."""
-    found = comparison.counted
-    if found is None:
+    counters = comparison.counted
+    if counters is None:
         return "There are no hardware counters of both sides, so what happens inside the kernels is not known."
-    row = found.moved
+    row = counters.moved
     if row is None or row.before is None or row.after is None:
         return "The hardware counters of both sides are nearly equal."
     return f"The counter that changed most is {row.label} of the {row.scope}: from {amount(row.kind, row.before)} to {amount(row.kind, row.after)}."
 
 
 def _bound(comparison: Comparison, row: Row) -> str:
-    """What holds it back now."""
+    """What bounds the variant now."""
     if row.traced_ns and row.host_wait_ns >= STARVED * row.traced_ns:
         return f"{row.name} is host-bound: the GPU waits for the host for a large part of the iteration."
     if row.limit_ratio is not None and row.limit_ratio >= AT_THE_LIMIT:
@@ -193,9 +193,9 @@ def _left(comparison: Comparison, row: Row) -> str:
 
 def _doubts(comparison: Comparison) -> tuple[str, ...]:
     """What makes the numbers unreliable."""
-    said = []
+    doubts = []
     if any(n.id == "no-gpu" for n in comparison.notes):
-        said.append("Everything ran on the CPU, so nothing here describes a GPU.")
+        doubts.append("Everything ran on the CPU, so nothing here describes a GPU.")
     if any(r.proof_ok is False for r in comparison.rows):
-        said.append("A variant failed its proof: its result is wrong, so its time does not count.")
-    return tuple(said)
+        doubts.append("A variant failed its proof: its result is wrong, so its time does not count.")
+    return tuple(doubts)

@@ -15,19 +15,19 @@ def sentences(device: DeviceComparison) -> tuple[str, ...]:
     """What changed on one device, the verdict first."""
     least = WORTH_NAMING * max(device.before_ns, 1)
     ratio = device.after_ns / device.before_ns if device.before_ns else 1.0
-    told = [
+    lines = [
         f"{device.unit}: {ms(device.before_ns)} in A, {ms(device.after_ns)} in B ({ratio:.2f} times the traced time)."
     ]
     steps = sorted(device.waterfall, key=lambda b: -abs(b.delta_ns))
     large = [b for b in steps if abs(b.delta_ns) >= least][:NAMED]
     if large:
         changes = (f"{b.label} {signed_ms(b.delta_ns)}" for b in large)
-        told.append(f"Largest changes: {', '.join(changes)}.")
-    told += _moved_waits(device)
+        lines.append(f"Largest changes: {', '.join(changes)}.")
+    lines += _moved_waits(device)
     kernels = [k for k in device.kernels if k.status != "same" and abs(k.delta_ns) >= least][:NAMED]
     if kernels:
-        told.append("Kernels: " + "; ".join(_kernel(k) for k in kernels) + ".")
-    return tuple(told)
+        lines.append("Kernels: " + "; ".join(_kernel(k) for k in kernels) + ".")
+    return tuple(lines)
 
 
 def _kernel(kernel: Kernel) -> str:

@@ -30,22 +30,25 @@ def sample() -> Capture:
 
 
 def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Capture) -> None:
-    other = replace(sample, manifest=replace(sample.manifest, params={**sample.manifest.params, "tokens": 1}))
-    found = captures.compare(sample, other)
-    assert [(n.evidence["what"], n.evidence["after"]) for n in found.unlike] == [("parameter tokens", "1")]
-    assert (found.baseline, found.optimized) == ("A: graph", "B: graph")
-    row = found.row("B: graph")
+    fewer_tokens = replace(sample, manifest=replace(sample.manifest, params={**sample.manifest.params, "tokens": 1}))
+    comparison = captures.compare(sample, fewer_tokens)
+    assert [(n.evidence["what"], n.evidence["after"]) for n in comparison.unlike] == [("parameter tokens", "1")]
+    assert (comparison.baseline, comparison.optimized) == ("A: graph", "B: graph")
+    row = comparison.row("B: graph")
     assert row is not None and row.verdict is not None and row.verdict.word == "SAME"
-    own = variants.compare(sample).row("graph")
-    assert own is not None and (row.efficiency, row.compute_ratio) == (own.efficiency, own.compute_ratio)
-    assert sum(b.delta_ns for b in found.waterfall) == 0
-    shown = html.render(pair(sample, other))
+    row_alone = variants.compare(sample).row("graph")
+    assert row_alone is not None and (row.efficiency, row.compute_ratio) == (
+        row_alone.efficiency,
+        row_alone.compute_ratio,
+    )
+    assert sum(b.delta_ns for b in comparison.waterfall) == 0
+    shown = html.render(pair(sample, fewer_tokens))
     body = shown[shown.index("<main>") :]
     assert "These two captures are unlike" in body
     assert body.index("the two captures differ in parameter tokens") < body.index("17.43"), "before any number"
-    said = text.render(pair(sample, other))
-    assert said.index("differ in parameter tokens") < said.index("17.43")
-    data = json.dumps(pair(sample, other).data)
+    lines = text.render(pair(sample, fewer_tokens))
+    assert lines.index("differ in parameter tokens") < lines.index("17.43")
+    data = json.dumps(pair(sample, fewer_tokens).data)
     assert data.index("differ in parameter tokens") < data.index('"time_ns"')
     assert not captures.compare(sample, sample).unlike
 
@@ -63,8 +66,8 @@ def gpu_changed(sample: Capture, **changes: object) -> Capture:
 def test_each_thing_that_makes_captures_unlike_is_named(sample: Capture) -> None:
     environment = sample.manifest.environment
 
-    def names(one: Capture, other: Capture) -> list[str]:
-        return [n.evidence.get("what", n.id) for n in comparable.unlike(one.manifest, other.manifest)]
+    def names(before: Capture, after: Capture) -> list[str]:
+        return [n.evidence.get("what", n.id) for n in comparable.unlike(before.manifest, after.manifest)]
 
     def clocked(name: str, factor: float) -> Capture:
         variants = tuple(
@@ -107,15 +110,15 @@ def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Capture) -> None:
     figure = rounds.samples(study_marked)
     assert figure is not None
     crosses = {t.name: (len(t.x), t.marker.symbol) for t in figure.data if "disturbed" in t.name}
-    each = {r.index: len(r.times_ns) for r in sample.variants[1].record.rounds}
-    assert crosses["overlap, disturbed"] == (each[2] + each[5], "x") and "baseline, twin, disturbed" in crosses
+    samples = {r.index: len(r.times_ns) for r in sample.variants[1].record.rounds}
+    assert crosses["overlap, disturbed"] == (samples[2] + samples[5], "x") and "baseline, twin, disturbed" in crosses
     counts = [row[-1] for row in rounds.times(study_marked).rows if row[0] == "overlap"]
     assert counts[2] == "no: thermal (software)" and counts[0] == "yes"
     assert rounds.title(study_marked).endswith("2 of 8 rounds were disturbed and do not count")
     row = variants.compare(study_marked).row("overlap")
     assert row is not None and row.verdict is not None and row.time_ns is not None
     assert (row.rounds, row.left_out, row.verdict.rounds, row.verdict.word) == (6, 2, 6, "UNCLEAR")
-    assert row.samples == sum(each.values()) - each[2] - each[5]
+    assert row.samples == sum(samples.values()) - samples[2] - samples[5]
     spoilt = replace(study_marked, variants=tuple(replace(v, record=replace(v.record, rounds=tuple(
         r if r.used else replace(r, times_ns=tuple(9 * t for t in r.times_ns)) for r in v.record.rounds
     ))) for v in study_marked.variants))  # fmt: skip
@@ -124,8 +127,8 @@ def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Capture) -> None:
 
 
 def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Capture) -> None:
-    found = variants.compare(marked(sample))
-    for shown in (printed(marked(sample), found), rendered(marked(sample), found)):
+    comparison = variants.compare(marked(sample))
+    for shown in (printed(marked(sample), comparison), rendered(marked(sample), comparison)):
         assert "What decided" in shown and "6 rounds are too few" in re.sub(r"\s+", " ", shown)
     assert (
         "end what disturbed rounds: thermal (software) (1), another process on the GPU (1)"

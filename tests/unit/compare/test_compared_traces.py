@@ -32,11 +32,11 @@ def of(before: str, after: str) -> TraceComparison:
 
 
 def test_the_waterfall_sums_and_findings_come_and_go() -> None:
-    found = of("sync-item-faulty", "sync-item-mended")
-    (device,) = found.devices
+    comparison = of("sync-item-faulty", "sync-item-mended")
+    (device,) = comparison.devices
     assert (device.unit, device.units_before, device.units_after) == ("step", 10, 10)
     assert device.before_ns + sum(s.delta_ns for s in device.waterfall) == device.after_ns < device.before_ns
-    assert [f.id for f in found.gone] == ["sync-api"] and not found.new
+    assert [f.id for f in comparison.gone] == ["sync-api"] and not comparison.new
     assert next(c for c in device.counts if c.what == "waits of the host").before == 20
 
 
@@ -53,11 +53,11 @@ def test_without_a_common_range_the_work_is_the_unit() -> None:
 
 def test_equal_lengths_are_not_no_change(traces: Path) -> None:
     before, after = (read(traces / "nsys" / f"mfu_2gpu_{which}.sqlite") for which in ("before", "after"))
-    found = compare(side(before), side(after))
+    comparison = compare(side(before), side(after))
     lengths = [t.ops["end_ns"].max() - t.ops["start_ns"].min() for t in (before, after)]
     assert abs(lengths[0] - lengths[1]) < 0.01 * lengths[0]
-    assert all(1.10 < d.after_ns / d.before_ns < 1.17 for d in found.devices)
-    assert all("times the traced time" in sentences(d)[0] for d in found.devices)
+    assert all(1.10 < d.after_ns / d.before_ns < 1.17 for d in comparison.devices)
+    assert all("times the traced time" in sentences(d)[0] for d in comparison.devices)
 
 
 def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:
@@ -69,12 +69,12 @@ def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:
     waiting = replace(before, calls=_sorted(before, syncs, kinds))
     after = _with_tiny_copies(before)
     (device,) = compare(side(waiting), side(after)).devices
-    (told,) = [w for w in sentences(device) if "waits of the host became" in w]
+    (sentence,) = [w for w in sentences(device) if "waits of the host became" in w]
     assert (
         "40 waits of the host became 40 copies of 20 bytes; although the time fell idle and exposed copy time rose"
-        in told
+        in sentence
     )
-    assert "the waits moved into copies and are not gone" in told
+    assert "the waits moved into copies and are not gone" in sentence
 
 
 def _sorted(trace: Trace, extra, kinds):  # type: ignore[no-untyped-def]
@@ -117,9 +117,9 @@ def test_a_renamed_kernel_is_replaced_and_a_dropped_one_gone() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**12), min_size=1), st.floats(0.05, 1e4))
 def test_shares_sum_to_the_rounded_whole(values: dict[str, int], units: float) -> None:
-    found = shared_out(values, units)
-    assert sum(found.values()) == round(sum(values.values()) / units)
-    assert all(abs(found[k] - values[k] / units) <= 1 for k in values)
+    shares = shared_out(values, units)
+    assert sum(shares.values()) == round(sum(values.values()) / units)
+    assert all(abs(shares[k] - values[k] / units) <= 1 for k in values)
 
 
 def test_the_work_ratio_is_the_median_ratio_by_time() -> None:
@@ -140,10 +140,10 @@ def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
 
 
 def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
-    one = str(path("sync-item-faulty"))
+    name = str(path("sync-item-faulty"))
     for argv, says in (
-        ([one], "a trace alone has no report"),
-        ([one, one, "--diff", "--range", "nowhere"], "no range 'nowhere'"),
+        ([name], "a trace alone has no report"),
+        ([name, name, "--diff", "--range", "nowhere"], "no range 'nowhere'"),
     ):
         ran = CliRunner().invoke(cli, ["report", *argv, "-o", str(tmp_path / "x.html")])
         assert isinstance(ran.exception, UsageError) and says in ran.exception.message
@@ -151,6 +151,6 @@ def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_nested_range_can_be_compared() -> None:
-    found = compare(side(trace("peer")), side(trace("peer")), "iteration")
-    assert found.devices[0].unit == "iteration" and found.devices[0].units_before > 1
-    assert all(np.isclose(k.delta_ns, 0) for k in found.devices[0].kernels)
+    comparison = compare(side(trace("peer")), side(trace("peer")), "iteration")
+    assert comparison.devices[0].unit == "iteration" and comparison.devices[0].units_before > 1
+    assert all(np.isclose(k.delta_ns, 0) for k in comparison.devices[0].kernels)

@@ -85,14 +85,14 @@ def test_each_step_is_compared_with_the_kept_one_that_it_started_from(folder: Pa
     ]  # step 2 was reverted
     expected = variants.compare(study.load(SAMPLE))
     rows = {r.name: r for r in expected.rows}
-    one, two, three = seen.steps
-    assert (one.before_ns, one.after_ns) == (rows["baseline"].traced_ns, rows["overlap"].traced_ns)
-    assert (three.before_ns, three.after_ns) == (rows["overlap"].traced_ns, rows["graph"].traced_ns)
+    first, second, third = seen.steps
+    assert (first.before_ns, first.after_ns) == (rows["baseline"].traced_ns, rows["overlap"].traced_ns)
+    assert (third.before_ns, third.after_ns) == (rows["overlap"].traced_ns, rows["graph"].traced_ns)
     for d in seen.steps:
         assert sum(b.delta_ns for b in d.waterfall) == d.after_ns - d.before_ns != 0
-    assert two.waterfall[0].before_ns == one.waterfall[0].after_ns
+    assert second.waterfall[0].before_ns == first.waterfall[0].after_ns
     assert all(
-        k.count_before == pytest.approx(32) for k in three.kernels if k.status in ("same", "changed")
+        k.count_before == pytest.approx(32) for k in third.kernels if k.status in ("same", "changed")
     )  # of one iteration
     assert seen.ceilings == LINES and seen.left_out == 0
 
@@ -104,17 +104,17 @@ def test_the_page_shows_them_and_is_the_same_twice(folder: Path, session: Sessio
         "Traced against the start: −12.08 ms per iteration" in page
         and "Traced against step 1: +12.08 ms per iteration" in page
     )
-    assert "Under the roofline: step 3 reaches 123.0 TFLOP/s" in page and "How near to the limit" in page
+    assert "Under the roofline: step 3 reaches 123.0 TFLOP/s" in page and "Fraction of the limit" in page
     assert "a copy &lt;stream&gt;" in page and "<stream>" not in page
     for name in ("trajectory", "of-limit", "roofline", "step-1-diff", "step-2-diff", "step-3-diff"):
         assert page.count(f'id="figure-{name}"') == 1, name
 
 
 def test_marks_stand_where_the_steps_recorded_them(session: Session) -> None:
-    found = session_steps.marks(session)
-    assert [(m.label, m.series) for m in found] == [("0", "kept"), ("1", "kept"), ("2", "reverted"), ("3", "open")]
-    assert [(m.x, m.y) for m in found][1] == (pytest.approx(120e12 / 2600e9), pytest.approx(120e12))
-    figure = json.loads(html.figure_json(session_steps.under_the_roof(found, LINES, ()).figure))
+    marks = session_steps.marks(session)
+    assert [(m.label, m.series) for m in marks] == [("0", "kept"), ("1", "kept"), ("2", "reverted"), ("3", "open")]
+    assert [(m.x, m.y) for m in marks][1] == (pytest.approx(120e12 / 2600e9), pytest.approx(120e12))
+    figure = json.loads(html.figure_json(session_steps.under_the_roof(marks, LINES, ()).figure))
     assert [len(t["x"]) for t in figure["data"] if "markers" in t["mode"]] == [2, 1, 1]
     assert len(figure["layout"]["annotations"]) == 1, "the arrow follows what was kept"
 
@@ -155,12 +155,12 @@ def test_a_long_session_compares_its_last_steps_and_says_so(tmp_path: Path) -> N
             Decide(True, "", AT),
         ]
     written(tmp_path, *events)
-    found = log.read(tmp_path)
-    seen = steps.seen(tmp_path, found)
+    session = log.read(tmp_path)
+    seen = steps.seen(tmp_path, session)
     assert (len(seen.steps), seen.left_out, seen.steps[0].number, seen.steps[0].against) == (steps.COMPARED, 3, 4, 3)
-    page = html.render(shown.page(found, seen))
+    page = html.render(shown.page(session, seen))
     assert 'id="left-out"' in page and "the first 3 tried steps are left out" in page
-    assert 'id="left-out"' not in html.render(shown.page(found))
+    assert 'id="left-out"' not in html.render(shown.page(session))
 
 
 def test_a_session_without_useful_flops_has_no_roofline(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_text_says_where_to_look_next(here: Path, pages: Path) -> None:
         "median of its 5 launches",
         "gemm.cu:57",
         "+0x0010",
-        "What ncu's rules say",
+        "Rules of ncu and their estimated speed-up",
         "Wrote out",
     ):
         assert words in ran.stdout, words

@@ -195,13 +195,13 @@ def test_the_text_shows_each_number_in_its_own_column(found: dict[str, Inspectio
         "1.00",
     )
     done = under(shown._operations(k))
-    assert (done["of one launch"], done["of peak"], done["bound by"]) == ("137.439 GFLOP", "90.4 %", "compute")
+    assert (done["per launch"], done["of peak"], done["bound by"]) == ("137.439 GFLOP", "90.4 %", "compute")
     moved = {row[0]: row for row in shown._memory(k).rows}
     assert moved["L1 to L2"] == ("L1 to L2", "1.6 GB", "33.6 MB", "73.45", "4.00", "4.00")
     assert moved["L2 to device memory"][1:4] == ("148.2 MB", "28.0 MB", "–")
     assert (
         under(shown._states(k))["state"].startswith("barrier")
-        and under(shown._states(k))["cycles an instruction"] == "6.03"
+        and under(shown._states(k))["cycles per instruction"] == "6.03"
     )
     pipes = {row[0]: row[1:] for row in shown._pipes(k).rows}
     assert pipes["alu"][0] == f"{value(f'sm__pipe_alu_cycles_active.{ACTIVE}'):.2f}" and pipes["lsu"] == (

@@ -46,11 +46,19 @@ def test_a_timeline_reads_back_to_the_same_numbers(tmp_path: Path, name: str) ->
         "registers",
     ):
         assert list(back.ops[column]) == list(trace.ops[column]), column
-    one, other = analyze(trace, None, None, views(trace)).windows[0], analyze(back, None, None, views(back)).windows[0]
-    assert (one.ledger, one.idle, one.copies, one.span_ns) == (other.ledger, other.idle, other.copies, other.span_ns)
-    assert replace(one.launch, calls=()) == replace(other.launch, calls=())
-    kept = back.ranges.merge(trace.ranges, on=["name", "domain", "payload"])
-    assert len(kept) == (trace.ranges["style"] == "pushpop").sum()
+    window, window_back = (
+        analyze(trace, None, None, views(trace)).windows[0],
+        analyze(back, None, None, views(back)).windows[0],
+    )
+    assert (window.ledger, window.idle, window.copies, window.span_ns) == (
+        window_back.ledger,
+        window_back.idle,
+        window_back.copies,
+        window_back.span_ns,
+    )
+    assert replace(window.launch, calls=()) == replace(window_back.launch, calls=())
+    ranges = back.ranges.merge(trace.ranges, on=["name", "domain", "payload"])
+    assert len(ranges) == (trace.ranges["style"] == "pushpop").sum()
 
 
 @pytest.mark.parametrize("name", recordings.names("faulty")[:4])
@@ -64,9 +72,9 @@ def test_other_recordings_read_back_too(tmp_path: Path, name: str) -> None:
 
 
 def test_arrows_lead_from_the_call_to_what_it_launched() -> None:
-    found = list(chrome.events(study.load(SAMPLE).variant("graph").trace))
-    begin = {e["id"]: e for e in found if e["ph"] == "s"}
-    ends = [e for e in found if e["ph"] == "f"]
+    events = list(chrome.events(study.load(SAMPLE).variant("graph").trace))
+    begin = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = [e for e in events if e["ph"] == "f"]
     assert ends and {e["id"] for e in ends} == set(begin)
     assert all(begin[e["id"]]["ts"] <= e["ts"] for e in ends)
 
@@ -74,8 +82,8 @@ def test_arrows_lead_from_the_call_to_what_it_launched() -> None:
 def test_ranges_that_cross_are_asynchronous(tmp_path: Path) -> None:
     trace = study.load(SAMPLE).variant("graph").trace
     crossing = replace(trace, ranges=trace.ranges.assign(style="startend"))
-    found = [e for e in chrome.events(crossing) if e.get("cat") in ("range", "user_annotation")]
-    assert [e["ph"] for e in found] == ["b", "e"] * len(trace.ranges)
+    events = [e for e in chrome.events(crossing) if e.get("cat") in ("range", "user_annotation")]
+    assert [e["ph"] for e in events] == ["b", "e"] * len(trace.ranges)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -86,15 +94,15 @@ def test_tables_lose_nothing(command: Run, tmp_path: Path, form: str) -> None:
         f"{n}.{form}" for n in ("times", "overlap-ops", "overlap-calls", "overlap-ranges", "overlap-counters")
     ]
     load = {"csv": pd.read_csv, "parquet": pd.read_parquet}[form]
-    found = study.load(SAMPLE).variant("overlap")
+    variant = study.load(SAMPLE).variant("overlap")
     times = load(tmp_path / "out" / f"times.{form}")
-    assert list(times["time_ns"]) == list(found.record.times_ns) and set(times["variant"]) == {"overlap"}
+    assert list(times["time_ns"]) == list(variant.record.times_ns) and set(times["variant"]) == {"overlap"}
     assert times["used"].all() and not times["twin"].any()
     ops = load(tmp_path / "out" / f"overlap-ops.{form}")
-    assert list(ops.columns) == list(found.trace.ops.columns)
+    assert list(ops.columns) == list(variant.trace.ops.columns)
     for column in ops.columns:
         assert list(ops[column].astype(str).where(ops[column].notna(), "")) == list(
-            found.trace.ops[column].astype(str)
+            variant.trace.ops[column].astype(str)
         ), column
 
 
@@ -118,19 +126,19 @@ def test_markdown_is_the_report_in_short(command: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ((SAMPLE, "--format", "pdf"), 2, "pdf"), (("gone", "--format", "csv"), 1, "not a capture"), ((SAMPLE, "--format", "csv", "--variant", "x"), 2, "no variant"),
         (("light", "--format", "chrome-trace"), 1, "holds no trace"), ((SAMPLE, "--format", "markdown", "-o", "full"), 2, "exists"),
         ((SAMPLE, "--format", "markdown", "--variant", "graph"), 2, "all variants"),
     ],
 )  # fmt: skip
-def test_what_cannot_be(command: Run, tmp_path: Path, words: tuple[Any, ...], code: int, said: str) -> None:
+def test_what_cannot_be(command: Run, tmp_path: Path, words: tuple[Any, ...], code: int, message: str) -> None:
     made(tmp_path / "light", light=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "report.md").write_text("mine")
     ran = command("export", *words)
-    assert ran.code == code and said in ran.err and "Traceback" not in ran.err
+    assert ran.code == code and message in ran.err and "Traceback" not in ran.err
     assert (tmp_path / "full" / "report.md").read_text() == "mine"
 
 

@@ -16,6 +16,7 @@ from builders.sample_captures import Ran
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
+from moeprof.ranks.heat import heat
 from moeprof.ranks.lanes import WAITING, lanes
 from moeprof.ranks.model import GroupAnalysis
 from moeprof.report import html, rank_tables, ranks, text
@@ -46,18 +47,14 @@ def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
 
 
 def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(many: GroupAnalysis) -> None:
-    labels, cells = figures.rows_of(many, "waiting")
-    assert len(labels) == len(set(labels)) == figures.ROWS and cells.shape == (figures.ROWS, len(many.ranks[0].windows))
+    shares = heat(many, "waiting", figures.BOUNDS)
+    labels, cells = figures.labels_of(shares), shares.shares
+    assert len(labels) == len(set(labels)) == figures.BOUNDS.rows
+    assert cells.shape == (figures.BOUNDS.rows, len(many.ranks[0].windows))
     assert labels[:2] == [f"rank {STRETCHED}", f"rank {LATE}"]
     assert 20 * cells[0].max() < cells[2:].min(), "nobody waits less than the one that all wait for"
     held = sum(1 if "ranks" not in label else int(label.split()[3]) - int(label.split()[1]) + 1 for label in labels)
     assert held >= MANY, "every rank is in some row"
-
-
-def test_more_windows_than_columns_become_means() -> None:
-    values = np.arange(1000, dtype=float)
-    narrow = figures._narrowed(values)
-    assert len(narrow) == figures.COLUMNS and narrow.mean() == pytest.approx(values.mean())
 
 
 @pytest.mark.browser
@@ -71,7 +68,7 @@ def test_the_page_of_a_thousand_ranks_in_a_browser(
     looked_at(browser, page, 1280, dark, 4)
     assert "Rank 341 is a straggler" in browser.evaluate("document.querySelector('#verdict').innerText")
     rows = browser.evaluate("document.getElementById('figure-waiting').data[0].y.length")
-    assert rows == figures.ROWS
+    assert rows == figures.BOUNDS.rows
 
 
 @pytest.mark.browser
@@ -108,9 +105,9 @@ def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int
 def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert traces
     made, _ = grow(rank_traces.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
-    found = facts_of(made, one_clock=False, drawn=True)
-    analysis = analyse_ranks("made", found)
-    first, second = lanes(found, analysis)
+    facts = facts_of(made, one_clock=False, drawn=True)
+    analysis = analyse_ranks("made", facts)
+    first, second = lanes(facts, analysis)
     waits = {lane.rank: dict(lane.parts).get(WAITING) for lane in (first, second)}
     assert waits[0] is not None and waits[0].total_ns > 1_000_000
     assert waits[1] is None or waits[1].total_ns < 10_000
@@ -124,10 +121,10 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
     made, _ = grow(rank_traces.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
     write_folder(tmp_path / "set", made)
     (group,) = groups.groups(tmp_path / "set")
-    analysis, found = groups.analyse_group(group)
-    assert lanes(found, analysis) == ()
+    analysis, facts = groups.analyse_group(group)
+    assert lanes(facts, analysis) == ()
     listed = [r.place.rank for r in rank_tables.listed(analysis.ranks)]
-    drawn = lanes(groups.with_bars(group, found, listed, COMMUNICATION), analysis)
+    drawn = lanes(groups.with_bars(group, facts, listed, COMMUNICATION), analysis)
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")
@@ -137,9 +134,9 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
 def test_hostile_names_stay_text(traces: Path) -> None:
     assert traces
     made, _ = grow(rank_traces.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
-    found = facts_of(made)
+    facts = facts_of(made)
     analysis = replace(
-        analyse_ranks("<script>alert(1)</script>", found, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
+        analyse_ranks("<script>alert(1)</script>", facts, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
     )
     body = html.render(ranks.page(((analysis, ()),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))

@@ -116,9 +116,9 @@ def test_a_variant_without_trace_or_times_is_shown_as_such(sample: Capture) -> N
     bare = tuple(CapturedVariant(v.record) for v in sample.variants)
     skipped = replace(bare[2], record=replace(bare[2].record, status="skipped", reason="needs a GPU", rounds=()))
     lone = replace(sample, variants=(bare[0], bare[1], skipped))
-    found = variants.compare(lone)
-    assert found.optimized == "overlap" and not found.waterfall and found.limit is None
-    assert "SKIPPED: needs a GPU" in rendered(lone, found) and "SKIPPED: needs a GPU" in printed(lone, found)
+    comparison = variants.compare(lone)
+    assert comparison.optimized == "overlap" and not comparison.waterfall and comparison.limit is None
+    assert "SKIPPED: needs a GPU" in rendered(lone, comparison) and "SKIPPED: needs a GPU" in printed(lone, comparison)
     nothing = replace(lone, variants=(replace(bare[0], record=replace(bare[0].record, rounds=())),))
     assert "Nothing was timed" in told(nothing).sentence and rendered(nothing)
 
@@ -174,22 +174,22 @@ def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
     trace = str(SAMPLE / "graph" / "trace.sqlite")
     shown = run("analyze", trace, "--range", "iteration", cwd=tmp_path)
     assert shown.returncode == 0 and "Time ledger" in shown.stdout and "iteration 7" in shown.stdout
-    found = json.loads(run("analyze", trace, "--json", cwd=tmp_path).stdout)
-    assert found["schema_version"] == 1 and found["source"]["kind"] == "nsys"
-    (window,) = found["windows"]
+    report = json.loads(run("analyze", trace, "--json", cwd=tmp_path).stdout)
+    assert report["schema_version"] == 1 and report["source"]["kind"] == "nsys"
+    (window,) = report["windows"]
     assert (
         sum(window["ledger"].values()) == window["span_ns"]
         and sum(window["idle"].values()) == window["ledger"]["idle_ns"]
     )
-    assert set(run_keys(found)) >= {"windows", "kernels", "ranges", "findings", "notes"}
+    assert set(run_keys(report)) >= {"windows", "kernels", "ranges", "findings", "notes"}
     analyses = json.loads(run("analyze", str(SAMPLE), "--json", cwd=tmp_path).stdout)["variants"]
     assert list(analyses) == ["baseline", "overlap", "graph"]
     missing = run("analyze", "nowhere.sqlite", cwd=tmp_path)
     assert missing.returncode == 1 and missing.stderr.startswith("error: there is no trace at nowhere.sqlite")
 
 
-def run_keys(found: dict[str, object]) -> list[str]:
-    return list(found)
+def run_keys(report: dict[str, object]) -> list[str]:
+    return list(report)
 
 
 def test_long_names_are_folded_and_sentences_read_from_the_left(tmp_path: Path) -> None:

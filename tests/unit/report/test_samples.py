@@ -16,8 +16,7 @@ from moeprof import resources
 from moeprof.compare import variants
 from moeprof.loaded import capture
 from moeprof.loaded.trace import analysis_of
-from moeprof.ranks import groups
-from moeprof.report import rank_tables
+from moeprof.ranks import groups, totals
 from moeprof.storage import json as codec
 from moeprof.storage import manifest
 from moeprof.trace import open_trace
@@ -35,8 +34,8 @@ def contrast(name: str) -> Any:
 def test_a_sample_is_whole_small_and_what_is_expected(folder: Path) -> None:
     assert manifest.read(folder).complete
     assert sum(p.stat().st_size for p in folder.rglob("*")) < 3_000_000
-    found = json.loads(codec.dumps(page(capture.load(folder)).data))
-    assert found == json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    data = json.loads(codec.dumps(page(capture.load(folder)).data))
+    assert data == json.loads((folder / "expected.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("folder", SAMPLES, ids=lambda p: p.name)
@@ -46,22 +45,24 @@ def test_a_sample_names_no_place_of_the_machine_that_recorded_it(folder: Path) -
         with sqlite3.connect(path) as base:
             (tables,) = zip(*base.execute("SELECT name FROM sqlite_master WHERE type = 'table'"), strict=True)
             assert not {"TARGET_INFO_SYSTEM_ENV", "META_DATA_CAPTURE"} & set(tables)
-            found = [value for (value,) in base.execute("SELECT value FROM StringIds") if PRIVATE.search(value or "")]
-            assert not found, path
+            private = [value for (value,) in base.execute("SELECT value FROM StringIds") if PRIVATE.search(value or "")]
+            assert not private, path
 
 
 def test_the_router_sample_shows_the_ladder() -> None:
-    found = contrast("router")
-    times = {row.name: row.time_ns.value for row in found.rows}
+    comparison = contrast("router")
+    times = {row.name: row.time_ns.value for row in comparison.rows}
     assert times["dense"] > 3 * times["vectorized"] and times["vectorized"] > times["grouped"] > times["fused"]
-    assert {row.name for row in found.rows if row.verdict and row.verdict.word == "FASTER"} == set(times) - {"dense"}
-    assert found.row("fused").launch.graph_launches == 1 and found.row("fused").launch.kernels_in_graphs == 6
+    assert {row.name for row in comparison.rows if row.verdict and row.verdict.word == "FASTER"} == set(times) - {
+        "dense"
+    }
+    assert comparison.row("fused").launch.graph_launches == 1 and comparison.row("fused").launch.kernels_in_graphs == 6
 
 
 def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
     """NCCL's kernels hide, and slow what they hide under; copy engines hide as much and win more."""
-    found = contrast("expert_parallel")
-    words = {row.name: row.verdict.word for row in found.rows if row.verdict}
+    comparison = contrast("expert_parallel")
+    words = {row.name: row.verdict.word for row in comparison.rows if row.verdict}
     assert words == {"overlap": "FASTER", "graph": "FASTER", "peer_copy": "FASTER"}
     (folder,) = (p for p in SAMPLES if p.name == "expert_parallel")
     shares, rates = {}, {}
@@ -69,9 +70,7 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
         analysis, _ = groups.analyse_group(group)
         parts = [part for rank in analysis.ranks for window in rank.windows for part in window.communication]
         shares[group.variant] = sum(p.hidden_ns for p in parts) / sum(p.hidden_ns + p.exposed_ns for p in parts)
-        rates[group.variant] = min(rank_tables.declared_gb_per_s(analysis).values()) / (
-            analysis.link_ceiling_gb_per_s or 0
-        )
+        rates[group.variant] = min(totals.declared_gb_per_s(analysis).values()) / (analysis.link_ceiling_gb_per_s or 0)
         for rank in analysis.ranks:
             assert len(rank.windows) == 8
             assert all(sum(asdict(window.ledger).values()) == window.span_ns for window in rank.windows), (
@@ -82,16 +81,16 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
     with open_trace(folder / "peer_copy" / "trace.sqlite") as trace:
         ids = {finding.id for finding in analysis_of(trace).findings}
     assert "same-stream-copy" not in ids, "signals between copies do not make theirs the stream of the kernels"
-    times = {row.name: row.launch.kernels and row.time_ns.value for row in found.rows}
+    times = {row.name: row.launch.kernels and row.time_ns.value for row in comparison.rows}
     assert times["baseline"] > 1.04 * times["overlap"] and times["overlap"] > times["graph"] > 1.05 * times["peer_copy"]
 
 
 def test_the_attention_sample_shows_one_pass_over_the_cache_and_tells_no_tale_of_bytes() -> None:
-    found = contrast("decode_attention")
-    split, naive = found.row("split_kv"), found.row("naive")
+    comparison = contrast("decode_attention")
+    split, naive = comparison.row("split_kv"), comparison.row("naive")
     assert split.limit_ratio > 0.93 and naive.limit_ratio < 0.06
     assert naive.launch.kernels == 160 and split.launch.kernels == 1
-    most = found.counted.moved
+    most = comparison.counted.moved
     assert most is not None and most.label != "DRAM bytes", "the naive variant's other kernels are not counted"
     (folder,) = (p for p in SAMPLES if p.name == "decode_attention")
     words = told(capture.load(folder))

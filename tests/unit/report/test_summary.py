@@ -25,9 +25,9 @@ UNITS = r"ms|µs|%|GB/s|GB|MB|kB|B|points"
 NUMBER = re.compile(rf"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)(?:\s({UNITS})(?!\w))?")
 
 
-def numbers(found: str) -> list[tuple[str, str]]:
+def numbers(text: str) -> list[tuple[str, str]]:
     """(digits, unit) as they are written."""
-    return [(m[1], m[2] or "") for m in NUMBER.finditer(re.sub(r"\s+", " ", found))]
+    return [(m[1], m[2] or "") for m in NUMBER.finditer(re.sub(r"\s+", " ", text))]
 
 
 def strangers(paragraph: str, tables: str) -> list[tuple[str, str]]:
@@ -54,37 +54,37 @@ def cells(page: str) -> str:
     )
 
 
-def timed(study: Capture, variant: int, scale: float, rounds: int = 8) -> Capture:
+def timed(capture: Capture, variant: int, scale: float, rounds: int = 8) -> Capture:
     """One variant takes ``scale`` times as long, in some rounds."""
-    record = study.variants[variant].record
+    record = capture.variants[variant].record
     slower = tuple(replace(r, times_ns=tuple(round(scale * t) for t in r.times_ns)) for r in record.rounds[:rounds])
-    changed = replace(study.variants[variant], record=replace(record, rounds=slower))
-    return replace(study, variants=tuple(changed if i == variant else v for i, v in enumerate(study.variants)))
+    changed = replace(capture.variants[variant], record=replace(record, rounds=slower))
+    return replace(capture, variants=tuple(changed if i == variant else v for i, v in enumerate(capture.variants)))
 
 
-def swapped(study: Capture) -> Capture:
-    return replace(study, manifest=replace(study.manifest, baseline="graph", optimized="baseline"))
+def swapped(capture: Capture) -> Capture:
+    return replace(capture, manifest=replace(capture.manifest, baseline="graph", optimized="baseline"))
 
 
-def without(study: Capture, *what: str) -> Capture:
-    variants = tuple(recorded(v, **dict.fromkeys(what)) for v in study.variants)
-    return replace(study, variants=variants)
+def without(capture: Capture, *what: str) -> Capture:
+    variants = tuple(recorded(v, **dict.fromkeys(what)) for v in capture.variants)
+    return replace(capture, variants=variants)
 
 
-def alone(study: Capture) -> Capture:
-    return replace(study, variants=study.variants[:1])
+def alone(capture: Capture) -> Capture:
+    return replace(capture, variants=capture.variants[:1])
 
 
-def on_a_cpu(study: Capture) -> Capture:
-    bare = without(study, "counters")
+def on_a_cpu(capture: Capture) -> Capture:
+    bare = without(capture, "counters")
     return replace(bare, manifest=replace(bare.manifest, device="cpu", notes=(note("no-gpu", what="it"),)))
 
 
-def numbered(study: Capture) -> Capture:
+def numbered(capture: Capture) -> Capture:
     """A summary with a number that no table holds."""
-    last = study.variants[2]
+    last = capture.variants[2]
     return replace(
-        study, variants=(*study.variants[:2], replace(last, record=replace(last.record, summary="37 streams")))
+        capture, variants=(*capture.variants[:2], replace(last, record=replace(last.record, summary="37 streams")))
     )
 
 
@@ -107,26 +107,26 @@ CASES: dict[str, tuple[Capture, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_capture_gets_its_words_and_no_number_of_its_own(name: str) -> None:
-    study, words = CASES[name]
-    paragraph = " ".join(narrative(study).closing)
+    capture, words = CASES[name]
+    paragraph = " ".join(narrative(capture).closing)
     for word in words:
         assert word in paragraph, paragraph
-    page = rendered(study)
+    page = rendered(capture)
     assert strangers(paragraph, cells(page)) == []
     assert re.sub(r"&#39;", "'", page).count(paragraph) == 1 and page.index('id="words"') > page.index(
         'id="environment"'
     )
-    above, told = printed(study).split("In words\n")
-    assert re.sub(r"\s+", " ", told).strip() == paragraph and strangers(paragraph, above) == []
+    above, closing = printed(capture).split("In words\n")
+    assert re.sub(r"\s+", " ", closing).strip() == paragraph and strangers(paragraph, above) == []
     assert len(numbers(paragraph)) >= 1
 
 
 def test_it_repeats_no_sentence_of_the_report() -> None:
-    for study, _ in CASES.values():
-        found = narrative(study)
-        assert found.closing and found.sentence
-        said = {s.strip() for t in (found.sentence, *found.reasons) for s in re.split(r"[;:.] ", t)}
-        assert not said & {s.strip() for t in found.closing for s in re.split(r"[;:.] ", t)} - {""}
+    for capture, _ in CASES.values():
+        words = narrative(capture)
+        assert words.closing and words.sentence
+        clauses = {s.strip() for t in (words.sentence, *words.reasons) for s in re.split(r"[;:.] ", t)}
+        assert not clauses & {s.strip() for t in words.closing for s in re.split(r"[;:.] ", t)} - {""}
 
 
 def pair(change: Callable[[Capture], Capture]) -> tuple[Page, Narrative]:
@@ -143,8 +143,8 @@ def pair(change: Callable[[Capture], Capture]) -> tuple[Page, Narrative]:
     ],
 )  # fmt: skip
 def test_two_captures(change: Callable[[Capture], Capture], word: str) -> None:
-    page, found = pair(change)
-    paragraph = " ".join(found.closing)
+    page, words = pair(change)
+    paragraph = " ".join(words.closing)
     assert word in paragraph and "A: graph takes" in paragraph
     assert strangers(paragraph, cells(html.render(page))) == []
     assert strangers(paragraph, text.render(page).split("In words\n")[0]) == []
@@ -155,8 +155,8 @@ def test_a_failed_proof_is_said(traces: Path) -> None:
     wrong = real.variants[2]
     assert wrong.record.proof is not None
     record = replace(wrong.record, proof=replace(wrong.record.proof, ok=False, reason="differs"))
-    found = narrative(replace(real, variants=(*real.variants[:2], replace(wrong, record=record))))
-    assert found.closing[-1].startswith("A variant failed its proof")
+    words = narrative(replace(real, variants=(*real.variants[:2], replace(wrong, record=record))))
+    assert words.closing[-1].startswith("A variant failed its proof")
 
 
 def test_nothing_that_ran_is_said() -> None:

@@ -183,11 +183,12 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     assert ran.returncode == 0 and "held: 0." in ran.stdout and "Next: decide" in ran.stdout, ran.stdout + ran.stderr
     told = " ".join(ran.stdout.split())
     assert (
-        "Step 1 against what was kept: UNCLEAR: ratio" in told and "since 4 rounds are too few: 5 is the least" in told
+        "Step 1 against the last kept step: UNCLEAR: ratio" in told
+        and "since 4 rounds are too few: 5 is the least" in told
     )
     assert run(project, "keep", "shorter").returncode == 0
     run(project, "predict", "no launches", "--metric", "kernels", "--expect", "<1")
-    assert "unknown: the capture does not hold the metric" in run(project, *trial).stdout  # no trace was taken
+    assert "unknown: the capture does not contain the metric" in run(project, *trial).stdout  # no trace was taken
     assert "reverted" in run(project, "revert").stdout
     step = run(project, "show", "1").stdout
     shown_step = json.loads(run(project, "show", "1", "--json").stdout)["step"]

@@ -59,7 +59,7 @@ def test_block(moeprof):
     work.kernels(exactly=2)
     work.only_kernels("aten::mm", "aten::add_")
     work.no_kernels("aten::relu")
-    assert "operators stand in for kernels" in str(work)
+    assert "operators in place of kernels" in str(work)
 
 def test_callable(moeprof):
     calls = []
@@ -77,13 +77,13 @@ def test_two_captures_in_one_test(moeprof):
 def test_new_operator(moeprof):
     moeprof.record(lambda: (step(), torch.relu(A))).only_kernels("aten::mm", "aten::add_")
 """
-    found = ran(pytester, body)
-    found.assert_outcomes(passed=3, failed=1)
-    found.stdout.fnmatch_lines(
+    result = ran(pytester, body)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
         ["*kernels other than 'aten::mm', 'aten::add_': 1; asserted: at most 0", "*1 x aten::relu*"]
     )
-    found.stdout.fnmatch_lines(["*ledger of an iteration on CPU*"])
-    found.stdout.no_fnmatch_line("*work.py*")  # the failure points at the test's own line
+    result.stdout.fnmatch_lines(["*ledger of an iteration on CPU*"])
+    result.stdout.no_fnmatch_line("*work.py*")  # the failure points at the test's own line
 
 
 @pytest.mark.usefixtures("torch")
@@ -141,7 +141,7 @@ def test_no_such_gpu(moeprof):
 def test_last(moeprof):
     moeprof.record(step).kernels(exactly=2)
 """
-    found = ran(pytester, body)
+    result = ran(pytester, body)
     expected = {
         "empty": "the block is empty: no operator ran on the CPU", "nested": "a capture of this test is still open",
         "timed_inside": "a capture of this test is still open", "asked_after_it_raised": "nothing was captured: ValueError: the step broke",
@@ -152,10 +152,10 @@ def test_last(moeprof):
 
     if torch.cuda.is_available():
         pytest.skip("what is said without a GPU")
-    found.assert_outcomes(passed=2, failed=9)
-    lines = found.stdout.str()
-    for said in expected.values():
-        assert f"ProbeError: {said}" in lines, said
+    result.assert_outcomes(passed=2, failed=9)
+    lines = result.stdout.str()
+    for message in expected.values():
+        assert f"ProbeError: {message}" in lines, message
     assert "ValueError: the step broke" in lines and "moeprof/testing" not in lines and "contextlib.py" not in lines
 
 
@@ -193,14 +193,14 @@ def test_unclear_skips(moeprof, clock):
     noisy = [400] * 19 + [1900] * 23 + [700] * 17
     moeprof.not_slower(clock(*noisy), clock(1000), seconds=1e-5, unclear="skip")
 """
-    found = ran(pytester, body)
-    found.assert_outcomes(passed=1, failed=4, skipped=1)
-    found.stdout.fnmatch_lines(
+    result = ran(pytester, body)
+    result.assert_outcomes(passed=1, failed=4, skipped=1)
+    result.stdout.fnmatch_lines(
         ["*launches: not known here: operators on a CPU make no CUDA calls; asserted: at most 5"]
     )
-    found.stdout.fnmatch_lines(["*speed-up: 1.100 x (99 % interval 1.100 to 1.100); asserted: at least 1.2 x"])
-    found.stdout.fnmatch_lines(["*AssertionError: UNCLEAR: time ratio: *"])
-    assert re.search(r"throughput: \S+ GB/s; asserted: at least 1 GB/s\n.*UNCLEAR: 95 % interval", found.stdout.str())
+    result.stdout.fnmatch_lines(["*speed-up: 1.100 x (99 % interval 1.100 to 1.100); asserted: at least 1.2 x"])
+    result.stdout.fnmatch_lines(["*AssertionError: UNCLEAR: time ratio: *"])
+    assert re.search(r"throughput: \S+ GB/s; asserted: at least 1 GB/s\n.*UNCLEAR: 95 % interval", result.stdout.str())
     again = pytester.runpytest_inprocess(*QUIET, "--moeprof-unknown=skip", "--moeprof-unclear=skip", "-rs")
     again.assert_outcomes(passed=1, failed=1, skipped=4)
     again.stdout.fnmatch_lines(["SKIPPED*not known here: operators on a CPU make no CUDA calls*"])
@@ -244,12 +244,12 @@ def test_a_profiler_that_does_not_start_is_one_clear_line(tmp_path: Path, monkey
 def test_what_needs_a_gpu_skips_with_the_reason(pytester: pytest.Pytester) -> None:
     body = "import pytest\n@pytest.mark.moeprof_gpu\ndef test_gpu(moeprof):\n    assert moeprof.record(list)\n"
     head = "import sys; sys.modules['torch'] = None\n"  # as where it is not installed
-    found = ran(pytester, body, "--strict-markers", "-rs", head=head)
-    found.assert_outcomes(skipped=1)
-    found.stdout.fnmatch_lines(["SKIPPED*moeprof_gpu: torch is not installed"])
-    found = ran(pytester, body.replace("@pytest.mark.moeprof_gpu\n", ""), head=head)
-    found.assert_outcomes(failed=1)
-    found.stdout.fnmatch_lines(
+    result = ran(pytester, body, "--strict-markers", "-rs", head=head)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*moeprof_gpu: torch is not installed"])
+    result = ran(pytester, body.replace("@pytest.mark.moeprof_gpu\n", ""), head=head)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
         ["*ProbeError: torch is not installed: nothing can be captured (install it, or mark the test moeprof_gpu)"]
     )
 
@@ -260,8 +260,8 @@ def test_a_plain_run_loads_nothing_heavy(tmp_path: Path) -> None:
         "    assert not {'torch', 'pandas', 'numpy', 'plotly', 'jinja2', 'click', 'rich'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-m", "pytest", *QUIET, "--moeprof-json", "j.json", "-q"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert json.loads((tmp_path / "j.json").read_text())["tests"] == []
 
 
@@ -274,8 +274,8 @@ DOCUMENT = ROOT / "docs" / "howto" / "pytest.md"
 def test_the_document_runs_as_it_stands(tmp_path: Path) -> None:
     documents.write_files(DOCUMENT, tmp_path)
     (block,) = (b for b in documents.blocks(DOCUMENT) if b.kind == "run")
-    said = documents.run(block, tmp_path)
-    assert re.search(r"[2345] passed", said) and "failed" not in said, said
+    output = documents.run(block, tmp_path)
+    assert re.search(r"[2345] passed", output) and "failed" not in output, output
     run = decode(Run, json.loads((tmp_path / "tests.json").read_text()))
     assert len(run.tests) >= 3 and "test_a_block" in (tmp_path / "tests.html").read_text()
 

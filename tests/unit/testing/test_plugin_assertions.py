@@ -54,21 +54,21 @@ FAULTS: list[tuple[str, Callable[[Work], float], Callable[[Recorded], None], tup
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("holds", "plant", "said"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(("holds", "plant", "parts"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
 def test_an_assertion_holds_and_fails_on_the_planted_fault(
     probe: Moeprof,
     recorded: Recorded,
     tmp_path: Path,
     holds: Callable[[Work], float],
     plant: Callable[[Recorded], None],
-    said: tuple[str, ...],
+    parts: tuple[str, ...],
 ) -> None:
     holds(probe.read(recorded.written(tmp_path / "well.json"), range_name="iter"))
     plant(recorded)
     with pytest.raises(AssertionError) as caught:
         holds(probe.read(recorded.written(tmp_path / "faulty.json"), range_name="iter"))
     text = str(caught.value)
-    assert all(part in text for part in said), text
+    assert all(part in text for part in parts), text
     assert "ledger of an iteration on device 0 (mean of 5)" in text and "launches" in text, "the small ledger"
     assert [c.outcome for c in probe._log.checks] == ["passed", "failed"]
 
@@ -77,9 +77,9 @@ def test_only_what_was_launched_inside_the_range_counts(probe: Moeprof, traces: 
     path = traces / "h200" / "torch_profiler.json"
     whole, inside = probe.read(path), probe.read(path, range_name="iter")
     assert whole.sync_calls(exactly=2) == 2 and whole.launches(exactly=15) == 15  # the graph's replays, the last waits
-    assert inside.launches(exactly=2) == 2 and inside.kernels(exactly=2) == 2 and inside.found.iterations == 5
-    assert whole.found.window is not None and inside.found.window is not None
-    assert inside.found.window.compute_busy_ns < whole.found.window.compute_busy_ns
+    assert inside.launches(exactly=2) == 2 and inside.kernels(exactly=2) == 2 and inside.capture.iterations == 5
+    assert whole.capture.window is not None and inside.capture.window is not None
+    assert inside.capture.window.compute_busy_ns < whole.capture.window.compute_busy_ns
     assert probe.read(path, range_name="iter", iterations=10).kernels(exactly=1) == 1
 
 
@@ -97,7 +97,7 @@ def test_the_sample_of_a_gpu_under_nsys(probe: Moeprof) -> None:
 
 def test_the_ledger_of_the_capture_sums_and_numbers_are_of_one_iteration(probe: Moeprof, tmp_path: Path) -> None:
     work = probe.read(small(tmp_path / "t.json", iterations=4), range_name="step")
-    window = work.found.window
+    window = work.capture.window
     assert window is not None and window.span_ns == 360_000  # the first kernel's start to the last copy's end
     assert work.exposed_copy_ms(at_most=0.02) == 0.02 and work.copy_overlap(at_least=0.5) == 0.5
     assert "0.090 ms = compute 0.040 ms + exposed copy 0.020 ms + idle 0.030 ms" in str(work)
@@ -108,7 +108,7 @@ def test_what_is_not_known_fails_with_the_reason_or_skips(tmp_path: Path) -> Non
     cpu = tmp_path / "cpu.json"
     cpu.write_text(re.sub(r'"cat": "(kernel|gpu_memcpy|cuda_runtime)"', '"cat": "none"', path.read_text()))
     work = Moeprof(Log(), tmp_path).read(cpu, range_name="step")
-    assert work.found.device == "cpu" and work.kernels("aten::mm", exactly=1) == 1
+    assert work.capture.device == "cpu" and work.kernels("aten::mm", exactly=1) == 1
     with pytest.raises(AssertionError, match="not known here: operators on a CPU make no CUDA calls"):
         work.launches(at_most=100)
     with pytest.raises(AssertionError, match="not known here: no copy ran"):
@@ -123,10 +123,10 @@ def test_on_a_gpu_operators_never_stand_in_for_kernels(tmp_path: Path) -> None:
     path = small(tmp_path / "t.json")
     lost = re.sub(r'"cat": "(kernel|gpu_memcpy)"', '"cat": "none"', path.read_text())
     path.write_text(lost)
-    found = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
-    assert found.kernels == () and test_run.launches(found) == 1
+    capture = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
+    assert capture.kernels == () and test_run.launches(capture) == 1
     with pytest.raises(ProbeError, match="another tool"):
-        numbers.refuse_empty(found, may_be_empty=True)
+        numbers.refuse_empty(capture, may_be_empty=True)
     path.write_text(lost.replace('"cat": "cuda_runtime"', '"cat": "none"'))
     empty = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
     assert (test_run.launches(empty), test_run.sync_calls(empty), test_run.copy_overlap(empty)) == (0, 0, None)
@@ -211,11 +211,11 @@ def test_both_are_timed_in_the_same_rounds_and_the_old_one_twice(monkeypatch: py
 
         return once
 
-    found = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 8, 3e-6)
-    assert found.verdict.word == "FASTER" and found.verdict.effect is not None
-    assert found.verdict.effect.low == pytest.approx(1.5) and found.verdict.noise_from == "twins"
-    assert {t for r in found.new for t in r} == {1000} and {t for r in found.old for t in r} == {1500}
-    assert len(found.new) == len(found.old) == 8 and order.count("old") > order.count("new") > 24
+    timed = clocking.timed_pair(run("new", 1000), run("old", 1500), "cpu", 8, 3e-6)
+    assert timed.verdict.word == "FASTER" and timed.verdict.effect is not None
+    assert timed.verdict.effect.low == pytest.approx(1.5) and timed.verdict.noise_from == "twins"
+    assert {t for r in timed.new for t in r} == {1000} and {t for r in timed.old for t in r} == {1500}
+    assert len(timed.new) == len(timed.old) == 8 and order.count("old") > order.count("new") > 24
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

@@ -44,9 +44,9 @@ def test_nothing_asked(moeprof):
 def test_the_report_tells_every_captured_test(pytester: pytest.Pytester) -> None:
     path = small(pytester.path / "trace.json")
     files = ("--moeprof-report", "page.html", "--moeprof-json", "run.json")
-    found = ran(pytester, TRACED.format(path=str(path)), *files)
-    found.assert_outcomes(passed=4, failed=1)
-    found.stdout.fnmatch_lines(["Wrote run.json", "Wrote page.html"])
+    result = ran(pytester, TRACED.format(path=str(path)), *files)
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["Wrote run.json", "Wrote page.html"])
     run = decode(Run, json.loads((pytester.path / "run.json").read_text()))
     assert [(t.nodeid.partition("::")[2], t.outcome, t.checks[0].value) for t in run.tests] == [
         ("test_launches[1]", "failed", 1.0), ("test_launches[2]", "passed", 1.0), ("test_launches[3]", "passed", 1.0),
@@ -67,13 +67,13 @@ def test_a_run_that_captured_nothing_says_so(pytester: pytest.Pytester) -> None:
 
 
 def test_a_report_that_cannot_be_written_fails_the_run(pytester: pytest.Pytester) -> None:
-    found = ran(pytester, "def test_it(): pass", "--moeprof-report", "nowhere/page.html")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    found.stderr.fnmatch_lines(["*moeprof cannot write nowhere/page.html*"])
+    result = ran(pytester, "def test_it(): pass", "--moeprof-report", "nowhere/page.html")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*moeprof cannot write nowhere/page.html*"])
     body = "def test_it():\n    import os; os.mkdir('page.html')"
-    found = ran(pytester, body, "--moeprof-report", "page.html")
-    assert found.ret == pytest.ExitCode.INTERNAL_ERROR
-    found.stdout.fnmatch_lines(["moeprof could not write its report: *page.html*"])
+    result = ran(pytester, body, "--moeprof-report", "page.html")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines(["moeprof could not write its report: *page.html*"])
 
 
 def test_several_processes_give_one_report_also_where_one_dies(pytester: pytest.Pytester) -> None:
@@ -87,8 +87,8 @@ def test_several_processes_give_one_report_also_where_one_dies(pytester: pytest.
         "        pathlib.Path('a-worker-wrote').touch()\n"
     )
     options = ("-p", "no:hypothesispytest", "-n", "2", "--moeprof-report", "page.html", "--moeprof-json", "run.json")
-    found = pytester.runpytest_subprocess(*options)
-    found.assert_outcomes(passed=4, failed=2)
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=4, failed=2)
     run = decode(Run, json.loads((pytester.path / "run.json").read_text()))
     assert sorted(t.nodeid.partition("::")[2] for t in run.tests) == [f"test_launches[{n}]" for n in (1, 2, 3)]
     assert all(re.fullmatch(r"gw\d+", t.worker) for t in run.tests) and {t.outcome for t in run.tests} == {
@@ -129,10 +129,10 @@ def test_what_a_cpu_does_not_know_is_a_dash_on_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, dark: bool) -> None:
     log = Log()
-    found = Moeprof(log, tmp_path).read(small(tmp_path / "t.json"), range_name="step")
-    found.launches(at_most=1)
+    work = Moeprof(log, tmp_path).read(small(tmp_path / "t.json"), range_name="step")
+    work.launches(at_most=1)
     with pytest.raises(AssertionError):
-        found.copy_overlap(at_least=0.9)
+        work.copy_overlap(at_least=0.9)
     tests = (log.case("tests/test_model.py::test_decode_step", "failed", ""), *hostile_run().tests)
     page = tmp_path / "page.html"
     page.write_text(html.render(test_run.page(Run("0", tuple(t for t in tests if t)))))
