@@ -91,7 +91,16 @@
       if (lane.end[i] > ends[row]) ends[row] = lane.end[i];
       lists[row].push(i);
     }
-    return lists.map(function (list) { return indexed(lane, list); });
+    return lists.length > 1 && nearlySerial(lane) ? rowsOf(lane, 1) : lists.map(function (list) { return indexed(lane, list); });
+  }
+
+  function nearlySerial(lane) { // a stream whose kernels begin a little before the one before them ends is one row all the same
+    var sum = 0, covered = 0, reach = -Infinity;
+    for (var i = 0; i < lane.n; i++) {
+      sum += lane.end[i] - lane.start[i];
+      covered += Math.max(lane.end[i] - Math.max(lane.start[i], reach), 0); reach = Math.max(reach, lane.end[i]);
+    }
+    return lane.kind === "work" && sum - covered <= 0.02 * covered;
   }
 
   function indexed(lane, list) {
@@ -167,11 +176,21 @@
     var groups = D.groups.map(function (g, i) {
       var of = lanes.filter(function (lane) { return lane.group === i; });
       var queue = g.queue ? binnedQueue(g.queue) : D.detail ? null : steps(of);
-      return { label: g.label, name: g.name, lanes: of, queue: queue, open: i < 2 || D.groups.length < 3, all: false };
+      return { label: g.label, name: g.name, sums: sums(i), lanes: of, queue: queue, open: i < 2 || D.groups.length < 3, all: false };
     });
     var overview = D.overview.devices.map(function (d) {
       return { device: d.device, parts: d.classes.map(function (c) { return { cls: c[0], total: c[1], bins: sparse(c[2], D.overview.bins) }; }) };
     });
+
+    function sums(i) { // shares of the whole recording, the largest cause of idle time first
+      var d = D.overview.devices[i], busy = 0, idle = [];
+      if (!d) return "";
+      d.classes.forEach(function (c) { var name = classes[c[0]][0]; if (WARM[name]) idle.push([SHORT[name], c[1]]); else busy += c[1]; });
+      idle.sort(function (a, b) { return b[1] - a[1]; });
+      idle = idle.filter(function (c) { return c[1] >= 0.005 * SPAN; });
+      function share(ns) { return (100 * ns / SPAN).toFixed(1) + " %"; }
+      return "busy " + share(busy) + (idle.length ? " · idle: " + idle.map(function (c) { return c[0] + " " + share(c[1]); }).join(", ") : "");
+    }
 
     function decodeBins(raw) {
       return { count: raw.count, parts: Object.keys(raw.classes).map(function (k) { return { cls: +k, bins: sparse(raw.classes[k], raw.count) }; }) };
@@ -186,23 +205,26 @@
     }
 
     function steps(of) { // how many launches wait: a call has returned and its first operation has not begun
-      var begun = {}, list = [];
+      var begun = new Float64Array(calls.length).fill(Infinity), n = 0, c;
       of.forEach(function (lane) {
-        if (lane.kind === "work") for (var i = 0; i < lane.n; i++) { var c = lane.call[i]; if (c >= 0 && !(begun[c] <= lane.start[i])) begun[c] = lane.start[i]; }
+        if (lane.kind === "work") for (var i = 0; i < lane.n; i++) if (lane.call[i] >= 0 && lane.start[i] < begun[lane.call[i]]) begun[lane.call[i]] = lane.start[i];
       });
-      Object.keys(begun).forEach(function (c) {
-        var lane = calls[c], end = lane.end[c - lane.first];
-        if (begun[c] > end) list.push([end, 1], [begun[c], -1]);
-      });
-      if (!list.length) return null;
-      list.sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; });
-      var time = [], depth = [], now = 0, top = 0;
-      list.forEach(function (step) {
-        now += step[1]; top = Math.max(top, now);
-        if (time.length && time[time.length - 1] === step[0]) depth[depth.length - 1] = now;
-        else { time.push(step[0]); depth.push(now); }
-      });
-      return { time: Float64Array.from(time), depth: Float64Array.from(depth), top: top, mean: false };
+      var up = new Float64Array(calls.length), down = new Float64Array(calls.length);
+      for (c = 0; c < calls.length; c++) {
+        if (begun[c] === Infinity) continue;
+        var end = calls[c].end[c - calls[c].first];
+        if (begun[c] > end) { up[n] = end; down[n++] = begun[c]; }
+      }
+      if (!n) return null;
+      up = up.subarray(0, n).sort(); down = down.subarray(0, n).sort();
+      var time = new Float64Array(2 * n), depth = new Float64Array(2 * n), size = 0, top = 0;
+      for (var a = 0, b = 0; b < n;) {
+        var t = a < n ? Math.min(up[a], down[b]) : down[b];
+        while (a < n && up[a] === t) a++;
+        while (b < n && down[b] === t) b++;
+        time[size] = t; depth[size++] = a - b; top = Math.max(top, a - b);
+      }
+      return { time: time.subarray(0, size), depth: depth.subarray(0, size), top: top, mean: false };
     }
 
     // The parts of the page
@@ -266,7 +288,7 @@
 
     function measure() {
       W = Math.max(box.clientWidth, 240); ratio = window.devicePixelRatio || 1; narrow = W < 640;
-      LEFT = narrow ? 8 : 152; RIGHT = narrow ? 8 : 12;
+      LEFT = narrow ? 8 : 172; RIGHT = narrow ? 8 : 12;
       layout();
     }
 
@@ -312,6 +334,11 @@
       return keep >= 3 ? s.slice(0, keep) + "…" : "";
     }
 
+    function fitting(x, texts, width) { // the first that fits, or as much of the last as does
+      for (var i = 0; i < texts.length - 1; i++) if (x.measureText(texts[i]).width <= width) return texts[i];
+      return clipped(x, texts[texts.length - 1], width);
+    }
+
     function drawOverview() {
       var each = overview.length < 2 ? 46 : Math.max(12, Math.floor(76 / overview.length)), height = overview.length * (each + 3) + 20;
       var x = fit(over, height), id = [W, ratio, colour.join()].join("/");
@@ -339,7 +366,7 @@
         ticks(0, SPAN, function (t, label) { c.fillStyle = ink.soft; c.textAlign = "center"; var px = LEFT + t / SPAN * pw; c.fillText(label, Math.min(Math.max(px, LEFT + 14), W - RIGHT - 22), height - 5); });
       }
       x.setTransform(1, 0, 0, 1, 0, 0); x.clearRect(0, 0, over.width, over.height); x.drawImage(cached, 0, 0); x.setTransform(ratio, 0, 0, ratio, 0, 0);
-      var a = LEFT + v0 / SPAN * plot(), b = Math.max(LEFT + v1 / SPAN * plot(), a + 3), bottom = height - 18;
+      var a = LEFT + Math.max(v0, 0) / SPAN * plot(), b = Math.max(LEFT + Math.min(v1, SPAN) / SPAN * plot(), a + 3), bottom = height - 18;
       x.globalAlpha = 0.62; x.fillStyle = ink.paper; x.fillRect(LEFT, 0, a - LEFT, bottom); x.fillRect(b, 0, W - RIGHT - b, bottom); x.globalAlpha = 1;
       x.strokeStyle = ink.accent; x.lineWidth = 2; x.strokeRect(a, 1, b - a, bottom - 2);
       x.fillStyle = ink.accent; [a, b].forEach(function (p) { x.fillRect(p - 2, bottom / 2 - 8, 4, 16); });
@@ -350,7 +377,7 @@
       var step = Math.pow(10, Math.floor(Math.log10((to - from) / plot() * (narrow ? 70 : 90)))), seconds = SPAN >= 2e10;
       [1, 2, 5, 10].some(function (k) { if ((to - from) / (step * k) * (narrow ? 70 : 90) <= plot()) { step *= k; return true; } return false; });
       var unit = seconds ? 1e9 : 1e6, digits = Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9));
-      for (var t = Math.ceil((from - zero) / step) * step; t <= to - zero; t += step) each(t + zero, (t / unit).toFixed(Math.min(digits, 6)) + (seconds ? " s" : " ms"));
+      for (var t = Math.ceil((from - zero) / step) * step; t <= to - zero; t += step) each(t + zero, (Math.abs(t) < step / 2 ? 0 : t / unit).toFixed(Math.min(digits, 6)).replace("-", "−") + (seconds ? " s" : " ms"));
     }
 
     function draw() {
@@ -402,7 +429,7 @@
       x.fillText(text, 8, item.y + 14);
       var after = 8 + x.measureText(text).width + 8;
       x.font = "11px " + ink.font; x.fillStyle = ink.soft;
-      x.fillText(item.group.name, after, item.y + 14);
+      x.fillText(clipped(x, (item.group.name ? item.group.name + " · " : "") + item.group.sums, W - after - 130), after, item.y + 14);
       if (item.hidden && item.group.open) { x.textAlign = "right"; x.fillText(item.group.all ? "fewer threads" : item.hidden + " more host lane" + (item.hidden > 1 ? "s" : ""), W - RIGHT, item.y + 14); }
     }
 
@@ -483,16 +510,17 @@
         i = wide[j]; a = Math.max(LEFT + (L0.s[i] - v0) * scale / ratio, LEFT); b = Math.min(LEFT + (L0.s[i] + L0.b[i] - v0) * scale / ratio, W - RIGHT);
         if (b - a < 30) continue;
         x.textAlign = "left";
-        var s = clipped(x, inside(lane, row.id[i]), b - a - 7);
+        var s = fitting(x, inside(lane, row.id[i]), b - a - 7);
         if (s) { x.fillStyle = onFill[second ? classes.length : L0.c[i]]; x.fillText(s, a + 4, y + h / 2 + 4); }
       }
       x.globalAlpha = 1;
     }
 
     function inside(lane, i) {
-      if (lane.kind === "idle") return duration(lane.end[i] - lane.start[i]) + " " + SHORT[classes[lane.cls[i]][0]];
-      if (lane.kind === "calls" && lane.cls[i] === number["wait-call"]) return "waits: " + nameOf(lane, i);
-      return nameOf(lane, i);
+      var length = duration(lane.end[i] - lane.start[i]), name = nameOf(lane, i);
+      if (lane.kind === "idle") return [SHORT[classes[lane.cls[i]][0]] + " " + length, length];
+      if (lane.kind === "calls" && lane.cls[i] === number["wait-call"]) return ["waits for the GPU: " + name + " · " + length, "waits: " + name, name];
+      return lane.kind === "work" ? [name + " · " + length, name] : [name];
     }
 
     function nameOf(lane, i) {
@@ -531,8 +559,6 @@
         var a = Math.max(X(d[0]), LEFT), b = Math.min(X(d[1]), W - RIGHT);
         if (b <= a) return;
         x.fillStyle = ink.accent; x.fillRect(a, 18, b - a, 3);
-        x.font = "10px " + ink.font;
-        if (b - a > 90) { x.textAlign = "left"; x.fillStyle = ink.soft; }
       });
     }
 
@@ -557,7 +583,7 @@
         if (b < LEFT || a > W - RIGHT) return;
         x.strokeStyle = ink.pass; x.lineWidth = 1; x.strokeRect(a + 0.5, item.y + 0.5, Math.max(b - a - 1.5, 0.5), item.h - 1);
         x.fillStyle = ink.ink; x.textAlign = "left";
-        var s = b - Math.max(a, LEFT) > 34 ? clipped(x, p[2] + " · " + duration(p[1] - p[0]), b - Math.max(a, LEFT) - 8) : "";
+        var s = b - Math.max(a, LEFT) > 30 ? fitting(x, [p[2] + " · " + duration(p[1] - p[0]), p[2], p[2].replace(/^\D+(?=\d+$)/, "")], b - Math.max(a, LEFT) - 8) : "";
         if (s) x.fillText(s, Math.max(a, LEFT) + 5, item.y + 11);
       });
     }
@@ -565,7 +591,7 @@
     function flagLines(x) {
       var row = items[0];
       if (!row || row.kind !== "flags") return;
-      var left = -1e9;
+      var left = -1e9, last = 0, text = "";
       D.flags.forEach(function (f, i) {
         var p = X(f[1]);
         if (p < LEFT || p > W - RIGHT) return;
@@ -574,8 +600,11 @@
         x.fillStyle = ink.flag; x.beginPath(); x.arc(cx, row.y + 8, 8, 0, 7); x.fill();
         x.fillStyle = textOn([1, 3, 5].map(function (k) { return parseInt(ink.flag.slice(k, k + 2), 16); })); x.textAlign = "center"; x.font = "bold 11px " + ink.font; x.fillText(String(f[0]), cx, row.y + 12);
         x.font = "11px " + ink.font;
-        if (i === at || D.flags.length === 1) { x.fillStyle = ink.ink; x.textAlign = "left"; var s = clipped(x, f[5], W - RIGHT - cx - 14); if (s && !narrow) x.fillText(s, cx + 13, row.y + 12); }
+        if (i === at) { x.strokeStyle = ink.ink; x.lineWidth = 2; x.beginPath(); x.arc(cx, row.y + 8, 8.5, 0, 7); x.stroke(); }
+        last = cx; text = i === at || (D.flags.length === 1 && !text) ? f[5] : text;
       });
+      var s = text && !narrow ? clipped(x, text, W - RIGHT - last - 16) : "";
+      if (s) { x.fillStyle = ink.ink; x.textAlign = "left"; x.fillText(s, last + 13, row.y + 12); }
     }
 
     function yOf(lane, row) {
@@ -768,10 +797,12 @@
     // Moving
 
     function view(a, b, quiet) {
-      var w = Math.min(Math.max(b - a, SHORTEST_VIEW), SPAN), mid = (a + b) / 2;
+      var low = 0, high = SPAN;
+      if (link) linked[link].forEach(function (other) { var e = other.extent(); low = Math.min(low, e[0] + zero); high = Math.max(high, e[1] + zero); });
+      var w = Math.min(Math.max(b - a, SHORTEST_VIEW), high - low), mid = (a + b) / 2;
       if (b - a !== w) { a = mid - w / 2; b = mid + w / 2; }
-      if (a < 0) { b -= a; a = 0; }
-      if (b > SPAN) { a = Math.max(a - (b - SPAN), 0); b = SPAN; }
+      if (a < low) { b += low - a; a = low; }
+      if (b > high) { a = Math.max(a - (b - high), low); b = high; }
       v0 = a; v1 = b;
       schedule();
       if (quiet) return;
@@ -850,7 +881,7 @@
       var match = new RegExp("(?:^|[#&])" + key + "=(-?[\\d.]+)-(-?[\\d.]+)").exec(location.hash);
       if (!match || !(+match[2] > +match[1])) return;
       moving++;
-      view(+match[1] * 1e6 + zero, +match[2] * 1e6 + zero, !link);
+      view(+match[1] * 1e6 + zero, +match[2] * 1e6 + zero);
       if (scroll) box.scrollIntoView({ block: "nearest" });
     }
 
@@ -986,12 +1017,14 @@
         marked = name === null ? null : { of: function (lane, i) { var k = shapes.name[lane.shape[i]]; return names[k] === name || D.full[k] === name; } };
         schedule();
       },
-      draw: draw, select: select, hit: hit, items: function () { return items; }, x: X
+      extent: function () { return [-zero, SPAN - zero]; }, draw: draw, select: select, hit: hit, items: function () { return items; }, x: X
     };
     if (link) (linked[link] = linked[link] || []).push(self);
     box.addEventListener("timeline:mark", function (e) { self.mark(e.detail ? e.detail.name : null); });
     box.addEventListener("timeline:show", function (e) { var i = D.flags.findIndex(function (f) { return f[0] === e.detail.number; }); if (i >= 0) { show(i); box.scrollIntoView({ block: "nearest" }); } });
-    palette(); measure(); names_(); hint(); restore(false); draw();
+    palette(); measure(); names_(); hint();
+    if (link && linked[link][0] !== self) self.follow.apply(null, linked[link][0].view());
+    restore(false); draw();
     box.dataset.drawn = String(lanes.reduce(function (n, lane) { return n + lane.n; }, 0));
     box.timeline = self;
   }

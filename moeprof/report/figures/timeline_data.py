@@ -28,13 +28,15 @@ from moeprof.analysis.intervals import EARLY, Times, Union, intersection, minus,
 from moeprof.analysis.ledger import gaps
 from moeprof.analysis.model import Finding
 from moeprof.report.format import short_kernel
-from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, passes_of
+from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, median_pass, passes_of
 from moeprof.trace import Trace
 
 VERSION = 1
 BUDGET = 150_000  # events: about 1.4 MB of base64, decoded in about 0.1 s
 MOST_BINS = 2_000  # of the overview, over all devices; of a lane's busy fractions
 AROUND_NS = 10_000_000  # kept in full detail before and after a finding's place
+LONG_NS = 20_000_000_000  # a recording of this length and more is counted in seconds
+AROUND = "20 ms around finding"
 LEAST_CALL_NS = 10_000  # a shorter call of the kinds "event" and "other" is left out: queries that no one looks for
 MOST_STREAMS = 8  # lanes of streams on one device; the rest are folded by class
 LONGEST_NAME = 300  # characters of a full kernel name
@@ -66,7 +68,7 @@ IDLE = {
     "dependency": "idle: launched, not begun", "edge": "idle: before the first or after the last operation",
 }  # fmt: skip
 CALLS = {
-    "launch-call": "launch", "graph-call": "graph launch", "copy-call": "copy call", "wait-call": "host waits",
+    "launch-call": "launch", "graph-call": "graph launch", "copy-call": "copy call", "wait-call": "call that waits for the GPU",
     "alloc-call": "allocation", "other-call": "other call",
 }  # fmt: skip
 RANGES = {"range": "range"}
@@ -97,12 +99,14 @@ class Timeline:
         note: what was reduced or left out, in one line; "" where nothing was.
         events: how many events the payload holds in full.
         flags: the places of the findings, in their order.
+        typical_ns: when the pass of median length begins, in ns after the recording's beginning; 0 where there are no passes.
     """
 
     payload: dict[str, Any]
     note: str
     events: int
     flags: tuple[Flag, ...]
+    typical_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def timeline_data(
     lanes, hidden = _lanes(trace, devices, start, end)
     windows, reduced = _windows(lanes, flags, found, start, end, budget, devices)
     kept = _kept(lanes, windows, start, end, devices)
-    note = _note(lanes, kept, windows, reduced, hidden, start)
+    note = _note(lanes, kept, windows, reduced, hidden, start, end)
     payload = _Encoder(trace, devices, lanes, kept, start, end).payload()
     payload |= {
         "passes": [[p.start_ns - start, p.end_ns - start, p.label] for p in found],
@@ -156,7 +160,8 @@ def timeline_data(
         "home": _home(found, flags, start, end),
         "note": note,
     }
-    return Timeline(payload, note, sum(int(k.sum()) for k in kept), flags)
+    typical = max(median_pass(found).start_ns - start, 0) if found else 0
+    return Timeline(payload, note, sum(int(k.sum()) for k in kept), flags, typical)
 
 
 def extent(trace: Trace) -> tuple[int, int]:
@@ -414,15 +419,15 @@ def _windows(
         return None, []
     candidates: list[tuple[str, int, int]] = []
     if passes:
-        ordered = sorted(passes, key=lambda p: (p.end_ns - p.start_ns, p.start_ns))
-        median, slowest = ordered[(len(ordered) - 1) // 2], ordered[-1]
+        median, slowest = median_pass(passes), max(passes, key=lambda p: (p.end_ns - p.start_ns, -p.start_ns))
         candidates.append(("the median pass", median.start_ns, median.end_ns))
-        if slowest is not median:
+        if slowest != median:
             candidates.append(("the slowest pass", slowest.start_ns, slowest.end_ns))
     for flag in flags:
-        candidates.append((f"20 ms around finding {flag.number}", flag.start_ns - AROUND_NS, flag.start_ns + AROUND_NS))
+        candidates.append((f"{AROUND} {flag.number}", flag.start_ns - AROUND_NS, flag.start_ns + AROUND_NS))
     if not candidates:
-        candidates.append(("the middle", (start + end) // 2 - AROUND_NS, (start + end) // 2 + AROUND_NS))
+        middle = _busiest(lanes, start, end)
+        candidates.append(("20 ms in the middle of the work", middle - AROUND_NS, middle + AROUND_NS))
     windows: Windows = []
     names: list[str] = []
     for name, low, high in candidates:
@@ -435,7 +440,32 @@ def _windows(
             quarter = (high - low) // 4
             low, high = low + quarter, high - quarter
             name = name if name.startswith("part of ") else f"part of {name}"
-    return windows, names
+    return _grown(lanes, windows, candidates[0], start, end, budget, devices), names
+
+
+def _grown(
+    lanes: list[Lane],
+    windows: Windows,
+    first: tuple[str, int, int],
+    start: int,
+    end: int,
+    budget: int,
+    devices: Sequence[DeviceView],
+) -> Windows:
+    """The windows, and as much around the first one as the budget allows: twice as far each time."""
+    middle, reach = (first[1] + first[2]) // 2, max(first[2] - first[1], 1)
+    while windows and reach < end - start:
+        wider = _merged([*windows, (max(middle - reach, start), min(middle + reach, end))])
+        if sum(int(k.sum()) for k in _kept(lanes, wider, start, end, devices)) > budget:
+            break
+        windows, reach = wider, 2 * reach
+    return windows
+
+
+def _busiest(lanes: list[Lane], start: int, end: int) -> int:
+    """Where half of the operations have begun."""
+    starts = np.concatenate([lane.starts for lane in lanes if lane.kind == "work"] or [np.array([(start + end) // 2])])
+    return int(np.sort(starts)[len(starts) // 2]) if len(starts) else (start + end) // 2
 
 
 def _merged(windows: Windows) -> Windows:
@@ -471,15 +501,16 @@ def _kept(
 
 
 def _note(
-    lanes: list[Lane], kept: list[np.ndarray], windows: Windows | None, names: list[str], hidden: int, start: int
+    lanes: list[Lane], kept: list[np.ndarray], windows: Windows | None, names: list[str], hidden: int, start: int, end: int
 ) -> str:
     """What was reduced, in one line."""
     parts = []
     total = sum(len(lane.starts) for lane in lanes)
     if windows is not None:
-        places = ", ".join(f"{(a - start) / 1e6:.1f} to {(b - start) / 1e6:.1f} ms" for a, b in windows)
+        unit, scale = ("s", 1e9) if end - start >= LONG_NS else ("ms", 1e6)
+        places = ", ".join(f"{(a - start) / scale:.1f} to {(b - start) / scale:.1f} {unit}" for a, b in windows)
         drawn = sum(int(k.sum()) for k in kept)
-        what = f"In full detail: {', '.join(names)} ({places})." if names else "No part fits in full detail."
+        what = f"In full detail: {', '.join(_folded(names))} and what lies around ({places})." if names else "No part fits in full detail."
         parts.append(
             f"{total:,} events, {drawn:,} of them drawn one by one. {what} Elsewhere each lane shows the share of busy "
             "time. `moeprof export --format chrome-trace` writes every event."
@@ -489,12 +520,18 @@ def _note(
     return " ".join(parts)
 
 
+def _folded(names: list[str]) -> list[str]:
+    """The windows around findings as one entry."""
+    around = [name.rpartition(" ")[2] for name in names if name.startswith(AROUND)]
+    rest = [name for name in names if not name.startswith(AROUND)]
+    return rest + ([f"{AROUND}{'s' * (len(around) > 1)} {', '.join(around)}"] if around else [])
+
+
 def _home(passes: Sequence[Pass], flags: Sequence[Flag], start: int, end: int) -> list[int]:
     """What is shown first: two typical passes; else the first finding; else all."""
     span = end - start
     if len(passes) > 2:
-        ordered = sorted(range(len(passes)), key=lambda i: (passes[i].end_ns - passes[i].start_ns, i))
-        median = min(ordered[(len(ordered) - 1) // 2], len(passes) - 2)
+        median = min(list(passes).index(median_pass(passes)), len(passes) - 2)
         low, high = passes[median].start_ns - start, passes[median + 1].end_ns - start
         pad = (high - low) // 50
         return [max(low - pad, 0), min(high + pad, span)]

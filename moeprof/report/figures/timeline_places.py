@@ -77,6 +77,11 @@ def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Pass, ...]:
     return _ranged(trace, view, judged) if judged.spans else _recurring(view, judged)
 
 
+def median_pass(passes: Sequence[Pass]) -> Pass:
+    """The pass of median length (of two the shorter; the first of equals); at least one is needed."""
+    return sorted(passes, key=lambda p: (p.end_ns - p.start_ns, p.start_ns))[(len(passes) - 1) // 2]
+
+
 def _ranged(trace: Trace, view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
     rows = projected(trace, view.index)
     spans = set(judged.spans)
