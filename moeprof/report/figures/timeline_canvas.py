@@ -19,7 +19,9 @@ NAME = (
 )
 
 
-def timeline(data: Timeline, id: str = "timeline", what: str = "the trace", key: str = "t", link: str = "", zero_ns: int = 0) -> Markup:
+def timeline(
+    data: Timeline, id: str = "timeline", what: str = "the trace", key: str = "t", link: str = "", zero_ns: int = 0
+) -> Markup:
     """The figure of one trace.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,7 @@ class Pass:
     label: str
 
 
-def flags_of(
-    findings: Iterable[Finding], devices: Sequence[DeviceView], start: int, end: int
-) -> tuple[Flag, ...]:
+def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, ...]:
     """The findings' places inside [start, end): that of the operation which its evidence names."""
     found = []
     for number, finding in enumerate(findings, 1):
@@ -105,7 +104,7 @@ def _recurring(view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
     best: tuple[int, int] | None = None
     marks = starts[:0]
     order = np.argsort(kinds, kind="stable")
-    numbers, first = np.unique(kinds[order], return_index=True)
+    _, first = np.unique(kinds[order], return_index=True)
     for places in np.split(order, first[1:]):
         times = starts[np.sort(places)]
         if len(times) <= LEAST_PASSES or (best is not None and len(times) > best[0]):
@@ -113,6 +112,10 @@ def _recurring(view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
         gap = np.diff(times)
         usual = float(np.median(gap))
         regular = usual > 0 and gap.min() >= REGULAR[0] * usual and gap.max() <= REGULAR[1] * usual
-        if regular and times[-1] - times[0] >= LEAST_REACH * reach and (best is None or (len(times), int(times[0])) < best):
+        if (
+            regular
+            and times[-1] - times[0] >= LEAST_REACH * reach
+            and (best is None or (len(times), int(times[0])) < best)
+        ):
             best, marks = (len(times), int(times[0])), times
-    return tuple(Pass(int(a), int(b), f"pass {i}") for i, (a, b) in enumerate(zip(marks[:-1], marks[1:], strict=True)))
+    return tuple(Pass(int(a), int(b), f"pass {i}") for i, (a, b) in enumerate(pairwise(marks)))
