@@ -248,8 +248,8 @@ class _Encoder:
         codes, distinct = pd.factorize(column.codes.to_numpy()[rows])
         templates, counts, numbers = [], [], []
         for code in distinct:
-            name = str(column.categories[code]) if code >= 0 else ""
-            found = [] if SLOT in name else [int(m) for m in DIGITS.findall(name)]
+            name = str(column.categories[code]).replace(SLOT, "\ufffd") if code >= 0 else ""
+            found = [int(m) for m in DIGITS.findall(name)]
             templates.append(self.names(DIGITS.sub(SLOT, name) if found else name))
             counts.append(len(found))
             numbers.append(found)
