@@ -253,7 +253,7 @@
     var legend = node("ul", { "class": "tl-legend", "aria-label": "Colours" }, box);
     var picture = node("img", { "class": "tl-image", alt: "" }, box);
     if (D.note) node("p", { "class": "tl-note", text: D.note }, box);
-    var strip = document.createElement("canvas"), cached = document.createElement("canvas");
+    var mixing = {}, strip = document.createElement("canvas"), cached = document.createElement("canvas");
 
     var v0 = D.home[0], v1 = D.home[1], W = 0, H = 0, LEFT = 150, RIGHT = 10, narrow = false, ratio = 1;
     var items = [], colour = [], rgb = [], ink = {}, onFill = [], selected = null, hovered = null, marked = null, at = -1, scheduled = false, moving = 0, current = null;
@@ -312,8 +312,6 @@
           if (lane.kind === "ranges" && lane.rows.length > RANGE_ROWS) item.more = lane.rows.length - RANGE_ROWS;
         });
         if (group.open && group.queue) add({ kind: "queue", group: group, label: "launches that wait" }, 34);
-        var largest = 0;
-        group.lanes.forEach(function (lane) { if (lane.kind === "work" && lane.n > largest) largest = lane.n; });
         group.lanes.forEach(function (lane) {
           if (lane.kind !== "work") return;
           var rows = lane.rows.length || 1, compute = /compute$/.test(lane.label), height = !group.open ? 11 : rows > 1 ? 15 : compute ? 30 : 18;
@@ -331,7 +329,7 @@
       var m = x.measureText(s).width;
       if (m <= width) return s;
       var keep = Math.floor(s.length * (width - 8) / m);
-      return keep >= 3 ? s.slice(0, keep) + "…" : "";
+      return keep >= 5 ? s.slice(0, keep) + "…" : "";
     }
 
     function fitting(x, texts, width) { // the first that fits, or as much of the last as does
@@ -390,7 +388,9 @@
       reducedBracket(x);
       arrow(x);
       flagLines(x);
-      span.textContent = ((v0 - zero) / 1e6).toFixed(v1 - v0 < 1e5 ? 4 : v1 - v0 < 1e7 ? 3 : 2) + " to " + ((v1 - zero) / 1e6).toFixed(v1 - v0 < 1e5 ? 4 : v1 - v0 < 1e7 ? 3 : 2) + " ms (" + duration(v1 - v0) + ")";
+      var digits = v1 - v0 < 1e5 ? 4 : v1 - v0 < 1e7 ? 3 : 2;
+      span.textContent = (at(v0) + " to " + at(v1) + " ms (" + duration(v1 - v0) + ")").replace(/-/g, "−");
+      function at(t) { return ((t - zero) / 1e6).toFixed(digits); }
       box.dataset.view = v0.toFixed(0) + "-" + v1.toFixed(0);
     }
 
@@ -463,7 +463,7 @@
 
     function bars(x, lane, row, y, h, alpha, second) {
       // Narrow events are mixed pixel by pixel; a group whose events all lie within a pixel is taken as one.
-      var pixels = Math.max(Math.round(plot() * ratio), 1), scale = pixels / (v1 - v0), acc = new Float32Array(pixels * 4), any = false, wide = [];
+      var pixels = Math.max(Math.round(plot() * ratio), 1), scale = pixels / (v1 - v0), acc = buffer(pixels), any = false, wide = [];
       var levels = row.levels, top = levels.length - 1;
       function visit(level, from, to) {
         var L = levels[level], s = L.s, e = L.e;
@@ -490,10 +490,10 @@
       x.globalAlpha = alpha;
       if (any) {
         if (strip.width !== pixels) { strip.width = pixels; strip.height = 1; }
-        var sx = strip.getContext("2d"), image = sx.createImageData(pixels, 1), out = image.data;
+        var sx = strip.getContext("2d"), image = mixing.image, out = image.data;
         for (var p = 0; p < pixels; p++) {
           var w = acc[p * 4 + 3];
-          if (!w) continue;
+          if (!w) { out[p * 4 + 3] = 0; continue; }
           out[p * 4] = acc[p * 4] / w; out[p * 4 + 1] = acc[p * 4 + 1] / w; out[p * 4 + 2] = acc[p * 4 + 2] / w;
           out[p * 4 + 3] = 255 * Math.min(1, 0.25 + 0.75 * w);
         }
@@ -516,11 +516,19 @@
       x.globalAlpha = 1;
     }
 
+    function buffer(pixels) { // sums of red, green, blue and weight for each pixel, from zero
+      if (mixing.pixels !== pixels) { mixing.pixels = pixels; mixing.sums = new Float32Array(pixels * 4); mixing.image = new ImageData(pixels, 1); mixing.dirty = false; }
+      if (mixing.dirty) mixing.sums.fill(0);
+      mixing.dirty = true;
+      return mixing.sums;
+    }
+
     function inside(lane, i) {
       var length = duration(lane.end[i] - lane.start[i]), name = nameOf(lane, i);
       if (lane.kind === "idle") return [SHORT[classes[lane.cls[i]][0]] + " " + length, length];
       if (lane.kind === "calls" && lane.cls[i] === number["wait-call"]) return ["waits for the GPU: " + name + " · " + length, "waits: " + name, name];
-      return lane.kind === "work" ? [name + " · " + length, name] : [name];
+      var inner = /\(([^()]+)\)$/.exec(name); // of a wrapper what it wraps
+      return lane.kind !== "work" ? [name] : inner ? [name + " · " + length, name, inner[1]] : [name + " · " + length, name];
     }
 
     function nameOf(lane, i) {
@@ -679,7 +687,7 @@
       return best;
     }
 
-    function when(t) { return ((t - zero) / 1e6).toFixed(4) + " ms"; }
+    function when(t) { return ((t - zero) / 1e6).toFixed(4).replace("-", "−") + " ms"; }
 
     function describe(pick) { // a title and lines of [term, text]
       var lines = [], lane = pick.lane, i = pick.i;
@@ -702,7 +710,8 @@
         } else lines.push(["launched by", "no launch call in the recording"]);
         var idle = idleBefore(lane, i);
         if (idle) lines.push(["idle before", idle]);
-        return { title: nameOf(lane, i), full: D.full[shapes.name[s]], lines: lines };
+        var copy = /^copy/.test(classes[lane.cls[i]][1]);
+        return { title: copy ? classes[lane.cls[i]][1] : nameOf(lane, i), full: D.full[shapes.name[s]], lines: lines };
       }
       if (lane.kind === "calls") {
         lines.push(["kind", classes[lane.cls[i]][1] + " · " + lane.label.replace(/^.* · /, "")]);
@@ -722,7 +731,7 @@
           var cc = next.lane.call[next.i];
           if (cc >= 0) {
             var inPath = pathAt(calls[cc].thread, calls[cc].start[cc - calls[cc].first]);
-            lines.push(["which", nameOf(calls[cc], cc - calls[cc].first) + " launches" + (inPath.length ? " in " + inPath.join(" › ") : "")]);
+            lines.push(["launched by", nameOf(calls[cc], cc - calls[cc].first) + (inPath.length ? " in " + inPath.join(" › ") : "")]);
           }
         }
         return { title: groups[lane.group].label + " " + classes[lane.cls[i]][1], lines: lines };
@@ -982,7 +991,7 @@
 
     // Colours, sizes, paper
 
-    function names_() { // the colours that occur
+    function swatches() { // the colours that occur
       legend.textContent = "";
       var seen = {};
       overview.forEach(function (d) { d.parts.forEach(function (p) { seen[p.cls] = (seen[p.cls] || 0) + p.total; }); });
@@ -995,14 +1004,14 @@
       });
     }
 
-    function recolour() { palette(); names_(); schedule(); }
+    function recolour() { palette(); swatches(); schedule(); }
     function resize() { measure(); schedule(); }
     new MutationObserver(recolour).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme", "class"] });
     if (window.ResizeObserver) new ResizeObserver(function () { if (Math.max(box.clientWidth, 240) !== W || (window.devicePixelRatio || 1) !== ratio) resize(); }).observe(box);
     window.addEventListener("resize", resize);
     window.addEventListener("hashchange", function () { restore(true); });
     window.addEventListener("beforeprint", function () {
-      box.classList.add("tl-light"); palette(); names_(); draw();
+      box.classList.add("tl-light"); palette(); swatches(); draw();
       var sheet = document.createElement("canvas"), s = sheet.getContext("2d");
       sheet.width = main.width; sheet.height = over.height + main.height;
       s.fillStyle = ink.paper; s.fillRect(0, 0, sheet.width, sheet.height); s.drawImage(over, 0, 0); s.drawImage(main, 0, over.height);
@@ -1022,7 +1031,7 @@
     if (link) (linked[link] = linked[link] || []).push(self);
     box.addEventListener("timeline:mark", function (e) { self.mark(e.detail ? e.detail.name : null); });
     box.addEventListener("timeline:show", function (e) { var i = D.flags.findIndex(function (f) { return f[0] === e.detail.number; }); if (i >= 0) { show(i); box.scrollIntoView({ block: "nearest" }); } });
-    palette(); measure(); names_(); hint();
+    palette(); measure(); swatches(); hint();
     if (link && linked[link][0] !== self) self.follow.apply(null, linked[link][0].view());
     restore(false); draw();
     box.dataset.drawn = String(lanes.reduce(function (n, lane) { return n + lane.n; }, 0));

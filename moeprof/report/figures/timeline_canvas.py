@@ -48,8 +48,9 @@ def encoded(data: Timeline) -> str:
 
 
 def script() -> Markup:
-    """The script of all timelines, once a page, after the last figure."""
-    return _file("timeline.js")
+    """The script of all timelines, once a page, after the last figure; without its indentation and its lines of comment."""
+    lines = (line.strip() for line in _file("timeline.js").splitlines())
+    return Markup("\n").join(Markup(line) for line in lines if line and not line.startswith("//"))
 
 
 def style() -> Markup:

@@ -38,7 +38,7 @@ IDLE = {
     "dependency": "idle: launched, not begun", "edge": "idle: before the first or after the last operation",
 }  # fmt: skip
 CALLS = {
-    "launch-call": "launch", "graph-call": "graph launch", "copy-call": "copy call", "wait-call": "call that waits for the GPU",
+    "launch-call": "launch", "graph-call": "graph launch", "copy-call": "copy or memset call", "wait-call": "call that waits for the GPU",
     "alloc-call": "allocation", "other-call": "other call",
 }  # fmt: skip
 RANGES = {"range": "range"}
