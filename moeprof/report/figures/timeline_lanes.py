@@ -182,7 +182,8 @@ def _work_lanes(view: DeviceView, group: int) -> list[Lane]:
     spent = (view.ends - view.starts).astype(float)
     lanes = []
     own = ~view.in_graph
-    numbers, queue = np.unique(view.queue, return_inverse=True)
+    key = _streams(view)
+    numbers, queue = np.unique(key, return_inverse=True)
     time = np.zeros((len(numbers), len(ROLES)))
     np.add.at(time, (queue[own], role[own]), spent[own])
     count = np.bincount(queue[own], minlength=len(numbers))
@@ -190,7 +191,7 @@ def _work_lanes(view: DeviceView, group: int) -> list[Lane]:
     live = np.flatnonzero(count)
     live = live[np.lexsort((live, -time[live].sum(axis=1)))]
     streams = view.ops["stream"].to_numpy()
-    first = np.unique(view.queue, return_index=True)[1]
+    first = np.unique(key, return_index=True)[1]
     several = len(np.unique(streams[first[live]])) < len(live)
     for number in sorted(live[:MOST_STREAMS], key=lambda q: (main[q], streams[first[q]], q)):
         row = view.ops.iloc[first[number]]
@@ -207,6 +208,13 @@ def _work_lanes(view: DeviceView, group: int) -> list[Lane]:
         rows = np.flatnonzero(view.in_graph & (role == number))
         lanes.append(_work_lane(view, group, f"CUDA graph · {ROLES[number]}", rows, classes))
     return lanes
+
+
+def _streams(view: DeviceView) -> np.ndarray:
+    """A number for each operation's stream; one whose process is not known belongs to the only process there is."""
+    owners = view.ops[["pid", "context"]].drop_duplicates()
+    known = owners[owners["pid"] >= 0]
+    return view.ops["stream"].to_numpy() if len(known) <= 1 < len(owners) else view.queue
 
 
 def _first_role(role: np.ndarray, queue: np.ndarray, own: np.ndarray, count: int) -> np.ndarray:

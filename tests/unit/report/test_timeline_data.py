@@ -200,6 +200,13 @@ def test_many_streams_are_folded() -> None:
     assert len(labels) == 9 and labels[-1] == "12 more streams · compute"
 
 
+def test_a_stream_whose_process_is_not_known_is_the_same_stream() -> None:
+    made = trace([{"start_ns": 0, "end_ns": 5, "pid": -1, "context": -1}, {"start_ns": 6, "end_ns": 9}])
+    assert [lane["label"] for lane in timeline_data(made).payload["lanes"] if lane["kind"] == "work"] == [
+        "stream 7 · compute"
+    ]
+
+
 def busy_loop(passes: int, kernels: int) -> Trace:
     calls, ops = [], []
     for p in range(passes):
@@ -239,6 +246,7 @@ def test_above_the_budget_the_overview_is_exact_and_the_rest_is_said() -> None:
     for low, high in data.payload["detail"]:
         inside = [(e["start"], e["end"]) for e in whole["events"] if e["start"] < high and e["end"] > low]
         assert inside == [(e["start"], e["end"]) for e in work["events"] if e["start"] < high and e["end"] > low]
+    assert all(e["call"] is not None for e in work["events"]), "the launch call of each kept kernel is kept"
     shares = [timelines.bins(column, work["bins"]["count"]) for column in work["bins"]["classes"].values()]
     assert sum(map(sum, shares)) == 12 * 100 * 590_000, "the busy time of the lane, reduced or not"
 
