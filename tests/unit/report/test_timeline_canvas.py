@@ -225,6 +225,9 @@ def test_keys_move_the_view(browser: Browser, made: Path) -> None:
     assert view(browser)[0] == pytest.approx(a + 0.2 * (b - a))
     press(browser, "ArrowLeft")
     assert view(browser)[0] == pytest.approx(a)
+    press(browser, "a")
+    assert view(browser)[0] == pytest.approx(a - 0.2 * (b - a), abs=1)
+    press(browser, "ArrowRight")
     press(browser, "s")
     assert view(browser) == pytest.approx([0, span])
     for wanted in (1, 2, 1):
