@@ -10,7 +10,7 @@ CONSTRAINT := $(if $(GPU),,-c constraints.txt)
 # tests side by side; with a GPU one after another: several at once lose the overlap that some assert
 JOBS ?= 2
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint style types imports clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,9 +29,16 @@ demo: setup
 	$(BIN)/moeprof report --diff
 
 lint: setup
+	@$(MAKE) --no-print-directory --output-sync --jobs 3 style types imports
+
+style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types:
 	$(BIN)/mypy
+
+imports:
 	$(BIN)/lint-imports
 
 test: lint

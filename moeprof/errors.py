@@ -6,11 +6,10 @@ Only ``moeprof.cli.main`` turns these into text and an exit status; everything b
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 
 class ExitCode(IntEnum):
-    """What the process's exit status means (a contract: see docs/cli.md)."""
+    """What the process's exit status means (a contract: see docs/reference/cli.md)."""
 
     OK = 0
     FAILED = 1  # moeprof failed, or a capture is not valid
@@ -57,20 +56,6 @@ class WorkloadError(MoeprofError):
     exit_code = ExitCode.WORKLOAD
 
 
-class RankError(WorkloadError):
-    """One of several ranks failed, and which one (``rank``)."""
-
-    def __init__(self, message: str, hint: str = "", rank: int = 0) -> None:
-        super().__init__(message, hint)
-        self.rank = rank
-
-
 def of_workload(error: Exception, hint: str = "") -> MoeprofError:
     """An exception out of a workload as one of ours: itself if it is, else the workload's failure with ``hint``."""
     return error if isinstance(error, MoeprofError) else WorkloadError(f"{type(error).__name__}: {error}", hint)
-
-
-def said_of(error: MoeprofError) -> dict[str, Any]:
-    """A failure as one process tells it to another; of a rank with which one."""
-    rank = {"rank": error.rank} if isinstance(error, RankError) else {}
-    return {"error": error.message, "hint": error.hint, "code": int(error.exit_code), **rank}

@@ -36,6 +36,7 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "warning",
         "host {host} is not as rank 0's host is ({how}): its ranks may differ for that reason",
     ),
+    "host-missing": ("warning", "the part of host {hosts} is missing: its capture ended before it was whole"),
     "timing-only": ("info", "timed only, as asked for (--tools none): there is no trace to explain the verdict"),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
     "interrupted": ("warning", "the capture was interrupted: it holds {kept}"),

@@ -18,14 +18,14 @@ def folder(name: str) -> Path:
 
 
 def shipped(kind: str, name: str) -> Path:
-    """What is recorded and ships under that name: a capture (``kind`` "samples") or a session ("sessions").
+    """The folder of a recording that ships with moeprof: a capture (``kind`` "samples") or a session ("sessions").
 
     Raises:
-        UsageError: there is none; the hint names those that there are.
+        UsageError: there is none of that name; the hint contains the existing names.
     """
-    found = folder("reports") / kind / name
-    if not found.is_dir():
-        known = ", ".join(sorted(p.name for p in found.parent.iterdir() if p.is_dir()))
+    recorded = folder("reports") / kind / name
+    if not recorded.is_dir():
+        known = ", ".join(sorted(p.name for p in recorded.parent.iterdir() if p.is_dir()))
         what = {"samples": "sample", "sessions": "recorded session"}[kind]
         raise UsageError(f"there is no {what} {name!r}", f"known: {known}")
-    return found
+    return recorded

@@ -1,14 +1,15 @@
-"""Time ``moeprof ranks`` on a simulated program: ranks grown from one real rank, each with jitter and a clock of its own.
+#!/usr/bin/env python3
+"""Time ``moeprof ranks`` on a simulated program: ranks derived from one real rank, each with jitter and a separate clock.
 
-usage: python scripts/benchmark_ranks.py [RANKS] [COLLECTIVES]     (default 1024 8)
+usage: benchmark_ranks.py [RANKS] [COLLECTIVES]
 
-Needs the folder of real traces that the tests read. Writes a torch.profiler trace for each rank to a temporary folder (some
-60 kB each), runs the command on it once for text, JSON and page, and prints seconds, peak memory, sizes, and whether the
-two planted stragglers were named.
+Needs the real traces of the tests. Writes a torch.profiler trace of about 60 kB for each rank to a temporary folder and runs
+the command on it once. Prints seconds, peak memory, sizes, and the stragglers found beside the two planted ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -19,24 +20,24 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
-import manyranks
+from builders import rank_traces
 
 LATE_NS, FACTOR = 200_000, 1.05
 
 
-def main(count: int, collectives: int) -> None:
-    """Write, analyse, report."""
+def benchmark(count: int, collectives: int) -> None:
+    """Write the traces, run the command, print what it took."""
     late, stretched = count * 3 // 4, count // 3
     clocks = np.random.default_rng(0).integers(-(10**9), 10**9, count)
-    planted = manyranks.Planted(
+    planted = rank_traces.Planted(
         tuple(int(c) for c in clocks), jitter=0.005, late={late: ("compute", LATE_NS)}, stretched={stretched: FACTOR}
     )
-    base = manyranks.real(collectives)
+    base = rank_traces.real(collectives)
     with tempfile.TemporaryDirectory() as scratch:
         folder, page = Path(scratch) / "set", Path(scratch) / "ranks.html"
-        manyranks.write_folder(folder, manyranks.grow(base, planted)[0])
+        rank_traces.write_folder(folder, rank_traces.grow(base, planted)[0])
         files = list(folder.iterdir())
         print(
             f"{count} ranks, {len(base.ops)} operations and {len(base.calls)} calls each, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB in all"
@@ -61,6 +62,15 @@ def main(count: int, collectives: int) -> None:
         )
 
 
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("ranks", nargs="?", type=int, default=1024)
+    parser.add_argument("collectives", nargs="?", type=int, default=8)
+    args = parser.parse_args()
+    benchmark(args.ranks, args.collectives)
+    return 0
+
+
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*given, *(1024, 8)[len(given) :])
+    sys.exit(main())

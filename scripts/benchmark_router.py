@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time every step of the router beside its yardsticks and beside other libraries, interleaved in one process.
+"""Time every step of the router, compared with its yardsticks and with other libraries, interleaved in one process.
 
 usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,...] [--json FILE]
 
 Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
-T; topk: the capacity), and reading memory once. Peers run where they import: transformers' experts (grouped_mm), Liger's fused
+T; topk: the capacity), and reading memory once. Peers run if they are installed: transformers' experts (grouped_mm), Liger's fused
 MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the
 reference before it is timed. Quote the fractions: they come from the same rounds.
 """
@@ -20,13 +20,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from beside import Run, attempt, measure
+from interleaved_timing import Run, attempt, measure
 
 from moeprof.errors import MoeprofError
 from moeprof.workload.find import load
 from moeprof.workload.model import pairs
 from moeprof.workloads.common.ceilings import gemm_tflop_per_s, read_gb_per_s
-from moeprof.workloads.router import check, routing
+from moeprof.workloads.router import check, routing, topk
 from moeprof.workloads.router import layer as moe
 from moeprof.workloads.router import workload as router
 
@@ -48,7 +48,7 @@ def bmm(params: dict[str, Any], rows: int) -> Run:
     return run
 
 
-def transformers_experts(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+def transformers_experts(params: dict[str, Any], layer: moe.Layer) -> tuple[Run, Callable[[], Any]]:
     """Qwen3's MoE block of transformers with its grouped_mm experts."""
     from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
@@ -60,20 +60,20 @@ def transformers_experts(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Ca
     config._experts_implementation = "grouped_mm"
     with torch.device("meta"):
         block = Qwen3MoeSparseMoeBlock(config)
-    block.experts.gate_up_proj = torch.nn.Parameter(it.w13, requires_grad=False)
-    block.experts.down_proj = torch.nn.Parameter(it.w2, requires_grad=False)
-    block.gate.weight = torch.nn.Parameter(it.router, requires_grad=False)
+    block.experts.gate_up_proj = torch.nn.Parameter(layer.w13, requires_grad=False)
+    block.experts.down_proj = torch.nn.Parameter(layer.w2, requires_grad=False)
+    block.gate.weight = torch.nn.Parameter(layer.router, requires_grad=False)
     last: list[Any] = [None]
 
     def run() -> None:
         with torch.no_grad():
-            found = block(it.x.unsqueeze(0))
-        last[0] = (found[0] if isinstance(found, tuple) else found).view(it.x.shape)
+            result = block(layer.x.unsqueeze(0))
+        last[0] = (result[0] if isinstance(result, tuple) else result).view(layer.x.shape)
 
     return run, lambda: last[0]
 
 
-def liger(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+def liger(params: dict[str, Any], layer: moe.Layer) -> tuple[Run, Callable[[], Any]]:
     """Liger's fused MoE behind torch's routing."""
     from liger_kernel.ops.fused_moe import LigerFusedMoEFunction
 
@@ -81,13 +81,13 @@ def liger(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]
 
     def run() -> None:
         with torch.no_grad():
-            chosen, weights = routing.route(moe.logits(it), it.bias, params)
-            last[0] = LigerFusedMoEFunction.apply(it.x, it.w13, it.w2, chosen.int(), weights.to(it.x.dtype))
+            chosen, weights = routing.route(moe.logits(layer), layer.bias, params)
+            last[0] = LigerFusedMoEFunction.apply(layer.x, layer.w13, layer.w2, chosen.int(), weights.to(layer.x.dtype))
 
     return run, lambda: last[0]
 
 
-def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable[[], Any]]:
+def triton_kernels(params: dict[str, Any], layer: moe.Layer) -> tuple[Run, Callable[[], Any]]:
     """triton_kernels' top-k, ragged matmuls with its own SwiGLU, and reduction. Its SwiGLU takes gate and up in turn, and adds 1
     to up, which a bias takes off again."""
     from triton_kernels.matmul import FnSpecs, FusedActivation, PrecisionConfig, matmul
@@ -98,22 +98,22 @@ def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable
 
     act = FusedActivation(FnSpecs("swiglu", swiglu_fn, ("alpha", "limit"), reduction_n=2), (1.0, float("inf")))
     config, count, last = PrecisionConfig(), params["topk"], [None]
-    in_turn = it.w13.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2).contiguous()
-    w13, w2 = in_turn.transpose(1, 2), it.w2.transpose(1, 2)
+    in_turn = layer.w13.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2).contiguous()
+    w13, w2 = in_turn.transpose(1, 2), layer.w2.transpose(1, 2)
     minus_one = torch.zeros(w13.shape[0], w13.shape[2], device="cuda")
     minus_one[:, 1::2] = -1
 
     @torch.no_grad()
     def run() -> None:
-        active = topk(moe.logits(it), count, apply_softmax=True)
+        active = topk(moe.logits(layer), count, apply_softmax=True)
         order = active.mask_metadata.col_sorted_indx
         ragged = make_ragged_tensor_metadata(active.mask_metadata.col_sum, order.shape[0])
         given = {"a_ragged_metadata": ragged, "precision_config": config}
-        hidden = matmul(it.x, w13, minus_one, gather_indx=order // count, fused_activation=act, **given)
+        hidden = matmul(layer.x, w13, minus_one, gather_indx=order // count, fused_activation=act, **given)
         scaled = active.vals.flatten()[order]
         parts = matmul(hidden, w2, None, scatter_indx=order, gammas=scaled, **given)
-        found = reduce(parts.view(-1, count, parts.shape[-1]), dim=1)
-        last[0] = found[0] if isinstance(found, tuple) else found
+        result = reduce(parts.view(-1, count, parts.shape[-1]), dim=1)
+        last[0] = result[0] if isinstance(result, tuple) else result
 
     return run, lambda: last[0]
 
@@ -121,40 +121,42 @@ def triton_kernels(params: dict[str, Any], it: moe.Layer) -> tuple[Run, Callable
 PEERS = {"transformers": transformers_experts, "liger": liger, "triton_kernels": triton_kernels}
 
 
-def rows_of_each(params: dict[str, Any], it: moe.Layer) -> torch.Tensor:
+def rows_of_each(params: dict[str, Any], layer: moe.Layer) -> torch.Tensor:
     """Rows that each expert gets [E]."""
-    return torch.bincount(routing.route(moe.logits(it), it.bias, params)[0].flatten(), minlength=params["experts"])
+    return torch.bincount(
+        routing.route(moe.logits(layer), layer.bias, params)[0].flatten(), minlength=params["experts"]
+    )
 
 
-def deep_gemm_alone(params: dict[str, Any], it: moe.Layer) -> Run:
+def deep_gemm_alone(params: dict[str, Any], layer: moe.Layer) -> Run:
     """DeepGEMM's grouped GEMM for both products on sorted rows, each expert's rows filled up to its tile; nothing else."""
     import deep_gemm
 
     tile = deep_gemm.get_mk_alignment_for_contiguous_layout()
-    load_ = rows_of_each(params, it)
+    load_ = rows_of_each(params, layer)
     owner = torch.arange(params["experts"], device="cuda", dtype=torch.int32).repeat_interleave(
         (load_ + tile - 1) // tile * tile
     )
 
     def made(columns: int) -> torch.Tensor:
-        return torch.empty(len(owner), columns, dtype=it.x.dtype, device="cuda").normal_()
+        return torch.empty(len(owner), columns, dtype=layer.x.dtype, device="cuda").normal_()
 
     rows, mid, wide, out = (made(n) for n in (params["hidden"], params["inner"], 2 * params["inner"], params["hidden"]))
 
     def run() -> None:
-        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, it.w13, wide, owner)
-        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(mid, it.w2, out, owner)
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, layer.w13, wide, owner)
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(mid, layer.w2, out, owner)
 
     return run
 
 
-def gemms_alone(params: dict[str, Any], it: moe.Layer) -> Run:
+def gemms_alone(params: dict[str, Any], layer: moe.Layer) -> Run:
     """torch's grouped_mm for both GEMMs on sorted rows, nothing else."""
-    load_ = rows_of_each(params, it)
+    load_ = rows_of_each(params, layer)
     ends = load_.cumsum(0).int()
-    rows = torch.empty(int(ends[-1]), params["hidden"], dtype=it.x.dtype, device="cuda").normal_()
-    mid = torch.empty(len(rows), params["inner"], dtype=it.x.dtype, device="cuda").normal_()
-    w13, w2 = it.w13.transpose(1, 2), it.w2.transpose(1, 2)
+    rows = torch.empty(int(ends[-1]), params["hidden"], dtype=layer.x.dtype, device="cuda").normal_()
+    mid = torch.empty(len(rows), params["inner"], dtype=layer.x.dtype, device="cuda").normal_()
+    w13, w2 = layer.w13.transpose(1, 2), layer.w2.transpose(1, 2)
 
     def run() -> None:
         torch.nn.functional.grouped_mm(rows, w13, offs=ends)
@@ -164,29 +166,29 @@ def gemms_alone(params: dict[str, Any], it: moe.Layer) -> Run:
 
 
 def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
-    """Everything to be timed that works here, proven; what does not work is said on stderr."""
-    workload, it = router.WORKLOAD, moe.layer(params, "cuda")
-    found: dict[str, Run] = {}
-    kept: list[Any] = [it]
+    """All entries that work here, proven; those that do not work are reported on stderr."""
+    workload, layer = router.WORKLOAD, moe.layer(params, "cuda")
+    runs: dict[str, Run] = {}
+    owners: list[Any] = [layer]
 
     def attempted(name: str, make: Callable[[], Run]) -> None:
         if only is None or name in only:
-            attempt(found, name, make)
+            attempt(runs, name, make)
 
     def proven(build: Any) -> Run:
         step = build(params, "cuda")
         proof = check.prove(params, "cuda", step)
         if not proof.ok:
             raise RuntimeError(f"wrong: {proof.reason}")
-        kept.append(step)
+        owners.append(step)
         return step.run
 
     def compared(make: Any) -> Run:
-        run, output = make(params, it)
+        run, output = make(params, layer)
         run()
-        chosen, weights = check.routed(params, it, None)
+        chosen, weights = check.routed(params, layer, None)
         if (result := output()) is not None:
-            expected = check.reference(it, chosen, weights, torch.float32)
+            expected = check.reference(layer, chosen, weights, torch.float32)
             error = float((result.float() - expected).norm() / expected.norm())
             if not error < 2e-2:
                 raise RuntimeError(f"wrong by {error:.1e}")
@@ -194,16 +196,16 @@ def entries(params: dict[str, Any], only: set[str] | None) -> dict[str, Run]:
 
     for variant in workload.variants:
         attempted(variant.name, lambda variant=variant: proven(variant.build))
-    attempted("topk eager", lambda: proven(router.build_eager))
+    attempted("topk eager", lambda: proven(topk.build_eager))
     rows = -(-params["tokens"] * params["topk"] // params["experts"])
     attempted("bound", lambda: bmm(params, rows))
     attempted("bmm of dense", lambda: bmm(params, params["tokens"]))
     attempted("bmm of topk", lambda: bmm(params, routing.capacity(params)))
-    attempted("grouped_mm alone", lambda: gemms_alone(params, it))
-    attempted("DeepGEMM alone", lambda: deep_gemm_alone(params, it))
+    attempted("grouped_mm alone", lambda: gemms_alone(params, layer))
+    attempted("DeepGEMM alone", lambda: deep_gemm_alone(params, layer))
     for name, peer in PEERS.items():
         attempted(name, lambda peer=peer: compared(peer))
-    return found
+    return runs
 
 
 def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -> list[dict[str, Any]]:
@@ -227,7 +229,7 @@ def report(params: dict[str, Any], times: dict[str, list[float]], read: float) -
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="+", metavar="PRESET[:KEY=VALUE,...]")
     parser.add_argument("--rounds", type=int, default=9)
@@ -235,7 +237,7 @@ def main() -> int:
     parser.add_argument("--json", help="write the rows here too")
     args = parser.parse_args()
     only = set(args.only.split(",")) if args.only else None
-    workload, found = load("router"), {}
+    workload, results = load("router"), {}
     read = read_gb_per_s("cuda")  # first of all: a process that has mapped much memory may read more slowly
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; gemm {gemm_tflop_per_s(torch.bfloat16, 'cuda'):.0f} TFLOP/s, read {read:.0f} GB/s",
@@ -253,11 +255,11 @@ def main() -> int:
         for row in rows:
             share = "" if row["fraction"] is None else f"{row['fraction']:6.3f} of {row['against']}"
             print(f"  {row['entry']:18s} {row['ms']:8.4f} ms {row['tflop_per_s']:7.1f} TFLOP/s {row['gb_per_s']:7.0f} GB/s {row['of_read']:6.3f} of read  {share}", flush=True)  # fmt: skip
-        found[case] = rows
+        results[case] = rows
         torch.cuda.empty_cache()
     if args.json:
         with Path(args.json).open("w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+            json.dump(results, file, indent=1)
     return 0
 
 

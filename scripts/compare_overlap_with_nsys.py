@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compare what moeprof calls hidden with nsys's own overlap of communication and compute, kernel by kernel.
+"""Compare the hidden communication of moeprof with the overlap of communication and compute of nsys, kernel by kernel.
 
 usage: compare_overlap_with_nsys.py TRACE.sqlite RANK_TRACE.parquet
 
-RANK_TRACE is what `nsys recipe nccl_gpu_overlap_trace --input REPORT` wrote of the same report; both are of one trace, so that
-kernels are told apart by device, start and end. nsys prints the share of a communication kernel that runs beside compute in
-tenths of a percent. Exits 0 if every share agrees to within that, 1 if not.
+RANK_TRACE is the output of `nsys recipe nccl_gpu_overlap_trace --input REPORT` for the same report, so that device, start and end
+identify a kernel. nsys prints the share of a communication kernel that overlaps with compute in tenths of a percent. Exits 0 if
+every share agrees to within that, 1 if not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ours(view: DeviceView) -> pd.DataFrame:
 
 
 def theirs(path: str) -> pd.DataFrame:
-    """The same of nsys's table: its rows that communicate."""
+    """The communication kernels of the table of nsys, with the same columns."""
     table = pd.read_parquet(path).reset_index()
     table = table[table["Name"].str.startswith("nccl")]
     names = {"DeviceID": "device", "Start": "start", "End": "end", "Compute Overlap": "nsys_percent"}
@@ -42,16 +42,16 @@ def theirs(path: str) -> pd.DataFrame:
 
 
 def compared(trace: str, parquet: str) -> pd.DataFrame:
-    """Both, a row a kernel; NaN where one side lacks it."""
-    mine = pd.concat([ours(view) for view in views(read(Path(trace)))])
-    other = theirs(parquet)
-    shift = int(mine["start"].min() - other["start"].min())  # an export counts from the session's start
-    other[["start", "end"]] += shift
-    return mine.merge(other, how="outer", on=KEY)
+    """Both tables, one row a kernel; NaN if one table lacks it."""
+    moeprof_rows = pd.concat([ours(view) for view in views(read(Path(trace)))])
+    nsys_rows = theirs(parquet)
+    shift = int(moeprof_rows["start"].min() - nsys_rows["start"].min())  # an export counts from the session's start
+    nsys_rows[["start", "end"]] += shift
+    return moeprof_rows.merge(nsys_rows, how="outer", on=KEY)
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trace")
     parser.add_argument("parquet")

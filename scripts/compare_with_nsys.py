@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compare moeprof's numbers with `nsys stats` on the same SQLite export, number for number.
+"""Compare the numbers of moeprof with `nsys stats` on the same SQLite export, number for number.
 
 usage: compare_with_nsys.py TRACE.sqlite [TRACE.sqlite ...] [--nsys PATH]
 
 Reports compared: cuda_gpu_kern_sum, cuda_gpu_mem_time_sum, cuda_gpu_mem_size_sum, cuda_api_sum, cuda_kern_exec_sum,
 cuda_kern_exec_trace, nvtx_gpu_proj_sum, nvtx_gpu_proj_trace, nvtx_pushpop_sum, nvtx_startend_sum. Prints one line a report
-and the first differences; exits 0 if all numbers are equal, 1 if not. Projections are compared as far as nsys makes them:
-it leaves out replays of graphs that were traced whole, and start/end ranges that end on another thread.
+and the first differences; exits 0 if all numbers are equal, 1 if not. Projections are compared as far as nsys makes them.
+It omits replays of graphs that were traced whole, and start/end ranges that end on another thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = 4
 
 
 def stats(nsys: Path, trace: Path) -> dict[str, list[dict[str, str]]]:
-    """What `nsys stats` says, report by report; a report without data is an empty list."""
+    """The rows of `nsys stats`, report by report; a report without data is an empty list."""
     with tempfile.TemporaryDirectory() as folder:
         reports = ",".join(REPORTS)
         argv = [
@@ -44,20 +44,21 @@ def stats(nsys: Path, trace: Path) -> dict[str, list[dict[str, str]]]:
             "true",
             trace,
         ]
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
-        if ran.returncode != 0:
+        child = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+        if child.returncode != 0:
             raise ToolError(
-                f"nsys stats failed on {trace}: {(ran.stderr or ran.stdout).strip().splitlines()[-1]}", "run it by hand"
+                f"nsys stats failed on {trace}: {(child.stderr or child.stdout).strip().splitlines()[-1]}",
+                "run it by hand",
             )
-        found = {}
+        tables = {}
         for name in REPORTS:
             path = Path(folder) / f"out_{name}.csv"
-            found[name] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-        return found
+            tables[name] = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+        return tables
 
 
 def compare(nsys: Path, path: Path) -> bool:
-    """Print one line a report; whether all are equal."""
+    """Print one line a report; return whether all are equal."""
     trace, equal = read(path), True
     for name, rows in stats(nsys, path).items():
         try:
@@ -74,7 +75,7 @@ def compare(nsys: Path, path: Path) -> bool:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("traces", nargs="+", type=Path)
     parser.add_argument("--nsys", type=Path)

@@ -1,4 +1,4 @@
-"""Planted faults of copies: pageable, tiny, in the wrong stream, too late, behind one another, too many bytes. Used by faults.py; no command."""
+"""Planted faults of copies: pageable, tiny, in the wrong stream, too late, behind one another, too many bytes. Used by faults.py; not a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted faults of how the GPU is filled: stream order, narrow kernels, page migrations. Used by faults.py; no command."""
+"""Planted faults of GPU utilisation: stream order, narrow kernels, page migrations. Used by faults.py; not a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of the programs with planted faults: products, streams, copies under compute, CUDA graphs. Used by faults.py; no command."""
+"""Parts of the programs with planted faults: products, streams, copies under compute, CUDA graphs. Used by faults.py; not a command."""
 
 from __future__ import annotations
 

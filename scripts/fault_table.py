@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of planted faults: first finding, gain claimed, gain measured when the fault is mended.
+"""Print the table of planted faults: first finding, gain claimed, gain measured after the fault is fixed.
 
 usage: fault_table.py FOLDER
 
@@ -9,6 +9,7 @@ differences faulty - mended, traced (the judged part of each trace) and clean (w
 
 from __future__ import annotations
 
+import argparse
 import json
 import lzma
 import sys
@@ -20,7 +21,7 @@ import pandas as pd
 from moeprof.analysis.device import views
 from moeprof.analysis.model import Finding
 from moeprof.findings.find import find
-from moeprof.findings.what_if import judged as scenes_of
+from moeprof.findings.what_if import scenes_of
 from moeprof.trace import read
 
 STEPS = 10
@@ -39,32 +40,31 @@ def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
 
 def rows(folder: Path) -> pd.DataFrame:
     """One row a fault."""
-    found, clean = [], json.loads((folder / "times.json").read_text())["times"]
+    table_rows, clean = [], json.loads((folder / "times.json").read_text())["times"]
     with tempfile.TemporaryDirectory() as scratch:
         for faulty in sorted(folder.glob("*-faulty.sqlite.xz")):
             name = faulty.name.removesuffix("-faulty.sqlite.xz")
             findings, before = judged(faulty, Path(scratch))
-            others, after = judged(folder / f"{name}-mended.sqlite.xz", Path(scratch))
+            findings_after, after = judged(folder / f"{name}-mended.sqlite.xz", Path(scratch))
             times = clean.get(name, {})
-            found.append(
+            table_rows.append(
                 {
                     "fault": name,
                     "first finding": findings[0].id if findings else "none",
                     "claimed": findings[0].gain_ns / STEPS / 1e6 if findings else 0.0,
                     "measured, traced": before - after,
                     "measured, clean": times.get("faulty", 0.0) - times.get("mended", 0.0),
-                    "mended": ", ".join(f.id for f in others) or "silent",
+                    "mended": ", ".join(f.id for f in findings_after) or "silent",
                 }
             )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table_rows)
 
 
 def main() -> int:
-    """The command."""
-    if len(sys.argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    table = rows(Path(sys.argv[1]))
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    table = rows(parser.parse_args().folder)
     print("| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns))
     for row in table.itertuples(index=False):
         print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small GPU programs with one planted fault each, the same program mended, and healthy controls.
+"""Small GPU programs with one planted fault each, the same program without it (mended), and healthy controls.
 
 usage: faults.py NAME faulty|mended [--steps N] [--whole] [--bare]
        faults.py --time [NAME ...] [--steps N]
@@ -27,7 +27,7 @@ from fault_parts import DEVICE, Step, captured, gemm, pipeline
 
 @dataclass(frozen=True)
 class Program:
-    """``build(mended)`` sets up and returns one step; ``expected`` is the finding's id, None for a healthy program."""
+    """``build(mended)`` sets up and returns one step; ``expected``: the id of the finding, None for a healthy program."""
 
     expected: str | None
     build: Callable[[bool], Step]
@@ -159,7 +159,7 @@ def _round(step: Step, steps: int) -> float:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--time", action="store_true")

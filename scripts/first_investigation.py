@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Replay the tutorial "your first investigation" (docs/first_investigation.md) on a GPU of sm_90 or later.
+"""Replay the tutorial "your first investigation" (docs/tutorial/first_investigation.md) on a GPU of sm_90 or later.
 
 usage: first_investigation.py [--session DIR] [--variants A,B] [--check]
 
 Makes cuda/stream_tile.cu the first draft of its pipelined kernel, then predicts, changes, tries and decides step by step with
-`moeprof session`. A change is kept where the time fell by more than 1 %. The source is put back at the end; it must be under git
+`moeprof session`. A change is kept if the time falls by more than 1 %. The source is restored at the end; it must be under git
 and unchanged. --check builds every state of the source and runs nothing.
 """
 
@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof import resources
-from moeprof.capture import Request, terminal_progress
+from moeprof.capture import Request
+from moeprof.cli.progress import terminal_progress
 from moeprof.errors import MoeprofError, UsageError
+from moeprof.report.narrative.sentences import verdict
 from moeprof.session import log, steps
 
 QUESTION = "The pipelined decode kernel reads far below what the memory gives. What is it waiting for?"
@@ -91,7 +93,7 @@ def apply(path: Path, edits: tuple[Edit, ...]) -> None:
 
 
 def changed(path: Path) -> bool:
-    """Whether the file differs from what git holds."""
+    """Whether the file differs from the commit."""
     done = subprocess.run(
         ["git", "-C", str(path.parent), "status", "--porcelain", "--", path.name],
         check=False,
@@ -122,12 +124,12 @@ def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
     request = Request(variants=variants, argv=("moeprof", "session", "try"))
     steps.begin(folder, QUESTION, "decode_kernel", VARIANT)
     apply(path, DRAFT)
-    steps.attempt(folder, request, terminal_progress())
+    steps.attempt(folder, request, terminal_progress(), verdict)
     for change in CHANGES:
         before = path.read_text(encoding="utf-8")
         steps.predict(folder, change.text, change.metric, change.expect)
         apply(path, change.edits)
-        trial = steps.attempt(folder, request, terminal_progress()).steps[-1].trial
+        trial = steps.attempt(folder, request, terminal_progress(), verdict).steps[-1].trial
         assert trial is not None
         faster = trial.before is not None and trial.after is not None and trial.after < (1 - LEAST_GAIN) * trial.before
         steps.decide(folder, faster, "faster" if faster else "not faster by 1 %")
@@ -137,7 +139,7 @@ def replay(path: Path, folder: Path, variants: tuple[str, ...]) -> None:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--session", type=Path, default=steps.FOLDER)
     parser.add_argument("--variants", default=VARIANT)

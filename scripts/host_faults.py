@@ -1,4 +1,4 @@
-"""Planted faults of the host: waits, launches, allocations, a slow first step, work outside CUDA. Used by faults.py; no command."""
+"""Planted faults of the host: waits, launches, allocations, a slow first step, work outside CUDA. Used by faults.py; not a command."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Run on a machine with a GPU what docs/results.md claims, a part at a time; each part leaves its log in OUT, captures as one archive.
+# Measure the figures of docs/results on a machine with a GPU. Each part writes a log to OUT, and its captures as one archive.
 #
-# usage: measure_all.sh OUT [PART...]      parts: tests samples router attention session sanitizer verdicts; ranks hosts with two GPUs or more
-#                                    (default: all)
+# usage: measure_all.sh OUT [PART...]
+#   parts: tests samples router attention session sanitizer verdicts, and with two GPUs or more: ranks hosts (default: all)
 #
-# nsys, ncu and nvcc should be on PATH. A part that fails does not stop the next one; the exit status says whether any did.
+# nsys, ncu and nvcc should be on PATH. A part that fails does not stop the next one; then the exit status is 1.
 set -uo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^#/p}' "$0"; exit ;; esac
 out=${1:?usage: measure_all.sh OUT [PART...]}
 shift
 parts=("$@")
@@ -21,14 +22,14 @@ failed=0
 
 count_gpus() { "$python" -c "import torch; print(torch.cuda.device_count())"; }
 
-said() { echo "== $(date +%T) $*"; }
+heading() { echo "== $(date +%T) $*"; }
 
 run_tests() { (cd "$here" && timeout 560 "$python" -P -m pytest -p no:cacheprovider -m gpu -q --durations=8 tests); }
 
 run_samples() {
   local workload
   for workload in router decode_attention decode_kernel mla_decode; do
-    said "capture $workload"
+    heading "capture $workload"
     (time timeout 200 moeprof capture "$workload" -o "$work/captures/$workload") 2>&1 || failed=1
   done
   tar cJf "$out/captures.tar.xz" -C "$work" captures
@@ -63,28 +64,28 @@ run_sanitizer() {
   checker=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)
   [ -n "$checker" ] || { echo "compute-sanitizer is missing"; return 1; }
   for name in 0 1 2; do
-    said "racecheck of a hand-over by named barriers, $name"
+    heading "racecheck of a hand-over by named barriers, $name"
     nvcc -arch=native -lineinfo -DHANDOVER=$name -o "$work/handover" "$here/scripts/racecheck_barriers.cu" && "$checker" --tool racecheck "$work/handover" 2>&1 | tail -n 1
   done
   for tool in memcheck racecheck; do
     for name in baseline vectorized tma tma_pipelined; do
-      said "$tool $name"
+      heading "$tool $name"
       timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_kernel --variant $name --preset tiny --iterations 1 --seconds 0.01 2>&1 | tail -n 4
     done
-    said "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results.md
+    heading "$tool mla_decode in CUDA"  # racecheck does not follow bar.arrive: docs/results
     MOEPROF_NVCC_FLAGS=$([ $tool = racecheck ] && echo -DMOEPROF_MEET) timeout 120 "$checker" --tool $tool "$python" -P - <<'EOF' 2>&1 | tail -n 4
 from moeprof.workload.find import load
-from moeprof.workloads.decode import mla_decode
-from moeprof.workloads.decode.mla_split import latent, latent_ways
+from moeprof.workloads.decode import mla
+from moeprof.workloads.decode.mla_split_kv import latent, latent_configs
 params = load("mla_decode").params("default", {"heads": "128", "lengths": "500,64,1,129"})
-q, c, lengths, out = given = mla_decode.latents(params, "cuda")
-expected = mla_decode.reference(params, given, mla_decode.scale(params))
-for way in latent_ways(q, out):
-    if way["in"] == "CUDA C++":
-        latent(way, q, c, lengths, out.fill_(float("nan")), mla_decode.scale(params))[0]()
-        print("whole units:", way["whole"], "error:", float((out.float() - expected).norm() / expected.norm()))
+q, c, lengths, out = given = mla.latents(params, "cuda")
+expected = mla.reference(params, given, mla.scale(params))
+for config in latent_configs(q, out):
+    if config["in"] == "CUDA C++":
+        latent(config, q, c, lengths, out.fill_(float("nan")), mla.scale(params))[0]()
+        print("whole units:", config["whole"], "error:", float((out.float() - expected).norm() / expected.norm()))
 EOF
-    said "$tool decode_attention cuda"
+    heading "$tool decode_attention cuda"
     timeout 120 "$checker" --tool $tool "$python" -P -m moeprof.workloads.decode.decode_attention --variant cuda --preset llama8b --set batch=2 --set length=500 \
       --iterations 1 --seconds 0.01 2>&1 | tail -n 4
   done
@@ -120,7 +121,7 @@ run_verdicts() {
   cd "$work" || return 1
   local workload missed=0
   for workload in kv_transfer router decode_attention decode_kernel mla_decode; do
-    said "planted: $workload"
+    heading "planted: $workload"
     (time PLANTED=$workload timeout 110 moeprof capture "$here/scripts/planted_slowdown.py" --tools none -o "$work/planted/$workload") 2>&1 | tail -n 4
     moeprof report --diff "$work/planted/$workload" -o "$work/planted/$workload.html" | head -n 12
     moeprof check "$work/planted/$workload" --variant again --fail-on 'step_time>2%' || { missed=1; echo "exit $?, 0 was expected"; }
@@ -141,7 +142,7 @@ run_ranks() {
   moeprof report --diff "$work/ranks" -o "$out/expert_parallel.html"
   moeprof ranks "$work/ranks" -o "$out/ranks.html" || failed=1
   for variant in overlap graph; do
-    said "nsys of $variant"
+    heading "nsys of $variant"
     nsys recipe nccl_gpu_overlap_trace --input "$work/ranks/$variant/trace.nsys-rep" --output "$work/recipe-$variant" >/dev/null 2>&1 || failed=1
     "$python" compare_overlap_with_nsys.py "$work/ranks/$variant/trace.sqlite" "$work/recipe-$variant/rank_trace.parquet" || failed=1
   done
@@ -149,9 +150,9 @@ run_ranks() {
 }
 
 for part in "${parts[@]}"; do
-  said "$part"
+  heading "$part"
   ("run_$part"; code=$?; exit $((code || failed))) 2>&1 | tee "$out/$part.log"
   [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 done
-said "done"
+heading "done"
 exit $failed

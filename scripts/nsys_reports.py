@@ -1,4 +1,4 @@
-"""Ten reports of `nsys stats`: their rows, and the same from our tables. Used by compare_with_nsys.py; no command."""
+"""Ten reports of `nsys stats`: their rows, and the same rows from the tables of moeprof. Used by compare_with_nsys.py; not a command."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def kern_exec(rows: list[dict[str, str]]) -> Rows:
 
 def our_kern_exec(trace: Trace) -> Rows:
     """The same from our tables."""
-    found = executions(trace)
+    rows = executions(trace)
     columns = ["api_start_ns", "api_ns", "queue_ns", "kernel_start_ns", "kernel_ns", "total_ns", "device"]
-    return Counter(tuple(int(v) for v in row) for row in found[columns].itertuples(index=False, name=None))
+    return Counter(tuple(int(v) for v in row) for row in rows[columns].itertuples(index=False, name=None))
 
 
 def proj_sum(rows: list[dict[str, str]]) -> Rows:
@@ -120,9 +120,11 @@ def proj_sum(rows: list[dict[str, str]]) -> Rows:
 
 def our_proj_sum(trace: Trace) -> Rows:
     """The same from our tables."""
-    found = _projected(trace)
-    found = found.assign(proj=found["last_ns"] - found["first_ns"], host=found["end_ns"] - found["start_ns"])
-    sums = found.groupby("label").agg(
+    projections = _projected(trace)
+    projections = projections.assign(
+        proj=projections["last_ns"] - projections["first_ns"], host=projections["end_ns"] - projections["start_ns"]
+    )
+    sums = projections.groupby("label").agg(
         n=("proj", "size"), proj=("proj", "sum"), host=("host", "sum"), ops=("gpu_ops", "sum")
     )
     return Counter((str(name), *map(int, row)) for name, *row in sums.itertuples(name=None))
@@ -165,10 +167,10 @@ def _twice(text: str) -> int:
 
 def our_exec_sum(trace: Trace) -> Rows:
     """The same from our tables."""
-    found = executions(trace)
-    found["queued"] = found["queue_ns"].where(found["queue_ns"] >= 0)
+    launches = executions(trace)
+    launches["queued"] = launches["queue_ns"].where(launches["queue_ns"] >= 0)
     rows = []
-    for (pid, tid, device, _, _), part in found.groupby(["pid", "tid", "device", "api", "name"]):
+    for (pid, tid, device, _, _), part in launches.groupby(["pid", "tid", "device", "api", "name"]):
         numbers = [part[c].dropna() for c in ("total_ns", "api_ns", "queued", "kernel_ns")]
         shown = [(round(2 * n.median()), int(n.min()), int(n.max())) if len(n) else (-1, -1, -1) for n in numbers]
         rows.append((int(pid), int(tid), int(device), len(part), len(numbers[2]), *(v for n in shown for v in n)))
@@ -183,20 +185,20 @@ def proj_trace(rows: list[dict[str, str]]) -> Rows:
 
 def our_proj_trace(trace: Trace) -> Rows:
     """The same from our tables."""
-    found = _projected(trace)
+    projections = _projected(trace)
     parts = (
-        found["first_ns"],
-        found["last_ns"] - found["first_ns"],
-        found["start_ns"],
-        found["end_ns"] - found["start_ns"],
+        projections["first_ns"],
+        projections["last_ns"] - projections["first_ns"],
+        projections["start_ns"],
+        projections["end_ns"] - projections["start_ns"],
     )
     return Counter(
         zip(
-            found["label"],
+            projections["label"],
             *(p.tolist() for p in parts),
-            found["pid"].tolist(),
-            found["tid"].tolist(),
-            found["gpu_ops"].tolist(),
+            projections["pid"].tolist(),
+            projections["tid"].tolist(),
+            projections["gpu_ops"].tolist(),
             strict=True,
         )
     )
@@ -211,8 +213,8 @@ def our_range_sum(style: str) -> Callable[[Trace], Rows]:
     """The same from our tables, for push/pop or start/end ranges."""
 
     def ours(trace: Trace) -> Rows:
-        found = trace.ranges[trace.ranges["style"] == style]
-        return _sums(found, found["domain"].astype(str) + ":" + found["name"].astype(str))
+        ranges = trace.ranges[trace.ranges["style"] == style]
+        return _sums(ranges, ranges["domain"].astype(str) + ":" + ranges["name"].astype(str))
 
     return ours
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A workload that must be judged SAME and SLOWER: one variant of a workload twice, and once more with a planted slow-down.
+"""A workload with known verdicts, SAME and SLOWER: one variant twice, and once more with a planted slow-down.
 
 usage: PLANTED=WORKLOAD/VARIANT [PLANTED_SHARE=0.05] moeprof capture scripts/planted_slowdown.py --tools none
        then: moeprof check CAPTURE --variant slower --fail-on 'step_time>2%'     must exit 3
              moeprof check CAPTURE --variant again --fail-on 'step_time>2%'      must exit 0
 
-The slow-down is a kernel that only waits (on a CPU: a loop), as long as that share of the variant's own time, measured when it is built.
+The slow-down is a kernel that only waits (on a CPU: a loop). It lasts PLANTED_SHARE of the time of the variant, measured when the
+variant is built.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TIMES = 20
 
 
 def waits(wanted_s: float, device: str) -> Callable[[], None]:
-    """What takes ``wanted_s`` and does nothing else."""
+    """A function that takes ``wanted_s`` seconds and does nothing else."""
     if device != "cuda":
 
         def spin() -> None:
@@ -36,13 +37,13 @@ def waits(wanted_s: float, device: str) -> Callable[[], None]:
         return spin
     import torch
 
-    one = median(seconds(lambda: torch.cuda._sleep(CYCLES), device, TIMES, graph=False) for _ in range(3))
-    cycles = max(1, round(CYCLES * wanted_s / one))
+    cycle_s = median(seconds(lambda: torch.cuda._sleep(CYCLES), device, TIMES, graph=False) for _ in range(3))
+    cycles = max(1, round(CYCLES * wanted_s / cycle_s))
     return lambda: torch.cuda._sleep(cycles)
 
 
 def slower(variant: Variant, share: float, params: Params, device: str) -> Step:
-    """The variant's step, and the wait behind it."""
+    """The step of the variant, followed by the wait."""
     step = variant.build(params, device)
     extra = waits(share * seconds(step.run, device, TIMES, graph=False, warm_s=0.3), device)
 
@@ -68,3 +69,6 @@ def planted(where: str, share: float) -> Workload:
 
 
 WORKLOAD = planted(os.environ.get("PLANTED", "kv_transfer/baseline"), float(os.environ.get("PLANTED_SHARE", "0.05")))
+
+if __name__ == "__main__":
+    print(__doc__)

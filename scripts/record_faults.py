@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trace the programs of faults.py with nsys and keep their exports, redacted and packed, with their clean times.
+"""Trace the programs of faults.py with nsys; save their exports, redacted and packed, and their clean times.
 
 usage: record_faults.py FOLDER [--nsys PATH] [--only NAME ...]
 
-Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), some of them also of the
-whole program and without NVTX, and FOLDER/times.json; with --only the other programs' recordings and times stay. Needs a GPU, nsys
-and torch. 80 runs take some eight minutes.
+Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), for some also of the whole program
+and without NVTX, and FOLDER/times.json. With --only the recordings and times of other programs remain. Needs a GPU, nsys and torch.
+80 runs take some eight minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import faults
 
 from moeprof.capture import redact
-from moeprof.machine import tools
+from moeprof.machine import nvml, tools
 
 PROGRAM = Path(__file__).with_name("faults.py")
 WHOLE = ("far-ahead", "readback", "sync-api", "host-bound", "same-stream-copy", "first-iteration")
@@ -33,32 +33,32 @@ SCOPED = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 
 def runs(only: list[str]) -> list[tuple[str, list[str]]]:
     """(name of the recording, arguments of faults.py)."""
-    found = []
+    recordings = []
     for name, program in faults.PROGRAMS.items():
         for form in ("faulty", "mended") if program.expected else ("mended",):
-            found.append((f"{name}-{form}", [name, form]))
+            recordings.append((f"{name}-{form}", [name, form]))
     for name in WHOLE:
         form = "faulty" if faults.PROGRAMS[name].expected else "mended"
-        found.append((f"{name}-{form}-whole", [name, form, "--whole"]))
-        found.append((f"{name}-{form}-whole-bare", [name, form, "--whole", "--bare"]))
-    found.append(("first-iteration-faulty-bare", ["first-iteration", "faulty", "--bare"]))
-    return [(title, args) for title, args in found if not only or args[0] in only]
+        recordings.append((f"{name}-{form}-whole", [name, form, "--whole"]))
+        recordings.append((f"{name}-{form}-whole-bare", [name, form, "--whole", "--bare"]))
+    recordings.append(("first-iteration-faulty-bare", ["first-iteration", "faulty", "--bare"]))
+    return [(title, args) for title, args in recordings if not only or args[0] in only]
 
 
 def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
-    """The raw report of one run; None where nsys made none (its words go to stderr)."""
+    """The raw report of one run; None if nsys wrote none, whose messages are printed on stderr."""
     report = folder / f"{title}.nsys-rep"
     scope = () if "--whole" in args else SCOPED
     command = [str(nsys), "profile", *TRACE, *scope, "-o", str(report), sys.executable, str(PROGRAM), *args]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     if not report.exists():
-        print(f"{title}: no report\n{done.stdout[-800:]}{done.stderr[-800:]}", file=sys.stderr)
+        print(f"{title}: no report\n{child.stdout[-800:]}{child.stderr[-800:]}", file=sys.stderr)
         return None
     return report
 
 
-def kept(nsys: tools.Tool, report: Path, target: Path) -> int:
-    """Export, redact and pack one report; the packed size."""
+def pack(nsys: tools.Tool, report: Path, target: Path) -> int:
+    """Export, redact and pack one report; return its packed size."""
     export = tools.export_report(nsys, report, report.with_suffix(".sqlite"))
     clean = report.with_suffix(".redacted")
     redact.nsys_export(export, clean, os.environ)
@@ -68,15 +68,15 @@ def kept(nsys: tools.Tool, report: Path, target: Path) -> int:
 
 
 def keep_times(path: Path, lines: list[dict[str, dict[str, float]]]) -> None:
-    """Add clean times, name -> form -> ms a step, to those that are there, which fault_table.py reads."""
+    """Add clean times, name -> form -> ms a step, to the file that fault_table.py reads."""
     before = json.loads(path.read_text())["times"] if path.exists() else {}
     times = dict(sorted((before | {name: forms for line in lines for name, forms in line.items()}).items()))
-    gpu = next((gpu.name for gpu in tools.gpus()), "no GPU")
+    gpu = next((gpu.name for gpu in nvml.gpus()), "no GPU")
     path.write_text(json.dumps({"gpu": gpu, "unit": "ms a step, without a profiler", "times": times}, indent=1) + "\n")
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nsys", type=Path)
@@ -92,7 +92,7 @@ def main() -> int:
         for title, arguments in runs(args.only):
             report = trace(nsys.path, Path(scratch), title, arguments)
             if report is not None:
-                waiting[title] = pool.submit(kept, nsys, report, args.folder / f"{title}.sqlite.xz")
+                waiting[title] = pool.submit(pack, nsys, report, args.folder / f"{title}.sqlite.xz")
         for title, size in waiting.items():
             print(f"{title}: {size.result()} bytes", flush=True)
     timed = subprocess.run(

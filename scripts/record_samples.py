@@ -6,7 +6,7 @@ usage: record_samples.py [WORKLOAD ...] [--samples DIR]
        record_samples.py --from-session DIR --name NAME
 
 Captures each workload (default: kv_transfer) with its default preset, checks that it is complete and small, and puts it
-under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is. A session goes, ledger and captures, under
+under reports/samples/WORKLOAD without logs. The capture is redacted as every capture is. A session, with its log and captures, is put under
 reports/sessions/NAME.
 """
 
@@ -19,11 +19,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof.capture import Request, capture, terminal_progress
+from moeprof.capture import Request, capture
+from moeprof.cli.progress import terminal_progress
 from moeprof.errors import CaptureError, MoeprofError
 from moeprof.session import log
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import LOGS
+from moeprof.storage.files import whole_folder
 from moeprof.storage.json import dumps
 
 MAX_BYTES = 3_000_000
@@ -44,41 +46,41 @@ def record(workload: str, samples: Path) -> Path:
 
 
 def install(folder: Path, samples: Path) -> Path:
-    """Put a finished capture under the samples, without logs; the sample that is there stays until the new one is whole."""
-    found = manifest.read(folder)
-    if not found.complete:
+    """Put a finished capture under the samples, without logs, in place of an earlier one."""
+    recorded = manifest.read(folder)
+    if not recorded.complete:
         raise CaptureError(f"{folder} is not complete", "capture again")
-    kept = [p for p in folder.rglob("*") if p.is_file() and LOGS not in p.relative_to(folder).parts]
-    size = sum(p.stat().st_size for p in kept)
+    sample_files = [p for p in folder.rglob("*") if p.is_file() and LOGS not in p.relative_to(folder).parts]
+    size = sum(p.stat().st_size for p in sample_files)
     if size > MAX_BYTES:
         raise CaptureError(f"{folder} has {size} bytes, {MAX_BYTES} are allowed", "record fewer iterations")
-    target = samples / found.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS))
-    shorten(target)
+    target = samples / recorded.name
+    with whole_folder(target) as partial:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(LOGS), dirs_exist_ok=True)
+        shorten(partial)
     return target
 
 
 def install_session(folder: Path, name: str) -> Path:
-    """Put a session under reports/sessions/NAME: its ledger, and its captures without logs."""
+    """Put a session under reports/sessions/NAME: its log, and its captures without their logs."""
     log.read(folder)  # raises where it is none
     target = SAMPLES.parent / "sessions" / name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"))
-    for capture_folder in (target / "captures").iterdir():
-        shorten(capture_folder)
+    with whole_folder(target) as partial:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(LOGS, "*.html", "*.lock"), dirs_exist_ok=True)
+        for capture_folder in (partial / "captures").iterdir():
+            shorten(capture_folder)
     return target
 
 
 def shorten(folder: Path) -> None:
-    """The time of day and the output option of a recording say nothing to a reader."""
-    found = manifest.read(folder)
-    plain = replace(found, created=found.created[:10], argv=("moeprof", "capture", found.name))
+    """Remove the time of day and the output option from the manifest: they do not matter to a reader."""
+    recorded = manifest.read(folder)
+    plain = replace(recorded, created=recorded.created[:10], argv=("moeprof", "capture", recorded.name))
     (folder / manifest.FILE).write_text(dumps(plain), encoding="utf-8")
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("workloads", nargs="*", default=["kv_transfer"])
     parser.add_argument("--from", dest="capture", type=Path, metavar="CAPTURE")

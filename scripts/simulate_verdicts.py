@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How often the verdict is wrong and how often it finds what is there, on machines of many kinds of noise.
+"""Simulate how often the verdict is wrong and how often it detects a real difference, with many kinds of noise.
 
 usage: simulate_verdicts.py [--runs 2000] [--seed 1] [--true 0,0.005,0.01,0.03] [--noise 0.01,0.001] [--rounds 54] [--json]
 
-Simulates rounds of a baseline, its twin, a candidate and one more variant in the order in which a capture times them, and judges
+Simulates rounds of a baseline, its twin, a candidate and one more variant in the order in which a capture times them. It judges
 them as a capture does: after each look (moeprof.stats.estimates.LOOKS up to --rounds) it stops if the verdict is not UNCLEAR.
 """
 
@@ -28,21 +28,21 @@ PROCESSES, CANDIDATE = 4, 2
 WORDS = ("FASTER", "SLOWER", "SAME", "UNCLEAR")
 
 
-def series(rng: np.random.Generator, shape: tuple[int, ...], alike: float, level: float) -> Times:
+def series(rng: np.random.Generator, shape: tuple[int, ...], correlation: float, level: float) -> Times:
     """Noise of the first order along axis 1: each round ``alike`` to the one before it, of standard deviation ``level``."""
-    found = rng.normal(0, level, shape)
-    for at in range(1, shape[1]):
-        found[:, at] = alike * found[:, at - 1] + np.sqrt(1 - alike**2) * found[:, at]
-    return found
+    noise = rng.normal(0, level, shape)
+    for index in range(1, shape[1]):
+        noise[:, index] = correlation * noise[:, index - 1] + np.sqrt(1 - correlation**2) * noise[:, index]
+    return noise
 
 
-def own(alike: float) -> World:
-    """Each process has slow noise of its own, which no pairing cancels."""
-    return lambda rng, noise, clock, level: series(rng, noise.shape, alike, level)
+def own(correlation: float) -> World:
+    """Each process has independent slow noise, which no pairing cancels."""
+    return lambda rng, noise, clock, level: series(rng, noise.shape, correlation, level)
 
 
 def process(offset: float) -> World:
-    """Each process is faster or slower by a constant of its own, of standard deviation ``offset``."""
+    """Each process is faster or slower by an independent constant, of standard deviation ``offset``."""
     return lambda rng, noise, clock, level: noise + rng.normal(0, offset, (len(noise), 1, PROCESSES))
 
 
@@ -68,7 +68,7 @@ WORLDS: dict[str, World] = {
     "processes 0.2 %": process(0.002),
     "processes 0.5 %": process(0.005),
 }
-BEYOND = ("own, alike 0.9", "processes 0.5 %")  # told, not promised: docs/verdict.md
+BEYOND = ("own, alike 0.9", "processes 0.5 %")  # reported, not guaranteed: docs/reference/verdict.md
 
 
 def simulate(world: str, runs: int, true: float, level: float, rounds: int, seed: int) -> Times:
@@ -77,9 +77,9 @@ def simulate(world: str, runs: int, true: float, level: float, rounds: int, seed
     order = rng.random((runs, (rounds + 1) // 2, PROCESSES)).argsort(axis=-1)
     place = np.stack([order, PROCESSES - 1 - order], axis=2).reshape(runs, -1, PROCESSES)[:, :rounds]
     clock = (np.arange(rounds)[:, None] * PROCESSES + place) / (rounds * PROCESSES)
-    found = WORLDS[world](rng, rng.normal(0, level, clock.shape), clock, level)
-    found[..., CANDIDATE] -= np.log1p(true)
-    return found
+    log_times = WORLDS[world](rng, rng.normal(0, level, clock.shape), clock, level)
+    log_times[..., CANDIDATE] -= np.log1p(true)
+    return log_times
 
 
 def judge(times: Times, looks: tuple[int, ...]) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
@@ -88,10 +88,10 @@ def judge(times: Times, looks: tuple[int, ...]) -> tuple[npt.NDArray[np.str_], n
     ended = np.full(len(times), looks[-1])
     for count in looks:
         open_ = np.flatnonzero(words == "UNCLEAR")
-        base, twin, candidate = (times[open_, :count, at] for at in (0, 1, CANDIDATE))
-        found = estimates.compare(base, candidate, twin, True, FALSE_ALARMS / len(LOOKS))
-        assert found is not None and found.noise is not None
-        now = estimates.word_of(found.low, found.high, np.expm1(found.noise))
+        base, twin, candidate = (times[open_, :count, column] for column in (0, 1, CANDIDATE))
+        estimate = estimates.compare(base, candidate, twin, True, FALSE_ALARMS / len(LOOKS))
+        assert estimate is not None and estimate.noise is not None
+        now = estimates.word_of(estimate.low, estimate.high, np.expm1(estimate.noise))
         words[open_], ended[open_[now != "UNCLEAR"]] = now, count
     return words, ended
 
@@ -110,7 +110,7 @@ def shares(
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
@@ -130,8 +130,8 @@ def main() -> int:
         return 0
     print(f"{'machine':20} {'noise':>6} {'true':>6}" + "".join(f"{word:>9}" for word in (*WORDS, "rounds")))
     for row in rows:
-        said = "".join(f"{row[word]:>9.2%}" for word in WORDS)
-        print(f"{row['world']:20} {row['noise']:>6.1%} {row['true']:>6.1%}{said}{row['rounds']:>9.1f}")
+        percentages = "".join(f"{row[word]:>9.2%}" for word in WORDS)
+        print(f"{row['world']:20} {row['noise']:>6.1%} {row['true']:>6.1%}{percentages}{row['rounds']:>9.1f}")
     return 0
 
 

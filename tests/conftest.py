@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from captures import SAMPLE, Ran
-from cdp import CHROMIUM, Browser
+from browser.chromium import CHROMIUM, Browser
+from builders.sample_captures import SAMPLE, Ran
+from hypothesis import settings
+from pages import rendered
 from paths import TRACES
 
 try:
@@ -19,10 +21,14 @@ except OSError:  # before anything imports triton: without a GPU its interpreter
 
 from moeprof.cli import main
 from moeprof.compare import variants
-from moeprof.compare.variants import Diff
+from moeprof.compare.variants import Comparison
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
-from moeprof.report import html
+
+# Each run draws other examples, so many short runs find what a long one finds; a campaign is for a change of the numbers.
+settings.register_profile("run", max_examples=60, deadline=None)
+settings.register_profile("campaign", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("MOEPROF_EXAMPLES", "run"))
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +70,14 @@ def sample() -> Capture:
 
 
 @pytest.fixture(scope="module")
-def contrast(sample: Capture) -> Diff:
-    return variants.contrast(sample)
+def contrast(sample: Capture) -> Comparison:
+    return variants.compare(sample)
 
 
 @pytest.fixture(scope="module")
-def page(sample: Capture, contrast: Diff, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(sample: Capture, contrast: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(html.render(sample, contrast), encoding="utf-8")
+    path.write_text(rendered(sample, contrast), encoding="utf-8")
     return path
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from moeprof.analysis.causes import exposed_causes, idle_causes
 from moeprof.analysis.communication import communication
-from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.launch import LEAST_COVERAGE, launch
 from moeprof.analysis.ledger import idle, ledger
 from moeprof.analysis.model import Analysis, Kernel, Range, Source, Window
@@ -20,7 +20,7 @@ from moeprof.notes import Note, note
 from moeprof.trace import Trace
 from moeprof.worker.nvtx import DOMAIN, ITERATION
 
-LAUNCH_COVERAGE = 0.9  # below this share of kernels joined to a call, a note says what the launch numbers rest on
+LAUNCH_COVERAGE = 0.9  # share of kernels joined to a call; below it a note reports the coverage of launch numbers
 
 
 @dataclass(frozen=True)
@@ -47,37 +47,38 @@ def analyze(
     Raises:
         UsageError: there is no range of that name, or no work on that device.
     """
-    found = views(trace, device) if prepared is None else prepared
-    if device is not None and not len(found[0].ops):
+    devices = views(trace, device) if prepared is None else prepared
+    if device is not None and not len(devices[0].ops):
         known = ", ".join(map(str, sorted(set(trace.ops["device"])))) or "none"
         raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
-    cuts = [(v, cut) for v in found for cut in (whole(v) if range_name is None else _instances(trace, v, range_name))]
+    cuts = [(v, cut) for v in devices for cut in (whole(v) if range_name is None else _instances(trace, v, range_name))]
     if range_name is not None and not cuts:
         raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace))
-    return _assembled(trace, found, cuts)
+    return _assembled(trace, devices, cuts)
 
 
-def iterations(trace: Trace) -> Analysis | None:
+def iterations(trace: Trace, prepared: tuple[DeviceView, ...] | None = None) -> Analysis | None:
     """One window a measured iteration on the device that has most of the work; None where there are no iterations.
 
     The windows tile the measured region: each runs from its first operation to the next iteration's first one, the
-    last to the end of its last operation.
+    last to the end of its last operation. ``prepared`` are the views of all devices, where the caller has them.
     """
     ranges = trace.ranges
     if not ((ranges["domain"] == DOMAIN) & (ranges["name"] == ITERATION)).any() or not len(trace.ops):
         return None
-    view = max(views(trace), key=lambda v: len(v.ops))
+    view = main_device(views(trace) if prepared is None else prepared)
+    assert view is not None  # the trace has operations
     cuts = _tiled(_instances(trace, view, ITERATION, DOMAIN))
     return _assembled(trace, (view,), [(view, cut) for cut in cuts]) if cuts else None
 
 
-def _assembled(trace: Trace, found: tuple[DeviceView, ...], cuts: list[tuple[DeviceView, Cut]]) -> Analysis:
+def _assembled(trace: Trace, devices: tuple[DeviceView, ...], cuts: list[tuple[DeviceView, Cut]]) -> Analysis:
     return Analysis(
         source=Source(trace.path.name, trace.kind, trace.producer, trace.schema),
         windows=tuple(window(view, cut) for view, cut in cuts),
-        kernels=tuple(row for view in found for row in kernels(view)),
+        kernels=tuple(row for view in devices for row in kernels(view)),
         ranges=range_sums(trace),
-        notes=trace.notes + _coverage(found),
+        notes=trace.notes + _coverage(devices),
     )
 
 
@@ -109,22 +110,22 @@ def whole(view: DeviceView) -> list[Cut]:
     """From the first operation's start to the last one's end; the calls of the processes that used the device."""
     if not len(view.ops):
         return []
-    mine = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
-    return [Cut(int(view.starts[0]), int(view.ends.max()), mine)]
+    calls = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
+    return [Cut(int(view.starts[0]), int(view.ends.max()), calls)]
 
 
 def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = None) -> list[Cut]:
     """The instances of a range that have work on this device, projected, in order; payloads number them if all have one."""
-    found = projected(trace, view.index)
-    mine = found[(found["name"] == name) & (found["gpu_ops"] > 0)]
-    mine = mine if domain is None else mine[mine["domain"] == domain]
+    ranges = projected(trace, view.index)
+    instances = ranges[(ranges["name"] == name) & (ranges["gpu_ops"] > 0)]
+    instances = instances if domain is None else instances[instances["domain"] == domain]
     return [
         Cut(
             int(r.first_ns), int(r.last_ns),
             view.host.within(int(r.start_ns), int(r.end_ns), int(r.pid), int(r.tid) if r.style == "pushpop" else None),
             name, number,
         )
-        for number, r in zip(numbers(mine), mine.itertuples(), strict=True)
+        for number, r in zip(numbers(instances), instances.itertuples(), strict=True)
     ]  # fmt: skip
 
 
@@ -138,20 +139,20 @@ def kernels(view: DeviceView) -> list[Kernel]:
     spent = (rows["end_ns"] - rows["start_ns"]).groupby(rows["name"], sort=True, observed=True)
     table = spent.agg(["size", "sum", "median", "min", "max"]).reset_index()
     rows_of = table.itertuples(index=False, name=None)
-    found = [Kernel(str(n), int(c), int(t), float(m), int(a), int(b), view.index) for n, c, t, m, a, b in rows_of]
-    return sorted(found, key=lambda k: (-k.total_ns, k.name))
+    by_name = [Kernel(str(n), int(c), int(t), float(m), int(a), int(b), view.index) for n, c, t, m, a, b in rows_of]
+    return sorted(by_name, key=lambda k: (-k.total_ns, k.name))
 
 
 def range_sums(trace: Trace) -> tuple[Range, ...]:
     """Ranges by domain and name, the longest GPU span first."""
-    found = projected(trace)
-    worked = found["gpu_ops"] > 0
-    found = found.assign(
-        host_ns=found["end_ns"] - found["start_ns"],
-        gpu_ns=np.where(worked, found["last_ns"] - found["first_ns"], 0),
+    ranges = projected(trace)
+    worked = ranges["gpu_ops"] > 0
+    ranges = ranges.assign(
+        host_ns=ranges["end_ns"] - ranges["start_ns"],
+        gpu_ns=np.where(worked, ranges["last_ns"] - ranges["first_ns"], 0),
         worked=worked,
     )
-    sums = found.groupby(["domain", "name"], sort=True, observed=True)
+    sums = ranges.groupby(["domain", "name"], sort=True, observed=True)
     table = sums.agg(
         n=("host_ns", "size"),
         host=("host_ns", "sum"),
@@ -166,9 +167,9 @@ def range_sums(trace: Trace) -> tuple[Range, ...]:
     return tuple(sorted(rows, key=lambda r: (-(r.gpu_span_ns or 0), r.domain, r.name)))
 
 
-def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
+def _coverage(devices: tuple[DeviceView, ...]) -> tuple[Note, ...]:
     notes = []
-    for view in found:
+    for view in devices:
         rows = view.ops[view.is_kernel]
         joined = int((rows["call"] >= 0).sum())
         if len(view.calls) and joined < LAUNCH_COVERAGE * len(rows):
@@ -183,4 +184,4 @@ def _coverage(found: tuple[DeviceView, ...]) -> tuple[Note, ...]:
 
 def _known_ranges(trace: Trace) -> str:
     names = sorted(set(trace.ranges["name"].astype(str)))
-    return f"its ranges: {', '.join(names[:8])}" if names else "it holds no ranges"
+    return f"its ranges: {', '.join(names[:8])}" if names else "it has no ranges"

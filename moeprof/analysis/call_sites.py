@@ -12,7 +12,7 @@ OUTSIDE = "outside any operator"
 
 @dataclass(frozen=True)
 class Site:
-    """Host calls of one name made inside one outermost operator ("" where the trace does not tell)."""
+    """Host calls of one name made inside one outermost operator ("" where it is not known)."""
 
     call: str
     operator: str
@@ -34,18 +34,18 @@ def sites(calls: pd.DataFrame, operators: pd.DataFrame | None) -> tuple[Site, ..
         }
     )
     sums = frame.groupby(["call", "operator"], sort=True)["ns"].agg(["size", "sum"])
-    found = [Site(str(c), str(o), int(n), int(ns)) for (c, o), n, ns in sums.itertuples(name=None)]
-    return tuple(sorted(found, key=lambda s: (-s.count, -s.total_ns, s.call, s.operator)))
+    by_site = [Site(str(c), str(o), int(n), int(ns)) for (c, o), n, ns in sums.itertuples(name=None)]
+    return tuple(sorted(by_site, key=lambda s: (-s.count, -s.total_ns, s.call, s.operator)))
 
 
 def _around(calls: pd.DataFrame, operators: pd.DataFrame) -> list[str]:
     """The outermost operator that runs on the call's thread when the call begins."""
     names = np.full(len(calls), OUTSIDE, dtype=object)
     threads = calls["tid"].to_numpy()
-    for tid, mine in operators.groupby("tid", sort=False):
+    for tid, of_thread in operators.groupby("tid", sort=False):
         rows = np.flatnonzero(threads == tid)
         begun = calls["start_ns"].to_numpy()[rows]
-        at = np.searchsorted(mine["start_ns"].to_numpy(), begun, side="right") - 1
-        inside = (at >= 0) & (begun <= mine["end_ns"].to_numpy()[np.maximum(at, 0)])
-        names[rows[inside]] = mine["name"].astype(str).to_numpy(dtype=object)[at[inside]]
+        at = np.searchsorted(of_thread["start_ns"].to_numpy(), begun, side="right") - 1
+        inside = (at >= 0) & (begun <= of_thread["end_ns"].to_numpy()[np.maximum(at, 0)])
+        names[rows[inside]] = of_thread["name"].astype(str).to_numpy(dtype=object)[at[inside]]
     return [str(name) for name in names]

@@ -34,7 +34,7 @@ TRY_IDLE = {
 }
 MOST = 0.5  # of a gap's host time inside allocations: they are named
 
-# What stands beside a cause, as one number: a form, and the number of a call's name (or of a direction's, and of a call's).
+# The evidence beside a cause, as one number: a form, and the number of a call's name (or of a direction and a call's name).
 CALL, LATENCY, EVENT, SUBMITTED, OUTSIDE, UNKNOWN, COPY = range(7)
 FORMS = {
     CALL: "{call}",
@@ -61,40 +61,45 @@ def exposed_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
 
 def idle_causes(view: DeviceView, start: int, end: int) -> tuple[Cause, ...]:
     """Idle time by cause, call, and the stream of the operation that ended the gap, the most time first."""
-    found = gaps(view, start, end)
-    parts = {"launch": found.launch, "sync": found.sync, "host": found.host, "dependency": found.dependency}
-    kept = {cause: np.flatnonzero(ns > 0) for cause, ns in parts.items()}
-    what = np.concatenate([_what(view, found, cause, rows) for cause, rows in kept.items()])
-    codes = np.repeat(np.arange(len(kept)), [len(rows) for rows in kept.values()])
-    ns = np.concatenate([parts[cause][rows] for cause, rows in kept.items()])
-    ops = np.concatenate([found.ender[rows] for rows in kept.values()]).astype(np.int64)
-    return _grouped(view, list(kept), codes, what, ops, ns, TRY_IDLE)
+    idle_gaps = gaps(view, start, end)
+    parts = {
+        "launch": idle_gaps.launch,
+        "sync": idle_gaps.sync,
+        "host": idle_gaps.host,
+        "dependency": idle_gaps.dependency,
+    }
+    rows_of = {cause: np.flatnonzero(ns > 0) for cause, ns in parts.items()}
+    what = np.concatenate([_what(view, idle_gaps, cause, rows) for cause, rows in rows_of.items()])
+    codes = np.repeat(np.arange(len(rows_of)), [len(rows) for rows in rows_of.values()])
+    ns = np.concatenate([parts[cause][rows] for cause, rows in rows_of.items()])
+    ops = np.concatenate([idle_gaps.ender[rows] for rows in rows_of.values()]).astype(np.int64)
+    return _grouped(view, list(rows_of), codes, what, ops, ns, TRY_IDLE)
 
 
-def _what(view: DeviceView, found: Gaps, cause: str, rows: Times) -> Times:
+def _what(view: DeviceView, idle_gaps: Gaps, cause: str, rows: Times) -> Times:
     """For each gap what the host was in: the launch call, the blocking call, an allocation, or nothing of CUDA."""
-    ender = found.ender[rows]
+    ender = idle_gaps.ender[rows]
     call = view.call[ender]
     if cause == "launch":
         return _form(CALL, _call_codes(view, call))
     if cause == "dependency":
-        return _waited_for(view, found, rows)
+        return _waited_for(view, idle_gaps, rows)
     if cause == "sync":
         return _form(CALL, _call_codes(view, view.host.last_before(call, *BLOCKING)))
     allocation = view.host.last_before(call, "alloc")
     starts, ends = (at(times, allocation) for times in (view.host.starts, view.host.ends))
-    begun = np.maximum(starts, found.starts[rows])
-    until = np.minimum(ends, np.minimum(view.call_starts[ender], found.ends[rows]))
-    inside = (allocation >= 0) & (until - begun > MOST * found.host[rows])
+    begun = np.maximum(starts, idle_gaps.starts[rows])
+    until = np.minimum(ends, np.minimum(view.call_starts[ender], idle_gaps.ends[rows]))
+    inside = (allocation >= 0) & (until - begun > MOST * idle_gaps.host[rows])
     elsewhere = _form(np.where(call >= 0, OUTSIDE, UNKNOWN), np.zeros(len(rows), dtype=np.int64))
     return np.where(inside, _form(CALL, _call_codes(view, allocation)), elsewhere)
 
 
-def _waited_for(view: DeviceView, found: Gaps, rows: Times) -> Times:
+def _waited_for(view: DeviceView, idle_gaps: Gaps, rows: Times) -> Times:
     """For each gap after the launch call had returned: the latency of that call, or an event that the stream waits for."""
-    ender = found.ender[rows]
+    ender = idle_gaps.ender[rows]
     call = view.call[ender]
-    late = (call >= 0) & (view.call_ends[ender] > found.starts[rows])
+    late = (call >= 0) & (view.call_ends[ender] > idle_gaps.starts[rows])
     before = view.host.last_before(call)
     waits = (before >= 0) & view.host.waits_for_event[np.maximum(before, 0)] if len(view.calls) else before >= 0
     return _form(np.select([late, waits], [LATENCY, EVENT], default=SUBMITTED), _call_codes(view, call))

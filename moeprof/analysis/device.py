@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -140,7 +140,7 @@ class DeviceView:
 
     @cached_property
     def stream_kind(self) -> np.ndarray:
-        """ "null", "blocking", "nonblocking" for each operation's stream, "" where the trace does not say."""
+        """ "null", "blocking", "nonblocking" for each operation's stream, "" where the trace does not contain it."""
         if not len(self.ops):
             return np.empty(0, dtype=object)
         first = np.unique(self.queue, return_index=True)[1]
@@ -191,25 +191,25 @@ class DeviceView:
 
     @cached_property
     def kernel_queues(self) -> Times:
-        """The streams that compute: they hold kernels which no CUDA graph launched. Where these are next to nothing of what the stream
-        does and of all kernels it is a stream of copies, and they are signals or the like between them."""
+        """The streams that compute: those with kernels outside CUDA graphs. A copy stream that also runs a few tiny signalling
+        kernels is none (threshold: LEAST_COMPUTE of the stream's work, or of all kernels)."""
         streams, place = np.unique(self.queue, return_inverse=True)
-        mine = self.is_kernel & ~self.in_graph
+        outside_graphs = self.is_kernel & ~self.in_graph
         spent = (self.ends - self.starts).astype(float)
-        computed = np.bincount(place[mine], spent[mine], len(streams))
-        least = LEAST_COMPUTE * np.minimum(np.bincount(place, spent, len(streams)), spent[mine].sum())
-        return streams[(np.bincount(place[mine], minlength=len(streams)) > 0) & (computed >= least)]
+        computed = np.bincount(place[outside_graphs], spent[outside_graphs], len(streams))
+        least = LEAST_COMPUTE * np.minimum(np.bincount(place, spent, len(streams)), spent[outside_graphs].sum())
+        return streams[(np.bincount(place[outside_graphs], minlength=len(streams)) > 0) & (computed >= least)]
 
     @cached_property
     def copies_by_direction(self) -> dict[str, tuple[Times, Times]]:
         """For each direction the rows of its copies, and the latest end of those before each; very early for the first."""
         rows = np.flatnonzero(self.is_copy)
-        found = {}
+        unions = {}
         for direction in np.unique(self.direction[rows].astype(str)):
             alike = rows[self.direction[rows] == direction]
             reach = np.concatenate([[EARLY // 2], np.maximum.accumulate(self.ends[alike])[:-1]])
-            found[str(direction)] = (alike, reach)
-        return found
+            unions[str(direction)] = (alike, reach)
+        return unions
 
     @cached_property
     def _reach(self) -> Times:
@@ -239,29 +239,34 @@ def texts(column: pd.Series) -> np.ndarray:
 
 def views(trace: Trace, device: int | None = None) -> tuple[DeviceView, ...]:
     """One view for each device that has operations (or for ``device`` alone), by index."""
-    found = sorted(set(trace.ops["device"])) if device is None else [device]
-    ops = [trace.ops if len(found) == 1 and device is None else trace.ops[trace.ops["device"] == i] for i in found]
+    devices = sorted(set(trace.ops["device"])) if device is None else [device]
+    ops = [trace.ops if len(devices) == 1 and device is None else trace.ops[trace.ops["device"] == i] for i in devices]
     return tuple(
-        DeviceView(i, mine.reset_index(drop=True), trace.calls, trace.streams, trace.classes)
-        for i, mine in zip(found, ops, strict=True)
+        DeviceView(i, rows.reset_index(drop=True), trace.calls, trace.streams, trace.classes)
+        for i, rows in zip(devices, ops, strict=True)
     )
+
+
+def main_device(devices: Sequence[DeviceView]) -> DeviceView | None:
+    """The device with most operations, the first of equals; None where there is no device."""
+    return max(devices, key=lambda view: len(view.ops), default=None)
 
 
 def host_waited(view: DeviceView) -> np.ndarray:
     """For each operation whether, after its launch call, its thread blocked until it had ended before the next launch."""
     call = view.call
-    found = np.zeros(len(call), dtype=bool)
+    waited = np.zeros(len(call), dtype=bool)
     if not len(view.calls):
-        return found
+        return waited
     starts, ends = view.host.starts, view.host.ends
     blocks, launches = view.host.of(*BLOCKING), view.host.of("launch", "graph_launch")
-    found |= (call >= 0) & blocks[call]
+    waited |= (call >= 0) & blocks[call]
     of_call = view.host.thread
     for thread in np.unique(of_call[blocks]):
-        mine = np.flatnonzero((call >= 0) & (of_call[call] == thread))
+        of_thread = np.flatnonzero((call >= 0) & (of_call[call] == thread))
         waits, others = (np.flatnonzero(chosen & (of_call == thread)) for chosen in (blocks, launches))
-        place = np.searchsorted(starts[waits], view.call_ends[mine])
+        place = np.searchsorted(starts[waits], view.call_ends[of_thread])
         wait = np.append(waits, -1)[place]
-        launch = np.append(starts[others], LATE)[np.searchsorted(starts[others], view.call_ends[mine])]
-        found[mine] |= (wait >= 0) & (starts[wait] < launch) & (ends[wait] >= view.ends[mine])
-    return found
+        launch = np.append(starts[others], LATE)[np.searchsorted(starts[others], view.call_ends[of_thread])]
+        waited[of_thread] |= (wait >= 0) & (starts[wait] < launch) & (ends[wait] >= view.ends[of_thread])
+    return waited

@@ -1,4 +1,4 @@
-"""The host calls of a trace, prepared once so that any number of windows can ask for a few of them."""
+"""The host calls of a trace, prepared once for any number of windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moeprof.trace.classify import BLOCKING
 
 
 class HostCalls:
-    """The table CALLS (sorted by start) as arrays, with what is asked for again and again kept."""
+    """The table CALLS (sorted by start) as arrays, with repeated selections cached."""
 
     def __init__(self, calls: pd.DataFrame) -> None:
         self.table = calls
@@ -50,7 +50,7 @@ class HostCalls:
         return self._masks[kinds]
 
     def named(self, pattern: str) -> np.ndarray:
-        """A mask: the calls whose names hold ``pattern`` (a regular expression)."""
+        """A mask: the calls whose names match ``pattern`` (a regular expression, anywhere)."""
         categories = self.table["name"].cat.categories
         hits = np.array([re.search(pattern, str(name)) is not None for name in categories] + [False], dtype=bool)
         return np.asarray(hits[self.names])
@@ -78,14 +78,14 @@ class HostCalls:
 
     def last_before(self, calls: Times, *kinds: str) -> Times:
         """For each of ``calls`` (rows, or -1) the row of the last call of these kinds that its thread began before it; or -1."""
-        found = np.full(len(calls), -1)
-        thread = np.where(calls >= 0, self.thread[calls], -1) if len(self.thread) else found
+        last = np.full(len(calls), -1)
+        thread = np.where(calls >= 0, self.thread[calls], -1) if len(self.thread) else last
         for number, rows in self.rows(*kinds).items():
-            mine = thread == number
-            if mine.any():
-                place = np.searchsorted(self.starts[rows], self.starts[calls[mine]]) - 1
-                found[mine] = np.where(place >= 0, rows[place], -1)
-        return found
+            of_thread = thread == number
+            if of_thread.any():
+                place = np.searchsorted(self.starts[rows], self.starts[calls[of_thread]]) - 1
+                last[of_thread] = np.where(place >= 0, rows[place], -1)
+        return last
 
     def within(self, start: int, end: int, pid: int, tid: int | None) -> pd.DataFrame:
         """The calls that begin and end inside [start, end] in a process, on one thread of it or (None) on any."""

@@ -24,12 +24,12 @@ def ledger(view: DeviceView, start: int, end: int) -> Ledger:
     compute, comm, copy, migration, memset = (
         after - before for before, after in zip([0, *covered], covered, strict=False)
     )
-    found = Ledger(compute, comm, copy, migration, memset, view.busy.gaps(start, end).total_ns)
-    if covered[-1] + found.idle_ns != end - start:
+    split = Ledger(compute, comm, copy, migration, memset, view.busy.gaps(start, end).total_ns)
+    if covered[-1] + split.idle_ns != end - start:
         raise TraceError(
-            f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {found}", "report this as a bug"
+            f"the ledger of device {view.index}, {start} to {end} ns, does not sum: {split}", "report this as a bug"
         )
-    return found
+    return split
 
 
 def idle(view: DeviceView, start: int, end: int) -> Idle:
@@ -41,14 +41,14 @@ def idle(view: DeviceView, start: int, end: int) -> Idle:
     dependency; in a trace without any calls (CPU operators) all of it is the host's. What lies before the first and after
     the last operation of the window is the edge.
     """
-    found = gaps(view, start, end)
+    idle_gaps = gaps(view, start, end)
     total = int(view.busy.gaps(start, end).total_ns)
     return Idle(
-        launch_ns=int(found.launch.sum()),
-        sync_ns=int(found.sync.sum()),
-        host_ns=int(found.host.sum()),
-        dependency_ns=int(found.dependency.sum()),
-        edge_ns=total - int((found.ends - found.starts).sum()),
+        launch_ns=int(idle_gaps.launch.sum()),
+        sync_ns=int(idle_gaps.sync.sum()),
+        host_ns=int(idle_gaps.host.sum()),
+        dependency_ns=int(idle_gaps.dependency.sum()),
+        edge_ns=total - int((idle_gaps.ends - idle_gaps.starts).sum()),
     )
 
 
@@ -71,14 +71,22 @@ class Gaps:
 def gaps(view: DeviceView, start: int, end: int) -> Gaps:
     """The gaps of a window (see ``idle``)."""
     first, last = _extent(view, start, end)
-    found = view.busy.gaps(first, last) if last > first else EMPTY
-    ender = np.searchsorted(view.starts, found.ends, side="left")
-    called, returned = (view.call_starts[ender], view.call_ends[ender]) if len(view.calls) else (found.ends, found.ends)
-    before = np.clip(called, found.starts, found.ends)
-    after = np.clip(returned, found.starts, found.ends)
-    waiting = _blocked(view, ender, found.starts, before)
+    idle_time = view.busy.gaps(first, last) if last > first else EMPTY
+    ender = np.searchsorted(view.starts, idle_time.ends, side="left")
+    called, returned = (
+        (view.call_starts[ender], view.call_ends[ender]) if len(view.calls) else (idle_time.ends, idle_time.ends)
+    )
+    before = np.clip(called, idle_time.starts, idle_time.ends)
+    after = np.clip(returned, idle_time.starts, idle_time.ends)
+    waiting = _blocked(view, ender, idle_time.starts, before)
     return Gaps(
-        found.starts, found.ends, ender, after - before, waiting, before - found.starts - waiting, found.ends - after
+        idle_time.starts,
+        idle_time.ends,
+        ender,
+        after - before,
+        waiting,
+        before - idle_time.starts - waiting,
+        idle_time.ends - after,
     )
 
 
@@ -90,11 +98,11 @@ def _extent(view: DeviceView, start: int, end: int) -> tuple[int, int]:
 
 def _blocked(view: DeviceView, ender: Times, starts: Times, ends: Times) -> Times:
     """For each gap [start, end) how long the thread that ends it was inside blocking calls."""
-    found = np.zeros(len(starts), dtype=np.int64)
+    blocked = np.zeros(len(starts), dtype=np.int64)
     call = view.call[ender] if len(view.calls) else np.full(len(ender), -1)
     thread = np.where(call >= 0, view.host.thread[call], -1) if len(view.calls) else call
     for number in np.unique(thread):
-        waits, mine = view.host.waits.get(int(number)), thread == number
+        waits, of_thread = view.host.waits.get(int(number)), thread == number
         if waits is not None:
-            found[mine] = waits.covered(starts[mine], ends[mine])
-    return found
+            blocked[of_thread] = waits.covered(starts[of_thread], ends[of_thread])
+    return blocked

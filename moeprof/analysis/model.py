@@ -1,6 +1,6 @@
-"""The numbers of one trace, as dataclasses: exactly the JSON of ``moeprof analyze --json`` (docs/cli.md).
+"""The numbers of one trace, as dataclasses: exactly the JSON of ``moeprof analyze --json`` (docs/reference/cli.md).
 
-Definitions and sources: docs/metrics.md. A value that cannot be known is None.
+Definitions and sources: docs/reference/metrics.md. A value that cannot be known is None.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Communication:
     busy_ns: int  # |U(N_c)|
     hidden_ns: int  # |N_c n K|
     exposed_ns: int  # |N_c \\ K|
-    bytes: int | None  # of copies; kernels do not tell
+    bytes: int | None  # of copies; not known for kernels
 
 
 @dataclass(frozen=True)

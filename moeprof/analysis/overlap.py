@@ -23,9 +23,9 @@ def exposures(view: DeviceView, start: int, end: int) -> pd.DataFrame:
 
     Where copies of one group run side by side a nanosecond belongs to the one that started first.
     """
-    found = [rows.assign(direction=d, memory=m) for (d, m), rows in _grouped(view, start, end)]
+    tables = [rows.assign(direction=d, memory=m) for (d, m), rows in _grouped(view, start, end)]
     columns = ["op", "direction", "memory", "exposed_ns", "cause"]
-    return pd.concat(found)[columns].reset_index(drop=True) if found else pd.DataFrame(columns=columns)
+    return pd.concat(tables)[columns].reset_index(drop=True) if tables else pd.DataFrame(columns=columns)
 
 
 def _grouped(view: DeviceView, start: int, end: int) -> list[tuple[tuple[str, str], pd.DataFrame]]:
@@ -76,12 +76,12 @@ def _group(view: DeviceView, rows: pd.DataFrame, direction: str, memory: str) ->
 
 def _why(rows: pd.DataFrame) -> dict[str, int]:
     """Exposed nanoseconds by cause; the sum is exactly the group's exposed time."""
-    found = rows["exposed_ns"].groupby(rows["cause"]).sum()
-    return {str(cause): int(ns) for cause, ns in found.sort_values(ascending=False).items() if ns > 0}
+    by_cause = rows["exposed_ns"].groupby(rows["cause"]).sum()
+    return {str(cause): int(ns) for cause, ns in by_cause.sort_values(ascending=False).items() if ns > 0}
 
 
 def _causes(view: DeviceView, index: np.ndarray, end: int) -> np.ndarray:
-    """The first cause that holds for each copy, in the order given here (docs/metrics.md says what each means)."""
+    """The first cause that holds for each copy, in the order given here (docs/reference/metrics.md defines each)."""
     starts, ends, called = view.starts[index], view.ends[index], view.call_starts[index]
     compute, known = view.owners[0], view.call_ends[index] > EARLY
     last = np.searchsorted(compute.ends, starts, side="right") - 1

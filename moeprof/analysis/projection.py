@@ -28,18 +28,18 @@ def projected(trace: Trace, device: int | None = None) -> pd.DataFrame:
     if not len(trace.calls) and len(trace.ops):
         return _by_time(ranges, trace, device)
     for keys, style in ((["pid", "tid"], "pushpop"), (["pid"], "startend")):
-        for key, mine in ranges[ranges["style"] == style].groupby(keys, sort=False):
+        for key, group in ranges[ranges["style"] == style].groupby(keys, sort=False):
             calls = launched
             for name, value in zip(keys, key, strict=True):
                 calls = calls[calls[name] == value]
-            ranges.loc[mine.index, ["gpu_ops", "first_ns", "last_ns"]] = _reduced(mine, calls)
+            ranges.loc[group.index, ["gpu_ops", "first_ns", "last_ns"]] = _reduced(group, calls)
     return ranges
 
 
 def numbers(rows: pd.DataFrame) -> list[int]:
     """What numbers the instances of a range in ``rows``: their payloads, if each has one of its own, else their places."""
-    own = rows["payload"]
-    return [int(n) for n in own] if own.is_unique and (own >= 0).all() else list(range(len(rows)))
+    payloads = rows["payload"]
+    return [int(n) for n in payloads] if payloads.is_unique and (payloads >= 0).all() else list(range(len(rows)))
 
 
 def tiled(spans: list[tuple[int, int]]) -> list[int]:
@@ -61,16 +61,16 @@ def _launched(trace: Trace, device: int | None) -> pd.DataFrame:
 def _reduced(ranges: pd.DataFrame, calls: pd.DataFrame) -> np.ndarray:
     """[count, first, last] of the calls inside each range, thread by thread."""
     begin, finish = ranges["start_ns"].to_numpy(), ranges["end_ns"].to_numpy()
-    found = np.tile(np.array([0, LATE, EARLY], dtype=np.int64), (len(ranges), 1))
-    for _, mine in calls.groupby("tid", sort=False):
-        starts, ends, first, last = (mine[c].to_numpy() for c in ("start_ns", "end_ns", "first_ns", "last_ns"))
+    reduced = np.tile(np.array([0, LATE, EARLY], dtype=np.int64), (len(ranges), 1))
+    for _, of_thread in calls.groupby("tid", sort=False):
+        starts, ends, first, last = (of_thread[c].to_numpy() for c in ("start_ns", "end_ns", "first_ns", "last_ns"))
         for layer in _layers(ends):  # calls of one layer follow one another, so that those inside a range are a slice
             low = np.searchsorted(starts[layer], begin, side="left")
             high = np.maximum(np.searchsorted(ends[layer], finish, side="right"), low)
-            found[:, 0] += high - low
-            found[:, 1] = np.minimum(found[:, 1], _slices(np.minimum, first[layer], low, high, LATE))
-            found[:, 2] = np.maximum(found[:, 2], _slices(np.maximum, last[layer], low, high, EARLY))
-    return found
+            reduced[:, 0] += high - low
+            reduced[:, 1] = np.minimum(reduced[:, 1], _slices(np.minimum, first[layer], low, high, LATE))
+            reduced[:, 2] = np.maximum(reduced[:, 2], _slices(np.maximum, last[layer], low, high, EARLY))
+    return reduced
 
 
 def _layers(ends: Times) -> list[np.ndarray]:

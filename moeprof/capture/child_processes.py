@@ -1,9 +1,8 @@
-"""Child processes: each in a process group of its own, with a time limit, a log, and an end that takes all of it along."""
+"""Child processes: each has its own process group, a time limit and a log, and ends together with all that it started."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -13,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moeprof.errors import CaptureError, ExitCode, MoeprofError, RankError, ToolError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, WorkloadError
 from moeprof.machine.command import Command
 from moeprof.storage.files import lines_of
+from moeprof.worker import messages
 from moeprof.worker.failures import how_it_ended
+from moeprof.worker.messages import ErrorReply, Hello, Quit, R, Reply, Request, error_in
+from moeprof.worker.spec import WorkerSpec
 from moeprof.worker.start_barrier import HOLDER
 
-KINDS: dict[int, type[MoeprofError]] = {
-    ExitCode.FAILED: CaptureError, ExitCode.USAGE: UsageError, ExitCode.TOOL: ToolError, ExitCode.WORKLOAD: WorkloadError,
-}  # fmt: skip
 GRACE_S = 5.0  # between asking a process group to end and killing it
 
 
@@ -42,7 +41,7 @@ class Child:
         return self.command.timeout_s - (time.monotonic() - self.started)
 
     def restart_clock(self) -> None:
-        """The time limit counts from now: it has been waiting for its turn."""
+        """The time limit counts from now: until now the process waited for its turn."""
         self.started = time.monotonic()
 
     def wait(self) -> int:
@@ -67,12 +66,12 @@ class Child:
             time.sleep(interval_s)
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
+        """The last line of its log that is not empty."""
         return last_line(self.log)
 
 
 def run(command: Command, log: Path) -> int:
-    """Run to the end; the exit status."""
+    """Run a command to its end; its exit status."""
     child = Child(command, log)
     try:
         return child.wait()
@@ -94,59 +93,57 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something; the worker's own JSON is turned into its message."""
+    """The last line of a log that is not empty; of an ``error_reply`` its text."""
     last = next(reversed(lines_of(log)), "nothing")
-    said = failure_in([last])
-    return said["error"] if said else last[:200]
+    error = error_in(last)
+    return error.error if error is not None else last[:200]
 
 
-def failure_in(lines: Iterable[str]) -> dict[str, Any] | None:
-    """What a worker said last of its failure, its own JSON with error, hint, code and rank; None where it said nothing."""
-    found = None
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            said = json.loads(line)
-            found = said if isinstance(said, dict) and "error" in said else found
-    return found
+def failure_in(lines: Iterable[str]) -> ErrorReply | None:
+    """The last error that a worker reported in these lines; None if it reported none."""
+    return next((error for line in reversed(list(lines)) if (error := error_in(line)) is not None), None)
 
 
-def error_of(said: dict[str, Any], prefix: str = "") -> MoeprofError:
-    """The error that a worker's line tells, of the kind that it names."""
-    message, hint, code = prefix + said["error"], said.get("hint", ""), said.get("code", ExitCode.WORKLOAD)
-    if "rank" in said and code == ExitCode.WORKLOAD:
-        return RankError(message, hint, said["rank"])
-    return KINDS.get(code, WorkloadError)(message, hint)
+class WorkerProcess:
+    """A worker in ``serve`` mode: requests go to its stdin, replies come from its stdout, one JSON object a line."""
 
-
-class Server:
-    """A worker in ``serve`` mode: one JSON object a line, both ways."""
-
-    def __init__(self, name: str, argv: tuple[str, ...], log: Path, timeout_s: int) -> None:
+    def __init__(self, name: str, spec: WorkerSpec, log: Path, timeout_s: int) -> None:
         self.name, self.log, self.timeout_s = name, log, timeout_s
-        self.others: tuple[int, ...] = ()  # numbers of the processes that it started here: its ranks
+        self.rank_pids: tuple[int, ...] = ()  # the processes of its ranks on this host
         self._rest = b""
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, bufsize=0
-            )
+                spec.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True, bufsize=0
+            )  # fmt: skip
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def hello(self) -> Hello:
+        """The worker's first line; raises what ``hear`` raises."""
+        hello = self._receive()
+        if not isinstance(hello, Hello):
+            raise CaptureError(f"{self.name}: the worker began with {messages.name(hello)}, expected hello")
+        self.rank_pids = tuple(rank.pid for rank in hello.ranks if not rank.host)
+        return hello
+
+    def ask(self, request: Request[R]) -> R:
         """The reply to one request; raises what ``hear`` raises."""
         self.tell(request)
-        return self.hear()
+        return self.hear(request)
 
-    def tell(self, request: dict[str, Any]) -> None:
-        """Send a request, whose reply ``hear`` gives: several workers can be told before the first is heard."""
+    def tell(self, request: Request[Any]) -> None:
+        """Send a request, whose reply ``hear`` returns: several workers can be told before the first is heard."""
         with contextlib.suppress(BrokenPipeError):  # a dead worker is reported by ``hear``, with its reason
             assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(messages.line(request).encode() + b"\n")
 
-    def hear(self) -> dict[str, Any]:
-        """The next line of the worker, as an object.
+    def hear(self, request: Request[R]) -> R:
+        """The reply to a request that was sent before.
 
         Raises:
-            MoeprofError: of the kind that the worker names; WorkloadError where it died or ran past the time limit.
+            MoeprofError: of the kind that the worker names; WorkloadError if it died or ran past the time limit.
         """
+        return messages.reply_to(request, self._receive())
+
+    def _receive(self) -> Reply:
         line = next(self._lines(), None)
         if line is None:
             end(self.process)
@@ -154,12 +151,10 @@ class Server:
             raise WorkloadError(
                 f"{self.name}: its process died ({status}); it last said: {last_line(self.log)}", f"read {self.log}"
             )
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            raise error_of(said, f"{self.name}: ")
-        here = (rank for rank in said.get("ranks", ()) if "pid" in rank and not rank.get("host"))
-        self.others = tuple(rank["pid"] for rank in here) or self.others
-        return said
+        reply = messages.reply(line.decode())
+        if isinstance(reply, ErrorReply):
+            raise reply.exception(f"{self.name}: ")
+        return reply
 
     def _lines(self) -> Iterator[bytes]:
         """One whole line from the pipe, or none if it was closed."""
@@ -186,7 +181,7 @@ class Server:
         assert self.process.stdin is not None
         if not self.process.stdin.closed:
             with contextlib.suppress(BrokenPipeError, OSError):
-                self.process.stdin.write(b'{"do": "quit"}\n')
+                self.process.stdin.write(messages.line(Quit()).encode() + b"\n")
                 self.process.stdin.close()
 
     def close(self) -> None:
@@ -199,10 +194,10 @@ class Server:
             self.process.stdout.close()
 
 
-def close_all(servers: Iterable[Server]) -> None:
+def close_all(workers: Iterable[WorkerProcess]) -> None:
     """End workers side by side."""
-    every = list(servers)
-    for server in every:
-        server.quit()
-    for server in every:
-        server.close()
+    every = list(workers)
+    for worker in every:
+        worker.quit()
+    for worker in every:
+        worker.close()

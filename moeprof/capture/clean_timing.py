@@ -4,144 +4,161 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 from moeprof.capture import ranks
-from moeprof.capture.child_processes import Server, close_all
-from moeprof.capture.commands import Request, Target, serve
+from moeprof.capture.child_processes import WorkerProcess, close_all
+from moeprof.capture.commands import patience_s, serve
 from moeprof.capture.hosts import Hosts
+from moeprof.capture.plan import Plan
 from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, WorkloadError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
-from moeprof.storage.json import decode
 from moeprof.storage.manifest import Gpu
-from moeprof.workload.model import Proof
+from moeprof.worker.messages import Build, Built, Prepare, Prove, Versions
+from moeprof.worker.spec import Params, Target
 
 ROOM_SHARE = 0.8  # of the memory that is left: what a twin of the baseline in a process of its own may take
+
+
+@dataclass(frozen=True)
+class CleanProcess:
+    """One process of clean timing: of a variant, or the baseline's twin; ``kind`` is in the name of its log."""
+
+    name: str
+    kind: Literal["clean", "twin"]
+    target: Target
+
+
+def clean_processes(plan: Plan) -> list[CleanProcess]:
+    """One process a variant, and a second one of the baseline."""
+    processes = [CleanProcess(name, "clean", target) for name, target in plan.targets.items()]
+    baseline = None if plan.workload is None else plan.targets.get(plan.workload.baseline)
+    twin = [] if baseline is None else [CleanProcess(f"{baseline.variant} (twin)", "twin", baseline)]
+    return processes + twin
 
 
 @dataclass
 class Clean:
     """The clean phase of one capture; ``problems`` collects what failed, variant by variant."""
 
-    request: Request
+    plan: Plan
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    hosts: Hosts
+    hosts: Hosts | None = None  # the others, where there are several
     begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
-    bytes_each: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
+    process_bytes: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
     uuid: str | None = None  # of the GPU that the workers use
     rank_uuids: tuple[str, ...] = ()  # of those of ranks 1 and up on this host
-    twin: Server | None = None
+    twin: WorkerProcess | None = None
 
-    def run(self, targets: dict[str, Target]) -> dict[str, Target]:
-        """Prove and time the targets; those that may be profiled, with resolved parameters."""
-        servers: dict[str, Server] = {}
+    def run(self) -> list[Target]:
+        """Prove and time all variants; those that may be profiled, with calibrated parameters."""
+        targets = self.plan.targets
+        servers: dict[str, WorkerProcess] = {}
         try:
             self.progress.phase("prove", len(targets))
-            for name, target in targets.items():  # all start before any is waited for: imports take seconds
-                servers[name] = self._start(name, target, "clean")
-            baseline = self.store.manifest.baseline
-            if baseline in targets:
-                self.twin = self._start(f"{baseline} (twin)", targets[baseline], "twin")
-            self._greet(servers, targets)
+            for process in clean_processes(self.plan):  # all start before any is waited for: imports take seconds
+                worker = self._start(process)
+                if process.kind == "twin":
+                    self.twin = worker
+                else:
+                    servers[process.name] = worker
+            self._greet(servers)
             params = self._prepare(servers)
             self.begin(list(servers))
             self._prove(servers, params)
-            self.bytes_each = self._memory() // max(len(servers), 1)
+            self.process_bytes = self._memory() // max(len(servers), 1)
             self._build_twin(servers, params)
             self.settle()
             self._time(servers)
-            return {n: replace(t, params=params) for n, t in targets.items() if n in servers}
+            return [replace(target, params=params) for name, target in targets.items() if name in servers]
         finally:
             close_all([*servers.values(), *([self.twin] if self.twin is not None else [])])
 
-    def _start(self, name: str, target: Target, kind: str) -> Server:
-        log = self.store.log(target.variant, kind)
-        words = serve(target, *target.watched(self.request, log))
-        server = Server(name, words, log, target.patience(self.request))
-        self.hosts.watch(server.process, log.stem)
+    def _start(self, process: CleanProcess) -> WorkerProcess:
+        log = self.store.log(process.target.variant, process.kind)
+        server = WorkerProcess(process.name, serve(self.plan, process.target, log), log, patience_s(self.plan))
+        if self.hosts:
+            self.hosts.start(server.process, log.stem)
         return server
 
-    def _fail(self, servers: dict[str, Server], name: str, error: MoeprofError) -> None:
+    def _fail(self, servers: dict[str, WorkerProcess], name: str, error: MoeprofError) -> None:
         servers.pop(name).close()
         self.problems.append(error)
         self.store.record(name, status="failed", reason=error.message)
         ranks.failed(self.store, name, error)
 
-    def _greet(self, servers: dict[str, Server], targets: dict[str, Target]) -> None:
+    def _greet(self, servers: dict[str, WorkerProcess]) -> None:
         """Take each worker's first line: versions, and why a variant cannot run here."""
         for name in list(servers):
             try:
-                hello = servers[name].hear()
+                hello = servers[name].hello()
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            if targets[name].device == "cuda" and not hello["machine"]["cuda"]:
+            if self.plan.device == "cuda" and not hello.machine.cuda:
                 raise ToolError("torch sees no GPU here", "install a CUDA build of torch, or give --device cpu")
-            self._versions(hello["versions"])
-            self.uuid = self.uuid or hello["gpu_uuid"]
-            ranks.started(self.store, name, hello.get("ranks", ()))
-            self.rank_uuids = self.rank_uuids or ranks.other_gpus(hello.get("ranks", ()))
-            if hello["skip"]:
+            self._versions(hello.versions)
+            self.uuid = self.uuid or hello.gpu_uuid
+            ranks.started(self.store, name, hello.ranks)
+            self.rank_uuids = self.rank_uuids or ranks.other_gpus(hello.ranks)
+            if hello.skip:
                 servers.pop(name).close()
-                self.store.record(name, status="skipped", reason=hello["skip"])
-                self.store.note(note("variant-skipped", variant=name, why=hello["skip"]))
-                self.progress.step(f"{name} SKIPPED: {hello['skip']}")
+                self.store.record(name, status="skipped", reason=hello.skip)
+                self.store.note(note("variant-skipped", variant=name, why=hello.skip))
+                self.progress.step(f"{name} SKIPPED: {hello.skip}")
 
-    def _versions(self, versions: dict[str, Any]) -> None:
+    def _versions(self, versions: Versions) -> None:
         environment = self.store.manifest.environment
         if environment.torch is None:
-            self.store.update(environment=replace(environment, torch=versions["torch"], cuda=versions["cuda"]))
+            self.store.update(environment=replace(environment, torch=versions.torch, cuda=versions.cuda))
 
-    def _prepare(self, servers: dict[str, Server]) -> dict[str, Any]:
+    def _prepare(self, servers: dict[str, WorkerProcess]) -> Params:
         """Concrete parameters and the ceilings, measured once, by the baseline's worker if it is there."""
         baseline = self.store.manifest.baseline
         names = sorted(servers, key=lambda name: name != baseline)
         if not names:
             return self.store.manifest.params
-        reply = servers[names[0]].ask({"do": "prepare", "params": self.store.manifest.params})
-        self.store.update(params=reply["params"], ceilings=reply["ceilings"])
-        resolved: dict[str, Any] = reply["params"]
-        return resolved
+        prepared = servers[names[0]].ask(Prepare(self.store.manifest.params))
+        self.store.update(params=prepared.params, ceilings=prepared.ceilings)
+        return prepared.params
 
-    def _build(self, servers: dict[str, Server], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """What each worker says of what it built. They build side by side, which compiles for some; all are heard before the
+    def _build(self, servers: dict[str, WorkerProcess], params: Params) -> dict[str, Built]:
+        """What each worker built. They build side by side, which compiles for some; all are heard before the
         first proof, so that a kernel that is chosen by timing is timed beside builds alone."""
         for server in servers.values():
-            server.tell({"do": "build", "params": params})
-        found = {}
+            server.tell(Build(params))
+        built = {}
         for name in list(servers):
             try:
-                found[name] = servers[name].hear()
+                built[name] = servers[name].hear(Build(params))
             except MoeprofError as error:
                 self._fail(servers, name, error)
-        return found
+        return built
 
-    def _prove(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+    def _prove(self, servers: dict[str, WorkerProcess], params: Params) -> None:
         """Build all, then prove one at a time."""
         for name, built in self._build(servers, params).items():
             try:
-                proven = servers[name].ask({"do": "prove"})
-                proof = decode(Proof, proven["proof"])
+                proven = servers[name].ask(Prove())
             except MoeprofError as error:
                 self._fail(servers, name, error)
                 continue
-            self.store.record(
-                name, proof=proof, flops=built["flops"], bytes_moved=built["bytes_moved"], facts=proven["facts"]
-            )
-            ranks.proven(self.store, name, proven.get("ranks", ()))
+            proof = proven.proof
+            self.store.record(name, proof=proof, flops=built.flops, bytes_moved=built.bytes_moved, facts=proven.facts)
+            ranks.proven(self.store, name, proven.ranks)
             if proof.ok:
                 self.progress.step(f"{name} proven: {proof.checked}")
             else:
                 self._fail(servers, name, WorkloadError(f"{name} is wrong: {proof.reason}", "it is not timed"))
 
-    def _build_twin(self, servers: dict[str, Server], params: dict[str, Any]) -> None:
+    def _build_twin(self, servers: dict[str, WorkerProcess], params: Params) -> None:
         """The baseline once more in a process of its own, where memory allows: two processes of one program differ (where
         memory lies, what was chosen by timing), and only a second one shows by how much. Else it shares the baseline's."""
         baseline, twin, why = self.store.manifest.baseline, self.twin, ""
@@ -151,8 +168,8 @@ class Clean:
             why = "memory would not hold another process"
         else:
             try:
-                twin.hear()  # its first line: as the baseline's
-                twin.ask({"do": "build", "params": params})
+                twin.hello()
+                twin.ask(Build(params))
             except MoeprofError as error:
                 why = error.message
         if why and twin is not None:
@@ -162,23 +179,23 @@ class Clean:
             self.store.record(baseline, twin_process=not why)
             self.store.note(*([note("twin-shared", why=why)] if why else []))
 
-    def _room(self, baseline: Server) -> bool:
+    def _room(self, baseline: WorkerProcess) -> bool:
         """Whether memory holds one more process like the baseline's."""
         if self.store.manifest.device == "cpu":
-            return load.has_room(baseline.process.pid, ROOM_SHARE / self.hosts.team.layout[0])
+            return load.has_room(baseline.process.pid, ROOM_SHARE / self.plan.local_ranks)
         now = self._gpu()
         if now is None or now.memory_bytes is None or now.memory_used_bytes is None:
             return False
-        return self.bytes_each < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
+        return self.process_bytes < ROOM_SHARE * (now.memory_bytes - now.memory_used_bytes)
 
-    def _time(self, servers: dict[str, Server]) -> None:
+    def _time(self, servers: dict[str, WorkerProcess]) -> None:
         """Rounds of all variants."""
 
         def failed(name: str, error: MoeprofError) -> None:
             self._fail(servers, name, error)
 
         workers = Workers(servers, self.twin, (self.uuid, *self.rank_uuids))
-        Timing(self.request, self.store, self.progress, workers, failed).run()
+        Timing(self.plan.request, self.store, self.progress, workers, failed).run()
         for name in servers:
             self.store.record(name, status="ok")
 

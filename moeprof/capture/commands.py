@@ -1,204 +1,193 @@
-"""What to run: requests and commands. Pure: the same request and tools give the same commands (``--dry-run`` prints them)."""
+"""The processes that a plan becomes, each alone or under a profiler. Pure: the same plan gives the same commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from moeprof.capture.plan import Counting, Plan
 from moeprof.errors import ToolError
 from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
 from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
-from moeprof.workload.model import DEFAULT_COUNTED
+from moeprof.worker.spec import Follower, Measurement, Profiler, Program, Target, WorkerSpec
 
-ROUND_SECONDS = 0.25  # of one variant in one round of clean timing
-BUDGET_S = (
-    40  # of clean timing: with the rest of a capture under two minutes (docs/results.md); quiet machines need a third
-)
 LEADER_GRACE_S = 15
-PARAMS = "--params"
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
-KNOWN_TOOLS = ("nsys", "ncu", "torch", "none")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for. ``workload`` is a name or path, or None where ``program`` holds a command line."""
+class Nsys:
+    """nsys on a process and its children. ``region``: it records only between cudaProfilerStart and cudaProfilerStop."""
 
-    workload: str | None = None
-    program: tuple[str, ...] = ()
-    variants: tuple[str, ...] | None = None
-    preset: str | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
-    device: str | None = None
-    tools: tuple[str, ...] | None = None
-    rounds: int | None = None  # None: until the verdicts are clear or the budget is spent
-    budget_s: float | None = None  # of clean timing; None: BUDGET_S
-    iterations: int = 8
-    stalls: bool = False  # count too why warps wait
-    roofline: tuple[str, ...] = ()  # counters of FLOPs and peaks that ncu knows on this chip
-    ncu_kernels: int | None = None  # None: as many as the workload says
-    nsys: Path | None = None
-    ncu: Path | None = None
-    timeout_s: int = 300
-    output: Path | None = None
-    force: bool = False
-    keep_raw: bool = False
-    nproc: int | None = None  # ranks; None: as many as the workload takes here
-    argv: tuple[str, ...] = ("moeprof", "capture")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One variant to run: how the worker is told of it. ``ranks`` is None for a workload that has none."""
-
-    workload: str
-    variant: str
-    device: str
-    params: dict[str, Any]
-    ranks: int | None = None
-    hosts: tuple[str, ...] = ()  # where several hosts meet
+    path: Path
+    report: Path
+    region: bool
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The worker's arguments that name it."""
-        ranks = () if self.ranks is None else ("--nproc", str(self.ranks))
-        return ("--workload", self.workload, "--variant", self.variant, "--device", self.device, *ranks)
-
-    def watched(self, request: Request, log: Path) -> tuple[str, ...]:
-        """How the leader of ranks watches them: the time limit, and the log beside which each rank writes its own. Its name is that of
-        the room in which ranks of several hosts meet."""
-        if self.ranks is None:
-            return ()
-        room = ("--room", log.stem) if self.hosts else ()
-        return ("--timeout", str(request.timeout_s), "--log", str(log), *self.hosts, *room)
-
-    def patience(self, request: Request) -> int:
-        """Seconds that a process may take; a leader has the time to say first which rank hangs."""
-        return request.timeout_s + (0 if self.ranks is None else LEADER_GRACE_S)
+        """Its command line, without that of the process."""
+        return (
+            str(self.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
+            "--cuda-event-trace=false", "--force-overwrite=true", "-o", str(self.report.with_suffix("")),
+            *(RANGES if self.region else ()),
+        )  # fmt: skip
 
 
-def worker(mode: str, *words: str) -> tuple[str, ...]:
-    """The argument list of a worker; -P keeps the current folder off its import path."""
-    return (sys.executable, "-P", "-m", "moeprof.worker", mode, *words)
+@dataclass(frozen=True)
+class Ncu:
+    """ncu on the first kernels of a process, whose CSV file is ``table``. ``region``: only kernels in our measured range count.
+    Clocks are left as they are."""
+
+    counting: Counting
+    table: Path
+    region: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Its command line, without that of the process."""
+        counting = self.counting
+        metrics = (*COUNTED, *counting.roofline, *(WARP_STATE_METRICS if counting.warp_states else ()))
+        include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/") if self.region else ()
+        return (
+            str(counting.ncu.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
+            "--graph-profiling", "node", "--target-processes", "all", "--launch-count", str(counting.kernels),
+            "--metrics", ",".join(metrics), "--log-file", str(self.table), *include,
+        )  # fmt: skip
 
 
-def serve(target: Target, *more: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class ToolRun:
+    """One process, bare or under a tool: a worker by its spec, or the user's own command line.
+
+    ``produces`` is the file that it must leave; None if nothing waits for one.
+    """
+
+    tool: Nsys | Ncu | None
+    process: WorkerSpec | tuple[str, ...]
+    produces: Path | None
+    timeout_s: int
+
+    @property
+    def command(self) -> Command:
+        """The command to start."""
+        words = self.process.argv if isinstance(self.process, WorkerSpec) else self.process
+        return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
+
+    @property
+    def target(self) -> Target | None:
+        """The variant that its worker runs; None for a program."""
+        return self.process.target if isinstance(self.process, WorkerSpec) else None
+
+    @property
+    def iterations(self) -> int | None:
+        """Iterations that its worker measures; None for a program."""
+        measurement = self.process.measurement if isinstance(self.process, WorkerSpec) else None
+        return None if measurement is None else measurement.iterations
+
+    def holding(self, hold: Path) -> ToolRun | None:
+        """The same run, whose worker imports and then waits at the start barrier ``hold`` for its parameters; None for a program."""
+        if not isinstance(self.process, WorkerSpec) or self.process.measurement is None:
+            return None
+        return replace(self, process=self.process.holding(str(hold)))
+
+    def without_roofline(self) -> ToolRun:
+        """The same run, without the counters that only the roofline needs."""
+        if not isinstance(self.tool, Ncu):
+            return self
+        return replace(self, tool=replace(self.tool, counting=replace(self.tool.counting, roofline=())))
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one measured run: what the tool writes, the worker's result, its start barrier, its log."""
+
+    out: Path
+    result: Path
+    gate: Path
+    log: Path
+
+
+def patience_s(plan: Plan) -> int:
+    """Time limit of a process; a leader of ranks has time to report first which rank hangs."""
+    return plan.request.timeout_s + (0 if plan.team is None else LEADER_GRACE_S)
+
+
+def serve(plan: Plan, target: Target, log: Path) -> WorkerSpec:
     """The worker that proves and times a variant on request."""
-    return worker("serve", *target.words, *more)
+    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
 
 
-def _measured(mode: str, target: Target, profiler: str, result: Path, *more: str) -> tuple[str, ...]:
-    params = json.dumps(target.params, sort_keys=True)
-    return worker(mode, *target.words, PARAMS, params, "--profiler", profiler, "--result", str(result), *more)
+def _in_room(team: Team | None, log: Path) -> Team | None:
+    """Ranks of several hosts share a store, in which each run has keys of its own: the name of its log is in them."""
+    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}{log.stem}")
 
 
-def nsys_trace(
-    request: Request, tool: Tool, target: Target, result: Path, report: Path, more: tuple[str, ...]
-) -> Command:
-    """A variant under nsys: only the measured iterations, CUDA graphs node by node. Its ranks are children of its process, so
-    that all are in one report."""
-    child = _measured("trace", target, "nsys", result, "--iterations", str(request.iterations), *more)
-    return Command((*_nsys(tool, report), *RANGES, *child), report, target.patience(request))
+def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:
+    """The trace of a variant, or of the user's program where ``target`` is None: by nsys, else by torch.profiler.
 
-
-def head(request: Request, device: str, team: Team, log: Path, words: Iterable[str]) -> tuple[str, ...]:
-    """The first rank of a further host, which starts the others there; it ends with this process."""
-    assert request.workload is not None
-    about = ("--workload", request.workload, "--device", device, "--layout", team.text)
-    return worker("follow", *about, "--leader", str(os.getpid()), "--log", str(log), *words)
-
-
-def nsys_head(request: Request, tool: Tool, child: tuple[str, ...], report: Path) -> Command:
-    """The same under nsys, as on rank 0's host."""
-    return Command((*_nsys(tool, report), *RANGES, *child), report, request.timeout_s + LEADER_GRACE_S)
-
-
-def nsys_program(request: Request, tool: Tool, report: Path) -> Command:
-    """The user's own program under nsys, from its start to its end."""
-    return Command((*_nsys(tool, report), *request.program), report, request.timeout_s)
-
-
-def _nsys(tool: Tool, report: Path) -> tuple[str, ...]:
-    stem = str(report.with_suffix(""))
-    return (
-        str(tool.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
-        "--cuda-event-trace=false", "--force-overwrite=true", "-o", stem,
-    )  # fmt: skip
-
-
-def nsys_export(request: Request, tool: Tool, report: Path, export: Path) -> Command:
-    """The SQLite export of a report."""
-    return Command(export_command(tool, report, export), export, request.timeout_s)
-
-
-def torch_trace(request: Request, target: Target, result: Path, out: Path, more: tuple[str, ...]) -> Command:
-    """A variant under torch.profiler, where nsys is missing; each rank leaves a trace of its own."""
-    words = ("--iterations", str(request.iterations), "--out", str(out), *more)
-    return Command(_measured("trace", target, "torch", result, *words), out, target.patience(request))
-
-
-def torch_program(request: Request, result: Path, out: Path) -> Command:
-    """A Python program under torch.profiler.
+    Of a variant only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as
+    they are children of its process; torch.profiler leaves one trace a rank.
 
     Raises:
         ToolError: the program is no Python program, so that only nsys could trace it.
     """
-    first, *rest = request.program
+    tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=target is not None)
+    process: WorkerSpec | tuple[str, ...]
+    if target is not None:
+        out = str(files.out) if tool is None else None
+        profiler: Profiler = "torch" if tool is None else "nsys"
+        process = _measure(plan, target, files, Measurement(profiler, str(files.result), plan.request.iterations, out))
+    else:
+        process = plan.request.program if tool is not None else _under_torch(plan.request.program, files)
+    return ToolRun(tool, process, files.out, patience_s(plan))
+
+
+def count(plan: Plan, target: Target | None, files: Files) -> ToolRun:
+    """Counters of the first kernels of a variant's iteration, or of the user's program where ``target`` is None."""
+    assert plan.counting is not None
+    process: WorkerSpec | tuple[str, ...] = plan.request.program
+    if target is not None:
+        process = _measure(plan, target, files, Measurement("ncu", str(files.result)))
+    tool = Ncu(plan.counting, files.out, region=target is not None)
+    return ToolRun(tool, process, files.out, plan.request.timeout_s)
+
+
+def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement) -> WorkerSpec:
+    measurement = replace(measurement, gate=str(files.gate))
+    return replace(serve(plan, target, files.log), mode="measure", measurement=measurement)
+
+
+def _under_torch(program: tuple[str, ...], files: Files) -> WorkerSpec:
+    """The worker that runs a Python program under torch.profiler."""
+    first, *words = program
     if first.endswith(".py"):
-        rest = [first, *rest]
-    elif not Path(first).name.startswith("python") or not rest:
+        words = [first, *words]
+    elif not Path(first).name.startswith("python") or not words:
         raise ToolError(
             f"nsys is missing, and torch.profiler cannot trace {first!r}", "install nsys, or give a Python program"
         )
-    words = [word for word in rest[:1] if word != "-u"] + rest[1:]
-    return Command(worker("program", "--out", str(out), "--result", str(result), "--", *words), out, request.timeout_s)
+    words = [word for word in words[:1] if word != "-u"] + words[1:]
+    return WorkerSpec("program", program=Program(tuple(words), str(files.out), str(files.result)))
 
 
-def ncu_count(request: Request, tool: Tool, target: Target, result: Path, out: Path, gate: tuple[str, ...]) -> Command:
-    """A variant's kernels under ncu: the first ``ncu_kernels`` of one iteration inside our range, clocks untouched."""
-    child = _measured("count", target, "ncu", result, *gate)
-    include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/")
-    return Command((*_ncu(request, tool, out), *include, *child), out, request.timeout_s)
+def head(plan: Plan, target: Target, log: Path, follower: Follower, report: Path | None) -> ToolRun:
+    """The first rank of a further host, which starts the others there; under nsys if it writes a ``report``, else bare."""
+    worker = replace(serve(plan, target, log), mode="follow", follower=follower)
+    if report is None or plan.nsys is None:
+        return ToolRun(None, worker, None, plan.request.timeout_s)
+    return ToolRun(Nsys(plan.nsys.path, report, region=True), worker, report, patience_s(plan))
 
 
-def ncu_program(request: Request, tool: Tool, out: Path) -> Command:
-    """The first kernels of the user's own program under ncu."""
-    return Command((*_ncu(request, tool, out), *request.program), out, request.timeout_s)
-
-
-def _ncu(request: Request, tool: Tool, out: Path) -> tuple[str, ...]:
-    return (
-        str(tool.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--graph-profiling", "node",
-        "--target-processes", "all", "--launch-count", str(request.ncu_kernels or DEFAULT_COUNTED), "--metrics", ",".join([*COUNTED, *request.roofline, *(WARP_STATE_METRICS if request.stalls else ())]),
-        "--log-file", str(out),
-    )  # fmt: skip
-
-
-def without_roofline(request: Request, command: Command) -> Command:
-    """The same counting without the counters that only the roofline needs."""
-    more = "," + ",".join(request.roofline)
-    return replace(command, argv=tuple(word.replace(more, "") for word in command.argv))
-
-
-def held(command: Command, file: Path) -> Command | None:
-    """The same worker, which imports and then waits until ``file`` has its parameters; None of a command that takes none."""
-    if PARAMS not in command.argv:
-        return None
-    at = command.argv.index(PARAMS)
-    return replace(command, argv=(*command.argv[:at], "--hold", str(file), *command.argv[at + 2 :]))
-
-
-def params_of(command: Command) -> str:
-    """The parameters of a worker's command, as JSON."""
-    return command.argv[command.argv.index(PARAMS) + 1]
+def nsys_export(tool: Tool, report: Path, export: Path, timeout_s: int) -> Command:
+    """The SQLite export of a report."""
+    return Command(export_command(tool, report, export), export, timeout_s)
 
 
 def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
@@ -207,3 +196,12 @@ def shown(argv: tuple[str, ...], *folders: Path) -> tuple[str, ...]:
     for folder in folders:
         short = [word.replace(f"{folder}{os.sep}", "") for word in short]
     return tuple(Path(word).name if word in (argv[0], sys.executable) else word for word in short)
+
+
+def printed(argv: tuple[str, ...]) -> str:
+    """A command as a shell would run it, with a worker's spec over several lines."""
+    words = list(argv)
+    if "--spec" in words:
+        at = words.index("--spec") + 1
+        words[at] = json.dumps(json.loads(words[at]), indent=1, ensure_ascii=False)
+    return shlex.join(words)

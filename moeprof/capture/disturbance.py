@@ -1,4 +1,4 @@
-"""Which timed phases something disturbed, and what held in all of them alike. Pure. The rules and why: docs/verdict.md."""
+"""Which timed phases were disturbed, and which conditions lasted for the whole run. Pure. Rules and reasons: docs/reference/verdict.md."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CLOCK, OTHER, CPU = "SM clock fell", "another process on the GPU", "other work o
 
 
 class State(NamedTuple):
-    """What was out of the ordinary, and on which rank's GPU where it is a GPU's."""
+    """What was unusual in a phase, and on the GPU of which rank, if it concerns a GPU."""
 
     what: str
     rank: int = 0
 
     @property
     def whose(self) -> str:
-        """Empty for rank 0, whose GPU needs no name."""
+        """The rank in words; empty for rank 0."""
         return f" (GPU of rank {self.rank})" if self.rank else ""
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ Phases = Mapping[str, tuple[Round, ...]]  # by variant; the baseline's twin unde
 
 @dataclass(frozen=True)
 class Condition:
-    """A state that held in most phases of a variant: not a disturbance, and to be known."""
+    """A state that lasted for most phases of a variant. It is reported, and disturbs nothing."""
 
     name: str
     held: State
@@ -80,7 +80,7 @@ class Judged:
 
 
 def judge(phases: Phases, environment: Environment, device: str) -> Judged:
-    """Mark each phase. A round in which any phase was disturbed is left out for all: its pairs would not be alike."""
+    """Mark each phase. If any phase of a round was disturbed, the round does not count for any variant: its pairs would differ."""
     marked: dict[str, tuple[Round, ...]] = {}
     conditions: list[Condition] = []
     for name, rounds in phases.items():
@@ -95,7 +95,8 @@ def judge(phases: Phases, environment: Environment, device: str) -> Judged:
 
 @dataclass(frozen=True)
 class _Usual:
-    """What is usual in one variant's phases, of each GPU. ``cpus`` is None where work on the CPU is not watched (the GPU is timed)."""
+    """The usual clocks of each GPU and work of others in one variant's phases. ``cpus`` is None if the GPU is timed: then work on
+    the CPU is not watched."""
 
     clocks_mhz: tuple[float | None, ...]
     others_cores: float | None
@@ -129,7 +130,7 @@ def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple
 
 
 def _states(phase: Round, usual: _Usual) -> list[State]:
-    """What was out of the ordinary right after a phase."""
+    """What was unusual right after a phase."""
     found: list[State] = []
     for rank, (gpu, usual_mhz) in enumerate(zip(phase.gpus, usual.clocks_mhz, strict=False)):
         found += [State(what, rank) for what in _of_gpu(gpu, usual_mhz)]
@@ -148,7 +149,7 @@ def _of_gpu(gpu: Gpu, usual_mhz: float | None) -> list[str]:
 
 
 def notes(judged: Judged, total: int) -> tuple[Note, ...]:
-    """What is to be said: rounds that were left out, and conditions by state."""
+    """Notes on the rounds that do not count, and on conditions by state."""
     found: list[Note] = []
     left = judged.left_out
     if left:

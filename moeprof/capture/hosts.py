@@ -1,262 +1,310 @@
-"""The further hosts of a capture, as rank 0's sees them: they join, run their part of each variant, and send what it left.
+"""A capture on several hosts, as rank 0's capture leads it. Every host runs the same command with the same plan (SPMD).
 
-Each is asked by letter (``moeprof.worker.host_link``) and does what its own command line says; ``capture.further`` is the other end.
+The hosts share the key-value store of their launcher's rendezvous. First each reports itself there and compares what all reported.
+Then rank 0's capture publishes its decisions, in order; the captures of the other hosts follow them (``host_part``). Nothing that
+comes through the store is run or names a path.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from moeprof import __version__
-from moeprof.capture.host_heartbeat import Beats
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, UsageError, said_of
-from moeprof.machine.launcher import Team
-from moeprof.worker.channel import Channel
-from moeprof.worker.clock_offset import Offset
-from moeprof.worker.failures import Cause
-from moeprof.worker.host_coordinator import requests
-from moeprof.worker.host_link import Post
-from moeprof.worker.host_rendezvous import Meeting
+from moeprof.errors import MoeprofError, ToolError, UsageError
+from moeprof.machine.launcher import Place, Team, rendezvous
+from moeprof.storage.json import decode, encode
+from moeprof.worker.channel import JsonStore, quiet_torch
+from moeprof.worker.failures import Failure
+from moeprof.worker.messages import Measured
 
-CLOCK_S = 30.0  # for a host to take its turn: it may still be ending a run
-LOGS_S = 15.0  # for a host to end its part of a run and send its logs
-BYE_S = 5.0
-LOOK_S = 1.0
-HELLO = "hello"
+CLOCK_S = 10.0  # for a host to begin its measurement of a clock: it may still be ending a run
+READ_S = 5.0  # for the other hosts to read the last of what this one reported
+LOOK_S = 0.2
+
+T = TypeVar("T")
 
 
-def welcome(rank: int) -> str:
-    """Where the capture of the first rank of a host finds whether it may take part."""
-    return f"welcome/{rank}"
+@dataclass(frozen=True)
+class Hello:
+    """What the capture of a host reports of itself. ``plan``: what was asked for, which all hosts must have alike; ``machine``: what
+    they should have alike, by name. ``folder`` and ``capture_id`` are rank 0's. ``error``: why this host cannot take part."""
+
+    rank: int
+    local_ranks: int
+    plan: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
+    capture_id: str = ""
+    error: str = ""
+    hint: str = ""
+    version: str = __version__
 
 
-@dataclass
-class Hosts:
-    """The hosts that ``team`` runs on. With one there is nobody to talk to, and nothing here does anything."""
+@dataclass(frozen=True)
+class Decision:
+    """What rank 0's capture has decided: to measure clocks, to start a run, that a run is over, that the capture is.
 
+    Attributes:
+        room: the run: "VARIANT-KIND".
+        clock: the number of the measurement of clocks; of a run the one before it began, or after it was measured.
+        ok: whether the run ended well; then its processes end by themselves. Of the capture: whether anything is kept.
+        traced: the processes that ran under the profiler, of all hosts.
+    """
+
+    kind: Literal["clock", "start", "over", "end"]
+    room: str = ""
+    clock: int = 0
+    ok: bool = True
+    traced: tuple[Measured, ...] = ()
+
+
+@dataclass(frozen=True)
+class VariantFailure:
+    """A rank that failed in a run of a variant."""
+
+    variant: str
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What a host reports once its part of the capture is whole: which of its ranks left no trace."""
+
+    failures: tuple[VariantFailure, ...] = ()
+
+
+def team_of(place: Place, environment: Mapping[str, str]) -> Team:
+    """The ranks of all hosts and their store; each run has a prefix of its own, which begins with ``room``."""
+    where = rendezvous(place.launcher, environment)
+    return Team(place.layout, where.address, where.port, f"moeprof/{where.attempt}/room/")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the captures of several hosts meet, and which host this one is."""
+
+    store: JsonStore
     team: Team
-    logs: Path = Path()
-    post: Post | None = None
-    timeout_s: float = 0
-    unlike: dict[int, str] = field(default_factory=dict)  # by further host: what it has otherwise than this one
-    _lost: dict[int, str] = field(default_factory=dict)
-    _rooms: dict[str, threading.Thread] = field(default_factory=dict)
-    _ended: set[str] = field(default_factory=set)
-    _number: int = 0
-    _beats: Beats | None = None
+    host: int
+    timeout_s: float
 
-    @property
-    def further(self) -> range:
-        """The hosts but this one."""
-        return range(1, len(self.team.layout))
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What a leader is told of the hosts that it leads."""
-        if not self.further:
-            return ()
-        return ("--layout", self.team.text, "--meet", f"{self.team.address}:{self.team.port}")
-
-    def join(self, token: str, mine: dict[str, Any]) -> None:
-        """Wait for all hosts, and see that they are as this one (``mine``: what it would say of itself).
+    def exchange(self, prepare: Callable[[Hello | None], tuple[Hello, T]]) -> tuple[tuple[Hello, ...], T]:
+        """Report this host, and return what every host reports, by host, and what ``prepare`` made. It takes rank 0's hello on the
+        other hosts.
 
         Raises:
-            ToolError: the port is taken, or a host did not come in time.
+            MoeprofError: this host cannot take part.
             UsageError: ranks are not in blocks by host, or hosts were asked for different things.
+            ToolError: a host did not come in time, or cannot take part.
         """
-        if not self.further:
-            return
-        self.post = Post(Meeting(self.team.address, self.team.port, token), True, self.timeout_s)
-        found = self._hellos()
         try:
-            _alike(self.team, mine, found)
-        except MoeprofError as error:
-            self._answer(dict.fromkeys(found, said_of(error)))
+            hello, prepared = self._prepared(prepare)
+            _say(self.store, self.host, hello)
+            return self._compared(), prepared
+        except MoeprofError:
+            if self.host == 0:  # the store may end with this process
+                wait_for(lambda: self.store.add("read", 0) >= self.store.add("hellos", 0), READ_S)
             raise
-        self.unlike = _unlike(mine, {self.team.host(rank): said for rank, said in found.items()})
-        self._answer({rank: {"host": self.team.host(rank)} for rank in found})
-        self._beats = Beats(self.post.again(), 0, self.further, self._silent)
 
-    def _hellos(self) -> dict[int, dict[str, Any]]:
-        """What each further host says of itself, by its first rank."""
-        assert self.post is not None
-        found: dict[int, dict[str, Any]] = {}
+    def _prepared(self, prepare: Callable[[Hello | None], tuple[Hello, T]]) -> tuple[Hello, T]:
+        first = _hello(self.store, 0, self.timeout_s) if self.host else None
+        try:
+            if self.host and first is None:
+                raise self._absent([])
+            return prepare(first)
+        except MoeprofError as error:
+            rank, ranks = self.team.first(self.host), self.team.layout[self.host]
+            _say(self.store, self.host, Hello(rank, ranks, error=error.message, hint=error.hint))
+            self._read()
+            raise
+
+    def _compared(self) -> tuple[Hello, ...]:
         until = time.monotonic() + self.timeout_s
-        for number in self.further:
-            said = self.post.take(f"{HELLO}/{number}", max(until - time.monotonic(), 0.1))
-            if said is None:
-                raise ToolError(
-                    _absent(self.team, found, self.timeout_s), "start moeprof on every host; docs/ranks.md says how"
-                )
-            found[int(said["rank"])] = said
-        return found
+        hosts = range(len(self.team.layout))
+        hellos = [_hello(self.store, number, until - time.monotonic()) for number in hosts]
+        present = sorted((hello for hello in hellos if hello is not None), key=lambda hello: hello.rank)
+        self._read()
+        if len(present) < len(hosts):
+            raise self._absent(present)
+        check_alike(self.team, present)
+        return tuple(present)
 
-    def _answer(self, answers: dict[int, dict[str, Any]]) -> None:
-        assert self.post is not None
-        for rank, said in answers.items():
-            self.post.send(welcome(rank), said)
-        if any("error" in said for said in answers.values()):
-            self.post.wait_taken([welcome(rank) for rank in answers], BYE_S)
+    def _read(self) -> None:
+        if self.host:
+            self.store.add("read", 1)
 
-    def _silent(self, host: int, why: str) -> None:
-        """A host is gone: every run that has ranks there is told, and every later one."""
-        self._lost[host] = why
-        for room in [room for room, thread in list(self._rooms.items()) if thread.is_alive()]:
-            self._tell(room, host)
-
-    def _tell(self, room: str, host: int) -> None:
-        rank = self.team.first(host)
-        cause = Cause(rank, self._lost[host], "nothing", time.time(), silent=True)
-        Channel(self.team.address, self.team.port, 0, self.team.ranks, room=room).tell(asdict(cause))
-
-    def watch(self, process: subprocess.Popen[Any], room: str, result: Path | None = None) -> None:
-        """When the process that leads ``room`` ends, so does what further hosts run of it; where it left its ``result`` they go on to
-        write their traces until ``collect``."""
-        if not self.further:
-            return
-        thread = threading.Thread(target=self._follow, args=(process, room, result), daemon=True)
-        self._rooms[room] = thread
-        thread.start()
-        for host in self._lost:
-            self._tell(room, host)
-
-    def _follow(self, process: subprocess.Popen[Any], room: str, result: Path | None) -> None:
-        status = process.wait()
-        if result is None or not result.is_file():
-            self.end(room, kill=status != 0)
-
-    def end(self, room: str, kill: bool = True) -> None:
-        """End what further hosts run of ``room``, and take their logs; once is enough."""
-        if room in self._ended or self.post is None:
-            return
-        self._ended.add(room)
-        post = self.post.again()
-        for host in self.further:
-            post.queue(requests(host), {"do": "end", "room": room, "kill": kill, "to": f"host/{host}/logs/{room}"})
-        for host in self.further:
-            self._keep_logs(self._waited(post, host, f"host/{host}/logs/{room}", LOGS_S) or {})
-
-    def _keep_logs(self, logs: dict[str, Any]) -> None:
-        """Logs of a further host's ranks beside those of this one's."""
-        for name, text in logs.items():
-            (self.logs / Path(name).name).write_text(str(text), encoding="utf-8")
-
-    def clocks(self) -> dict[int, Offset | None]:
-        """How far each further host's clock is ahead of this one's, now; None where it did not answer."""
-        return {host: self._clock(host) for host in self.further}
-
-    def _clock(self, host: int) -> Offset | None:
-        assert self.post is not None
-        self._number += 1
-        name = f"host/{host}/clock/{self._number}"
-        if host in self._lost:
-            return None
-        self.post.queue(requests(host), {"do": "clock", "name": name})
-        said = self.post.take(f"{name}/found", CLOCK_S) if self.post.answer_clock(name, CLOCK_S) else None
-        return None if said is None else Offset(said["ns"], said["uncertainty_ns"])
-
-    def collect(self, host: int, room: str, asked: dict[str, Any], scratch: Path) -> dict[str, Any]:
-        """What a further host kept of a traced run; its files are in ``scratch``.
-
-        Raises:
-            RankError: the host is gone, or did not answer in time.
-            CaptureError: a file did not come as it was sent.
-        """
-        assert self.post is not None
-        self._ended.add(room)
-        key = f"host/{host}/kept/{room}"
-        self.post.queue(requests(host), {"do": "collect", "room": room, "to": key, **asked})
-        said = self._taken(host, key)
-        for file in said["files"]:
-            file["file"] = Path(file["file"]).name
-            target = scratch / file["file"]
-            if self.post.receive_file(f"{key}/{file['file']}", target, self.timeout_s) != file["sha256"]:
-                raise CaptureError(f"{file['file']} of host {host} did not come as it was sent", "capture again")
-        self._keep_logs(said["logs"])
-        return said
-
-    def _taken(self, host: int, key: str) -> dict[str, Any]:
-        assert self.post is not None
-        said = self._waited(self.post, host, key, self.timeout_s)
-        if said is not None:
-            return said
-        why = self._lost.get(host, f"it sent no trace within {self.timeout_s:.0f} s")
-        rank = self.team.first(host)
-        raise RankError(
-            f"rank {rank} of {self.team.ranks}{self.team.named(rank)} left no trace: {why}", "see that host", rank
+    def _absent(self, present: Sequence[Hello]) -> ToolError:
+        ranks = [hello.rank for hello in present]
+        missing = [host for host in range(len(self.team.layout)) if self.team.first(host) not in ranks]
+        first, last = self.team.first(missing[0]), self.team.first(missing[0] + 1) - 1
+        where = f"{self.team.address}:{self.team.port} within {self.timeout_s:.0f} s"
+        return ToolError(
+            f"host {missing[0]} (ranks {first} to {last}) did not join at {where}",
+            "start moeprof on every host; docs/howto/several_gpus.md says how",
         )
 
-    def _waited(self, post: Post, host: int, key: str, seconds: float) -> dict[str, Any] | None:
-        """A letter of a host, as long as there is hope."""
-        until, said = time.monotonic() + seconds, None
-        while said is None and host not in self._lost and time.monotonic() < until:
-            said = post.take(key, LOOK_S)
-        return said
 
-    def close(self) -> None:
-        """Let all hosts go, once their part is done."""
-        if self.post is None:
-            return
-        for thread in self._rooms.values():
-            thread.join(LOGS_S * len(self.team.layout))
-        there = [host for host in self.further if host not in self._lost]
-        for host in there:
-            self.post.queue(requests(host), {"do": "quit", "to": f"host/{host}/bye"})
-        for host in there:
-            self._waited(self.post, host, f"host/{host}/bye", BYE_S)
-        if self._beats is not None:
-            self._beats.close()
+def meeting(place: Place, environment: Mapping[str, str], timeout_s: float) -> Meeting:
+    """Where hosts meet: the launcher's store, which rank 0's capture keeps if the launcher does not.
+
+    Raises:
+        UsageError: nothing tells where.
+        ToolError: the port is taken, or nobody answers there in time.
+    """
+    where = rendezvous(place.launcher, environment)
+    team = team_of(place, environment)
+    with quiet_torch():
+        store = JsonStore.open(where.address, where.port, place.rank == 0 and not where.served, timeout_s)
+    return Meeting(store.under(f"moeprof/{where.attempt}"), team, host_of(place), timeout_s)
 
 
-def hello(place: tuple[int, int], name: str, device: str, tracer: str, machine: dict[str, str]) -> dict[str, Any]:
-    """What the capture of a host's first rank says of itself. ``place``: that rank, and how many ranks the host has."""
-    return {
-        "rank": place[0], "local_ranks": place[1], "name": name, "device": device, "tracer": tracer, "version": __version__,
-        "machine": machine,
-    }  # fmt: skip
+def host_of(place: Place) -> int:
+    """The number of this process's host, by its first rank."""
+    return Team(place.layout).host(place.rank - place.local_rank)
 
 
-def _unlike(mine: dict[str, Any], found: dict[int, dict[str, Any]]) -> dict[int, str]:
-    """What hosts have otherwise than this one, in words; they run all the same."""
-    words = {}
-    for host, said in sorted(found.items()):
-        ours, theirs = mine["machine"], said["machine"]
+def _say(store: JsonStore, host: int, hello: Hello) -> None:
+    store.put(f"hello/{store.add('hellos', 1) if host else 0}", encode(hello))
+
+
+def _hello(store: JsonStore, number: int, timeout_s: float) -> Hello | None:
+    """That of rank 0's host, or the one that came as the ``number``th of the others."""
+    value = store.get(f"hello/{number}", max(timeout_s, 0))
+    return None if value is None else decode(Hello, value)
+
+
+def check_alike(team: Team, hellos: Sequence[Hello]) -> None:
+    """Whether every host can take part, is where its ranks say, and was asked for the same.
+
+    Raises:
+        ToolError: a host cannot take part.
+        UsageError: hosts do not fit together.
+    """
+    for host, hello in enumerate(hellos):
+        if hello.error:
+            raise ToolError(f"host {host}: {hello.error}", hello.hint)
+        if hello.rank != team.first(host):
+            raise UsageError(
+                f"rank {hello.rank} is the first of its host, {team.first(host)} was expected: ranks of a host must follow each other",
+                "srun --distribution=block, or mpirun --map-by slot; hosts with different numbers of ranks need srun",
+            )
+        if hello.local_ranks != team.layout[host]:
+            raise UsageError(
+                f"host {host} has {hello.local_ranks} ranks, {team.layout[host]} were expected",
+                "start as many on every host; srun alone tells that hosts differ",
+            )
+        theirs, ours = ({"version": h.version, **h.plan} for h in (hello, hellos[0]))
+        for key in ours:
+            if theirs.get(key) != ours[key]:
+                raise UsageError(
+                    f"host {host} has {key} {theirs.get(key)!r}, rank 0's host {ours[key]!r}",
+                    "make hosts and command lines alike",
+                )
+
+
+def unlike(hellos: Sequence[Hello]) -> dict[int, str]:
+    """What hosts have otherwise than rank 0's, in words, by host; they run all the same."""
+    ours, words = hellos[0].machine, {}
+    for host, hello in enumerate(hellos[1:], 1):
+        theirs = hello.machine
         apart = [key for key in sorted({*ours, *theirs}, key=str.lower) if ours.get(key) != theirs.get(key)]
         if apart:
             words[host] = "; ".join(f"{key} {theirs.get(key, 'none')}, here {ours.get(key, 'none')}" for key in apart)
     return words
 
 
-def _absent(team: Team, found: dict[int, dict[str, Any]], seconds: float) -> str:
-    missing = [host for host in range(1, len(team.layout)) if team.first(host) not in found]
-    host = missing[0] if missing else len(team.layout) - 1
-    first, last = team.first(host), team.first(host + 1) - 1
-    return f"host {host} (ranks {first} to {last}) did not join at {team.address}:{team.port} within {seconds:.0f} s"
+def part_folder(beside: Path, name: str, host: int) -> Path:
+    """Where a host keeps its part of the capture ``name``.
+
+    Raises:
+        UsageError: the name is not that of a folder beside ``beside``.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UsageError(
+            f"rank 0's host names the capture {name!r}", "give -o a name of letters, digits, dots and dashes"
+        )
+    return beside.with_name(f"{name}.host{host}")
 
 
-def _alike(team: Team, mine: dict[str, Any], found: dict[int, dict[str, Any]]) -> None:
-    """Whether every host is where its ranks say and was asked for the same."""
-    for host, (rank, said) in enumerate(sorted(found.items()), 1):
-        if "error" in said:
-            raise ToolError(f"host {host}: {said['error']}", said.get("hint", ""))
-        if rank != team.first(host):
-            raise UsageError(
-                f"rank {rank} is the first of its host, {team.first(host)} was expected: ranks of a host must follow each other",
-                "srun --distribution=block, or mpirun --map-by slot; hosts with different numbers of ranks need srun",
-            )
-        if said["local_ranks"] != team.layout[host]:
-            raise UsageError(
-                f"host {host} has {said['local_ranks']} ranks, {team.layout[host]} were expected",
-                "start as many on every host; srun alone tells that hosts differ",
-            )
-        for key in ("name", "device", "tracer", "version"):
-            if said[key] != mine[key]:
-                raise UsageError(
-                    f"host {host} has {key} {said[key]!r}, rank 0's host {mine[key]!r}",
-                    "make hosts and command lines alike",
-                )
+@dataclass
+class Hosts:
+    """The other hosts of a capture, as rank 0's capture leads them. ``hellos`` has what each reported, rank 0's first."""
+
+    team: Team
+    store: JsonStore
+    hellos: tuple[Hello, ...]
+    _rooms: dict[str, threading.Thread] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
+    _mute: set[int] = field(default_factory=set)  # hosts that did not measure their clocks
+    _clocks: int = 0
+
+    def __post_init__(self) -> None:
+        self.measure_clocks()
+
+    def _publish(self, decision: Decision) -> None:
+        self.store.put(f"decision/{self.store.add('decisions', 1)}", encode(decision))
+
+    def measure_clocks(self) -> int:
+        """Let every other host measure its clock against this one's; the number of the measurement."""
+        self._clocks += 1
+        self._publish(Decision("clock", clock=self._clocks))
+        for host in range(1, len(self.team.layout)):
+            if host not in self._mute and not self.store.answer_clock(f"clock/{self._clocks}/{host}", CLOCK_S):
+                self._mute.add(host)
+        return self._clocks
+
+    def start(self, process: subprocess.Popen[Any], room: str, result: Path | None = None, clock: int = 0) -> None:
+        """Every host starts its ranks of a run, which ``process`` leads. They are over when it ends, or where it left its ``result``
+        once ``keep`` is called."""
+        self._publish(Decision("start", room, clock))
+        self._rooms[room] = threading.Thread(target=self._watch, args=(process, room, result), daemon=True)
+        self._rooms[room].start()
+
+    def _watch(self, process: subprocess.Popen[Any], room: str, result: Path | None) -> None:
+        ok = process.wait() == 0
+        if result is None or not result.is_file():
+            self._end(room, Decision("over", room, ok=ok))
+
+    def keep(self, room: str, clock: int, traced: tuple[Measured, ...]) -> None:
+        """Every host keeps what its ranks left of a run under a profiler."""
+        self._end(room, Decision("over", room, clock, True, traced))
+
+    def _end(self, room: str, decision: Decision) -> None:
+        if room not in self._over:
+            self._over.add(room)
+            self._publish(decision)
+
+    def finish(self, ok: bool, timeout_s: float) -> dict[int, PartReport]:
+        """The capture is over: what each other host reports of its part; those that do not in time are left out. With ``ok`` False
+        nothing is kept anywhere."""
+        for thread in self._rooms.values():
+            thread.join(READ_S)
+        self._publish(Decision("end", ok=ok))
+        until, reports = time.monotonic() + timeout_s, {}
+        for host in range(1, len(self.team.layout)):
+            wait_for(lambda host=host: self.store.has(f"part/{host}") or self._left(host), until - time.monotonic())  # type: ignore[misc]
+            value = self.store.get(f"part/{host}", 0)
+            if value is not None:
+                reports[host] = decode(PartReport, value)
+        return reports
+
+    def _left(self, host: int) -> bool:
+        """Whether the capture of a host has ended before the end."""
+        return any(self.store.has(f"{place}left/{host}") for place in ("", *(f"room/{room}/" for room in self._rooms)))
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether the condition holds in time."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(LOOK_S)
+    return True

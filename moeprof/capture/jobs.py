@@ -1,77 +1,65 @@
-"""One profiled process as a job, and how such processes start early: they import while variants are built, then wait for parameters.
-
-Until then nothing of them is on the device, so that what is timed meanwhile is timed as if they were not there.
-"""
+"""The profiled processes of a plan: of each variant, or of the user's program, one that traces and one that counts. Pure."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from moeprof.capture import commands
-from moeprof.capture.child_processes import Child, end
-from moeprof.machine import load
-from moeprof.machine.command import Command
+from moeprof.capture.commands import Files, ToolRun
+from moeprof.capture.plan import PROGRAM, Plan
 from moeprof.storage.capture_folder import Store
-from moeprof.storage.files import write_whole
+from moeprof.worker.spec import Target
+from moeprof.worker.start_barrier import StartBarrier
 
-EACH_BYTES = 1 << 30  # of memory that a process which imported takes
+ToolName = Literal["nsys", "torch", "ncu"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process of one variant, and what to do with what it leaves: ``finish(exit status, last words)``."""
+    """One profiled process. ``name`` is the variant or "program"; ``gate`` is None for a program, which waits for nobody."""
 
-    variant: str
-    tool: str
-    command: Command
-    gate: Path | None
+    name: str
+    tool: ToolName
+    run: ToolRun
+    gate: StartBarrier | None
     result: Path
-    finish: Callable[[int, str], None]
 
 
-@dataclass
-class Early:
-    """The processes that were started early, each with the command that it waits to go on with."""
+def profiling_jobs(plan: Plan, store: Store, targets: Iterable[Target]) -> list[Job]:
+    """All that trace, then all that count: of these variants, or of the user's program."""
+    each: list[Target | None] = [None] if plan.workload is None else list(targets)
+    traces = [_trace(plan, store, target) for target in each] if plan.tracer != "none" else []
+    return traces + ([_count(plan, store, target) for target in each] if plan.counting is not None else [])
 
-    store: Store
-    _held: dict[tuple[str, str], tuple[Command, Child]] = field(default_factory=dict)
 
-    def start(self, jobs: list[Job]) -> None:
-        """Start them all, where cores and memory hold them beside what is built meanwhile; else none."""
-        left = load.available_bytes()
-        if (os.cpu_count() or 1) < len(jobs) or left is None or left < EACH_BYTES * len(jobs):
-            return
-        for job in jobs:
-            held = commands.held(job.command, self._hold(job.variant, job.tool))
-            if held is not None:
-                log = self.store.log(job.variant, job.tool)
-                self._held[job.variant, job.tool] = held, Child(held, log)
+def _trace(plan: Plan, store: Store, target: Target | None) -> Job:
+    tool: ToolName = "torch" if plan.nsys is None else "nsys"
+    files = _files(store, target, tool, "-kineto.json" if plan.nsys is None else ".nsys-rep", "trace")
+    return _job(tool, commands.trace(plan, target, files), target, files)
 
-    def settle(self) -> None:
-        """Return once all of them wait: nothing of them is on the CPU either."""
-        for (variant, tool), (_, child) in self._held.items():
-            child.wait_until(Path(f"{self._hold(variant, tool)}.ready"))
 
-    def take(self, job: Job) -> Child | None:
-        """The process that waits for this job, told to go on; None where there is none, it has ended, or was to do another thing."""
-        command, child = self._held.pop((job.variant, job.tool), (None, None))
-        if child is None:
-            return None
-        if child.process.poll() is not None or command != commands.held(job.command, self._hold(job.variant, job.tool)):
-            end(child.process)
-            return None
-        child.restart_clock()
-        write_whole(self._hold(job.variant, job.tool), commands.params_of(job.command))
-        return child
+def _count(plan: Plan, store: Store, target: Target | None) -> Job:
+    files = _files(store, target, "ncu", ".csv", "count")
+    return _job("ncu", commands.count(plan, target, files), target, files)
 
-    def close(self) -> None:
-        """End those that were not taken."""
-        for _, child in self._held.values():
-            end(child.process)
-        self._held.clear()
 
-    def _hold(self, variant: str, tool: str) -> Path:
-        return self.store.scratch / f"{variant}-{tool}.hold"
+def _files(store: Store, target: Target | None, tool: ToolName, out: str, kind: str) -> Files:
+    name, scratch = _name(target), store.scratch
+    return Files(
+        scratch / f"{name}{out}",
+        scratch / f"{name}-{kind}.json",
+        scratch / f"{name}-{kind}.gate",
+        store.log(name, tool),
+    )
+
+
+def _job(tool: ToolName, run: ToolRun, target: Target | None, files: Files) -> Job:
+    gate = None if target is None else StartBarrier(files.gate)
+    return Job(_name(target), tool, run, gate, files.result)
+
+
+def _name(target: Target | None) -> str:
+    return PROGRAM if target is None else target.variant

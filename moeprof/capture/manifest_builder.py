@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -14,32 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import __version__
-from moeprof.capture.commands import Request
-from moeprof.capture.plan import Setup
-from moeprof.machine import load, tools
+from moeprof.capture.plan import PROGRAM, Plan
+from moeprof.machine import git, load, nvml
 from moeprof.storage.json import encode
 from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
 from moeprof.workload.model import Workload
 
-PROGRAM = "program"
 PACKAGES = ("torch", "triton", "nvtx", "pandas", "plotly", "numpy")
 
 
-def name(request: Request, workload: Workload | None) -> str:
-    return workload.name if workload is not None else Path(request.program[0]).name.split(".")[0] or PROGRAM
-
-
-def manifest(request: Request, found: Setup, workload: Workload | None, ranks: int | None = None) -> Manifest:
-    """The manifest before anything ran; ``ranks`` is None for what has none."""
+def manifest(plan: Plan) -> Manifest:
+    """The manifest before anything ran."""
+    workload, request = plan.workload, plan.request
     base = Manifest(
         schema_version=SCHEMA_VERSION,
         kind="workload" if workload else "program",
-        name=name(request, workload),
+        name=plan.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         argv=request.argv,
-        device="cuda" if found.device == "cuda" else "cpu",
-        environment=environment(found),
-        notes=found.notes,
+        device=plan.device,
+        environment=environment(plan),
+        notes=plan.notes,
     )
     if workload is None:
         return replace(
@@ -47,27 +41,24 @@ def manifest(request: Request, found: Setup, workload: Workload | None, ranks: i
             summary=" ".join(request.program),
             variants=(VariantRecord(PROGRAM, "the user's own program", "pending"),),
         )
-    preset = request.preset or ("default" if found.device == "cuda" else "tiny")
-    chosen = [workload.variant(name) for name in request.variants] if request.variants else list(workload.variants)
-    names = [v.name for v in chosen]
-    params = workload.params(preset, request.overrides)
+    names, params = [v.name for v in plan.variants], plan.params
     return replace(
         base,
         summary=workload.summary,
         shows=workload.shows,
-        preset=preset,
+        preset=plan.preset,
         params=params,
         seed=int(params.get("seed", 0)),
         baseline=workload.baseline if workload.baseline in names else None,
         optimized=workload.optimized if workload.optimized in names else None,
         limit=encode(workload.limit),
         git=_git(workload),
-        ranks=ranks or 1,
-        variants=tuple(VariantRecord(v.name, v.summary, "pending") for v in chosen),
+        ranks=1 if plan.team is None else plan.team.ranks,
+        variants=tuple(VariantRecord(v.name, v.summary, "pending") for v in plan.variants),
     )
 
 
-def environment(found: Setup) -> Environment:
+def environment(plan: Plan) -> Environment:
     """Versions and hardware of this host as they are before the capture."""
     return Environment(
         moeprof=__version__,
@@ -75,10 +66,10 @@ def environment(found: Setup) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         cpu=load.cpu(),
         cpus=os.cpu_count() or 1,
-        nsys=found.nsys.version if found.nsys else None,
-        ncu=found.ncu.version if found.ncu else None,
+        nsys=plan.nsys.version if plan.nsys else None,
+        ncu=plan.counting.ncu.version if plan.counting else None,
         packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
-        gpus_before=tools.gpus() if found.device == "cuda" else (),
+        gpus_before=nvml.gpus() if plan.device == "cuda" else (),
     )
 
 
@@ -105,15 +96,4 @@ def _git(workload: Workload) -> str | None:
     module: Any = sys.modules.get(workload.prove.__module__)
     if module is None or not getattr(module, "__file__", None):
         return None
-    folder = Path(module.__file__).parent
-    try:
-        commit = _ask_git(folder, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+dirty" if _ask_git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _ask_git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()
+    return git.commit(Path(module.__file__).parent)

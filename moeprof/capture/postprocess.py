@@ -9,15 +9,14 @@ from pathlib import Path
 
 from moeprof.capture import commands, redact, validate
 from moeprof.capture.child_processes import run
-from moeprof.capture.commands import Request
-from moeprof.errors import CaptureError, MoeprofError, RankError, ToolError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import Tool
 from moeprof.storage.manifest import Rank
 from moeprof.trace import Trace
-from moeprof.worker import nvtx
+from moeprof.worker import failures, nvtx
 from moeprof.worker.clock_offset import Anchor, Offset, zero
-from moeprof.worker.failures import how_it_ended
+from moeprof.worker.failures import RankError, how_it_ended
 
 Anchors = Mapping[int, tuple[Anchor, ...]]  # by rank, in the order of their numbers
 
@@ -25,11 +24,11 @@ Anchors = Mapping[int, tuple[Anchor, ...]]  # by rank, in the order of their num
 @dataclass(frozen=True)
 class Run:
     """A traced run of a variant: the ranks that must be in what it left on this host, and the anchors that they pushed.
-    ``iterations`` is None for a program; ``log`` gives the log of a tool."""
+    ``iterations`` is None for a program; ``timeout_s`` is a tool's time limit; ``log`` returns the log of a tool."""
 
-    request: Request
     variant: str
     iterations: int | None
+    timeout_s: int
     log: Callable[[str], Path]
     team: Team
     expected: tuple[Rank, ...] = ()
@@ -54,7 +53,7 @@ def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: s
         raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {run_.log('nsys')}")
     validate.report_exists(report, status, said)
     export = report.with_suffix(".sqlite")
-    exported = run(commands.nsys_export(run_.request, tool, report, export), run_.log("export"))
+    exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
     if exported != 0 or not export.is_file():
         raise CaptureError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
     trace, lacking = validate.ranks(export, run_.iterations, run_.expected, run_.team)
@@ -95,9 +94,9 @@ def no_leak(kept: Path) -> None:
 
 
 def without_trace(rank: int, team: Team, error: CaptureError) -> RankError:
-    """What is said of a rank whose own file is not there or not whole."""
-    said = f"rank {rank} of {team.ranks}{team.named(rank)} ended without a trace: {error.message}"
-    return RankError(said, error.hint, rank)
+    """The failure of a rank whose own file is not there or not whole."""
+    what = f"ended without a trace: {error.message}"
+    return failures.untraced(rank, team.ranks, team.host_shown(rank), what, error.hint)
 
 
 def _zero(trace: Trace, by_process: Mapping[int | None, tuple[Anchor, ...]]) -> Offset | None:

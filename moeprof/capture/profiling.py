@@ -1,51 +1,52 @@
-"""Traces and counters of each variant: set up side by side, measured one at a time, validated, redacted, kept."""
+"""The profiling phase: processes set up side by side, measure one at a time, and what each leaves is kept meanwhile."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from moeprof.capture import commands, host_collect, postprocess, ranks, redact, validate
-from moeprof.capture.child_processes import Child, end, error_of, failure_in, last_line, run
-from moeprof.capture.commands import Request, Target
+from moeprof.capture import ranks
+from moeprof.capture.child_processes import Child, end
+from moeprof.capture.early_start import EarlyStart
 from moeprof.capture.hosts import Hosts
-from moeprof.capture.jobs import Early, Job
+from moeprof.capture.jobs import Job
 from moeprof.capture.progress import Progress
-from moeprof.errors import CaptureError, MoeprofError, WorkloadError
-from moeprof.machine.command import Command
-from moeprof.machine.launcher import Team
-from moeprof.machine.tools import Tool
+from moeprof.errors import MoeprofError
 from moeprof.notes import Note, note
 from moeprof.storage.capture_folder import Store
-from moeprof.storage.files import lines_of, of_rank
-from moeprof.storage.manifest import Part
-from moeprof.worker.failures import how_it_ended
-from moeprof.workload.model import DEFAULT_COUNTED
+from moeprof.worker.failures import RankError
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
 MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
 
 
-@dataclass
-class Profile:
-    """The profiling phase of one capture; ``problems`` collects what failed."""
+@dataclass(frozen=True)
+class Ended:
+    """How a job's process ended: its exit status (negative: a signal), its last line, and the number of the measurement of other
+    hosts' clocks once it had measured."""
 
-    request: Request
+    status: int
+    last_line: str
+    clock: int = 0
+
+
+@dataclass
+class Profiling:
+    """The jobs of one capture. ``keep`` makes parts of what a job left; ``problems`` collects what failed."""
+
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    bytes_each: int = 0  # GPU memory of one variant's process; 0: not known
-    hosts: Hosts = field(default_factory=lambda: Hosts(Team((1,))))
-    early: Early = field(init=False)
-    _before: dict[str, host_collect.Clocks] = field(default_factory=dict)  # by room: clocks when the run was started
-    _after: dict[str, host_collect.Clocks] = field(default_factory=dict)  # and when it was over
-    _anchors: dict[str, postprocess.Anchors] = field(default_factory=dict)  # by variant
+    keep: Callable[[Job, Ended], None]
+    hosts: Hosts | None = None  # the others, where rank 0's capture leads several
+    local_ranks: int = 1
+    process_bytes: int = 0  # GPU memory of one variant's process; 0: not known
+    early: EarlyStart = field(init=False)
+    _clocks: dict[tuple[str, str], int] = field(default_factory=dict)  # by name and tool of a job
 
     def __post_init__(self) -> None:
-        self.early = Early(self.store)
+        self.early = EarlyStart(self.store)
 
     def run(self, jobs: list[Job]) -> None:
         """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
@@ -56,13 +57,13 @@ class Profile:
 
     def slots(self, wanted: int) -> int:
         """How many processes may set up at once; each is taken to need what one needed in the clean phase."""
-        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.hosts.team.layout[0]:
+        if (os.cpu_count() or 1) < CPUS_FOR_SIDE_BY_SIDE * self.local_ranks:
             return 1
         before = next(iter(self.store.manifest.environment.gpus_before), None)
-        if before is None or not before.memory_bytes or not self.bytes_each:
+        if before is None or not before.memory_bytes or not self.process_bytes:
             return wanted
         free = MEMORY_SHARE * before.memory_bytes - (before.memory_used_bytes or 0)
-        return max(1, min(wanted, int(free // self.bytes_each)))
+        return max(1, min(wanted, int(free // self.process_bytes)))
 
     def _batch(self, jobs: list[Job], side_by_side: bool) -> None:
         """Set up together, measure one at a time.
@@ -71,209 +72,77 @@ class Profile:
         is kept while ncu counts, which no work of the host disturbs.
         """
         children: list[Child | None] = []
-        waiting: list[tuple[Child, Job]] = []  # measured and not kept
+        measured: list[tuple[Child, Job]] = []  # and not kept yet
         try:
             for job in jobs:
-                children.append(self._started(job) if side_by_side and job.gate else None)
+                children.append(self._start(job) if side_by_side and job.gate else None)
             for child, job in zip(children, jobs, strict=True):
-                if child is not None:
-                    child.wait_until(Path(f"{job.gate}.ready"))
+                if child is not None and job.gate is not None:
+                    child.wait_until(job.gate.ready)
             for index, job in enumerate(jobs):
                 # in the list before it is waited for, so that an interrupt ends it too
-                child = children[index] = children[index] or self._started(job)
-                self._begin(job, child)
+                child = children[index] = children[index] or self._start(job)
+                self._open(job, child)
                 if job.tool == "ncu":
-                    self._keep_all(waiting)
-                self._measured(job, child)
-                waiting.append((child, job))
+                    self._keep_all(measured)
+                self._wait_measured(job, child)
+                measured.append((child, job))
                 if not side_by_side:
-                    self._keep_all(waiting)
-            self._keep_all(waiting)
+                    self._keep_all(measured)
+            self._keep_all(measured)
         finally:
             for child in children:
                 if child is not None:
                     end(child.process)
 
-    def _log(self, job: Job) -> Path:
-        return self.store.log(job.variant, job.tool)
-
-    def _started(self, job: Job) -> Child:
-        """A job's process, and further hosts' part of it beside."""
-        room = self._log(job).stem
-        self._before[room] = self.hosts.clocks()
-        child = self.early.take(job) or Child(job.command, self._log(job))
-        self.hosts.watch(child.process, room, job.result)
+    def _start(self, job: Job) -> Child:
+        """A job's process, and beside it that of every other host."""
+        clock = self.hosts.measure_clocks() if self.hosts else 0
+        log = self.store.log(job.name, job.tool)
+        child = self.early.take(job) or Child(job.run.command, log)
+        if self.hosts:
+            self.hosts.start(child.process, log.stem, job.result, clock)
         return child
 
-    def _begin(self, job: Job, child: Child) -> None:
+    def _open(self, job: Job, child: Child) -> None:
         """Let one job measure."""
         child.restart_clock()
         if job.gate is not None:
-            job.gate.touch()
+            job.gate.open()
 
-    def _measured(self, job: Job, child: Child) -> None:
-        """Return once it is over: it says so, its result is there or its process has ended."""
+    def _wait_measured(self, job: Job, child: Child) -> None:
+        """Return once it has left the device: it says so, its result is there or its process has ended."""
         if job.gate is not None:
-            child.wait_until(job.result, Path(f"{job.gate}.over"))
-        self._after[self._log(job).stem] = self.hosts.clocks()
+            child.wait_until(job.result, job.gate.over)
+        if self.hosts:
+            self._clocks[job.name, job.tool] = self.hosts.measure_clocks()
 
-    def _keep_all(self, waiting: list[tuple[Child, Job]]) -> None:
+    def _keep_all(self, measured: list[tuple[Child, Job]]) -> None:
         """Keep what each left, and forget them."""
-        while waiting:
-            self._kept(*waiting.pop(0))
+        while measured:
+            self._keep(*measured.pop(0))
 
-    def _kept(self, child: Child, job: Job) -> None:
-        """Keep what one job leaves; a failure is noted and the others go on."""
+    def _keep(self, child: Child, job: Job) -> None:
+        """Keep what one job left; a failure is noted and the others go on."""
+        clock = self._clocks.get((job.name, job.tool), 0)
         try:
-            job.finish(child.wait(), child.last_words())
-            self.progress.step(f"{job.variant} {job.tool}")
+            self.keep(job, Ended(child.wait(), child.last_words(), clock))
+            self.progress.step(f"{job.name} {job.tool}")
         except MoeprofError as error:
-            ranks.failed(self.store, job.variant, error)
-            self.problems.append(type(error)(f"{job.variant}: {error.message}", error.hint))
+            ranks.failed(self.store, job.name, error)
+            self.problems.append(_of_variant(job.name, error))
             self.store.note(_missing(job, error))
-            self.progress.step(f"{job.variant} {job.tool} failed")
+            self.progress.step(f"{job.name} {job.tool} failed")
 
-    def trace_job(self, target: Target, tool: Tool | None) -> Job:
-        """A trace by nsys, or by torch.profiler where ``tool`` is None."""
-        name, scratch = target.variant, self.store.scratch
-        gate, words = self._gate(name, "trace")
-        result = scratch / f"{name}-trace.json"
-        iterations = self.request.iterations
-        words += target.watched(self.request, self.store.log(name, "torch" if tool is None else "nsys"))
-        if tool is None:
-            out = scratch / f"{name}-kineto.json"
-            command = commands.torch_trace(self.request, target, result, out, words)
-            return self._ranked(
-                Job(name, "torch", command, gate, result, partial(self.keep_kineto, name, command, iterations)), target
-            )
-        report = scratch / f"{name}.nsys-rep"
-        command = commands.nsys_trace(self.request, tool, target, result, report, words)
-        keep = partial(self.keep_nsys, name, tool, command, iterations)
-        return self._ranked(Job(name, "nsys", command, gate, result, keep), target)
 
-    def _ranked(self, job: Job, target: Target) -> Job:
-        """Of a variant with ranks: a rank that failed is told before whatever the tool says of it."""
-        if target.ranks is None:
-            return job
-
-        def finish(status: int, said: str) -> None:
-            about = ranks.traced(job.result)
-            failure = None if about else failure_in(lines_of(self._log(job)))
-            if failure is not None:
-                raise error_of(failure)
-            ranks.started(self.store, job.variant, about)
-            self._anchors[job.variant] = host_collect.anchors(about)
-            try:
-                job.finish(status, said)
-            finally:
-                self._gather(job)
-
-        return replace(job, finish=finish)
-
-    def _gather(self, job: Job) -> None:
-        """What further hosts traced, with their clocks."""
-        room, name = self._log(job).stem, job.variant
-        if self.hosts.further:
-            traced = host_collect.Traced(name, job.tool, room, self.request.iterations, self._anchors[name])
-            host_collect.keep(self.store, self.hosts, traced, self._before[room], self._after[room])
-
-    def count_job(self, target: Target, tool: Tool) -> Job:
-        """Counters by ncu."""
-        name, scratch = target.variant, self.store.scratch
-        gate, words = self._gate(name, "count")
-        result = scratch / f"{name}-count.json"
-        command = commands.ncu_count(self.request, tool, target, result, scratch / f"{name}.csv", words)
-        return Job(name, "ncu", command, gate, result, partial(self.keep_counters, name, command))
-
-    def _gate(self, variant: str, kind: str) -> tuple[Path, tuple[str, ...]]:
-        gate = self.store.scratch / f"{variant}-{kind}.gate"
-        return gate, ("--gate", str(gate))
-
-    def keep_nsys(
-        self, name: str, tool: Tool, command: Command, iterations: int | None, status: int, said: str
-    ) -> None:
-        """Export, redact, validate and keep an nsys report."""
-        report, file = command.produces, f"{name}/trace.sqlite"
-        assert report is not None
-        kept = self.store.partial(file)
-        found = postprocess.nsys(self._run(name, iterations), tool, report, kept, status, said)
-        self._keep(
-            name,
-            kept,
-            host_collect.placed(Part("trace", "nsys", file, command.argv, iterations or 0, "", 0), found.zero),
-        )
-        if self.request.keep_raw:
-            shutil.copyfile(report, self.store.folder / name / "trace.nsys-rep")
-        raw = "was kept as asked for (--keep-raw)" if self.request.keep_raw else "was not kept"
-        self.store.note(note("redacted", file=file, raw=raw))
-        if found.lacking is not None:
-            raise found.lacking
-        if status != 0:
-            raise WorkloadError(
-                f"the program ended with {how_it_ended(status)} under nsys; it last said: {said}", "its trace was kept"
-            )
-
-    def keep_kineto(self, name: str, command: Command, iterations: int | None, status: int, said: str) -> None:
-        """Redact, validate and keep a trace of torch.profiler, of each rank of this host one."""
-        source = command.produces
-        assert source is not None
-        if status != 0 or not source.is_file():
-            raise WorkloadError(
-                f"the traced process ended with {how_it_ended(status)}; it last said: {said}",
-                f"read {self.store.log(name, 'torch')}",
-            )
-        team, run_ = self.hosts.team, self._run(name, iterations)
-        lacking = []
-        for rank in team.of_host(0):
-            file = f"{name}/trace{f'.rank{rank}' if rank else ''}.json.gz"
-            kept = self.store.partial(file)
-            try:
-                found = postprocess.kineto(run_, of_rank(source, rank), kept, rank)
-            except CaptureError as error:
-                if rank == 0:
-                    raise
-                lacking.append(postprocess.without_trace(rank, team, error))
-                continue
-            own = rank if team.ranks > 1 else None
-            part = Part("trace", "torch", file, command.argv, iterations or 0, "", 0, own)
-            self._keep(name, kept, host_collect.placed(part, found.zero))
-        for one in lacking:
-            ranks.failed(self.store, name, one)
-        if lacking:
-            raise lacking[0]
-
-    def _run(self, name: str, iterations: int | None) -> postprocess.Run:
-        """The traced run of a variant on this host."""
-        mine = tuple(rank for rank in self.store.variant(name).ranks if rank.host == 0)
-        anchors = self._anchors.get(name, {})
-        return postprocess.Run(
-            self.request, name, iterations, partial(self.store.log, name), self.hosts.team, mine, anchors
-        )
-
-    def _keep(self, name: str, kept: Path, part: Part) -> None:
-        self.store.keep(
-            name, kept, replace(part, argv=commands.shown(part.argv, self.store.scratch, self.store.folder))
-        )
-
-    def keep_counters(self, name: str, command: Command, status: int, said: str) -> None:
-        """Validate, redact and keep ncu's table."""
-        source = command.produces
-        assert source is not None
-        why = validate.refused_metric(source, said) if self.request.roofline else ""
-        if why:
-            self.store.note(note("no-flops", version=self.store.manifest.environment.ncu, why=why))
-            command, log = commands.without_roofline(self.request, command), self.store.log(name, "ncu")
-            status, said = run(command, log), last_line(log)
-        counted = validate.counters(source, status, said)
-        kept = self.store.partial(f"{name}/counters.csv")
-        redact.ncu_csv(source, kept)
-        postprocess.no_leak(kept)
-        self._keep(name, kept, Part("counters", "ncu", f"{name}/counters.csv", command.argv, 1, "", 0))
-        if counted >= (self.request.ncu_kernels or DEFAULT_COUNTED):
-            self.store.note(note("counters-partial", variant=name, counted=counted))
+def _of_variant(variant: str, error: MoeprofError) -> MoeprofError:
+    """The same error, whose message begins with the variant."""
+    if isinstance(error, RankError):
+        return RankError(error.failure, f"{variant}: ")
+    return type(error)(f"{variant}: {error.message}", error.hint)
 
 
 def _missing(job: Job, error: MoeprofError) -> Note:
     if job.tool == "ncu":
-        return note("no-ncu", why=f"{job.variant}: {error.message}")
-    return note("no-trace", variant=job.variant, why=error.message)
+        return note("no-ncu", why=f"{job.name}: {error.message}")
+    return note("no-trace", variant=job.name, why=error.message)

@@ -3,55 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from moeprof.capture.commands import Request
-from moeprof.capture.plan import Setup
-from moeprof.errors import MoeprofError, RankError, ToolError, UsageError
-from moeprof.machine import launcher, tools
-from moeprof.machine.launcher import Team
-from moeprof.notes import note
+from moeprof.capture import hosts
+from moeprof.capture.request import Request
+from moeprof.errors import MoeprofError, ToolError, UsageError
+from moeprof.machine import launcher, nvml
+from moeprof.machine.launcher import Place, Team
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Rank
-from moeprof.worker import host_rendezvous
+from moeprof.worker.failures import RankError
+from moeprof.worker.messages import Measured, Proven, RankProcess, RunResult
 from moeprof.workload.find import load
 from moeprof.workload.model import Workload
 
-NCU_WHY = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
 
-
-def elsewhere(request: Request, environment: Mapping[str, str]) -> str | None:
-    """What the capture of a rank that a launcher started says where another starts that rank: all ranks of a host are children
-    of one process, so that they stand in one trace with one clock. None where this process captures.
+def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = False) -> str | None:
+    """The message for a rank that a launcher started and that has nothing to do: all ranks of a host are children of one process, so
+    that they are in one trace with one clock. None if this process captures.
 
     Raises:
         UsageError: the launcher's variables do not fit, or the workload has no ranks.
     """
     found = launcher.place(environment)
-    if found is None or request.workload is None or found.rank == 0:
+    if found is None or request.workload is None or found.rank == 0 or (found.local_rank == 0 and not dry_run):
         return None
     count(request, load(request.workload), "cpu", environment)
-    first = found.rank - found.local_rank
+    who, first = f"rank {found.rank} of {found.ranks}", found.rank - found.local_rank
     if found.local_rank == 0:
-        return f"rank {found.rank} of {found.ranks}: this capture runs the ranks of its host as that of rank 0 asks"
-    return f"rank {found.rank} of {found.ranks}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
+        return f"{who}: this capture runs the ranks of its host, as that of rank 0 decides"
+    return f"{who}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
+
+
+def several_hosts(request: Request, environment: Mapping[str, str]) -> Place | None:
+    """The place of this process if a launcher started it for a workload with ranks on several hosts.
+
+    Raises:
+        UsageError: the launcher's variables do not fit.
+    """
+    found = None if request.workload is None else launcher.place(environment)
+    if found is None or found.hosts == 1 or request.workload is None or not load(request.workload).ranks:
+        return None
+    return found
 
 
 def team(request: Request, ranks: int | None, environment: Mapping[str, str]) -> Team:
-    """The ranks by host, and where hosts meet if there are several.
+    """The ranks by host, and the store that several hosts share.
 
     Raises:
-        UsageError: nothing tells where.
+        UsageError: nothing tells where it is.
     """
-    found = None if request.workload is None or ranks is None else launcher.place(environment)
-    if found is None or found.hosts == 1:
-        return Team((ranks or 1,))
-    where = host_rendezvous.meeting(found.launcher, environment)
-    return Team(found.layout, where.address, where.port)
+    found = None if ranks is None else several_hosts(request, environment)
+    return Team((ranks or 1,)) if found is None else hosts.team_of(found, environment)
 
 
 def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
@@ -68,7 +74,7 @@ def count(request: Request, workload: Workload | None, device: str, environment:
         return None
     if found is not None:
         _launched(found, wanted or found.ranks)
-    gpus = len(tools.gpus()) if device == "cuda" else None
+    gpus = len(nvml.gpus()) if device == "cuda" else None
     ranks = wanted or (launcher.RANKS_ON_CPU if gpus is None else gpus)
     here = ranks if found is None else found.local_ranks
     if gpus is not None and here > gpus:
@@ -92,40 +98,28 @@ def _launched(found: launcher.Place, wanted: int) -> None:
         raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
 
 
-def setup(request: Request, found: Setup, ranks: int | None) -> Setup:
-    """The tools that serve so many ranks: ncu counts one process alone.
-
-    Raises:
-        UsageError: ncu was asked for by name.
-    """
-    if ranks is None or ranks == 1 or found.ncu is None:
-        return found
-    if "ncu" in (request.tools or ()):
-        raise UsageError(f"ncu cannot count {ranks} ranks: {NCU_WHY}", "drop ncu from --tools, or give --nproc 1")
-    return replace(found, ncu=None, roofline=(), notes=(*found.notes, note("no-ncu", why=NCU_WHY)))
-
-
-def started(store: Store, name: str, about: Iterable[dict[str, Any]]) -> None:
-    """The processes of a variant, as each said of itself; of a later run they replace the earlier ones."""
+def started(store: Store, name: str, processes: Iterable[RankProcess]) -> None:
+    """Record the processes of a variant; those of a later run replace the earlier ones, on the same hosts."""
     known = {rank.rank: rank for rank in store.variant(name).ranks}
-    about = ({key: value for key, value in one.items() if key != "anchors"} for one in about)
-    found = tuple(replace(known.get(one["rank"], Rank(one["rank"])), **one) for one in about)
-    if found:
-        store.record(name, ranks=found)
+    ranks = tuple(
+        replace(known.get(p.rank, Rank(p.rank, p.host)), pid=p.pid, device_index=p.device_index, gpu_uuid=p.gpu_uuid)
+        for p in processes
+    )
+    if ranks:
+        store.record(name, ranks=ranks)
 
 
-def other_gpus(about: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    """The UUIDs of the GPUs of ranks 1 and up on this host, as each said of itself; those that told none are left out."""
-    here = sorted((one for one in about if one["rank"] and not one.get("host")), key=lambda one: int(one["rank"]))
-    return tuple(one["gpu_uuid"] for one in here if one.get("gpu_uuid"))
+def other_gpus(processes: Iterable[RankProcess]) -> tuple[str, ...]:
+    """The UUIDs of the GPUs of ranks 1 and up on this host; a rank without one is left out."""
+    here = sorted((p for p in processes if p.rank and not p.host), key=lambda p: p.rank)
+    return tuple(p.gpu_uuid for p in here if p.gpu_uuid)
 
 
-def proven(store: Store, name: str, replies: Iterable[dict[str, Any]]) -> None:
-    """Each rank's own proof and facts."""
-    found = [decode(Rank, {"rank": index, **reply}) for index, reply in enumerate(replies)]
-    if found:
+def proven(store: Store, name: str, replies: Sequence[Proven]) -> None:
+    """Record each rank's own proof and facts."""
+    if replies:
         known = store.variant(name).ranks
-        merged = [replace(r, proof=f.proof, facts=f.facts) for r, f in zip(known, found, strict=True)]
+        merged = [replace(r, proof=p.proof, facts=p.facts) for r, p in zip(known, replies, strict=True)]
         store.record(name, ranks=tuple(merged))
 
 
@@ -134,13 +128,14 @@ def failed(store: Store, name: str, error: MoeprofError) -> None:
     if isinstance(error, RankError):
         ranks = store.variant(name).ranks or tuple(Rank(r) for r in range(store.manifest.ranks))
         marked = (
-            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.rank else r for r in ranks
+            replace(r, status="failed", reason=r.reason or error.message) if r.rank == error.failure.rank else r
+            for r in ranks
         )
         store.record(name, ranks=tuple(marked))
 
 
-def traced(result: Path) -> tuple[dict[str, Any], ...]:
-    """What each rank of a run under a profiler said of itself, in the file that the run leaves at its end; none without it."""
+def traced(result: Path) -> tuple[Measured, ...]:
+    """The process of each rank of a run under a profiler, from the file that the run leaves at its end; none without it."""
     if not result.is_file():
         return ()
-    return tuple(json.loads(result.read_text(encoding="utf-8")).get("ranks", ()))
+    return decode(RunResult, json.loads(result.read_text(encoding="utf-8")), result.name).ranks

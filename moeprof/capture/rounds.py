@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from moeprof.capture import disturbance
-from moeprof.capture.child_processes import Server
-from moeprof.capture.commands import BUDGET_S, ROUND_SECONDS, Request
+from moeprof.capture.child_processes import WorkerProcess
 from moeprof.capture.disturbance import Judged
 from moeprof.capture.progress import Progress
+from moeprof.capture.request import Request
 from moeprof.errors import MoeprofError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
@@ -21,8 +21,11 @@ from moeprof.stats.estimates import LOOKS
 from moeprof.stats.round_order import TWIN, order
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
+from moeprof.worker import messages
 
-ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results.md)
+ROUND_SECONDS = 0.25  # of one variant in one round
+BUDGET_S = 40  # with the rest of a capture under two minutes (docs/results); quiet machines need a third
+ENOUGH = 30  # rounds that a budget should hold: they find 3 % at 1 % noise (docs/results)
 LEAST_SECONDS, AROUND_SECONDS = 0.1, 0.04  # of a phase: timed, however many variants there are; untimed
 REPEATS = 2  # with --rounds N at most that many times N rounds run, where some are disturbed
 
@@ -32,15 +35,15 @@ class Workers:
     """The processes that are timed, by variant. ``twin`` runs the baseline a second time; None: the baseline's own process
     does. ``uuids`` name the GPUs that they use, of a workload with ranks each rank's on this host; None: the first one's."""
 
-    servers: dict[str, Server]
-    twin: Server | None
+    servers: dict[str, WorkerProcess]
+    twin: WorkerProcess | None
     uuids: tuple[str | None, ...]
 
     @property
     def pids(self) -> list[int]:
         """The numbers of all processes, every rank's."""
         each = [s for s in (*self.servers.values(), self.twin) if s is not None]
-        return list(dict.fromkeys((*(s.process.pid for s in each), *(pid for s in each for pid in s.others))))
+        return list(dict.fromkeys((*(s.process.pid for s in each), *(pid for s in each for pid in s.rank_pids))))
 
 
 @dataclass
@@ -131,14 +134,13 @@ class Timing:
             return None
         with self._watched() as others:
             try:
-                said = server.ask({"do": "round", "seconds": self.seconds()})
+                timed = server.ask(messages.Round(self.seconds()))
             except MoeprofError as error:
                 self._lost(name, error)
                 return None
         gpu, *rank_gpus = self._gpus()
-        ranks_ns = tuple(said.get("ranks_ns", ()))
         return Round(
-            index, position, tuple(said["times_ns"]), gpu, others(), ranks_ns=ranks_ns,
+            index, position, timed.times_ns, gpu, others(), ranks_ns=timed.ranks_ns,
             rank_gpus=tuple(state for state in rank_gpus if state is not None),
         )  # fmt: skip
 
@@ -149,7 +151,7 @@ class Timing:
         own = self.workers.pids
         return [nvml.gpu(uuid, own) for uuid in self.workers.uuids]
 
-    def _server(self, name: str) -> Server | None:
+    def _server(self, name: str) -> WorkerProcess | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""
         servers = self.workers.servers
         if name in servers or not self.has_twin:

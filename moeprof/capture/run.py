@@ -1,83 +1,168 @@
-"""A capture from request to folder: choose device and tools, prove and time, profile, keep."""
+"""A capture from request to folder: plan, prove and time, profile, keep."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, manifest_builder, ranks
-from moeprof.capture.clean_timing import Clean
-from moeprof.capture.commands import Request, Target
-from moeprof.capture.hosts import Hosts, hello
-from moeprof.capture.jobs import Job
-from moeprof.capture.manifest_builder import PROGRAM
-from moeprof.capture.plan import Setup, setup
-from moeprof.capture.profiling import Profile
-from moeprof.capture.progress import Progress, Silent
+from moeprof.capture import commands, hosts, join, manifest_builder, ranks
+from moeprof.capture.clean_timing import Clean, clean_processes
+from moeprof.capture.host_part import HostPart
+from moeprof.capture.hosts import Hello, Hosts, Meeting
+from moeprof.capture.jobs import Job, profiling_jobs
+from moeprof.capture.parts import Parts
+from moeprof.capture.plan import PROGRAM, Plan, make_plan
+from moeprof.capture.profiling import Profiling
+from moeprof.capture.progress import Progress
+from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
-from moeprof.machine import tools
+from moeprof.machine import launcher, nvml
 from moeprof.notes import note
-from moeprof.storage.capture_folder import LOGS, Store, choose
-from moeprof.worker import host_rendezvous
-from moeprof.workload.find import load
-from moeprof.workload.model import Workload
+from moeprof.storage.capture_folder import OUTPUT, Store, choose
+from moeprof.storage.files import PARTIAL
+from moeprof.storage.manifest import FILE
+from moeprof.worker.failures import RankError
+from moeprof.worker.spec import Target
 
 
 @dataclass(frozen=True)
 class Result:
-    """Where the capture is, how the command should end, and what to say (empty where all went well)."""
+    """Where the capture is, how the command should end, what to say (empty where all went well) and what to run next."""
 
     folder: Path
     exit_code: ExitCode
     message: str
+    next: str = ""
 
 
 def capture(request: Request, progress: Progress) -> Result:
-    """Run the whole request and keep it as a capture folder.
+    """Run the whole request and keep it as a capture folder; under a launcher on several hosts, this host's part of it.
 
     Raises:
         MoeprofError: nothing could be captured at all. Failures of single variants or tools do not raise: they are in
             the result, with what was finished.
         KeyboardInterrupt: after what was finished has been kept; its argument says what and where.
     """
-    found = setup(request)
-    workload = load(request.workload) if request.workload is not None else None
-    count = ranks.count(request, workload, found.device, os.environ)
-    found = ranks.setup(request, found, count)
-    request = _counting(request, workload, found)
-    store = Store(
-        choose(manifest_builder.name(request, workload), request.output, request.force),
-        manifest_builder.manifest(request, found, workload, count),
-    )
+    place = ranks.several_hosts(request, os.environ)
+    if place is None:
+        return _lead(*_prepared(request), None, progress)
+    meeting = hosts.meeting(place, os.environ, request.timeout_s)
+    hellos, (plan, store) = meeting.exchange(partial(_hello, request, meeting))
+    if meeting.host:
+        return _follow(plan, store, meeting, progress)
+    return _lead(plan, store, Hosts(meeting.team, meeting.store, hellos), progress)
+
+
+def _prepared(request: Request, final: Path | None = None) -> tuple[Plan, Store]:
+    plan = make_plan(request, os.environ)
+    return plan, Store(choose(plan.name, final or request.output, request.force), manifest_builder.manifest(plan))
+
+
+def _hello(request: Request, meeting: Meeting, first: Hello | None) -> tuple[Hello, tuple[Plan, Store]]:
+    """What this host reports of itself, with its plan. Rank 0's host names the capture; every other host keeps its part beside that
+    name."""
+    beside, host = request.output or OUTPUT / "capture", meeting.host
+    plan, store = _prepared(request, None if first is None else hosts.part_folder(beside, first.folder, host))
+    capture_id = secrets.token_hex(16) if first is None else first.capture_id
+    store.manifest = replace(store.manifest, capture_id=capture_id, host_count=len(meeting.team.layout), hosts=(host,))
+    alike = {
+        "name": plan.name, "device": plan.device, "tracer": plan.tracer, "params": plan.params,
+        "variants": [variant.name for variant in plan.variants], "iterations": request.iterations,
+    }  # fmt: skip
+    place = launcher.place(os.environ)
+    assert place is not None
+    likeness = manifest_builder.likeness(store.manifest.environment)
+    return Hello(place.rank, place.local_ranks, alike, likeness, store.final.name, capture_id), (plan, store)
+
+
+def _lead(plan: Plan, store: Store, others: Hosts | None, progress: Progress) -> Result:
+    """Rank 0's capture, which every capture on one host is."""
     problems: list[MoeprofError] = []
-    hosts = Hosts(ranks.team(request, count, os.environ), store.folder / LOGS, timeout_s=request.timeout_s)
-    machine = manifest_builder.likeness(store.manifest.environment)
-    mine = hello((0, hosts.team.layout[0]), store.manifest.name, found.device, found.tracer, machine)
-    hosts.join(host_rendezvous.token(os.environ), mine)
     store.open()
-    store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike.items()))
-    busy = [g for g in store.manifest.environment.gpus_before if g.other_processes]
+    if others is not None:
+        store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike(others.hellos).items()))
+    busy = [gpu for gpu in store.manifest.environment.gpus_before if gpu.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
-    with _kept(store, progress), closing(hosts):
-        if workload is not None:
-            _run_workload(request, found, workload, (count, hosts), store, progress, problems)
+    with _kept(store, progress), _led(others, store, plan.request.timeout_s, problems):
+        profiling = Profiling(store, progress, problems, Parts(plan, store, others).keep, others, plan.local_ranks)
+        if plan.workload is not None:
+            _run_workload(plan, store, profiling)
         else:
-            _run_program(request, found, store, progress, problems)
-        store.update(environment=replace(store.manifest.environment, gpus_after=tools.gpus()))
-    return _result(store, problems)
+            _run_program(plan, store, profiling)
+        store.update(environment=replace(store.manifest.environment, gpus_after=nvml.gpus()))
+    return _joined(_result(store, problems), others)
 
 
-def _counting(request: Request, workload: Workload | None, found: Setup) -> Request:
-    """As many kernels for ncu as the user says, else as the workload says; its stalls where the workload asks."""
-    request = replace(request, roofline=found.roofline)
-    if workload is None:
-        return request
-    return replace(request, ncu_kernels=request.ncu_kernels or workload.counted, stalls=workload.stalls)
+@contextmanager
+def _led(others: Hosts | None, store: Store, timeout_s: float, problems: list[MoeprofError]) -> Iterator[None]:
+    """After the block the other hosts finish their parts, whose problems are added."""
+    if others is None:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        others.finish(_has_anything(store), hosts.READ_S)
+        raise
+    known = bool(problems)
+    reports = others.finish(_has_anything(store), timeout_s)
+    for report in reports.values():
+        for lost in report.failures:
+            ranks.failed(store, lost.variant, RankError(lost.failure))
+            problems.append(RankError(lost.failure, f"{lost.variant}: "))
+            store.note(note("no-trace", variant=lost.variant, why=lost.failure.text))
+    missing = [host for host in range(1, len(others.team.layout)) if host not in reports]
+    if missing:
+        store.note(note("host-missing", hosts=", ".join(map(str, missing))))
+        if not known:
+            problems.append(
+                CaptureError(f"host {missing[0]} did not finish its part", "read the output of its capture")
+            )
+
+
+def _follow(plan: Plan, store: Store, meeting: Meeting, progress: Progress) -> Result:
+    """The capture of a further host's first rank."""
+    team, host = meeting.team, meeting.host
+    store.open()
+    part = HostPart(plan, Parts(plan, store, host=host), meeting.store)
+    try:
+        keep = part.follow()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the ranks of this host were ended") from None
+    finally:
+        progress.close()
+        store.drop_scratch()
+    folder = store.close() if keep else store.folder
+    if not keep:
+        store.remove()
+    part.report()
+    ran = team.of_host(host)
+    return Result(folder, ExitCode.OK, "", f"ranks {ran[0]} to {ran[-1]} of {team.ranks} ran here")
+
+
+def _joined(result: Result, others: Hosts | None) -> Result:
+    """The capture with the parts of all hosts, where their folders are seen here; else with the command that joins them."""
+    if others is None or not (result.folder / FILE).is_file():
+        return result
+    parts = [
+        hosts.part_folder(result.folder, others.hellos[0].folder, host) for host in range(1, len(others.team.layout))
+    ]
+    command = f"moeprof join {' '.join(map(str, (result.folder, *parts)))}"
+    if result.folder.name.endswith(PARTIAL) or not all(
+        join.belongs(part, others.hellos[0].capture_id) for part in parts
+    ):
+        return replace(result, next=f"Each host has its part. Once all are here, join them: {command} -o OUT")
+    join.join((result.folder, *parts), result.folder)
+    for part in parts:
+        shutil.rmtree(part)
+    return result
 
 
 @contextmanager
@@ -86,11 +171,11 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        kept = _finished(store)
-        if not kept:
+        finished = _finished(store)
+        if not finished:
             raise KeyboardInterrupt("interrupted before anything was finished; nothing was kept") from None
-        store.note(note("interrupted", kept=kept))
-        raise KeyboardInterrupt(f"interrupted; {store.folder} holds {kept}") from None
+        store.note(note("interrupted", kept=finished))
+        raise KeyboardInterrupt(f"interrupted; {store.folder} holds {finished}") from None
     except OSError as error:
         raise CaptureError(
             f"cannot write the capture: {error.strerror or error} ({store.folder})",
@@ -99,8 +184,13 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
     finally:
         progress.close()
         store.drop_scratch()
-        if not any(v.rounds or v.parts for v in store.manifest.variants):
+        if not _has_anything(store):
             store.remove()
+
+
+def _has_anything(store: Store) -> bool:
+    """Whether anything was finished."""
+    return any(v.rounds or v.parts for v in store.manifest.variants)
 
 
 def _finished(store: Store) -> str:
@@ -112,78 +202,37 @@ def _finished(store: Store) -> str:
     return ", ".join(done)
 
 
-def _run_workload(
-    request: Request,
-    found: Setup,
-    workload: Workload,
-    crew: tuple[int | None, Hosts],
-    store: Store,
-    progress: Progress,
-    problems: list[MoeprofError],
-) -> None:
-    assert request.workload is not None
-    count, hosts = crew
-    targets = {
-        v.name: Target(request.workload, v.name, found.device, {}, count, hosts.words) for v in store.manifest.variants
-    }
-    profile = Profile(request, store, progress, problems, hosts=hosts)
+def _run_workload(plan: Plan, store: Store, profiling: Profiling) -> None:
+    """Prove and time all variants, then profile those that are right."""
 
-    def jobs(chosen: Iterable[Target]) -> list[Job]:
-        each = list(chosen)
-        return _trace_jobs(found, profile, each) + _count_jobs(found, profile, each)
+    def jobs(targets: Iterable[Target]) -> list[Job]:
+        return profiling_jobs(plan, store, targets)
 
     def begin(names: list[str]) -> None:
-        if count is None:  # a process with ranks starts them when it starts
-            profile.early.start(jobs(targets[name] for name in names))
+        if plan.team is None:  # a process with ranks starts them when it starts
+            profiling.early.start(jobs(plan.targets[name] for name in names))
 
     try:
-        clean = Clean(request, store, progress, problems, hosts, begin, profile.early.settle)
-        proven = clean.run(targets)
-        if not proven and not problems:
+        clean = Clean(
+            plan, store, profiling.progress, profiling.problems, profiling.hosts, begin, profiling.early.settle
+        )
+        proven = clean.run()
+        if not proven and not profiling.problems:
             why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
-            raise ToolError(f"no variant of {workload.name} runs here: {why}", "moeprof list says what each needs")
-        profile.bytes_each = clean.bytes_each
-        if wanted := jobs(proven.values()):
-            profile.run(wanted)
+            raise ToolError(f"no variant of {plan.name} runs here: {why}", "moeprof list says what each needs")
+        profiling.process_bytes = clean.process_bytes
+        if wanted := jobs(proven):
+            profiling.run(wanted)
     finally:
-        profile.early.close()
+        profiling.early.close()
 
 
-def _trace_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
-    return [profile.trace_job(target, found.nsys) for target in targets] if found.traces else []
-
-
-def _count_jobs(found: Setup, profile: Profile, targets: Iterable[Target]) -> list[Job]:
-    return [profile.count_job(target, found.ncu) for target in targets] if found.ncu is not None else []
-
-
-def _run_program(
-    request: Request, found: Setup, store: Store, progress: Progress, problems: list[MoeprofError]
-) -> None:
-    profile = Profile(request, store, progress, problems)
-    jobs = _program_jobs(request, found, profile)
-    profile.run(jobs)
-    if not problems:
-        store.record(PROGRAM, status="ok")
+def _run_program(plan: Plan, store: Store, profiling: Profiling) -> None:
+    profiling.run(profiling_jobs(plan, store, ()))
+    if profiling.problems:
+        store.record(PROGRAM, status="failed", reason=profiling.problems[0].message)
     else:
-        store.record(PROGRAM, status="failed", reason=problems[0].message)
-
-
-def _program_jobs(request: Request, found: Setup, profile: Profile) -> list[Job]:
-    scratch = profile.store.scratch
-    result = scratch / "program-trace.json"
-    jobs = []
-    if found.nsys is not None:
-        command = commands.nsys_program(request, found.nsys, scratch / "program.nsys-rep")
-        keep_nsys = partial(profile.keep_nsys, PROGRAM, found.nsys, command, None)
-        jobs.append(Job(PROGRAM, "nsys", command, None, result, keep_nsys))
-    elif found.torch:
-        command = commands.torch_program(request, result, scratch / "program-kineto.json")
-        jobs.append(Job(PROGRAM, "torch", command, None, result, partial(profile.keep_kineto, PROGRAM, command, None)))
-    if found.ncu is not None:
-        command = commands.ncu_program(request, found.ncu, scratch / "program.csv")
-        jobs.append(Job(PROGRAM, "ncu", command, None, result, partial(profile.keep_counters, PROGRAM, command)))
-    return jobs
+        store.record(PROGRAM, status="ok")
 
 
 def _result(store: Store, problems: list[MoeprofError]) -> Result:
@@ -201,28 +250,13 @@ def _result(store: Store, problems: list[MoeprofError]) -> Result:
 
 
 def dry_run(request: Request) -> str:
-    """The commands that ``capture`` would run, one a line; parameters still as asked for, not calibrated."""
-    found = setup(request)
-    folder = choose(PROGRAM, request.output, True)
-    if request.workload is None:
-        request = _counting(request, None, found)
-        profile = Profile(request, Store(folder, manifest_builder.manifest(request, found, None)), Silent(), [])
-        return "\n".join(str(job.command) for job in _program_jobs(request, found, profile))
-    workload = load(request.workload)
-    count = ranks.count(request, workload, found.device, os.environ)
-    found = ranks.setup(request, found, count)
-    name, request = request.workload, _counting(request, workload, found)
-    store = Store(folder, manifest_builder.manifest(request, found, workload, count))
-    hosts = Hosts(ranks.team(request, count, os.environ))
-    profile = Profile(request, store, Silent(), [], hosts=hosts)
+    """The commands that ``capture`` would run, each under a comment that names it; parameters are not calibrated yet."""
+    plan = make_plan(request, os.environ)
+    store = Store(choose(plan.name, request.output, True), manifest_builder.manifest(plan))
     lines = []
-    for record in store.manifest.variants:
-        target = Target(name, record.name, found.device, store.manifest.params, count, hosts.words)
-        words = target.watched(request, store.log(record.name, "clean"))
-        command = str(commands.Command(commands.serve(target, *words), None, request.timeout_s))
-        lines += [command] * (
-            1 + (record.name == store.manifest.baseline)
-        )  # the baseline's twin has a process of its own
-        jobs = _trace_jobs(found, profile, [target]) + _count_jobs(found, profile, [target])
-        lines += [str(job.command) for job in jobs]
+    for process in clean_processes(plan):
+        worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))
+        lines += [f"# {process.name}: clean timing", commands.printed(worker.argv)]
+    for job in profiling_jobs(plan, store, plan.targets.values()):
+        lines += [f"# {job.name}: {job.tool}", commands.printed(job.run.command.argv)]
     return "\n".join(lines)

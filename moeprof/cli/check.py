@@ -1,4 +1,4 @@
-"""``moeprof check`` and ``moeprof baseline``: the gate and what it compares with."""
+"""``moeprof check``: the gate."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from typing import Any, Literal
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option
+from moeprof.cli.baseline import baselines_option
+from moeprof.cli.options import echo_json, json_option
 from moeprof.errors import ExitCode
-
-FOLDER = "moeprof-baselines"
-baselines_option = click.option(
-    "-b",
-    "--baselines",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path(FOLDER),
-    show_default=True,
-    help="The folder of named baselines.",
-)
 
 
 def _report(form: str, what: str) -> Any:
@@ -37,7 +27,7 @@ def _report(form: str, what: str) -> Any:
 @click.option(
     "--against",
     metavar="NAME|PATH",
-    help="A baseline or capture; default: the default baseline, else the capture's own.",
+    help="A baseline or a capture; default: the default baseline, else the capture's own.",
 )
 @click.option(
     "--fail-on",
@@ -47,13 +37,13 @@ def _report(form: str, what: str) -> Any:
     metavar="RULE",
     help="'step_time>3%', 'step_time>1.05x', 'launches>+0', 'copy_overlap<0.9'; may be repeated.",
 )
-@click.option("--variant", help="Whose numbers count; default: the optimized one, or the last.")
+@click.option("--variant", help="The variant to judge; default: the optimized one, or the last.")
 @click.option(
     "--on-unclear",
     type=click.Choice(["pass", "fail"]),
     default="pass",
     show_default=True,
-    help="What a rule without enough evidence does; it is told in any case.",
+    help="Whether an UNCLEAR rule passes or fails the gate. It is always reported.",
 )
 @_report("markdown", "Markdown, for a step's summary")
 @_report("junit", "JUnit XML")
@@ -75,80 +65,19 @@ def check(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Fail (exit 3) where a RULE holds of CAPTURE on evidence, against a baseline.
+    """Exit with 3 if the evidence shows that a RULE holds for CAPTURE, compared with a baseline.
 
     \b
     moeprof check CAPTURE --against main --fail-on 'step_time>3%' --fail-on 'launches>+0'
     """
-    from moeprof.gate import check as checking
+    from moeprof.gate.gate import GateRequest, run
     from moeprof.report.gate_formats import checked, write
     from moeprof.storage.json import encode
 
-    asked = checking.Asked(capture, rules, options["against"], options["variant"], on_unclear, folder)
-    found = checking.run(asked)
+    result = run(GateRequest(capture, rules, options["against"], options["variant"], on_unclear, folder))
     targets = [(form, options[form]) for form in write.FORMS if options[form] is not None]
-    echo_json(encode(found)) if as_json else click.echo(checked.text(found))
-    write.write(found, targets)
+    echo_json(encode(result)) if as_json else click.echo(checked.text(result))
+    write.write(result, targets)
     for _, path in targets:
         click.echo(f"Wrote {path}", err=True)
-    sys.exit(int(ExitCode.GATE if found.failed else ExitCode.OK))
-
-
-@click.group()
-def baseline() -> None:
-    """Keep captures under a name, for `moeprof check --against NAME`."""
-
-
-@baseline.command()
-@click.argument("name")
-@click.argument("capture", type=click.Path(path_type=Path))
-@force_option
-@baselines_option
-def save(name: str, capture: Path, force: bool, folder: Path) -> None:
-    """Keep a copy of CAPTURE under NAME."""
-    from moeprof.storage import baselines
-
-    click.echo(f"Wrote {baselines.save(name, capture, folder, force)}")
-    click.echo(f"Next: moeprof check CAPTURE --against {name} --fail-on 'step_time>3%'", err=True)
-
-
-@baseline.command("list")
-@json_option
-@baselines_option
-def list_command(as_json: bool, folder: Path) -> None:
-    """The baselines, the oldest capture first."""
-    from moeprof.report.gate_formats import checked
-    from moeprof.storage import baselines
-    from moeprof.storage.json import encode
-
-    found = baselines.listed(folder)
-    if as_json:
-        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(found)})
-    else:
-        click.echo(checked.baselines_text(found))
-
-
-@baseline.command()
-@click.argument("name", required=False)
-@click.option("--none", "no_default", is_flag=True, help="Have no default.")
-@baselines_option
-def use(name: str | None, no_default: bool, folder: Path) -> None:
-    """Compare with NAME where `moeprof check` is given no --against."""
-    from moeprof.errors import UsageError
-    from moeprof.storage import baselines
-
-    if (name is None) != no_default:
-        raise UsageError("give a name, or --none", "see: moeprof baseline list")
-    baselines.use(name, folder)
-    click.echo("No default" if name is None else f"Default: {name}")
-
-
-@baseline.command()
-@click.argument("name")
-@baselines_option
-def remove(name: str, folder: Path) -> None:
-    """Remove the baseline NAME and its copy of the capture."""
-    from moeprof.storage import baselines
-
-    baselines.remove(name, folder)
-    click.echo(f"Removed {name}")
+    sys.exit(int(ExitCode.GATE if result.failed else ExitCode.OK))

@@ -28,15 +28,15 @@ def history(
 ) -> None:
     """Show one variant over CAPTURES and mark where it changed; with -o as a page too."""
     from moeprof.gate import history as histories
-    from moeprof.report import build
-    from moeprof.report import history as shown
+    from moeprof.report import build, text
+    from moeprof.report import history as report
     from moeprof.storage import baselines
-    from moeprof.storage.json import encode
 
     kept = () if folder is None else tuple(folder / b.name for b in baselines.listed(folder))
     found = histories.history((*captures, *kept), variant, metric)
+    page = report.page(found)
     if output is not None:
-        build.write_page(output, force, shown.render(found))
-    echo_json(encode(found)) if as_json else click.echo(shown.text(found))
+        build.write_page(output, force, page)
+    echo_json(page.data) if as_json else click.echo(text.render(page))
     if output is not None:
         click.echo(f"Wrote {output}", err=as_json)

@@ -22,10 +22,10 @@ PROGRAM = "moeprof.program"
 
 
 class Dashed(click.Command):
-    """A command in which the words after ``--`` are a program's own."""
+    """A command in which the words after ``--`` are the command line of a program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take them out before the options are read."""
+        """Take these words out before click reads the options."""
         if "--" in args:
             at = args.index("--")
             ctx.meta[PROGRAM], args = tuple(args[at + 1 :]), args[:at]
@@ -36,15 +36,15 @@ class Dashed(click.Command):
 @click.argument("targets", nargs=-1)
 @click.option("--kernel", required=True, metavar="REGEX", help="Found anywhere in the demangled name.")
 @click.option("--variant", help="Of a workload or a capture; default: the optimized one.")
-@click.option("--range", "range_name", help="Only in this NVTX range; ncu's own spelling too, as Domain@Range/.")
+@click.option("--range", "range_name", help="Only in this NVTX range; also as ncu spells it: Domain@Range/.")
 @click.option("--counters", default="full", show_default=True, metavar="full|basic|METRICS", help="What ncu counts.")
 @click.option("--preset", help="A parameter set of the workload.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter of the workload.")
 @click.option("--launches", type=click.IntRange(min=1), default=3, show_default=True, help="Launches to count.")
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="Launches of the kernel to pass over first.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Launches of the kernel to skip first.")
 @ncu_option
 @timeout_option(600, "Seconds that ncu may take.")
-@click.option("--keep-raw", is_flag=True, help="Keep the .ncu-rep: it holds the environment and the host's name.")
+@click.option("--keep-raw", is_flag=True, help="Keep the .ncu-rep; it contains the environment and the host's name.")
 @dry_run_option
 @output_option
 @force_option
@@ -54,27 +54,28 @@ def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, 
     """Count one kernel with ncu: speed of light, roofline, memory, occupancy, stalls, hottest lines.
 
     \b
-    moeprof inspect WORKLOAD[/VARIANT] --kernel REGEX      one iteration in our measured range
-    moeprof inspect CAPTURE --kernel REGEX                 again, as captured; and what its trace says
-    moeprof inspect raw.csv details.csv --kernel REGEX     pages or an .ncu-rep of ncu: no GPU needed
-    moeprof inspect --kernel REGEX -- PROGRAM ARGS         a program of your own
+    moeprof inspect WORKLOAD[/VARIANT] --kernel REGEX      one iteration of the measured range
+    moeprof inspect CAPTURE --kernel REGEX                 count again as captured; show its trace too
+    moeprof inspect raw.csv details.csv --kernel REGEX     pages or an .ncu-rep of ncu; needs no GPU
+    moeprof inspect --kernel REGEX -- PROGRAM ARGS         your own program
     """
-    from moeprof.kernels import inspect as inspecting
-    from moeprof.kernels.target import Wish
-    from moeprof.report import inspected as shown
+    from moeprof.kernels.inspect import dry_run as commands
+    from moeprof.kernels.inspect import inspect as inspect_kernel
+    from moeprof.kernels.target import InspectRequest
+    from moeprof.report import inspection, text
 
-    wish = Wish(program=ctx.meta.get(PROGRAM, ()), overrides=_parameters(pairs), **options)
+    request = InspectRequest(program=ctx.meta.get(PROGRAM, ()), overrides=_parameters(pairs), **options)
     if dry_run:
-        click.echo(inspecting.dry_run(wish))
+        click.echo(commands(request))
         return
-    found = inspecting.inspect(wish)
+    result = inspect_kernel(request)
     if as_json:
-        echo_json(inspecting.encoded(found))
+        echo_json(result.to_json())
         return
-    click.echo(shown.text(found))
-    if found.folder is not None:
-        click.echo(f"Wrote {found.folder}")
-        click.echo(f"Next: moeprof inspect {found.folder} --kernel {shlex.quote(wish.kernel)}", err=True)
+    click.echo(text.render(inspection.page(result)))
+    if result.folder is not None:
+        click.echo(f"Wrote {result.folder}")
+        click.echo(f"Next: moeprof inspect {result.folder} --kernel {shlex.quote(request.kernel)}", err=True)
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -30,12 +30,13 @@ def kernels(
 
     With ncu's counters, joined by name and launch shape: memory and SM throughput, occupancy and what limits it.
     """
-    from moeprof.kernels import rankings
-    from moeprof.report import ranked
+    from moeprof.kernels.ranking import rankings
+    from moeprof.report import kernels as report
+    from moeprof.report import text
 
-    found = rankings.rankings(capture, range_name, variant, device, by)
+    by_variant = rankings(capture, range_name, variant, device, by)
     if as_json:
-        echo_json({"schema_version": 1, "by": by, "variants": {name: rankings.encoded(r) for name, r in found.items()}})
+        variants = {name: ranking.to_json() for name, ranking in by_variant.items()}
+        echo_json({"schema_version": 1, "by": by, "variants": variants})
         return
-    for name, ranking in found.items():
-        click.echo(ranked.text(name, ranking, by, top))
+    click.echo(text.render(report.page(by_variant, by, top)))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +11,8 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write.")
-force_option = click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
+output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="The file or folder to write.")
+force_option = click.option("-f", "--force", is_flag=True, help="Overwrite an existing output.")
 rounds_option = click.option(
     "--rounds", type=click.IntRange(min=1), help="Rounds of clean timing; default: as many as the verdicts need."
 )
@@ -22,37 +20,18 @@ budget_option = click.option(
     "--budget",
     "budget_s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds that clean timing may take to come to clear verdicts; default: 40.",
+    help="Seconds that clean timing may take to reach clear verdicts; default: 40.",
 )
-ncu_option = click.option("--ncu", type=click.Path(path_type=Path), help="Which ncu to use.")
+ncu_option = click.option("--ncu", type=click.Path(path_type=Path), help="The ncu to use.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the commands and run nothing.")
 
 
-def timeout_option(default_s: int, said: str) -> Callable[[Command], Command]:
+def timeout_option(default_s: int, text: str) -> Callable[[Command], Command]:
     """``--timeout``, as ``timeout_s``."""
     seconds = click.IntRange(min=1)
-    return click.option("--timeout", "timeout_s", type=seconds, default=default_s, show_default=True, help=said)
+    return click.option("--timeout", "timeout_s", type=seconds, default=default_s, show_default=True, help=text)
 
 
 def echo_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object to stdout."""
     click.echo(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False))
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar of ``what`` on stderr where that is a terminal, a line for each one elsewhere."""
-    bars: list[Any] = []
-
-    def done(number: int, of: int, label: str) -> None:
-        if not sys.stderr.isatty():
-            click.echo(f"{number} of {of}: {label}", err=True)
-            return
-        bars[:] = bars or [click.progressbar(length=of, label=what, file=sys.stderr)]
-        bars[0].update(1)
-
-    try:
-        yield done
-    finally:
-        for bar in bars:
-            bar.render_finish()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option, output_option, progress
+from moeprof.cli.options import echo_json, force_option, json_option, output_option
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--link-ceiling",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB/S",
-    help="What the link between GPUs reaches at best.",
+    help="The measured ceiling of the link between GPUs.",
 )
 @click.option(
     "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
@@ -33,22 +33,25 @@ if TYPE_CHECKING:
 @force_option
 @json_option
 def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
-    """Say who waits for whom, and why: PATH is a trace of several processes or GPUs, a capture, or a folder of one trace a rank."""
-    from moeprof.report import build
-    from moeprof.report import ranks as pages
+    """Show which ranks wait for which, and why.
+
+    PATH is a trace of several processes or GPUs, a capture, or a folder of one trace a rank.
+    """
+    from moeprof.report import build, text
+    from moeprof.report import ranks as report
     from moeprof.storage.json import encode
 
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    found = _analysed(path, output is not None, **options)
+    analyses = _analysed(path, output is not None, **options)
     if output is not None:
-        build.write_page(output, force, pages.render(found))
+        build.write_page(output, force, report.page(analyses))
     if as_json:
-        documents = {analysis.variant or analysis.source: encode(analysis) for analysis, _ in found}
+        documents = {analysis.variant or analysis.source: encode(analysis) for analysis, _ in analyses}
         several = {"schema_version": 1, "variants": documents}
         echo_json(next(iter(documents.values())) if len(documents) == 1 else several)
         return
-    click.echo("\n\n".join(pages.text(analysis) for analysis, _ in found))
+    click.echo("\n\n".join(text.render(report.page((group,))) for group in analyses))
     if output is not None:
         click.echo(f"Wrote {output}")
 
@@ -61,23 +64,25 @@ def _analysed(
     link_ceiling: float | None,
     communication: Path | None,
 ) -> tuple[tuple[GroupAnalysis, tuple[RankLane, ...]], ...]:
-    """Each group at ``path``, with its lanes where a ``page`` is to be written."""
+    """Each group at ``path``, with its lanes if a ``page`` will be written."""
     from moeprof.ranks import groups as grouping
     from moeprof.ranks.lanes import lanes
-    from moeprof.report.rankrows import listed
+    from moeprof.report.rank_tables import listed
     from moeprof.trace import classify
 
     classes = classify.communication(communication) if communication else classify.COMMUNICATION
     groups = [g for g in grouping.groups(path) if variant is None or g.variant == variant]
     if not groups:
         raise UsageError(f"{path} has no variant {variant!r} with a trace", f"see moeprof analyze {path}")
-    found = []
+    analyses = []
     for group in groups:
-        known = group if link_ceiling is None else replace(group, link_ceiling_gb_per_s=link_ceiling)
-        with progress("ranks") as done:
+        with_ceiling = group if link_ceiling is None else replace(group, link_ceiling_gb_per_s=link_ceiling)
+        from moeprof.cli.progress import counted
+
+        with counted("ranks") as done:
             several = done if len(group.members) > 1 else grouping.silent
-            analysis, facts = grouping.analyse_group(known, range_name, classes, several)
+            analysis, facts = grouping.analyse_group(with_ceiling, range_name, classes, several)
         if page:
-            facts = grouping.drawn(group, facts, [rank.place.rank for rank in listed(analysis.ranks)], classes)
-        found.append((analysis, lanes(facts, analysis) if page else ()))
-    return tuple(found)
+            facts = grouping.with_bars(group, facts, [rank.place.rank for rank in listed(analysis.ranks)], classes)
+        analyses.append((analysis, lanes(facts, analysis) if page else ()))
+    return tuple(analyses)

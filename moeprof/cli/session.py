@@ -1,4 +1,4 @@
-"""``moeprof session``: an investigation as a ledger of predictions, trials and decisions."""
+"""``moeprof session``: an investigation as a log of predictions, trials and decisions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ sample_option = click.option("--sample", help="The recorded session of that name
 
 @click.group()
 def session() -> None:
-    """Investigate: predict what a change does, try it, keep or revert it.
+    """Investigate: predict the effect of a change, try it, keep or revert it.
 
     \b
     moeprof session new "why is the range slow?" --workload router
-    moeprof session try                       # where it begins
+    moeprof session try                       # measure the start
     moeprof session predict "fewer launches" --metric step_time --expect "<0.9x"
     (make the change)  moeprof session try  ;  moeprof session keep "because"
     moeprof session report
@@ -37,10 +37,10 @@ def session() -> None:
 @session.command()
 @click.argument("question")
 @click.option("--workload", required=True, help="A name of `moeprof list`, or the path of a .py file.")
-@click.option("--variant", help="Whose numbers count; default: the workload's optimized one.")
+@click.option("--variant", help="The variant to measure; default: the workload's optimized one.")
 @session_option
 def new(question: str, workload: str, variant: str | None, folder: Path) -> None:
-    """Begin a session with its QUESTION."""
+    """Begin a session that answers QUESTION."""
     from moeprof.report import session as shown
     from moeprof.session import steps
 
@@ -52,10 +52,10 @@ def new(question: str, workload: str, variant: str | None, folder: Path) -> None
 @click.option(
     "--metric", required=True, help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME."
 )
-@click.option("--expect", required=True, help="'<0.5x' or '<-20%' against what is kept, '>0.9' for the value itself.")
+@click.option("--expect", required=True, help="'<0.5x' or '<-20%': against the kept capture; '>0.9': the value itself.")
 @session_option
 def predict(text: str, metric: str, expect: str, folder: Path) -> None:
-    """Say in TEXT what the next change does, and what METRIC will show it."""
+    """Predict in TEXT what the next change does, and what METRIC will show."""
     from moeprof.report import session as shown
     from moeprof.session import steps
 
@@ -67,14 +67,16 @@ def predict(text: str, metric: str, expect: str, folder: Path) -> None:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
 @click.option("--variants", help="Comma-separated; default: all.")
-@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@click.option("--tools", help="Comma-separated: nsys, ncu, torch, none; default: the best available.")
 @rounds_option
 @budget_option
 @session_option
 def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: str | None, **options: Any) -> None:
-    """Capture the workload as it is now and compare it with what is kept."""
-    from moeprof.capture import Request, terminal_progress
+    """Capture the workload as it is now and compare it with the kept capture."""
+    from moeprof.capture import Request
+    from moeprof.cli.progress import terminal_progress
     from moeprof.report import session as shown
+    from moeprof.report.narrative.sentences import verdict
     from moeprof.session import steps
     from moeprof.workload.model import pairs as parsed
 
@@ -85,7 +87,7 @@ def attempt(folder: Path, pairs: tuple[str, ...], variants: str | None, tools: s
         argv=("moeprof", "session", "try"),
         **options,
     )
-    click.echo(shown.log(steps.attempt(folder, request, terminal_progress())))
+    click.echo(shown.log(steps.attempt(folder, request, terminal_progress(), verdict)))
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -93,7 +95,7 @@ def _words(text: str | None) -> tuple[str, ...] | None:
 
 
 def _decision(name: str, kept: bool) -> click.Command:
-    @session.command(name, help=f"{name.capitalize()} the last change, and say WHY.")
+    @session.command(name, help=f"{name.capitalize()} the last change; WHY is the reason.")
     @click.argument("why", default="")
     @session_option
     def decide(why: str, folder: Path) -> None:
@@ -113,33 +115,34 @@ keep, revert = _decision("keep", True), _decision("revert", False)
 @sample_option
 @json_option
 def log(folder: Path, sample: str | None, as_json: bool) -> None:
-    """All steps, and what the session waits for."""
+    """Print all steps and the next command."""
     from moeprof.report import session as shown
-    from moeprof.session import log as ledger
-    from moeprof.session import steps
+    from moeprof.session import log, steps
     from moeprof.storage.json import encode
 
-    found = ledger.read(steps.place(folder, sample))
-    echo_json({"schema_version": 1, "session": encode(found)}) if as_json else click.echo(shown.log(found))
+    state = log.read(steps.place(folder, sample))
+    echo_json({"schema_version": 1, "session": encode(state)}) if as_json else click.echo(shown.log(state))
 
 
 @session.command()
 @click.argument("number", type=int)
 @session_option
 @sample_option
-def show(number: int, folder: Path, sample: str | None) -> None:
-    """One step whole: prediction, numbers, decision and the change itself."""
+@json_option
+def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
+    """Print one step: prediction, numbers, decision and the change itself."""
     from moeprof.errors import UsageError
     from moeprof.report import session as shown
-    from moeprof.session import log as ledger
-    from moeprof.session import steps
+    from moeprof.session import log, steps
+    from moeprof.storage.json import encode
 
-    found = ledger.read(steps.place(folder, sample)).steps
-    if not 1 <= number <= len(found):
+    logged = log.read(steps.place(folder, sample)).steps
+    if not 1 <= number <= len(logged):
         raise UsageError(
-            f"there is no step {number}", f"steps: 1 to {len(found)}" if found else "no step was predicted yet"
+            f"there is no step {number}", f"steps: 1 to {len(logged)}" if logged else "no step was predicted yet"
         )
-    click.echo(shown.show(found[number - 1]))
+    step = logged[number - 1]
+    echo_json({"schema_version": 1, "step": encode(step)}) if as_json else click.echo(shown.show(step))
 
 
 @session.command()
@@ -148,11 +151,11 @@ def show(number: int, folder: Path, sample: str | None) -> None:
 @session_option
 @sample_option
 def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
-    """Write the session's page; of a recorded one to ./moeprof-out/NAME.html."""
+    """Write the session's page; for a recorded session to ./moeprof-out/NAME.html."""
     from moeprof.errors import UsageError
+    from moeprof.report import html
     from moeprof.report import session as shown
-    from moeprof.session import log as ledger
-    from moeprof.session import steps
+    from moeprof.session import log, steps
     from moeprof.storage.capture_folder import OUTPUT
     from moeprof.storage.files import write_whole
 
@@ -160,7 +163,7 @@ def report(folder: Path, sample: str | None, output: Path | None, force: bool) -
     page = output or (OUTPUT / f"{sample}.html" if sample else folder / "session.html")
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    found = ledger.read(folder)
+    state = log.read(folder)
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, shown.render(found, steps.seen(folder, found)))
+    write_whole(page, html.render(shown.page(state, steps.seen(folder, state))))
     click.echo(f"Wrote {page}")

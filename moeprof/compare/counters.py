@@ -1,7 +1,7 @@
 """Hardware counters of two variants side by side: over the counted kernels, weighted by time, and for the longest kernel.
 
-Shares and rates are means weighted by the kernels' durations under ncu; bytes are sums, and stand only where every kernel of the
-iteration was counted in both, since the first few kernels of two variants need not do the same part of the work.
+Shares and rates are means weighted by the kernels' durations under ncu; bytes are sums, and present only where every kernel of
+the iteration was counted in both: the first few kernels of two variants need not do the same part of the work.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from moeprof.loaded.capture import CapturedVariant, representative
 from moeprof.machine.ncu_metrics import TENSOR_PIPE
 
 ALL, LONGEST = "counted kernels", "longest kernel"
-STALLS = 3  # warp states that are told
-ALIKE = 0.05  # a change below it is not told: two counts of the same kernel differ by a few percent
+STALLS = 3  # warp states that are reported
+ALIKE = 0.05  # a smaller change is not reported: two counts of the same kernel differ by a few percent
 Kind = Literal["bytes", "bytes_per_s", "share", "count"]
 Values = dict[str, float]
 # label, kind, what it is of one launch
@@ -50,7 +50,7 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class CounterDiff:
+class CounterComparison:
     """The counters of two variants, the kernels that they rest on, and the row that changed most."""
 
     before: str
@@ -62,14 +62,14 @@ class CounterDiff:
 
     @property
     def moved(self) -> Counter | None:
-        """The row that changed most, where it changed by enough to be told."""
+        """The row that changed most, if it changed by at least ALIKE."""
         row = None if self.most is None else self.counters[self.most]
         return row if row is not None and (row.change or 0.0) >= ALIKE else None
 
 
-def contrast(
+def compare(
     one: CapturedVariant | None, other: CapturedVariant | None, names: tuple[str | None, str | None]
-) -> CounterDiff | None:
+) -> CounterComparison | None:
     """Both sides' counters under ``names``; None where a side has none."""
     sides = [
         [] if side is None else [v for v in launches(side.counters) if v[1].get(DURATION)] for side in (one, other)
@@ -84,7 +84,7 @@ def contrast(
     # one kernel of many that were not counted moves less than one that does it all: its bytes are shown, and no finding
     changes = [0.0 if row.kind == "bytes" and not both_whole else row.change or 0.0 for row in rows]
     covered = [f"{len(side)} of {_kernels(v) or '–'} kernels" for v, side in zip((one, other), sides, strict=True)]
-    return CounterDiff(
+    return CounterComparison(
         before=str(names[0]), after=str(names[1]), coverage=(covered[0], covered[1]), longest=(longest[0][0], longest[1][0]),
         counters=rows, most=changes.index(max(changes)) if any(changes) else None,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,13 +10,10 @@ import pandas as pd
 
 from moeprof.analysis.device import KERNELS, one_of
 from moeprof.findings.what_if import TINY_BYTES
-from moeprof.report.narrative.sentences import ms
 from moeprof.trace.classify import BLOCKING
 
 CHANGED = 0.05  # of a kernel's time or count a unit, from which it counts as changed
 AS_OFTEN = 0.15  # of its count a unit, by which a kernel's replacement may differ: units are estimated
-TELL = 0.02  # of a unit's time: a smaller change is not told
-NAMED = 3  # kernels that the words name
 
 Units = tuple[float, float]
 
@@ -58,8 +54,8 @@ class Count:
     after: float
 
 
-def amount(before: pd.DataFrame, after: pd.DataFrame) -> float:
-    """How many times the work of A was done in B: the ratio of the counts of the kernels that both ran, by their time."""
+def work_ratio(before: pd.DataFrame, after: pd.DataFrame) -> float:
+    """How many times the work of ``before`` was done in ``after``: the median ratio of counts of the common kernels, by time."""
     one, other = _by_name(before), _by_name(after)
     both = one.add_suffix("_a").join(other.add_suffix("_b"), how="inner")
     if not len(both):
@@ -156,65 +152,3 @@ def _counted(part: Sided) -> dict[str, float]:
         "bytes in tiny copies": float(tiny["bytes"].sum()),
         "allocations": float((kinds == "alloc").sum()),
     }
-
-
-def words(
-    unit: str,
-    before_ns: int,
-    after_ns: int,
-    first: Mapping[str, int],
-    second: Mapping[str, int],
-    found: tuple[Count, ...],
-    changed: tuple[Kernel, ...],
-) -> tuple[str, ...]:
-    """What changed, in sentences: the time, where it went, waits that became tiny copies, and the kernels."""
-    count = {c.what: c for c in found}
-    ratio = after_ns / before_ns if before_ns else 1.0
-    told = [f"{unit}: {ms(before_ns)} in A, {ms(after_ns)} in B ({ratio:.2f} times the traced time)."]
-    shifts = sorted(((second[k] - first[k], k) for k in first), key=lambda x: -abs(x[0]))
-    large = [(d, k) for d, k in shifts if abs(d) >= TELL * max(before_ns, 1)][:NAMED]
-    if large:
-        told.append(
-            "Where it went: "
-            + ", ".join(
-                f"{k.removesuffix('_ns').replace('_', ' ')} {'+' if d > 0 else '-'}{ms(abs(d))}" for d, k in large
-            )
-            + "."
-        )
-    told += _moved_waits(before_ns, after_ns, first, second, count)
-    gone = [k for k in changed if k.status != "same" and abs(k.delta_ns) >= TELL * max(before_ns, 1)][:NAMED]
-    if gone:
-        told.append("Kernels: " + "; ".join(_told(k) for k in gone) + ".")
-    return tuple(told)
-
-
-def _told(kernel: Kernel) -> str:
-    name = kernel.name if len(kernel.name) <= 60 else kernel.name[:59] + "…"
-    change = (
-        f"{ms(kernel.before_ns)} to {ms(kernel.after_ns)}, {kernel.count_before:.1f} to {kernel.count_after:.1f} times"
-    )
-    return f"{name} {kernel.status}{f' by {kernel.other[:60]}' if kernel.other else ''} ({change})"
-
-
-def _moved_waits(
-    before_ns: int, after_ns: int, first: Mapping[str, int], second: Mapping[str, int], count: Mapping[str, Count]
-) -> list[str]:
-    """Waits that turned into tiny copies: a wait that moved is not a wait that went."""
-    waits, tiny, size = count["waits of the host"], count["tiny copies"], count["bytes in tiny copies"]
-    fewer, more = waits.before - waits.after, tiny.after - tiny.before
-    if fewer < max(1.0, 0.3 * waits.before) or more < 0.2 * fewer:
-        return []
-    stalled = [
-        sum(side[k] for k in ("launch_ns", "sync_ns", "host_ns", "dependency_ns", "edge_ns", "exposed_copy_ns"))
-        for side in (first, second)
-    ]
-    change = stalled[1] - stalled[0]
-    verdict = (
-        f"idle and exposed copy time rose by {ms(change)}: the waits moved into copies, they did not go"
-        if change > 0
-        else f"idle and exposed copy time fell by {ms(-change)}"
-    )
-    faster = "although the time fell" if after_ns < before_ns and change > 0 else "and"
-    return [
-        f"{fewer:,.0f} waits of the host became {more:,.0f} copies of {size.after / max(tiny.after, 1):,.0f} bytes; {faster} {verdict}."
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from moeprof.analysis.model import Copies, Idle, Launch, Ledger, Window
+from moeprof.analysis.waterfall import Bar, bars, parts
 from moeprof.kernels.roofline import Work, roof, work
 from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.stats import estimates
@@ -12,7 +13,7 @@ from moeprof.stats import verdict as verdicts
 from moeprof.stats.estimates import Interval, Verdict
 from moeprof.storage.manifest import Manifest
 
-HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/metrics.md)
+HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/reference/metrics.md)
 LINKS = {"host": ("D2H", "H2D"), "peer": ("P2P",), "device": ("D2D",)}
 
 
@@ -24,6 +25,11 @@ class Limit:
     compute_ns: float  # c, one stage's compute
     transfer_ns: float  # x, one stage's transfer
     ideal_ns: float  # max(L c + x, c + L x)
+
+    @property
+    def compute_to_transfer(self) -> float:
+        """c over x."""
+        return self.compute_ns / self.transfer_ns
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,39 @@ class Row:
     call_ns: int | None = None
     work: Work | None = None  # against a roofline
     facts: dict[str, float | str | tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def copy_busy_ns(self) -> int:
+        """Time in copies, of all directions."""
+        return sum(c.busy_ns for c in self.copies)
+
+    @property
+    def hidden_copy_ns(self) -> int:
+        """Copy time beside compute."""
+        return sum(c.overlapped_ns for c in self.copies)
+
+    @property
+    def exposed_copy_ns(self) -> int:
+        """Copy time during which no kernel runs."""
+        return sum(c.exposed_ns for c in self.copies)
+
+    @property
+    def host_wait_ns(self) -> int:
+        """Time in which the GPU waits for the host: inside launch calls, inside synchronising calls, in host code."""
+        return 0 if self.idle is None else self.idle.launch_ns + self.idle.sync_ns + self.idle.host_ns
+
+    @property
+    def gpu_work_ns(self) -> int | None:
+        """The traced iteration without its idle time."""
+        return None if self.traced_ns is None or self.ledger is None else self.traced_ns - self.ledger.idle_ns
+
+    @property
+    def parts(self) -> tuple[Bar, ...]:
+        """Where the traced iteration goes, the largest part first; empty without a trace."""
+        if self.ledger is None or self.idle is None or not self.traced_ns:
+            return ()
+        spent = parts(self.ledger, self.idle)
+        return tuple(sorted(bars(spent, spent), key=lambda b: -b.before_ns))
 
 
 def pipeline_limit(study: Capture) -> Limit | None:

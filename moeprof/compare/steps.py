@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
-from moeprof.analysis.device import views
 from moeprof.analysis.waterfall import Bar
-from moeprof.compare import kernels as changes
-from moeprof.compare import variants
+from moeprof.compare import kernels, variants
 from moeprof.compare.kernels import Kernel
 from moeprof.kernels.roofline import Ceiling
 from moeprof.loaded.capture import CapturedVariant, representative
 
 
 @dataclass(frozen=True)
-class StepDiff:
-    """Step ``number`` against step ``against`` (0: the start): spans of the representative iterations, their difference,
-    kernels of one iteration; or the ``reason`` why there is none."""
+class Missing:
+    """What a step cannot be compared without: the ``capture`` or the ``trace`` of the side ``before`` or ``after``."""
+
+    side: Literal["before", "after"]
+    what: Literal["capture", "trace"]
+
+
+@dataclass(frozen=True)
+class StepComparison:
+    """Step ``number`` against step ``against`` (0: the start): spans of the representative iterations, the waterfall between
+    them, kernels per iteration; or what is ``missing``."""
 
     number: int
     against: int
@@ -26,36 +33,34 @@ class StepDiff:
     after_ns: int = 0
     waterfall: tuple[Bar, ...] = ()
     kernels: tuple[Kernel, ...] = ()
-    reason: str = ""
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the captures of a session still show: differences of its steps, the ceilings of the newest, how many steps were left out."""
+class SessionComparison:
+    """What the captures of a session show: its last steps compared, the ceilings of the newest capture, and how many steps
+    were left out."""
 
-    diffs: tuple[StepDiff, ...] = ()
+    steps: tuple[StepComparison, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
     left_out: int = 0
 
 
-def compare(number: int, against: int, before: CapturedVariant | None, after: CapturedVariant | None) -> StepDiff:
-    """The difference of two captures' variants."""
-    one, other = representative(before), representative(after)
-    if before is None or after is None or one is None or other is None:
-        which = (
-            "its own capture"
-            if other is None
-            else f"the capture of {'the start' if not against else f'step {against}'}"
-        )
-        return StepDiff(number, against, reason=f"{which} holds no trace of the variant")
-    found = changes.kernels(_ops(before), _ops(after), (_units(before), _units(after)))
-    return StepDiff(number, against, one.span_ns, other.span_ns, variants.waterfall(one, other), found)
+def compare(number: int, against: int, before: CapturedVariant | None, after: CapturedVariant | None) -> StepComparison:
+    """One variant in the captures of two steps."""
+    window, other = representative(before), representative(after)
+    if after is None or other is None:
+        return StepComparison(number, against, missing=Missing("after", "trace"))
+    if before is None or window is None:
+        return StepComparison(number, against, missing=Missing("before", "trace"))
+    changed = kernels.kernels(_ops(before), _ops(after), (_units(before), _units(after)))
+    return StepComparison(number, against, window.span_ns, other.span_ns, variants.waterfall(window, other), changed)
 
 
 def _ops(variant: CapturedVariant) -> pd.DataFrame:
     """Operations of the device that has most of them: the one whose iterations are analysed."""
-    assert variant.trace is not None
-    return max(views(variant.trace), key=lambda view: len(view.ops)).ops
+    assert variant.main_device is not None
+    return variant.main_device.ops
 
 
 def _units(variant: CapturedVariant) -> float:

@@ -18,13 +18,17 @@ from moeprof.analysis.ledger import idle, ledger
 from moeprof.analysis.model import Analysis, Finding, Idle, Ledger
 from moeprof.analysis.projection import projected
 from moeprof.analysis.waterfall import Bar, bars, parts
-from moeprof.compare import kernels as changes
+from moeprof.compare import kernels
+from moeprof.compare.kernels import Count, Kernel
 from moeprof.errors import UsageError
 from moeprof.findings.steady_state import MAJORITY, loops
 from moeprof.notes import Note, note
 from moeprof.trace import Trace
 
-COVERS = 0.25  # of all launches that a range must hold to stand for the trace's work
+COVERS = 0.25  # of all launches that a range must contain to represent the trace's work
+FEWER_WAITS = 0.3  # of the waits that must be gone before they may have become copies
+MORE_COPIES = 0.2  # of the waits that are gone: as many copies must be new
+STALLED = ("idle: launch", "idle: sync", "idle: host", "idle: dependency", "idle: edge", "exposed copy")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,17 @@ class Side:
 
 
 @dataclass(frozen=True)
-class DeviceContrast:
+class MovedWaits:
+    """Per unit: ``waits`` of the host fewer, tiny ``copies`` more, and how idle and exposed copy time changed."""
+
+    waits: float
+    copies: float
+    bytes_per_copy: float
+    stalled_delta_ns: int
+
+
+@dataclass(frozen=True)
+class DeviceComparison:
     """One device: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels."""
 
     device: int
@@ -48,19 +62,29 @@ class DeviceContrast:
     before_ns: int
     after_ns: int
     waterfall: tuple[Bar, ...]
-    kernels: tuple[changes.Kernel, ...]
-    counts: tuple[changes.Count, ...]
-    words: tuple[str, ...]
+    kernels: tuple[Kernel, ...]
+    counts: tuple[Count, ...]
+
+    @property
+    def moved_waits(self) -> MovedWaits | None:
+        """Waits of the host that became tiny copies, where there are any."""
+        count = {c.what: c for c in self.counts}
+        waits, tiny, size = count["waits of the host"], count["tiny copies"], count["bytes in tiny copies"]
+        fewer, more = waits.before - waits.after, tiny.after - tiny.before
+        if fewer < max(1.0, FEWER_WAITS * waits.before) or more < MORE_COPIES * fewer:
+            return None
+        stalled_delta_ns = sum(b.delta_ns for b in self.waterfall if b.label in STALLED)
+        return MovedWaits(fewer, more, size.after / max(tiny.after, 1), stalled_delta_ns)
 
 
 @dataclass(frozen=True)
-class TraceContrast:
-    """The contrast of two traces, ready to be shown."""
+class TraceComparison:
+    """Two traces, device by device; ``unlike`` is shown before any number."""
 
     before: str
     after: str
     unlike: tuple[Note, ...]  # before any number
-    devices: tuple[DeviceContrast, ...]
+    devices: tuple[DeviceComparison, ...]
     gone: tuple[Finding, ...]
     new: tuple[Finding, ...]
     kept: tuple[Finding, ...]
@@ -68,7 +92,7 @@ class TraceContrast:
     schema_version: int = 1
 
 
-def contrast(before: Side, after: Side, range_name: str | None = None) -> TraceContrast:
+def compare(before: Side, after: Side, range_name: str | None = None) -> TraceComparison:
     """Device by device, in the order of their indices.
 
     Raises:
@@ -83,7 +107,7 @@ def contrast(before: Side, after: Side, range_name: str | None = None) -> TraceC
     extra = () if len(before.views) == len(after.views) else (
         note("unlike", what="number of GPUs", before=str(len(before.views)), after=str(len(after.views))),
     )  # fmt: skip
-    return TraceContrast(
+    return TraceComparison(
         before.name, after.name, extra + _unlike(before.trace, after.trace), found,
         gone=tuple(f for f in before.analysis.findings if f.id not in ids[1]),
         new=tuple(f for f in after.analysis.findings if f.id not in ids[0]),
@@ -109,7 +133,7 @@ def _unlike(before: Trace, after: Trace) -> tuple[Note, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """The contrasted part of one device: its intervals, its ledger and idle split, its operations and host calls."""
+    """The compared part of one device: its intervals, its ledger and idle split, its operations and host calls."""
 
     ledger: Ledger
     idle: Idle
@@ -118,20 +142,19 @@ class Part:
     instances: int | None = None
 
 
-def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: str | None) -> DeviceContrast:
+def _device(one: Trace, a: DeviceView, other: Trace, b: DeviceView, range_name: str | None) -> DeviceComparison:
     name = range_name or _common(one, a, other, b)
     before, after = _part(one, a, name), _part(other, b, name)
     if before.instances and after.instances:
         unit, units = str(name), (float(before.instances), float(after.instances))
     else:
-        unit, units = "the work of the first trace", (1.0, changes.amount(before.ops, after.ops))
+        unit, units = "the work of the first trace", (1.0, kernels.work_ratio(before.ops, after.ops))
     first, second = (
         shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
     )
-    kernels, counts = changes.kernels(before.ops, after.ops, units), changes.counts(before, after, units)
-    return DeviceContrast(
-        a.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second), kernels, counts,
-        changes.words(unit, sum(first.values()), sum(second.values()), first, second, counts, kernels),
+    return DeviceComparison(
+        a.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second),
+        kernels.kernels(before.ops, after.ops, units), kernels.counts(before, after, units),
     )  # fmt: skip
 
 

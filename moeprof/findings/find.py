@@ -1,9 +1,9 @@
-"""Rules that turn a trace into claims with evidence: one function a rule, silent unless it is sure.
+"""Rules that turn a trace into claims with evidence. Each rule is one function, and silent unless it is sure.
 
-A rule takes a ``Scene`` (one device, the part of its time that repeats) and gives a ``Finding`` or None. ``gain_ns`` is an
-upper bound of what that part would gain if the cause vanished: it never exceeds its idle and exposed time together, for
-serialized and narrow kernels the time that they leave most of the GPU empty. Rules of a user's own come from a file
-(``load``). docs/findings.md describes each rule with its evidence and its cure.
+A rule takes a ``Scene`` (one device, and the part of its time that repeats) and returns a ``Finding`` or None. ``gain_ns`` is an
+upper bound of what that part would gain without the cause. It never exceeds the idle and exposed time of the part; for
+serialized and narrow kernels, the time in which they leave most of the GPU empty. A user's own rules come from a file
+(``load``). docs/reference/findings.md describes each rule with its evidence and its fix.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moeprof.findings.what_if import Scene
 
 Rule = Callable[[Scene], Finding | None]
 
-# In this order where two gains are equal: what spoils the evidence, then the special before the general.
+# The order of findings with equal gains: what spoils the evidence first, then the special before the general.
 RULES: tuple[Rule, ...] = (
     trust.dropped_records,
     trust.profiler_overhead,
@@ -42,35 +42,36 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def find(scenes: Sequence[Scene], own: Sequence[Rule] = ()) -> tuple[Finding, ...]:
-    """Every finding of every scene, the largest gain first; ``own`` rules after the built-in ones."""
-    rules = (*RULES, *(_checked(rule) for rule in own))
-    found = [
+def find(scenes: Sequence[Scene], users: Sequence[Rule] = ()) -> tuple[Finding, ...]:
+    """Every finding of every scene, the largest gain first; a user's rules are applied after the built-in ones."""
+    rules = (*RULES, *(_checked(rule) for rule in users))
+    ordered = [
         (-finding.gain_ns, order, number, finding)
         for number, scene in enumerate(scenes)
         if len(scene.index)
         for order, rule in enumerate(rules)
         if (finding := rule(scene)) is not None
     ]
-    return tuple(finding for *_, finding in sorted(found, key=lambda entry: entry[:3]))
+    return tuple(finding for *_, finding in sorted(ordered, key=lambda entry: entry[:3]))
 
 
 def _checked(rule: Rule) -> Rule:
-    """A user's rule, whose mistakes are told in one line."""
+    """A user's rule; its failure becomes a UsageError of one line."""
 
-    def ask(scene: Scene) -> Finding | None:
+    def checked(scene: Scene) -> Finding | None:
         name = getattr(rule, "__name__", "a rule")
         try:
             finding = rule(scene)
-        except Exception as error:  # a user's function may fail in any way; the answer is the same
-            raise UsageError(f"your rule {name} failed: {type(error).__name__}: {error}", "mend the rule") from error
+        except Exception as error:  # a user's function may fail in any way
+            raise UsageError(f"your rule {name} failed: {type(error).__name__}: {error}", "fix the rule") from error
         if finding is not None and not isinstance(finding, Finding):
             raise UsageError(
-                f"your rule {name} gave a {type(finding).__name__}", "give a Finding or None: docs/findings.md"
+                f"your rule {name} returned a {type(finding).__name__}",
+                "return a Finding or None: docs/reference/findings.md",
             )
         return finding
 
-    return ask
+    return checked
 
 
 def load(path: Path) -> tuple[Rule, ...]:
@@ -85,9 +86,9 @@ def load(path: Path) -> tuple[Rule, ...]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may fail in any way; the answer is the same
-        raise UsageError(f"{path} does not run: {type(error).__name__}: {error}", "mend the file") from error
+    except Exception as error:  # a user's file may fail in any way
+        raise UsageError(f"{path} does not run: {type(error).__name__}: {error}", "fix the file") from error
     rules = getattr(module, "RULES", None)
     if not isinstance(rules, (list, tuple)) or not all(callable(rule) for rule in rules):
-        raise UsageError(f"{path} has no list RULES of functions", "see docs/findings.md")
+        raise UsageError(f"{path} has no list RULES of functions", "see docs/reference/findings.md")
     return tuple(rules)

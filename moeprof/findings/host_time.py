@@ -80,15 +80,15 @@ class Host:
     def last_wait(self) -> Times:
         """For each operation the end of the last blocking call in its segment; very early where there is none."""
         begin, finish = self.segments
-        found = np.full(len(self.index), EARLY)
+        last_end = np.full(len(self.index), EARLY)
         blocking = self.view.host.of(*BLOCKING)
         for thread, rows in self.calls.items():
-            waits, mine = rows[blocking[rows]], self.thread == thread
-            place = np.searchsorted(self.view.host.starts[waits], finish[mine], side="left") - 1
+            waits, of_thread = rows[blocking[rows]], self.thread == thread
+            place = np.searchsorted(self.view.host.starts[waits], finish[of_thread], side="left") - 1
             last = np.append(waits, -1)[place]
-            inside = (place >= 0) & (last >= 0) & (self.view.host.starts[last] >= begin[mine])
-            found[mine] = np.where(inside, np.minimum(self.view.host.ends[last], finish[mine]), EARLY)
-        return found
+            inside = (place >= 0) & (last >= 0) & (self.view.host.starts[last] >= begin[of_thread])
+            last_end[of_thread] = np.where(inside, np.minimum(self.view.host.ends[last], finish[of_thread]), EARLY)
+        return last_end
 
     def in_calls(self, chosen: Chosen) -> HostTime:
         """How long each operation's thread had been inside the ``chosen`` calls, from the focus's begin to its start."""
@@ -111,8 +111,8 @@ class Host:
 
     def _spent(self, thread: int, begin: Times, until: Times) -> Union:
         """The thread's intervals [begin, until) without allocations and long stays elsewhere."""
-        mine = self.thread == thread
-        return minus(union(begin[mine], until[mine]), self._apart[thread])
+        of_thread = self.thread == thread
+        return minus(union(begin[of_thread], until[of_thread]), self._apart[thread])
 
     @cached_property
     def _apart(self) -> dict[int, Union]:
@@ -132,10 +132,10 @@ class Host:
         by_start, by_wait = np.zeros((2, len(self.index)), dtype=np.int64)
         until = np.minimum(self.view.call_ends[self.index], self.view.starts[self.index])
         for thread in self.calls:
-            mine = self.thread == thread
-            spent, begun = of_thread(thread), np.full(int(mine.sum()), self.start)
-            by_start[mine] = spent.covered(begun, until[mine])
-            by_wait[mine] = spent.covered(begun, self.last_wait[mine])
+            here = self.thread == thread
+            spent, begun = of_thread(thread), np.full(int(here.sum()), self.start)
+            by_start[here] = spent.covered(begun, until[here])
+            by_wait[here] = spent.covered(begun, self.last_wait[here])
         return by_start, by_wait
 
 

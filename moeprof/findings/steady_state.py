@@ -57,19 +57,19 @@ def focus(trace: Trace, view: DeviceView) -> Focus:
 
 
 def named(windows: list[tuple[int, int]], label: str) -> Focus:
-    """The windows of a range that the user asked for."""
+    """The windows of the range that the user named."""
     starts, ends = (np.array([w[i] for w in windows], dtype=np.int64) for i in (0, 1))
     order = np.argsort(starts, kind="stable")
     spans = tuple((int(starts[i]), int(ends[i])) for i in order)
     return Focus(union(starts, ends), label, spans, len(windows) >= LEAST_PASSES)
 
 
-def loops(found: pd.DataFrame, view: DeviceView) -> pd.DataFrame:
+def loops(ranges: pd.DataFrame, view: DeviceView) -> pd.DataFrame:
     """Ranges (``projected`` on this device) by domain and name, those with work: n instances, ops launched in them, first_ns and last_ns of that
     work, begin_ns and finish_ns on the host; share: of the launches from first_ns to last_ns, those that they hold; of_all:
     of all launches."""
-    found = found[found["gpu_ops"] > 0]
-    table = found.groupby(["domain", "name"], observed=True, sort=True).agg(
+    ranges = ranges[ranges["gpu_ops"] > 0]
+    table = ranges.groupby(["domain", "name"], observed=True, sort=True).agg(
         n=("gpu_ops", "size"), ops=("gpu_ops", "sum"), first_ns=("first_ns", "min"), last_ns=("last_ns", "max"),
         begin_ns=("start_ns", "min"), finish_ns=("end_ns", "max"),
     )  # fmt: skip
@@ -79,20 +79,20 @@ def loops(found: pd.DataFrame, view: DeviceView) -> pd.DataFrame:
 
 
 def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
-    found = projected(trace, view.index)
-    table = loops(found, view)
+    ranges = projected(trace, view.index)
+    table = loops(ranges, view)
     table = table[(table["n"] >= LEAST_PASSES) & (table["share"] >= MAJORITY)]
     if not len(table):
         return None
     most = table["ops"].max()  # the outermost of nested ranges holds as many launches as those inside it, or more
     best = table[table["ops"] >= most * (1 - STRANGERS)].sort_values(["n", "begin_ns"], kind="stable").iloc[:1]
     domain, name = best.index[0]
-    mine = found[(found["gpu_ops"] > 0) & (found["name"] == name) & (found["domain"] == domain)].sort_values(
+    instances = ranges[(ranges["gpu_ops"] > 0) & (ranges["name"] == name) & (ranges["domain"] == domain)].sort_values(
         "first_ns", kind="stable"
     )
-    spans = tuple((int(a), int(b)) for a, b in mine[["start_ns", "last_ns"]].itertuples(index=False))
+    spans = tuple((int(a), int(b)) for a, b in instances[["start_ns", "last_ns"]].itertuples(index=False))
     pieces = union(best["first_ns"].to_numpy(), best["last_ns"].to_numpy())
-    return Focus(pieces, f"{name} x {len(mine)}", spans, True)
+    return Focus(pieces, f"{name} x {len(instances)}", spans, True)
 
 
 def _recurring(view: DeviceView) -> tuple[int, int]:

@@ -216,7 +216,7 @@ class Scene:
         return np.minimum(np.where(returned > EARLY, returned, self.focus.start_ns - usual) + usual, self.starts)
 
 
-def judged(trace: Trace, prepared: Sequence[DeviceView]) -> tuple[Scene, ...]:
+def scenes_of(trace: Trace, prepared: Sequence[DeviceView]) -> tuple[Scene, ...]:
     """A scene for each device with work: the part that repeats."""
     return tuple(Scene(trace, view, focus(trace, view)) for view in prepared if len(view.ops))
 

@@ -1,9 +1,8 @@
 """One rule of a gate judged: PASS, FAIL or UNCLEAR. Pure.
 
-A rule fails only on evidence: the whole interval of what was measured lies beyond the threshold, and beyond the noise of the machine;
-it passes where the whole interval lies on the good side; otherwise it is UNCLEAR, and says why. The interval of a change of clean times
-is the one that decides their verdict (``stats.Verdict.effect``), its noise theirs too; all others reach from the smallest to the
-largest traced iteration.
+A rule fails only on evidence: the whole interval lies beyond the threshold and beyond the A/A noise. It passes if the whole
+interval lies on the good side. Otherwise it is UNCLEAR, with the reason. For clean times, interval and noise are those of their
+verdict (``Verdict.effect``). For all other metrics the interval reaches from the smallest to the largest traced iteration.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MORE_ITERATIONS = "more --iterations"
 
 @dataclass(frozen=True)
 class Words:
-    """How a judgement is told, by what it rests on."""
+    """The sentences of a judgement, by what it rests on."""
 
     bad: str
     good: str
@@ -51,7 +50,7 @@ BASES = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a rule ended, why, and what would settle it; ``found`` and ``noise`` in the terms of the rule."""
+    """A rule's state, why, and what would settle it; ``found`` and ``noise`` in the terms of the rule (``Outcome.of``)."""
 
     state: State
     reason: str
@@ -61,12 +60,12 @@ class Judgement:
 
 
 def unclear(reason: str, settle: str) -> Judgement:
-    """Nothing could be compared."""
+    """A judgement without a comparison."""
     return Judgement("UNCLEAR", reason, settle)
 
 
 def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
-    """The value itself against a threshold."""
+    """Judge the value itself against the threshold."""
     if not sample.rounds:
         return _judged(wanted, spanned(sample), None, _basis(sample))
     if len(sample.rounds) < estimates.MIN_ROUNDS:
@@ -75,8 +74,10 @@ def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
 
 
 def judge_change(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict | None = None) -> Judgement:
-    """The change, or the ratio, from before to after against a threshold; ``verdict`` is that on clean times, after against
-    before, where the metric rests on them."""
+    """Judge the change or the ratio from before to after against the threshold.
+
+    ``verdict``: on the clean times, after against before, where the metric rests on them.
+    """
     if verdict is not None:
         return _judge_times(wanted, before, after, verdict)
     old, new = spanned(before), spanned(after)
@@ -90,7 +91,7 @@ def judge_change(wanted: Expectation, before: Sample, after: Sample, verdict: Ve
 
 
 def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Verdict) -> Judgement:
-    """What derives from clean times: the interval of the typical round's ratio, turned where the metric falls with the time."""
+    """Judge a metric of clean times by the interval of the typical round's ratio, inverted where the metric falls with time."""
     speed = verdict.effect or verdict.speedup
     faster = (speed.value, speed.low, speed.high)
     moved = faster if after.power < 0 else (1 / faster[0], 1 / faster[2], 1 / faster[1])
@@ -98,28 +99,28 @@ def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Ve
     value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
     noise = max(verdict.noise_ratio, estimates.LEAST_MARGIN)
     noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
-    found = Interval(value, low, high)
+    change = Interval(value, low, high)
     if verdict.effect is None:
-        return Judgement("UNCLEAR", verdict.reason, verdict.settle, found, noise)
-    return _judged(wanted, found, noise, "rounds")
+        return Judgement("UNCLEAR", verdict.reason, verdict.settle, change, noise)
+    return _judged(wanted, change, noise, "rounds")
 
 
 def _besides_time(before: Sample, after: Sample) -> float:
-    """By what the metric changed besides the time: not 1 where the work or its limit changed too."""
+    """The factor by which the metric changed besides the time; not 1 where the work or its limit changed too."""
     times = [estimates.typical(sample.rounds) for sample in (before, after)]
     assert times[0] and times[1]  # a metric of clean times has some
     return after.value / before.value / (times[1] / times[0]) ** after.power
 
 
 def _basis(*samples: Sample) -> str:
-    """What samples other than of clean times rest on."""
+    """What samples rest on that are not of clean times: a key of BASES."""
     if not all(s.exact for s in samples):
         return "iterations"
     return "single" if any(s.kind == "counter" and len(s.each) < 2 for s in samples) else "exact"
 
 
 def spanned(sample: Sample) -> Interval:
-    """A value with its interval: 95 % of clean times, from the smallest to the largest iteration of all else."""
+    """A value with its interval: of 95 % confidence for clean times, else from the smallest to the largest iteration."""
     time = estimates.interval(sample.rounds)
     if time is not None:
         low, high = sorted(sample.value * (t / time.value) ** sample.power for t in (time.low, time.high))
@@ -128,25 +129,27 @@ def spanned(sample: Sample) -> Interval:
 
 
 def bar(wanted: Expectation, noise: float) -> float:
-    """What the interval must lie beyond for the rule to fail: the threshold, and the noise around "nothing changed". A threshold
-    on the near side of that (an improvement is demanded) or of the value itself is moved by the noise."""
+    """What the whole interval must lie beyond for the rule to fail: the threshold and the noise around "nothing changed".
+
+    The noise moves the threshold where the rule demands an improvement, or judges the value itself.
+    """
     sign = 1 if wanted.operator.startswith(">") else -1
     if wanted.same is None or sign * (wanted.number - wanted.same) < 0:
         return wanted.number + sign * noise
     return sign * max(sign * wanted.number, sign * wanted.same + noise)
 
 
-def _judged(wanted: Expectation, found: Interval, noise: float | None, basis: str) -> Judgement:
+def _judged(wanted: Expectation, interval: Interval, noise: float | None, basis: str) -> Judgement:
     """FAIL, PASS or UNCLEAR, with the reason; ``basis`` is a key of BASES."""
     beyond = Expectation(wanted.operator, bar(wanted, noise or 0.0), wanted.unit)
-    ends = (found.low, found.high)
+    ends = (interval.low, interval.high)
     words = BASES[basis]
     if all(beyond.true_of(end) for end in ends):
-        return Judgement("FAIL", words.bad, "", found, noise)
+        return Judgement("FAIL", words.bad, "", interval, noise)
     if not any(wanted.true_of(end) for end in ends):
-        return Judgement("PASS", words.good, "", found, noise)
+        return Judgement("PASS", words.good, "", interval, noise)
     if all(wanted.true_of(end) for end in ends):
         return Judgement(
-            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, found, noise
+            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, interval, noise
         )
-    return Judgement("UNCLEAR", words.between, words.settle, found, noise)
+    return Judgement("UNCLEAR", words.between, words.settle, interval, noise)

@@ -1,4 +1,4 @@
-"""Numbers of one variant of a capture by name, and what they rest on: what a prediction, a gate or a history speaks of."""
+"""The metrics of a variant by name, each with what it rests on: what a prediction, a gate and a history judge."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moeprof.analysis.device import views
 from moeprof.analysis.model import Window
 from moeprof.compare.row import Row, make_row, times
 from moeprof.errors import UsageError
 from moeprof.kernels.ranking import rank
 from moeprof.kernels.roofline import dram
-from moeprof.loaded.capture import Capture, CapturedVariant, representative
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import DURATION
 from moeprof.stats.estimates import Rounds
 
 MS = 1e6
-# what a number rests on: clean times, times of the traced iterations, counts of them, counters of ncu, figures of the step
+# What a metric rests on: clean times, times in the traced iterations, counts in them, counters of ncu, facts of the step
 Kind = Literal["clean", "traced", "count", "counter", "fact"]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A metric. ``power``: how a clean one follows the time, +1 or -1. One of ``of_row`` and ``of_window`` gives its value;
-    with ``of_window`` that is the value of the representative iteration."""
+class Metric:
+    """A metric. One of ``of_row`` and ``of_window`` returns its value; ``of_window`` is applied to the representative iteration.
+
+    ``power``: how a metric of clean times follows the time: +1, or -1 where it falls as the time grows.
+    """
 
     unit: str
     meaning: str
@@ -36,7 +38,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Sample:
-    """A value and what it rests on: ``rounds`` of clean times, or the value of ``each`` traced iteration or counted launch."""
+    """A value, and what it rests on: ``rounds`` of clean times in ns, or the value of ``each`` traced iteration or launch."""
 
     value: float
     kind: Kind
@@ -46,7 +48,7 @@ class Sample:
 
     @property
     def exact(self) -> bool:
-        """Whether all that it rests on agrees."""
+        """Whether all the values that it rests on are equal."""
         return not self.rounds and all(v == self.value for v in self.each)
 
 
@@ -65,27 +67,27 @@ def _calls(*kinds: str) -> Callable[[Window], float | None]:
     return count
 
 
-NAMES: dict[str, Measure] = {
-    "step_time": Measure("ms", "clean time of an iteration", "clean", lambda r: r.time_ns.value / MS if r.time_ns else None),
-    "of_limit": Measure("", "best possible time over clean time", "clean", lambda r: r.limit_ratio, power=-1),
-    "tflop_per_s": Measure("TFLOP/s", "useful FLOPs over clean time", "clean", lambda r: r.work.tflop_per_s if r.work else None, power=-1),
-    "gb_per_s": Measure("GB/s", "declared bytes over clean time", "clean", lambda r: r.work.gb_per_s if r.work else None, power=-1),
-    "copy_overlap": Measure("", "share of copy time beside compute", "traced", of_window=_hidden),
-    "exposed_copy": Measure("ms", "copy time in which no kernel runs", "traced", of_window=lambda w: w.ledger.exposed_copy_ns / MS),
-    "exposed_comm": Measure("ms", "communication time in which no compute runs", "traced", of_window=lambda w: w.ledger.exposed_comm_ns / MS),
-    "idle": Measure("ms", "time in which the device does nothing", "traced", of_window=lambda w: w.ledger.idle_ns / MS),
-    "kernels": Measure("", "kernels of an iteration", "count", of_window=lambda w: float(w.launch.kernels)),
-    "launches": Measure("", "kernel and graph launches of an iteration", "count", of_window=_calls("launch", "graph_launch")),
-    "calls": Measure("", "CUDA calls of an iteration", "count", of_window=_calls()),
-    "syncs": Measure("", "synchronising calls of an iteration", "count", of_window=lambda w: float(w.launch.sync_calls) if w.launch.calls else None),
-    "copies": Measure("", "explicit copies of an iteration", "count", of_window=lambda w: float(sum(c.count for c in w.copies))),
-    "dram_bytes": Measure("B", "bytes to and from device memory, by ncu, where it counted every kernel of an iteration", "counter"),
+NAMES: dict[str, Metric] = {
+    "step_time": Metric("ms", "clean time of an iteration", "clean", lambda r: r.time_ns.value / MS if r.time_ns else None),
+    "of_limit": Metric("", "best possible time over clean time", "clean", lambda r: r.limit_ratio, power=-1),
+    "tflop_per_s": Metric("TFLOP/s", "useful FLOPs over clean time", "clean", lambda r: r.work.tflop_per_s if r.work else None, power=-1),
+    "gb_per_s": Metric("GB/s", "declared bytes over clean time", "clean", lambda r: r.work.gb_per_s if r.work else None, power=-1),
+    "copy_overlap": Metric("", "share of copy time beside compute", "traced", of_window=_hidden),
+    "exposed_copy": Metric("ms", "copy time in which no kernel runs", "traced", of_window=lambda w: w.ledger.exposed_copy_ns / MS),
+    "exposed_comm": Metric("ms", "communication time in which no compute runs", "traced", of_window=lambda w: w.ledger.exposed_comm_ns / MS),
+    "idle": Metric("ms", "time in which the device does nothing", "traced", of_window=lambda w: w.ledger.idle_ns / MS),
+    "kernels": Metric("", "kernels of an iteration", "count", of_window=lambda w: float(w.launch.kernels)),
+    "launches": Metric("", "kernel and graph launches of an iteration", "count", of_window=_calls("launch", "graph_launch")),
+    "calls": Metric("", "CUDA calls of an iteration", "count", of_window=_calls()),
+    "syncs": Metric("", "synchronising calls of an iteration", "count", of_window=lambda w: float(w.launch.sync_calls) if w.launch.calls else None),
+    "copies": Metric("", "explicit copies of an iteration", "count", of_window=lambda w: float(sum(c.count for c in w.copies))),
+    "dram_bytes": Metric("B", "bytes to and from device memory, by ncu, where it counted every kernel of an iteration", "counter"),
 }  # fmt: skip
 KERNEL, COUNTER, FACT = "kernel:", "counter:", "fact:"
 FAMILIES = {
-    KERNEL: Measure("ms", "time an iteration of the kernels whose name the pattern finds", "traced"),
-    COUNTER: Measure("", "a counter of ncu, of the longest kernel", "counter"),
-    FACT: Measure("", "a figure that the step gave of its work (Step.facts)", "fact"),
+    KERNEL: Metric("ms", "time an iteration of the kernels whose name the pattern finds", "traced"),
+    COUNTER: Metric("", "a counter of ncu, of the longest kernel", "counter"),
+    FACT: Metric("", "a figure that the step gave of its work (Step.facts)", "fact"),
 }
 LACKS = {
     "clean": "the variant was not timed, or its work has no such number",
@@ -96,15 +98,19 @@ LACKS = {
 }
 
 
-def known(metric: str) -> str:
-    """The metric itself, if there is one of that name; raises UsageError with the names there are."""
-    family, _, rest = metric.partition(":")
-    if metric in NAMES or (f"{family}:" in FAMILIES and rest):
+def known(name: str) -> str:
+    """The name itself, if there is such a metric.
+
+    Raises:
+        UsageError: there is none; the hint lists the known ones.
+    """
+    family, _, rest = name.partition(":")
+    if name in NAMES or (f"{family}:" in FAMILIES and rest):
         if f"{family}:" == KERNEL:
             pattern(rest)
-        return metric
+        return name
     raise UsageError(
-        f"there is no metric {metric!r}",
+        f"there is no metric {name!r}",
         f"known: {', '.join(NAMES)}, kernel:REGEX (ms), counter:NAME (of ncu, longest kernel), fact:NAME (of the step)",
     )
 
@@ -114,72 +120,77 @@ def pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"{KERNEL}{text} holds no regular expression: {error}", "see Python's re") from error
+        raise UsageError(f"{KERNEL}{text} is no regular expression: {error}", "see Python's re") from error
 
 
-def measure(metric: str) -> Measure:
-    """What a known metric is."""
-    return NAMES.get(metric) or FAMILIES[metric.partition(":")[0] + ":"]
+def metric(name: str) -> Metric:
+    """The metric of a known name."""
+    return NAMES.get(name) or FAMILIES[name.partition(":")[0] + ":"]
 
 
-def unit(metric: str) -> str:
-    """The unit that a metric's value is in."""
-    return measure(metric).unit
+def unit(name: str) -> str:
+    """The unit of a metric's value."""
+    return metric(name).unit
 
 
-def value(study: Capture, variant: str, metric: str) -> float | None:
-    """A metric of a variant; None where the capture does not hold it.
-
-    Raises:
-        UsageError: the capture has no such variant.
-    """
-    found = sample(study, variant, metric)
-    return None if found is None else found.value
-
-
-def sample(study: Capture, variant: str, metric: str) -> Sample | None:
-    """A metric of a variant with what it rests on; None where the capture does not hold it.
+def value(capture: Capture, variant: str, name: str) -> float | None:
+    """A metric of a variant, in its unit; None where the capture does not contain it.
 
     Raises:
         UsageError: the capture has no such variant.
     """
-    found = study.variant(variant)
-    if found is None:
+    measured = sample(capture, variant, name)
+    return None if measured is None else measured.value
+
+
+def sample(capture: Capture, variant: str, name: str) -> Sample | None:
+    """A metric of a variant with what it rests on; None where the capture does not contain it.
+
+    Raises:
+        UsageError: the capture has no such variant.
+    """
+    captured = capture.variant(variant)
+    if captured is None:
         raise UsageError(
-            f"{study.folder} has no variant {variant!r}",
-            f"its variants: {', '.join(v.record.name for v in study.variants)}",
+            f"{capture.folder} has no variant {variant!r}",
+            f"its variants: {', '.join(v.record.name for v in capture.variants)}",
         )
-    family, _, rest = metric.partition(":")
-    if metric == "dram_bytes":
-        return _dram(found)
-    if metric in NAMES:
-        return _named(found, study, NAMES[metric])
-    return {KERNEL: _kernel, COUNTER: _counter, FACT: _fact}[f"{family}:"](found, rest)
+    if name == "dram_bytes":
+        return _dram(captured)
+    if name not in NAMES:
+        family, _, rest = name.partition(":")
+        return {KERNEL: _kernel, COUNTER: _counter, FACT: _fact}[f"{family}:"](captured, rest)
+    chosen = NAMES[name]
+    return _of_row(captured, capture, chosen) if chosen.of_window is None else _of_iterations(captured, chosen)
 
 
-def _named(variant: CapturedVariant, study: Capture, found: Measure) -> Sample | None:
-    if found.of_window is None:
-        of_row = None if found.of_row is None else found.of_row(make_row(variant, study))
-        return None if of_row is None else Sample(of_row, found.kind, rounds=times(variant), power=found.power)
-    window = representative(variant)
-    typical = None if window is None else found.of_window(window)
-    if typical is None or variant.iterations is None:
+def _of_row(variant: CapturedVariant, capture: Capture, chosen: Metric) -> Sample | None:
+    """A metric of clean times, with the rounds."""
+    number = None if chosen.of_row is None else chosen.of_row(make_row(variant, capture))
+    return None if number is None else Sample(number, chosen.kind, rounds=times(variant), power=chosen.power)
+
+
+def _of_iterations(variant: CapturedVariant, chosen: Metric) -> Sample | None:
+    """A metric of the traced iterations: of the representative one, and of each."""
+    window = variant.representative
+    if window is None or variant.iterations is None or chosen.of_window is None:
         return None
-    each = [found.of_window(w) for w in variant.iterations.windows]
-    return Sample(typical, found.kind, tuple(v for v in each if v is not None))
+    typical = chosen.of_window(window)
+    each = [chosen.of_window(w) for w in variant.iterations.windows]
+    return None if typical is None else Sample(typical, chosen.kind, tuple(v for v in each if v is not None))
 
 
 def _kernel(variant: CapturedVariant, text: str) -> Sample | None:
     """Milliseconds an iteration of the kernels whose name the pattern finds: the mean, and those of each iteration."""
-    if variant.trace is None or variant.iterations is None or not len(variant.trace.ops):
+    view = variant.main_device
+    if view is None or variant.iterations is None:
         return None
-    view = max(views(variant.trace), key=lambda v: len(v.ops))
     spans = [(w.start_ns, w.end_ns) for w in variant.iterations.windows]
     sought = pattern(text)
 
     def spent(windows: Sequence[tuple[int, int]]) -> float | None:
-        mine = [k.time_ns for k in rank(view, windows, "time").kernels if sought.search(k.name)]
-        return sum(mine) / MS if mine else None
+        matching = [k.time_ns for k in rank(view, windows, "time").kernels if sought.search(k.name)]
+        return sum(matching) / MS if matching else None
 
     mean = spent(spans)
     return None if mean is None else Sample(mean, "traced", tuple(spent([span]) or 0.0 for span in spans))
@@ -190,23 +201,24 @@ def _counter(variant: CapturedVariant, name: str) -> Sample | None:
     frame = variant.counters
     if frame is None or not len(frame):
         return None
-    durations = frame.loc[frame["metric"] == "gpu__time_duration.sum"].set_index("launch")["value"]
+    durations = frame.loc[frame["metric"] == DURATION].set_index("launch")["value"]
     if not len(durations):
         return None
-    mine = frame.loc[frame["metric"] == name]
-    longest = mine.loc[mine["launch"] == durations.idxmax()]
+    rows = frame.loc[frame["metric"] == name]
+    longest = rows.loc[rows["launch"] == durations.idxmax()]
     if not len(longest):
         return None
-    alike = mine.merge(longest[["kernel", "grid", "block"]], on=["kernel", "grid", "block"])
+    alike = rows.merge(longest[["kernel", "grid", "block"]], on=["kernel", "grid", "block"])
     return Sample(float(longest["value"].iloc[0]), "counter", tuple(float(v) for v in alike["value"]))
 
 
 def _dram(variant: CapturedVariant) -> Sample | None:
+    """Bytes to and from device memory, where ncu counted every kernel of an iteration."""
     counted, moved = dram(variant)
-    window = representative(variant)
+    window = variant.representative
     return Sample(moved, "counter") if window is not None and counted and counted == window.launch.kernels else None
 
 
 def _fact(variant: CapturedVariant, name: str) -> Sample | None:
-    found = variant.record.facts.get(name)
-    return Sample(float(found), "fact") if isinstance(found, (int, float)) else None
+    fact = variant.record.facts.get(name)
+    return Sample(float(fact), "fact") if isinstance(fact, (int, float)) else None

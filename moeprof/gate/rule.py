@@ -1,4 +1,4 @@
-"""Expectations of a number, and rules of a gate: the one grammar that sessions and gates share. Pure.
+"""Expectations of a number, and rules of a gate. Sessions and gates share this grammar. Pure.
 
 An expectation is an operator, a number and what the number is of::
 
@@ -35,11 +35,11 @@ class Expectation:
 
     @property
     def same(self) -> float | None:
-        """The measured number where nothing changed; None where it is the value itself."""
+        """The measured number if nothing changed; None where the value itself is judged."""
         return {"x": 1.0, "%": 0.0, "+": 0.0}.get(self.unit)
 
     def measured(self, before: float | None, after: float) -> float | None:
-        """The number that is compared with the expected one; None where it rests on a value of before that is not there."""
+        """The number to compare with the expected one; None where the value before is needed and missing, or 0."""
         if not self.unit:
             return after
         if before is None or (before == 0 and self.unit != "+"):
@@ -48,32 +48,32 @@ class Expectation:
             return after - before
         return after / before if self.unit == "x" else 100 * (after / before - 1)
 
-    def true_of(self, found: float) -> bool:
+    def true_of(self, measured: float) -> bool:
         """Whether a measured number is as expected."""
         return {
-            "<": found < self.number,
-            "<=": found <= self.number,
-            ">": found > self.number,
-            ">=": found >= self.number,
+            "<": measured < self.number,
+            "<=": measured <= self.number,
+            ">": measured > self.number,
+            ">=": measured >= self.number,
         }[self.operator]
 
     def holds(self, before: float | None, after: float | None) -> bool | None:
-        """Whether it holds; None where it cannot be told."""
-        found = None if after is None else self.measured(before, after)
-        return None if found is None else self.true_of(found)
+        """Whether it holds; None where it cannot be known."""
+        measured = None if after is None else self.measured(before, after)
+        return None if measured is None else self.true_of(measured)
 
-    def said(self, found: float | None) -> str:
-        """A measured number as the expectation's own kind: 0.5x, -20%, +3."""
-        if found is None:
+    def said(self, measured: float | None) -> str:
+        """A measured number in the terms of the expectation: 0.5x, -20%, +3."""
+        if measured is None:
             return "–"
         sign = "+" if self.unit in ("+", "%") else ""
-        digits = f"{sign},.0f" if abs(found) >= 1e4 else f"{sign}.4g"
-        return f"{found:{digits}}{self.unit.replace('+', '')}"
+        digits = f"{sign},.0f" if abs(measured) >= 1e4 else f"{sign}.4g"
+        return f"{measured:{digits}}{self.unit.replace('+', '')}"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A gate fails where the expectation of the metric holds."""
+    """A rule of a gate, which fails if the expectation of the metric holds."""
 
     text: str
     metric: str
@@ -81,21 +81,21 @@ class Rule:
 
 
 def expectation(text: str) -> Expectation:
-    """Parse an expectation; raises UsageError for what is none."""
-    found = EXPECTATION.fullmatch(text.strip())
-    if found is None:
+    """Parse an expectation; raises UsageError for a wrong one."""
+    match = EXPECTATION.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"{text!r} is no expectation", "give for example '<0.5x', '<-20%', '>+2' or '>0.9'")
-    operator, sign, digits, unit = found.groups()
+    operator, sign, digits, unit = match.groups()
     number = float(sign + digits) + 0.0  # no -0.0
     return Expectation(operator, number, cast(Of, unit or ("+" if sign else "")))
 
 
 def rule(text: str) -> Rule:
-    """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for what is none."""
-    found = RULE.fullmatch(text.strip())
+    """Parse a rule of a gate; raises UsageError, which names the rule and the grammar, for a wrong one."""
+    match = RULE.fullmatch(text.strip())
     try:
-        if found is not None:
-            return Rule(text.strip(), found[1], expectation(found[2]))
+        if match is not None:
+            return Rule(text.strip(), match[1], expectation(match[2]))
     except UsageError:
-        pass  # said below, with the whole rule
+        pass  # raised below, with the whole rule
     raise UsageError(f"{text!r} is no rule", GRAMMAR)

@@ -8,33 +8,34 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-DURATION = "gpu__time_duration.sum"
-PEAK_ELAPSED = "avg.pct_of_peak_sustained_elapsed"
-# (name on ncu's details page, base unit) -> the metric: what a details page alone can tell; its values are rounded
+from moeprof.machine import ncu_metrics as ncu
+from moeprof.machine.ncu_metrics import DURATION
+
+# (name on ncu's details page, base unit) -> the metric. A details page contains only these, rounded
 LABELS: dict[tuple[str, str], str] = {
     ("Duration", "ns"): DURATION,
-    ("Compute (SM) Throughput", "%"): f"sm__throughput.{PEAK_ELAPSED}",
-    ("Memory Throughput", "%"): f"gpu__compute_memory_throughput.{PEAK_ELAPSED}",
-    ("Memory Throughput", "byte/s"): "dram__bytes.sum.per_second",
-    ("DRAM Throughput", "%"): f"gpu__dram_throughput.{PEAK_ELAPSED}",
-    ("L1/TEX Cache Throughput", "%"): "l1tex__throughput.avg.pct_of_peak_sustained_active",
-    ("L2 Cache Throughput", "%"): f"lts__throughput.{PEAK_ELAPSED}",
-    ("L1/TEX Hit Rate", "%"): "l1tex__t_sector_hit_rate.pct",
-    ("L2 Hit Rate", "%"): "lts__t_sector_hit_rate.pct",
-    ("Theoretical Occupancy", "%"): "sm__maximum_warps_per_active_cycle_pct",
-    ("Achieved Occupancy", "%"): "sm__warps_active.avg.pct_of_peak_sustained_active",
-    ("Block Limit Barriers", "block"): "launch__occupancy_limit_barriers",
-    ("Block Limit SM", "block"): "launch__occupancy_limit_blocks",
-    ("Block Limit Registers", "block"): "launch__occupancy_limit_registers",
-    ("Block Limit Shared Mem", "block"): "launch__occupancy_limit_shared_mem",
-    ("Block Limit Warps", "block"): "launch__occupancy_limit_warps",
-    ("Registers Per Thread", "register/thread"): "launch__registers_per_thread",
-    ("Waves Per SM", ""): "launch__waves_per_multiprocessor",
-    ("Active Warps Per Scheduler", "warp"): "smsp__warps_active.avg.per_cycle_active",
-    ("Eligible Warps Per Scheduler", "warp"): "smsp__warps_eligible.avg.per_cycle_active",
-    ("Issued Warp Per Scheduler", ""): "smsp__issue_active.avg.per_cycle_active",
-    ("No Eligible", "%"): "smsp__issue_inst0.avg.pct_of_peak_sustained_active",
-    ("Warp Cycles Per Issued Instruction", "cycle"): "smsp__average_warp_latency_per_inst_issued.ratio",
+    ("Compute (SM) Throughput", "%"): ncu.SM_THROUGHPUT,
+    ("Memory Throughput", "%"): ncu.MEMORY_THROUGHPUT,
+    ("Memory Throughput", "byte/s"): ncu.DRAM_BYTES_PER_S,
+    ("DRAM Throughput", "%"): ncu.GPU_DRAM_THROUGHPUT,
+    ("L1/TEX Cache Throughput", "%"): ncu.L1_THROUGHPUT,
+    ("L2 Cache Throughput", "%"): ncu.L2_THROUGHPUT,
+    ("L1/TEX Hit Rate", "%"): ncu.L1_HIT_RATE,
+    ("L2 Hit Rate", "%"): ncu.L2_HIT_RATE,
+    ("Theoretical Occupancy", "%"): ncu.THEORETICAL_OCCUPANCY,
+    ("Achieved Occupancy", "%"): ncu.ACHIEVED_OCCUPANCY,
+    ("Block Limit Barriers", "block"): f"{ncu.OCCUPANCY_LIMIT}barriers",
+    ("Block Limit SM", "block"): f"{ncu.OCCUPANCY_LIMIT}blocks",
+    ("Block Limit Registers", "block"): f"{ncu.OCCUPANCY_LIMIT}registers",
+    ("Block Limit Shared Mem", "block"): f"{ncu.OCCUPANCY_LIMIT}shared_mem",
+    ("Block Limit Warps", "block"): f"{ncu.OCCUPANCY_LIMIT}warps",
+    ("Registers Per Thread", "register/thread"): ncu.REGISTERS,
+    ("Waves Per SM", ""): ncu.WAVES,
+    ("Active Warps Per Scheduler", "warp"): ncu.ACTIVE_WARPS,
+    ("Eligible Warps Per Scheduler", "warp"): ncu.ELIGIBLE_WARPS,
+    ("Issued Warp Per Scheduler", ""): ncu.ISSUED,
+    ("No Eligible", "%"): ncu.NO_ELIGIBLE,
+    ("Warp Cycles Per Issued Instruction", "cycle"): ncu.CYCLES_PER_INSTRUCTION,
 }
 
 
@@ -66,10 +67,10 @@ def counted(frame: pd.DataFrame, pattern: str) -> tuple[Counted, ...]:
     table = named(frame)
     table = table[table["kernel"].astype(str).map(lambda name: re.search(pattern, name) is not None)]
     keys = [table[column].astype(str) for column in ("kernel", "grid", "block")]
-    found = [
+    kernels = [
         _one(str(name), str(grid), str(block), group) for (name, grid, block), group in table.groupby(keys, sort=True)
     ]
-    return tuple(sorted(found, key=lambda c: -c.values.get(DURATION, 0.0) * len(c.launches)))
+    return tuple(sorted(kernels, key=lambda c: -c.values.get(DURATION, 0.0) * len(c.launches)))
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs by pipe ("fp32", "fp64", "fp16", "tensor bf16", "tensor fp8 sparse", ...), of those that were counted whole; ``reason`` says
-    why their sum is not known, empty where it is."""
+    """FLOPs by pipe ("fp32", "fp64", "fp16", "tensor bf16", "tensor fp8 sparse", ...), for pipes that were counted whole.
+
+    ``reason``: why their sum is not known; empty where it is.
+    """
 
     by_pipe: dict[str, float] = field(default_factory=dict)
     reason: str = ""
@@ -44,17 +46,17 @@ def flops(launch: pd.DataFrame) -> Flops:
 
 def of(values: Mapping[str, float]) -> Flops:
     """FLOPs from one launch's values by metric."""
-    found: dict[str, float] = {}
+    flops: dict[str, float] = {}
     missing = []
     for pipe, weights in PIPES.items():
         counts = {op: executed(values, op) for op in weights}
         lacking = [SASS.format(op) + ".sum" for op, n in counts.items() if n is None and op not in NEWER]
         missing += lacking
-        found[pipe] = 0.0 if lacking else sum((n or 0.0) * weights[op] for op, n in counts.items())
+        flops[pipe] = 0.0 if lacking else sum((n or 0.0) * weights[op] for op, n in counts.items())
     tensor, reason = _tensor(values)
     if missing:
         reason = f"ncu did not count {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
-    return Flops({pipe: n for pipe, n in {**found, **tensor}.items() if n}, reason)
+    return Flops({pipe: n for pipe, n in {**flops, **tensor}.items() if n}, reason)
 
 
 def executed(values: Mapping[str, float], op: str) -> float | None:
@@ -82,11 +84,11 @@ def _tensor(values: Mapping[str, float]) -> tuple[dict[str, float], str]:
 def tensor_sources(values: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
     """Pipe -> the base names of the counters of its tensor operations that are there, those of which each counts alone."""
     names = outermost(name.removesuffix(".sum") for name in values if name.startswith(TENSOR) and name.endswith(".sum"))
-    found: dict[str, tuple[str, ...]] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for name in names:
         kind = "tensor " + name.removeprefix(TENSOR).partition("_")[0] + (" sparse" if "_sparsity_on" in name else "")
-        found[kind] = (*found.get(kind, ()), name)
-    return found
+        sources[kind] = (*sources.get(kind, ()), name)
+    return sources
 
 
 def _whole(pipe: str) -> bool:

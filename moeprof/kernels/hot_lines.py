@@ -25,28 +25,31 @@ class Hot:
 
 def hot_sass(frame: pd.DataFrame, kernel: str, top: int) -> tuple[Hot, ...]:
     """The instructions of ``kernel`` with most samples; launches of one kernel share their addresses."""
-    mine = of_kernel(frame, kernel)
-    mine = mine[mine["address"] != ""]
-    start = min((address(a) for a in mine["address"]), default=0)
-    places = [f"+{address(a) - start:#06x}" for a in mine["address"]]
-    return _ranked(mine.assign(place=places, shown=mine["text"]), top)
+    rows = of_kernel(frame, kernel)
+    rows = rows[rows["address"] != ""]
+    start = min((address(a) for a in rows["address"]), default=0)
+    places = [f"+{address(a) - start:#06x}" for a in rows["address"]]
+    return _ranked(rows.assign(place=places, shown=rows["text"]), top)
 
 
 def hot_source(frame: pd.DataFrame, kernel: str, top: int) -> tuple[Hot, ...]:
     """The source lines of ``kernel`` with most samples; none where the compiler kept no lines."""
-    mine = of_kernel(frame, kernel)
-    mine = mine[(mine["line"] >= 0) & (mine["file"].astype(str) != "")]
-    places = [f"{PurePosixPath(str(file)).name}:{line}" for file, line in zip(mine["file"], mine["line"], strict=True)]
-    return _ranked(mine.assign(place=places, shown=mine["source"]), top)
+    rows = of_kernel(frame, kernel)
+    rows = rows[(rows["line"] >= 0) & (rows["file"].astype(str) != "")]
+    places = [f"{PurePosixPath(str(file)).name}:{line}" for file, line in zip(rows["file"], rows["line"], strict=True)]
+    return _ranked(rows.assign(place=places, shown=rows["source"]), top)
 
 
 def executed(frame: pd.DataFrame, kernel: str) -> list[tuple[str, int]]:
     """(instruction, times a warp executed it) of one launch on average; none from the view with lines, which may repeat an instruction."""
-    mine = of_kernel(frame, kernel)
-    mine = mine[(mine["address"] != "") & (mine["executed"] >= 0) & (mine["line"] < 0)]
-    launches = max(mine["block"].nunique(), 1)
-    each = mine.groupby("address", sort=True).agg({"text": "first", "executed": "sum"})
-    return [(str(text), round(count / launches)) for text, count in zip(each["text"], each["executed"], strict=True)]
+    rows = of_kernel(frame, kernel)
+    rows = rows[(rows["address"] != "") & (rows["executed"] >= 0) & (rows["line"] < 0)]
+    launches = max(rows["block"].nunique(), 1)
+    by_address = rows.groupby("address", sort=True).agg({"text": "first", "executed": "sum"})
+    return [
+        (str(text), round(count / launches))
+        for text, count in zip(by_address["text"], by_address["executed"], strict=True)
+    ]
 
 
 def of_kernel(frame: pd.DataFrame, kernel: str) -> pd.DataFrame:
@@ -68,8 +71,8 @@ def _ranked(rows: pd.DataFrame, top: int) -> tuple[Hot, ...]:
     total = int(rows["samples"].sum())
     if not total:
         return ()
-    found = [_hot(str(place), group, total) for place, group in rows.groupby("place", sort=True)]
-    return tuple(sorted((hot for hot in found if hot.samples), key=lambda hot: (-hot.samples, hot.place))[:top])
+    places = [_hot(str(place), group, total) for place, group in rows.groupby("place", sort=True)]
+    return tuple(sorted((hot for hot in places if hot.samples), key=lambda hot: (-hot.samples, hot.place))[:top])
 
 
 def _hot(place: str, group: pd.DataFrame, total: int) -> Hot:

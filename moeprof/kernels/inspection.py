@@ -1,4 +1,4 @@
-"""One kernel as ncu saw it, ready to be shown: speed of light, roofline, memory, occupancy, stalls, pipes, rules, hot lines."""
+"""One kernel as ncu counted it: speed of light, roofline, memory, occupancy, warp states, pipes, rules, hot lines."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from moeprof.kernels.pipes import Pipe, Scheduler
 from moeprof.kernels.ranking import KernelCost
 from moeprof.kernels.speed_of_light import SpeedOfLight
 from moeprof.kernels.warp_states import cycles, shares
-from moeprof.machine.ncu_metrics import WARP_STATE_METRICS as STALL_METRICS
-from moeprof.machine.ncu_metrics import WARP_STATES
+from moeprof.machine.ncu_metrics import WARP_STATE_METRICS, WARP_STATES
 from moeprof.notes import Note
+from moeprof.storage.json import encode
 from moeprof.trace.ncu.pages import Pages
 
+SCHEMA_VERSION = 1
 HOT_LINES = 10
 # Section -> the counters it is made of; those of the first ones are few (``--counters basic``)
 BASIC: dict[str, tuple[str, ...]] = {
     "speed of light": speed_of_light.METRICS,
     "occupancy": occupancy.METRICS,
     "scheduler": tuple(pipes.SCHEDULER.values()),
-    "warp states": STALL_METRICS,
+    "warp states": WARP_STATE_METRICS,
 }
 OF_SETS = ("occupancy", "scheduler", "warp states")  # sections of ncu's own that its sets always have
 WANTED: dict[str, tuple[str, ...]] = {
@@ -51,7 +52,7 @@ class State:
 
 @dataclass(frozen=True)
 class Rule:
-    """What one of ncu's rules said; ``speedup_percent`` its own estimate, None where it gives none."""
+    """What one of ncu's rules reported; ``speedup_percent``: its own estimate, None without one."""
 
     name: str
     type: str  # "OPT", "WRN", "INF"
@@ -101,8 +102,8 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What can be shown. ``kernels`` is empty where nothing could be counted, ``traced`` where there is no trace."""
+class InspectResult:
+    """What ``moeprof inspect`` reports. ``kernels`` is empty where nothing could be counted, ``traced`` without a trace."""
 
     source: str
     kind: str  # "workload", "program", "capture", "report"
@@ -111,6 +112,17 @@ class Found:
     notes: tuple[Note, ...] = ()
     folder: Path | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``moeprof inspect --json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": {"path": self.source, "kind": self.kind},
+            "folder": None if self.folder is None else str(self.folder),
+            "kernels": [encode(kernel) for kernel in self.kernels],
+            "traced": [encode(traced) for traced in self.traced],
+            "notes": [encode(n) for n in self.notes],
+        }
+
 
 def inspections(
     pages: Pages, pattern: str, wanted: dict[str, tuple[str, ...]], named: tuple[str, ...] = ()
@@ -118,21 +130,23 @@ def inspections(
     """Each kernel and launch shape whose name the regular expression finds, the longest first.
 
     Args:
-        wanted: section -> counters whose absence is to be told.
+        wanted: section -> counters; a missing one is reported.
         named: counters that the user asked for by name.
     """
-    return tuple(_one(pages, kernel, wanted, named) for kernel in counted(pages.counters, pattern))
+    return tuple(_inspection(pages, kernel, wanted, named) for kernel in counted(pages.counters, pattern))
 
 
-def _one(pages: Pages, kernel: Counted, wanted: dict[str, tuple[str, ...]], named: tuple[str, ...]) -> Inspection:
+def _inspection(
+    pages: Pages, kernel: Counted, wanted: dict[str, tuple[str, ...]], named: tuple[str, ...]
+) -> Inspection:
     values = kernel.values
-    speed, memory = speed_of_light.lightspeed(values), memory_chart.memory_chart(values)
+    speed, memory = speed_of_light.speed_of_light(values), memory_chart.memory_chart(values)
     executed = [] if pages.sass is None else hot_lines.executed(pages.sass, kernel.name)
-    found = operations.operations(values, speed.duration_ns, executed)
+    flops = operations.operations(values, speed.duration_ns, executed)
     return Inspection(
         kernel=kernel.name, grid=kernel.grid, block=kernel.block, device=kernel.device, launches=kernel.launches,
-        speed=speed, flops=found, roofs=operations.roofs(found, memory.dram_bytes, speed.dram_peak_bytes_per_s),
-        untold=operations.uncounted(values, found), memory=memory, occupancy=occupancy.occupancy(values),
+        speed=speed, flops=flops, roofs=operations.roofs(flops, memory.dram_bytes, speed.dram_peak_bytes_per_s),
+        untold=operations.uncounted(values, flops), memory=memory, occupancy=occupancy.occupancy(values),
         scheduler=pipes.scheduler(values), states=states(values), pipes=pipes.pipes(values),
         rules=rules(pages.rules, kernel.launches),
         hot_source=() if pages.lines is None else hot_lines.hot_source(pages.lines, kernel.name, HOT_LINES),
@@ -142,7 +156,7 @@ def _one(pages: Pages, kernel: Counted, wanted: dict[str, tuple[str, ...]], name
 
 
 def _missing(values: dict[str, float], wanted: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """A rate a cycle stands for the count it was made from."""
+    """Section -> its counters that the report lacks. A rate a cycle replaces the count that it was computed from."""
     absent = {
         section: tuple(m for m in metrics if m not in values and f"{m}.per_cycle_elapsed" not in values)
         for section, metrics in wanted.items()
@@ -152,17 +166,17 @@ def _missing(values: dict[str, float], wanted: dict[str, tuple[str, ...]]) -> di
 
 def states(values: dict[str, float]) -> tuple[State, ...]:
     """The warp states that were counted and not 0, the longest first; their shares sum to 1."""
-    each = shares(values)
-    found = [State(name, WARP_STATES.get(name, ""), n, each[name]) for name, n in cycles(values).items() if n]
-    return tuple(sorted(found, key=lambda state: (-state.cycles, state.name)))
+    share = shares(values)
+    counted_states = [State(name, WARP_STATES.get(name, ""), n, share[name]) for name, n in cycles(values).items() if n]
+    return tuple(sorted(counted_states, key=lambda state: (-state.cycles, state.name)))
 
 
-def rules(said: Iterable[dict[str, Any]], launches: tuple[int, ...]) -> tuple[Rule, ...]:
-    """What ncu's rules said of some launches, each text-giving rule once, at the launch where it estimates most; the best first."""
+def rules(rows: Iterable[dict[str, Any]], launches: tuple[int, ...]) -> tuple[Rule, ...]:
+    """What ncu's rules reported of some launches, each rule once, at the launch where it estimates most; the best first."""
     best: dict[tuple[str, str], Rule] = {}
-    for one in said:
-        if one["launch"] in launches:
-            rule = Rule(one["rule"], one["type"], one["description"], one["speedup_percent"])
+    for row in rows:
+        if row["launch"] in launches:
+            rule = Rule(row["rule"], row["type"], row["description"], row["speedup_percent"])
             key = (rule.name, rule.type)
             if key not in best or (rule.speedup_percent or 0.0) > (best[key].speedup_percent or 0.0):
                 best[key] = rule

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moeprof.machine.ncu_metrics import DRAM_BYTES, DRAM_READ, DRAM_WRITE, L1_HIT_RATE, L2_HIT_RATE
+
 SECTOR_BYTES = 32
 GLOBAL = "l1tex__t_{}_pipe_lsu_mem_global_op_{}.sum"
 LOCAL = "l1tex__t_{}_pipe_lsu_mem_local_op_{}.sum"
 TMA_READ = "l1tex__m_xbar2l1tex_read_bytes_mem_global_op_tma_ld.sum"
 TMA_WRITE = "l1tex__m_l1tex2xbar_write_bytes_mem_global_op_tma_st.sum"
-L1_HIT, L2_HIT = "l1tex__t_sector_hit_rate.pct", "lts__t_sector_hit_rate.pct"
 L2_READ, L2_WRITE = "l1tex__m_xbar2l1tex_read_bytes.sum", "l1tex__m_l1tex2xbar_write_bytes.sum"
 L2 = "lts__t_{}_srcunit_tex_op_{}.sum"
-DRAM_READ, DRAM_WRITE, DRAM = "dram__bytes_read.sum", "dram__bytes_write.sum", "dram__bytes.sum"
 WAVEFRONTS = "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum"
 CONFLICTS = "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum"
 KINDS = ("sectors", "requests")
 METRICS = (
     *(GLOBAL.format(kind, op) for kind in KINDS for op in ("ld", "st")),
     *(LOCAL.format(kind, op) for kind in KINDS for op in ("ld", "st")),
-    L1_HIT, L2_READ, L2_WRITE, L2_HIT,
+    L1_HIT_RATE, L2_READ, L2_WRITE, L2_HIT_RATE,
     *(L2.format(kind, op) for kind in KINDS for op in ("read", "write")),
     DRAM_READ, DRAM_WRITE, WAVEFRONTS, CONFLICTS,
 )  # fmt: skip
@@ -52,11 +52,11 @@ class MemoryChart:
 def memory_chart(values: Mapping[str, float]) -> MemoryChart:
     """From the counters of one kernel, metric -> value in base units."""
     links = (
-        _lsu(values, "global loads and stores to L1", GLOBAL, L1_HIT),
+        _lsu(values, "global loads and stores to L1", GLOBAL, L1_HIT_RATE),
         _lsu(values, "local memory (spills, stacks) to L1", LOCAL, None),
         Link("bulk copies (TMA), past L1", values.get(TMA_READ), values.get(TMA_WRITE)),
         Link(
-            "L1 to L2", values.get(L2_READ), values.get(L2_WRITE), values.get(L2_HIT),
+            "L1 to L2", values.get(L2_READ), values.get(L2_WRITE), values.get(L2_HIT_RATE),
             _ratio(values, L2, "read"), _ratio(values, L2, "write"),
         ),
         Link("L2 to device memory", values.get(DRAM_READ), values.get(DRAM_WRITE)),
@@ -69,7 +69,7 @@ def memory_chart(values: Mapping[str, float]) -> MemoryChart:
 def dram_bytes(values: Mapping[str, float]) -> float | None:
     """Bytes to and from device memory of one launch: their sum, or both ways; None where they were not counted."""
     read, written = values.get(DRAM_READ), values.get(DRAM_WRITE)
-    return values[DRAM] if DRAM in values else None if read is None or written is None else read + written
+    return values[DRAM_BYTES] if DRAM_BYTES in values else None if read is None or written is None else read + written
 
 
 def _lsu(values: Mapping[str, float], name: str, metric: str, hit: str | None) -> Link:

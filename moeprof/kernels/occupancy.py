@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moeprof.kernels.counters import picked
-from moeprof.kernels.ranking import OCCUPANCY
+from moeprof.machine import ncu_metrics as ncu
 
 FIELDS = {
-    "theoretical_percent": "sm__maximum_warps_per_active_cycle_pct",
-    "achieved_percent": "sm__warps_active.avg.pct_of_peak_sustained_active",
-    "registers": "launch__registers_per_thread",
+    "theoretical_percent": ncu.THEORETICAL_OCCUPANCY,
+    "achieved_percent": ncu.ACHIEVED_OCCUPANCY,
+    "registers": ncu.REGISTERS,
     "shared_bytes": "launch__shared_mem_per_block",
-    "waves": "launch__waves_per_multiprocessor",
+    "waves": ncu.WAVES,
 }
 LIMITS = {
     "barriers": "barriers",
@@ -22,7 +22,7 @@ LIMITS = {
     "shared_mem": "shared memory",
     "warps": "warps an SM can hold",
 }
-METRICS = (*FIELDS.values(), *(f"{OCCUPANCY}{name}" for name in LIMITS if name != "barriers"))
+METRICS = (*FIELDS.values(), *(f"{ncu.OCCUPANCY_LIMIT}{name}" for name in LIMITS if name != "barriers"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def occupancy(values: Mapping[str, float]) -> Occupancy:
     limits = {
         LIMITS.get(name, name): value
         for metric, value in values.items()
-        if metric.startswith(OCCUPANCY) and (name := metric.removeprefix(OCCUPANCY))
+        if metric.startswith(ncu.OCCUPANCY_LIMIT) and (name := metric.removeprefix(ncu.OCCUPANCY_LIMIT))
     }
     fewest = min(limits.values(), default=None)
     return Occupancy(

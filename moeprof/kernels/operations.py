@@ -41,25 +41,27 @@ class Operations:
 def operations(
     values: Mapping[str, float], duration_ns: float | None, sass: Iterable[tuple[str, int]] = ()
 ) -> tuple[Operations, ...]:
-    """Those that the kernel did, most first. ``sass``: (instruction, times executed by a warp) of one launch, asked only where no
-    counter tells the tensor operations."""
+    """The operations that the kernel performed, most first.
+
+    ``sass``: (instruction, times executed by a warp) of one launch; used only where no counter contains the tensor operations.
+    """
     sources = flops.tensor_sources(values)
-    found = []
+    performed = []
     for pipe, count in flops.of(values).by_pipe.items():
         peak = _tensor_peak(values, sources[pipe]) if pipe in sources else thread_peak(values, pipe)
-        found.append(Operations(pipe, count, _rate(count, duration_ns), peak, _origin(values, pipe)))
-    found += [] if sources else _of_sass(sass, duration_ns)
-    return tuple(sorted(found, key=lambda f: -f.count))
+        performed.append(Operations(pipe, count, _rate(count, duration_ns), peak, _origin(values, pipe)))
+    performed += [] if sources else _of_sass(sass, duration_ns)
+    return tuple(sorted(performed, key=lambda f: -f.count))
 
 
-def uncounted(values: Mapping[str, float], found: Iterable[Operations]) -> tuple[str, ...]:
-    """What is missing from the operations, a clause each: pipes whose instructions no counter tells, a tensor pipe that worked."""
+def uncounted(values: Mapping[str, float], counted: Iterable[Operations]) -> tuple[str, ...]:
+    """What the operations lack, a clause each: pipes without counted instructions, and a tensor pipe that was busy."""
     lacking = [p for p, weights in PIPES.items() if all(flops.executed(values, op) is None for op in weights)]
-    told = [f"{', '.join(lacking)}: no {SASS.format('*')}.sum"] if lacking else []
-    has_tensor = any(f.precision.startswith("tensor") for f in found)
+    reasons = [f"{', '.join(lacking)}: no {SASS.format('*')}.sum"] if lacking else []
+    has_tensor = any(f.precision.startswith("tensor") for f in counted)
     if values.get(TENSOR_PIPE, 0.0) > 0 and not has_tensor and not flops.tensor_sources(values):
-        told.append(f"tensor: the pipe worked, but there is no {TENSOR}*.sum and no executed SASS")
-    return tuple(told)
+        reasons.append(f"tensor: the pipe worked, but there is no {TENSOR}*.sum and no executed SASS")
+    return tuple(reasons)
 
 
 def _origin(values: Mapping[str, float], pipe: str) -> str:
@@ -68,7 +70,7 @@ def _origin(values: Mapping[str, float], pipe: str) -> str:
 
 
 def thread_peak(values: Mapping[str, float], pipe: str) -> float | None:
-    """What a pipe does at most a second, all of it fused multiply-adds, at the clock of the run."""
+    """The peak of a pipe in operations a second: only fused multiply-adds, at the clock of the run."""
     peak, clock = values.get(PEAK.format(FMA[pipe])), values.get(SM_CLOCK)
     return None if peak is None or clock is None else peak * PIPES[pipe][FMA[pipe]] * clock
 
@@ -124,10 +126,10 @@ class Roof:
 
 
 def roofs(
-    found: Iterable[Operations], dram_bytes: float | None, dram_peak_bytes_per_s: float | None
+    counted: Iterable[Operations], dram_bytes: float | None, dram_peak_bytes_per_s: float | None
 ) -> tuple[Roof, ...]:
     """One a precision; none where the DRAM bytes are unknown or 0."""
-    return tuple(_roof(f, dram_bytes, dram_peak_bytes_per_s) for f in found) if dram_bytes else ()
+    return tuple(_roof(f, dram_bytes, dram_peak_bytes_per_s) for f in counted) if dram_bytes else ()
 
 
 def _roof(f: Operations, dram_bytes: float, dram_peak: float | None) -> Roof:

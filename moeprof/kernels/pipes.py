@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moeprof.kernels.counters import picked
+from moeprof.machine import ncu_metrics as ncu
 
 BUSY = re.compile(r"^sm__pipe_(\w+)_cycles_active\.avg\.pct_of_peak_sustained_active$")
 ISSUED = re.compile(r"^sm__inst_executed_pipe_(\w+)\.avg\.pct_of_peak_sustained_active$")
 METRICS = (
-    *(
-        f"sm__inst_executed_pipe_{name}.avg.pct_of_peak_sustained_active"
-        for name in ("alu", "fma", "lsu", "xu", "uniform")
-    ),
-    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
+    *(f"sm__inst_executed_pipe_{name}.{ncu.PEAK_ACTIVE}" for name in ("alu", "fma", "lsu", "xu", "uniform")),
+    ncu.TENSOR_PIPE,
 )
 SCHEDULER = {
-    "active_warps": "smsp__warps_active.avg.per_cycle_active",
-    "eligible_warps": "smsp__warps_eligible.avg.per_cycle_active",
-    "issued_per_cycle": "smsp__issue_active.avg.per_cycle_active",
-    "no_eligible_percent": "smsp__issue_inst0.avg.pct_of_peak_sustained_active",
-    "cycles_per_instruction": "smsp__average_warp_latency_per_inst_issued.ratio",
+    "active_warps": ncu.ACTIVE_WARPS,
+    "eligible_warps": ncu.ELIGIBLE_WARPS,
+    "issued_per_cycle": ncu.ISSUED,
+    "no_eligible_percent": ncu.NO_ELIGIBLE,
+    "cycles_per_instruction": ncu.CYCLES_PER_INSTRUCTION,
 }
 
 
@@ -56,8 +54,8 @@ def pipes(values: Mapping[str, float]) -> tuple[Pipe, ...]:
     """The pipes that worked, the busiest first."""
     busy = {match[1]: value for metric, value in values.items() if (match := BUSY.match(metric))}
     issued = {match[1]: value for metric, value in values.items() if (match := ISSUED.match(metric))}
-    found = [Pipe(name, busy.get(name), issued.get(name)) for name in sorted({*busy, *issued})]
-    return tuple(sorted((pipe for pipe in found if pipe.percent), key=lambda pipe: -pipe.percent))
+    every = [Pipe(name, busy.get(name), issued.get(name)) for name in sorted({*busy, *issued})]
+    return tuple(sorted((pipe for pipe in every if pipe.percent), key=lambda pipe: -pipe.percent))
 
 
 def scheduler(values: Mapping[str, float]) -> Scheduler:

@@ -1,20 +1,31 @@
-"""Kernels ranked by what they cost an iteration, joined with ncu's counters by name and launch shape."""
+"""Kernels ranked by what they cost an iteration: of a trace file, of each variant of a capture, of one device.
+
+ncu's counters are joined by name and launch shape.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from moeprof.analysis.device import DeviceView
+from moeprof.analysis.analyze import analyze, iterations
+from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.intervals import Times, Union, union
+from moeprof.analysis.model import Analysis
+from moeprof.errors import CaptureError, UsageError
+from moeprof.machine.ncu_metrics import OCCUPANCY_LIMIT
+from moeprof.storage import manifest
+from moeprof.trace import Trace, open_trace
+from moeprof.trace.ncu.counters import read_counters
 
 SHAPE = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
 ORDERS = ("time", "exposed", "gap", "launch")
-OCCUPANCY = "launch__occupancy_limit_"
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,13 @@ class KernelCost:
     @property
     def limiter(self) -> str | None:
         """What allows the fewest blocks an SM, of what ncu counted; all that are equal."""
-        limits = {k.removeprefix(OCCUPANCY): v for k, v in self.counters.items() if k.startswith(OCCUPANCY)}
+        limits = {
+            metric.removeprefix(OCCUPANCY_LIMIT): blocks
+            for metric, blocks in self.counters.items()
+            if metric.startswith(OCCUPANCY_LIMIT)
+        }
         fewest = min(limits.values(), default=None)
-        return (
-            None if fewest is None else ", ".join(sorted(name for name, blocks in limits.items() if blocks == fewest))
-        )
+        return None if fewest is None else ", ".join(sorted(name for name in limits if limits[name] == fewest))
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,76 @@ class Ranking:
     span_ns: float  # of one window on average
     kernels: tuple[KernelCost, ...]
     covered: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of ``variants`` in the document of ``moeprof kernels --json``."""
+        kernels = [
+            {**asdict(kernel), "grid": list(kernel.grid), "block": list(kernel.block), "limiter": kernel.limiter}
+            for kernel in self.kernels
+        ]
+        return {"windows": self.windows, "span_ns": self.span_ns, "covered": self.covered, "kernels": kernels}
+
+
+def rankings(
+    path: Path, range_name: str | None, variant: str | None, device: int | None, by: str
+) -> dict[str, Ranking]:
+    """The ranking of one trace under its file's name, or of each variant of a capture under the variant's.
+
+    Args:
+        range_name: only what starts in the instances of this range; None: the measured iterations, else the whole trace.
+        variant: only this variant of a capture.
+        device: None: the device with most of the work.
+        by: one of ORDERS.
+
+    Raises:
+        CaptureError: a capture without a trace.
+        UsageError: there is no such variant, range or device.
+    """
+    if not path.is_dir():
+        if variant is not None:
+            raise UsageError(f"{path} is a trace: it has no variants", "leave --variant out")
+        return {path.name: rank_trace(path, None, range_name, device, by)}
+    records = manifest.read(path).variants
+    if variant is not None and variant not in [record.name for record in records]:
+        raise UsageError(f"{path} has no variant {variant!r}", f"its variants: {', '.join(r.name for r in records)}")
+    ranked = {}
+    for record in records:
+        trace, counters = record.part("trace"), record.part("counters")
+        if trace is not None and variant in (None, record.name):
+            table = None if counters is None else read_counters(path / counters.file)
+            ranked[record.name] = rank_trace(path / trace.file, table, range_name, device, by)
+    if not ranked:
+        raise CaptureError(
+            f"{path} contains no trace" + (f" of {variant}" if variant else ""),
+            "capture again with --tools nsys or torch",
+        )
+    return ranked
+
+
+def rank_trace(
+    path: Path, counters: pd.DataFrame | None, range_name: str | None, device: int | None, by: str
+) -> Ranking:
+    """The kernels of a trace: of its measured iterations, of a range's instances, or of all of it.
+
+    Raises:
+        UsageError: there is no such range, or no work on the device.
+    """
+    with open_trace(path) as trace:
+        prepared = views(trace, device)
+        view = main_device(prepared)
+        if view is None or not len(view.ops):
+            raise UsageError(
+                f"{path} has no GPU work" + ("" if device is None else f" on device {device}"), "see: moeprof analyze"
+            )
+        measured = iterations(trace, prepared if device is None else None) if range_name is None else None
+        return rank(view, _spans(trace, view, range_name, measured), by, counters)
+
+
+def _spans(trace: Trace, view: DeviceView, range_name: str | None, measured: Analysis | None) -> list[tuple[int, int]]:
+    """The windows of the measured iterations, if they are on this device; else of the range, or the whole trace."""
+    if measured is None or not any(w.device == view.index for w in measured.windows):
+        measured = analyze(trace, range_name, view.index, (view,))
+    return sorted((w.start_ns, w.end_ns) for w in measured.windows if w.device == view.index)
 
 
 def shared_by_two(view: DeviceView) -> Union:
@@ -91,8 +174,8 @@ def rank(view: DeviceView, spans: Sequence[tuple[int, int]], by: str, counters: 
     known = (view.call >= 0) & ~view.in_graph
     rows["launch"] = np.where(known, view.call_ends - view.call_starts, 0)[inside]
     rows["graph"] = view.in_graph[inside]
-    found = [_cost(key, group, len(spans)) for key, group in rows.groupby(["name", *SHAPE], observed=True, sort=True)]
-    joined = _joined(found, counters)
+    costs = [_cost(key, group, len(spans)) for key, group in rows.groupby(["name", *SHAPE], observed=True, sort=True)]
+    joined = _joined(costs, counters)
     order = sorted(joined, key=lambda k: (-getattr(k, f"{by}_ns"), k.name, k.grid))
     total = sum(k.time_ns for k in order)
     covered = None if counters is None or not total else sum(k.time_ns for k in order if k.counted) / total
@@ -113,11 +196,11 @@ def _cost(key: tuple[object, ...], group: pd.DataFrame, windows: int) -> KernelC
     )  # fmt: skip
 
 
-def _joined(found: list[KernelCost], counters: pd.DataFrame | None) -> list[KernelCost]:
+def _joined(costs: list[KernelCost], counters: pd.DataFrame | None) -> list[KernelCost]:
     """With ncu's counters of the same name and launch shape; where the two tools spell a name differently, of the same function,
     if only one kernel of that function and shape is there on either side. Position alone joins nothing."""
     if counters is None or not len(counters):
-        return found
+        return costs
     keys = counters.drop_duplicates("launch").set_index("launch")
     names, shapes = (
         keys["kernel"].astype(str),
@@ -128,25 +211,25 @@ def _joined(found: list[KernelCost], counters: pd.DataFrame | None) -> list[Kern
     for launch, name, shape in zip(keys.index, names, shapes, strict=True):
         exact.setdefault((name, *shape), []).append(launch)
         loose.setdefault((function(name), *shape), {}).setdefault(name, []).append(launch)
-    mine: dict[tuple[object, ...], int] = {}
-    for kernel in found:
+    alike: dict[tuple[object, ...], int] = {}
+    for kernel in costs:
         key = (function(kernel.name), kernel.grid, kernel.block)
-        mine[key] = mine.get(key, 0) + 1
-    return [_with(kernel, counters, _launches(kernel, exact, loose, mine)) for kernel in found]
+        alike[key] = alike.get(key, 0) + 1
+    return [_with(kernel, counters, _launches(kernel, exact, loose, alike)) for kernel in costs]
 
 
 def _launches(
     kernel: KernelCost,
     exact: dict[tuple[object, ...], list[int]],
     loose: dict[tuple[object, ...], dict[str, list[int]]],
-    mine: dict[tuple[object, ...], int],
+    alike: dict[tuple[object, ...], int],
 ) -> list[int]:
     same = exact.get((kernel.name, kernel.grid, kernel.block))
     if same:
         return same
     key = (function(kernel.name), kernel.grid, kernel.block)
     spelled = loose.get(key, {})
-    return next(iter(spelled.values())) if len(spelled) == 1 and mine[key] == 1 else []
+    return next(iter(spelled.values())) if len(spelled) == 1 and alike[key] == 1 else []
 
 
 def _with(kernel: KernelCost, counters: pd.DataFrame, launches: list[int]) -> KernelCost:
@@ -164,10 +247,10 @@ def _numbers(text: object) -> tuple[int, ...]:
 
 def function(name: str) -> str:
     """The bare name of a kernel: without return type, template arguments and parameters."""
-    depth, kept = 0, []
+    depth, characters = 0, []
     for char in name.replace("(anonymous namespace)", "").replace("<unnamed>", ""):
         depth += char in "<("
         if depth == 0:
-            kept.append(char)
+            characters.append(char)
         depth -= char in ">)"
-    return "".join(kept).strip().rpartition(" ")[2].rpartition("::")[2]
+    return "".join(characters).strip().rpartition(" ")[2].rpartition("::")[2]

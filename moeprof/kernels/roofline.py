@@ -7,12 +7,12 @@ from typing import Any
 
 from moeprof.analysis.model import Window
 from moeprof.kernels import flops
-from moeprof.kernels.counters import DURATION, launches
+from moeprof.kernels.counters import launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.operations import thread_peak
 from moeprof.kernels.speed_of_light import dram_peak
 from moeprof.loaded.capture import Capture, CapturedVariant
-from moeprof.machine.ncu_metrics import TENSOR_BUSY
+from moeprof.machine.ncu_metrics import DURATION, TENSOR_BUSY
 from moeprof.storage.manifest import Manifest, VariantRecord
 
 BUSY_ENOUGH = 10.0  # % of the time that the tensor pipe must work, for its full rate to follow from what it did
@@ -65,22 +65,22 @@ class Ceiling:
     measured: bool
 
 
-def ceilings(study: Capture) -> tuple[Ceiling, ...]:
+def ceilings(capture: Capture) -> tuple[Ceiling, ...]:
     """The ceilings of compute and of device memory: those that the workload's roofline names, else ncu's own peaks."""
-    manifest = study.manifest
+    manifest = capture.manifest
     model: dict[str, Any] = (manifest.limit or {}) if (manifest.limit or {}).get("kind") == "roofline" else {}
-    found = [
+    lines = [
         Ceiling(str(model[key]), unit, manifest.ceilings[str(model[key])] * scale, True)
         for key, unit, scale in (("flops_ceiling", "FLOP/s", 1e12), ("bytes_ceiling", "byte/s", 1e9))
         if manifest.ceilings.get(str(model.get(key)))
     ]
-    have = {ceiling.unit for ceiling in found}
-    return (*found, *(peak for peak in _peaks(study) if peak.unit not in have))
+    have = {ceiling.unit for ceiling in lines}
+    return (*lines, *(peak for peak in _peaks(capture) if peak.unit not in have))
 
 
-def _peaks(study: Capture) -> tuple[Ceiling, ...]:
-    """The highest peaks that ncu's counters of any variant tell."""
-    every = [values for variant in study.variants for _, values in launches(variant.counters)]
+def _peaks(capture: Capture) -> tuple[Ceiling, ...]:
+    """The highest peaks in ncu's counters of any variant."""
+    every = [values for variant in capture.variants for _, values in launches(variant.counters)]
     kinds = (
         ("tensor pipe", "FLOP/s", _tensor_peak),
         ("fp32 pipe", "FLOP/s", lambda values: thread_peak(values, "fp32")),
@@ -123,18 +123,18 @@ def roof(manifest: Manifest, record: VariantRecord | None) -> Roof | None:
     )  # fmt: skip
 
 
-def work(variant: CapturedVariant, found: Roof | None, time_ns: float | None, window: Window | None) -> Work | None:
+def work(variant: CapturedVariant, roof: Roof | None, time_ns: float | None, window: Window | None) -> Work | None:
     """What ``variant`` achieves against its roofline; None without one or without a clean time."""
-    if found is None or time_ns is None:
+    if roof is None or time_ns is None:
         return None
-    achieved = found.flops / time_ns / 1e3
+    achieved = roof.flops / time_ns / 1e3
     kernels = None if window is None else window.launch.kernels
     counted, moved = dram(variant)
     return Work(
         tflop_per_s=achieved,
-        gb_per_s=found.bytes_moved / time_ns,
-        yardstick_ratio=achieved / found.yardstick_tflop_per_s if found.yardstick_tflop_per_s else None,
-        declared_bytes=found.bytes_moved,
+        gb_per_s=roof.bytes_moved / time_ns,
+        yardstick_ratio=achieved / roof.yardstick_tflop_per_s if roof.yardstick_tflop_per_s else None,
+        declared_bytes=roof.bytes_moved,
         kernels=kernels,
         counted=counted,
         dram_bytes=moved if counted and counted == kernels else None,
@@ -143,5 +143,5 @@ def work(variant: CapturedVariant, found: Roof | None, time_ns: float | None, wi
 
 def dram(variant: CapturedVariant) -> tuple[int, float]:
     """Kernels whose bytes ncu counted, and the bytes that they moved to and from device memory."""
-    each = [n for _, values in launches(variant.counters) if (n := dram_bytes(values)) is not None]
-    return len(each), sum(each)
+    moved = [n for _, values in launches(variant.counters) if (n := dram_bytes(values)) is not None]
+    return len(moved), sum(moved)

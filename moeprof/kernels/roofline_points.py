@@ -1,8 +1,8 @@
-"""Where kernels stand under the roofline: arithmetic intensity and FLOP/s from ncu's counters alone, and what is missing for it.
+"""Points under the roofline: arithmetic intensity and FLOP/s from ncu's counters alone, and what they lack.
 
-One point a variant's kernels of one name (the longest ones), and one for its whole iteration where every kernel of it was counted. Where
-FLOPs were not counted, the whole iteration stands by the FLOPs that its variant declares. Times are ncu's own: it runs one kernel
-at a time on flushed caches, so that a point lies lower than the kernel does in its place.
+A variant has one point for each of its longest kernels by name, and one for its whole iteration if every kernel of it was
+counted. Where FLOPs were not counted, the whole iteration uses the FLOPs that the variant declares. Times are ncu's: it runs one
+kernel at a time on flushed caches, so a point lies lower than the kernel does in the program.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moeprof.kernels import flops
-from moeprof.kernels.counters import DURATION, launches
+from moeprof.kernels.counters import launches
 from moeprof.kernels.memory_chart import dram_bytes
 from moeprof.kernels.roofline import Ceiling, ceilings
-from moeprof.loaded.capture import Capture, CapturedVariant, representative
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.machine.ncu_metrics import DURATION
 
 WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
@@ -35,7 +36,7 @@ class Point:
     time_ns: float  # under ncu
     intensity: float  # FLOP a DRAM byte
     flop_per_s: float
-    pipe: str  # that did most of the FLOPs; "declared" where the variant says how many there are
+    pipe: str  # with most of the FLOPs; "declared" where the variant declares their number
 
 
 @dataclass(frozen=True)
@@ -51,34 +52,34 @@ class Roofline:
         return tuple(p for p in self.points if p.variant == variant)
 
 
-def roofline(study: Capture, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
+def roofline(capture: Capture, names: tuple[str, ...] = (), prefix: str = "") -> Roofline:
     """The roofline of the variants called ``names`` (default: all); ``prefix`` goes before their names."""
-    if study.manifest.device == "cpu":
+    if capture.manifest.device == "cpu":
         return Roofline()
     points: list[Point] = []
     without: dict[str, list[str]] = {}  # reason -> variants
     partial: list[str] = []
-    for variant in study.variants:
+    for variant in capture.variants:
         if names and variant.record.name not in names:
             continue
-        mine, why = _points(variant)
-        points += [replace(p, variant=prefix + p.variant) for p in mine]
-        partial += [f"{prefix}{variant.record.name}: {text}" for text in _partial(variant) if mine]
+        placed, why = _points(variant)
+        points += [replace(p, variant=prefix + p.variant) for p in placed]
+        partial += [f"{prefix}{variant.record.name}: {text}" for text in _partial(variant) if placed]
         for reason in why:
             without.setdefault(reason, []).append(prefix + variant.record.name)
-    lines = ceilings(study)
+    lines = ceilings(capture)
     missing = [f"{', '.join(variants)}: {reason}" for reason, variants in without.items()]
     if points:
         have = {c.unit for c in lines}
         missing += [f"no ceiling of {what}" for unit, what in ROOFS.items() if unit not in have]
-    hint = [HOW.format(name=study.manifest.name)] if missing else []
+    hint = [HOW.format(name=capture.manifest.name)] if missing else []
     return Roofline(tuple(points), lines, (*missing, *hint, *partial))
 
 
-def together(one: Roofline, other: Roofline) -> Roofline:
+def together(before: Roofline, after: Roofline) -> Roofline:
     """Two captures under the second one's ceilings, or the first one's where the second has none."""
-    missing = tuple(dict.fromkeys((*one.missing, *other.missing)))
-    return Roofline(one.points + other.points, other.ceilings or one.ceilings, missing)
+    missing = tuple(dict.fromkeys((*before.missing, *after.missing)))
+    return Roofline(before.points + after.points, after.ceilings or before.ceilings, missing)
 
 
 def _points(variant: CapturedVariant) -> tuple[list[Point], list[str]]:
@@ -94,9 +95,9 @@ def _points(variant: CapturedVariant) -> tuple[list[Point], list[str]]:
     names = sorted({kernel for kernel, _ in counted}, key=lambda n: (-_time(counted, n), n))
     groups = [(name, [x for x in counted if x[0] == name]) for name in names[:LONGEST]] + [(WHOLE, counted)] * whole
     placed = [_place(variant, name, group) for name, group in groups]
-    found = [p for p, _ in placed if p is not None]
+    points = [p for p, _ in placed if p is not None]
     reasons = list(dict.fromkeys(why for _, why in placed if why))
-    return found, reasons or ([] if found else ["its longest kernels do no floating-point work"])
+    return points, reasons or ([] if points else ["its longest kernels do no floating-point work"])
 
 
 def _time(counted: list[Launch], name: str) -> float:
@@ -104,13 +105,13 @@ def _time(counted: list[Launch], name: str) -> float:
 
 
 def _all_counted(variant: CapturedVariant, counted: list[Launch]) -> bool:
-    window = representative(variant)
+    window = variant.representative
     return window is not None and window.launch.kernels == len(counted)
 
 
 def _partial(variant: CapturedVariant) -> list[str]:
     """Why a variant's whole iteration has no point, although some of its kernels have one."""
-    window, counted = representative(variant), len(launches(variant.counters))
+    window, counted = variant.representative, len(launches(variant.counters))
     if window is None:
         return ["without a trace it is not known whether every kernel was counted, so its whole iteration has no point"]
     kernels = window.launch.kernels
@@ -123,12 +124,12 @@ def _partial(variant: CapturedVariant) -> list[str]:
 
 def _place(variant: CapturedVariant, name: str, group: list[Launch]) -> tuple[Point | None, str]:
     """The point of some launches, or why there is none."""
-    each = [flops.of(values) for _, values in group]
+    flops_of = [flops.of(values) for _, values in group]
     by_pipe: dict[str, float] = {}
-    for one in each:
-        for pipe, n in one.by_pipe.items():
+    for counted in flops_of:
+        for pipe, n in counted.by_pipe.items():
             by_pipe[pipe] = by_pipe.get(pipe, 0.0) + n
-    reason = next((one.reason for one in each if one.reason), "")
+    reason = next((counted.reason for counted in flops_of if counted.reason), "")
     pipe = max(by_pipe, key=lambda key: by_pipe[key], default="")
     done = sum(by_pipe.values())
     if reason and name == WHOLE and variant.record.flops:

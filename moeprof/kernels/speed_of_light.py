@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moeprof.kernels.counters import DURATION, PEAK_ELAPSED, picked
+from moeprof.kernels.counters import picked
+from moeprof.machine import ncu_metrics as ncu
 from moeprof.machine.ncu_metrics import DRAM_CLOCK, DRAM_PEAK
 
 FIELDS = {
-    "duration_ns": DURATION,
-    "sm_percent": f"sm__throughput.{PEAK_ELAPSED}",
-    "memory_percent": f"gpu__compute_memory_throughput.{PEAK_ELAPSED}",
-    "l1_percent": "l1tex__throughput.avg.pct_of_peak_sustained_active",
-    "l2_percent": f"lts__throughput.{PEAK_ELAPSED}",
-    "dram_percent": f"gpu__dram_throughput.{PEAK_ELAPSED}",
-    "dram_bytes_per_s": "dram__bytes.sum.per_second",
+    "duration_ns": ncu.DURATION,
+    "sm_percent": ncu.SM_THROUGHPUT,
+    "memory_percent": ncu.MEMORY_THROUGHPUT,
+    "l1_percent": ncu.L1_THROUGHPUT,
+    "l2_percent": ncu.L2_THROUGHPUT,
+    "dram_percent": ncu.GPU_DRAM_THROUGHPUT,
+    "dram_bytes_per_s": ncu.DRAM_BYTES_PER_S,
 }
-DRAM_ALSO = f"dram__throughput.{PEAK_ELAPSED}"  # what a capture counts: the same share under another name
 METRICS = (*FIELDS.values(), DRAM_PEAK, DRAM_CLOCK)
 HIGH, LOW = (
     80.0,
@@ -27,7 +27,7 @@ HIGH, LOW = (
 
 @dataclass(frozen=True)
 class SpeedOfLight:
-    """Shares of each unit's sustained peak, in percent, as ncu gives them; the duration is ncu's (serialised, caches flushed).
+    """Shares of each unit's sustained peak, in percent, as ncu reports them; the duration is ncu's (serialised, caches flushed).
 
     ``dram_formula_percent``: bytes a second / (peak bytes a cycle x DRAM cycles a second), which ``dram_percent`` must equal.
     """
@@ -44,7 +44,7 @@ class SpeedOfLight:
 
     @property
     def verdict(self) -> str | None:
-        """What ncu's rule of thumb says of it; None where SM or memory was not counted."""
+        """The verdict of ncu's rule SOLBottleneck; None where SM or memory was not counted."""
         if self.sm_percent is None or self.memory_percent is None:
             return None
         most, unit = max((self.sm_percent, "the SMs"), (self.memory_percent, "memory"))
@@ -55,11 +55,11 @@ class SpeedOfLight:
         return f"{unit} at {most:.1f} % of peak: the busiest, with room left"
 
 
-def lightspeed(values: Mapping[str, float]) -> SpeedOfLight:
+def speed_of_light(values: Mapping[str, float]) -> SpeedOfLight:
     """From the counters of one kernel, metric -> value in base units."""
     given = picked(values, FIELDS)
     if given["dram_percent"] is None:
-        given["dram_percent"] = values.get(DRAM_ALSO)
+        given["dram_percent"] = values.get(ncu.DRAM_THROUGHPUT)
     peak = dram_peak(values)
     rate = given["dram_bytes_per_s"]
     formula = 100 * rate / peak if peak and rate is not None else None

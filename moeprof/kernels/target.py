@@ -1,41 +1,39 @@
-"""From a target on the command line to what ncu is asked to count, and the folder that its pages go to."""
+"""From a target on the command line to what ncu counts: a workload, a capture's workload, or a program."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moeprof.capture.child_processes import Server
-from moeprof.capture.commands import Target, serve
+from moeprof.capture.child_processes import WorkerProcess
 from moeprof.errors import CaptureError, MoeprofError, ToolError, UsageError
-from moeprof.kernels import ncu as inspection
-from moeprof.kernels.counters import DURATION
 from moeprof.kernels.inspection import BASIC, OF_SETS, WANTED
-from moeprof.kernels.ncu import Ask
-from moeprof.machine import catalogue, ncu_query, tools
+from moeprof.kernels.ncu import LOG, RAW, NcuRequest, available
+from moeprof.machine import ncu_query, nvml, tools
+from moeprof.machine.facts import facts
+from moeprof.machine.ncu_metrics import DURATION
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
-from moeprof.storage.capture_folder import OUTPUT
-from moeprof.storage.files import PARTIAL
 from moeprof.storage.manifest import Manifest
+from moeprof.worker.messages import Prepare
+from moeprof.worker.spec import Target, WorkerSpec
 from moeprof.workload.find import load
 from moeprof.workload.model import unchanged
 
-NAME = "inspect"
-
 
 @dataclass(frozen=True)
-class Wish:
-    """What the user asked for. ``targets``: a workload, a capture, or the pages of a report; empty with ``program``.
+class InspectRequest:
+    """The arguments of ``moeprof inspect``.
 
-    ``counters``: "full", "basic" or comma-separated metrics of ncu.
+    Args:
+        kernel: a regular expression, found anywhere in the demangled name.
+        targets: a workload, a capture, or the pages of a report; empty with ``program``.
+        counters: "full", "basic" or comma-separated metrics of ncu.
+        launches, skip: how many launches to count, after how many.
     """
 
     kernel: str
@@ -55,46 +53,72 @@ class Wish:
     keep_raw: bool = False
 
 
-def tool(given: Path | None) -> Tool:
+def ncu_tool(given: Path | None) -> Tool:
     """ncu, on a machine that has a GPU to count on.
 
     Raises:
         ToolError: either is missing.
     """
-    found = tools.find("ncu", given)
-    if found is None:
+    tool = tools.find("ncu", given)
+    if tool is None:
         raise ToolError("ncu was not found", "install Nsight Compute, or give --ncu PATH; see: moeprof doctor")
-    if not tools.gpus():
+    if not nvml.gpus():
         raise ToolError(
             "there is no CUDA GPU here, and counters are a GPU's",
             "run it on a GPU machine, or inspect a report that ncu wrote",
         )
-    return found
+    return tool
 
 
-def ask(wish: Wish) -> Ask:
-    """What to count for a workload, a capture's workload or a program, with parameters as asked for.
+def kind_of(request: InspectRequest) -> str:
+    """What kind of target it is: "program", "capture", "report" or "workload".
+
+    Raises:
+        UsageError: there is no target, or more than one.
+    """
+    if request.program:
+        return "program"
+    if not request.targets:
+        raise UsageError(
+            "nothing to inspect",
+            "give a workload, a capture, ncu's .csv or .ncu-rep, or: moeprof inspect --kernel K -- PROGRAM",
+        )
+    paths = [Path(target) for target in request.targets]
+    if paths[0].is_dir():
+        return "report" if (paths[0] / RAW).is_file() else "capture"
+    if paths[0].is_file() and paths[0].suffix != ".py":
+        return "report"
+    if len(paths) > 1:
+        raise UsageError(
+            f"one target at a time, found {' '.join(request.targets)}",
+            "to inspect a program: moeprof inspect --kernel K -- PROGRAM",
+        )
+    return "workload"
+
+
+def ncu_request(request: InspectRequest) -> NcuRequest:
+    """What ncu is to count for a workload, a capture's workload or a program. Parameters are not calibrated yet.
 
     Raises:
         UsageError: there is no such workload, variant, preset or parameter.
-        CaptureError: the capture was not made on a GPU, or does not say of what.
+        CaptureError: the capture was not made on a GPU, or does not name its program.
     """
-    program, target = wish.program, None
-    if wish.targets and Path(wish.targets[0]).is_dir():
-        program, target = _of_capture(wish, manifest.read(Path(wish.targets[0])))
-    elif wish.targets:
-        target = _of_workload(wish)
-    counters = wish.counters if wish.counters in ("full", "basic") else "metrics"
-    return Ask(
-        wish.kernel, target, program, wish.range_name, counters, (), wish.launches, wish.skip, wish.timeout_s,
+    program, target = request.program, None
+    if request.targets and Path(request.targets[0]).is_dir():
+        program, target = _of_capture(request, manifest.read(Path(request.targets[0])))
+    elif request.targets:
+        target = _of_workload(request)
+    counters = request.counters if request.counters in ("full", "basic") else "metrics"
+    return NcuRequest(
+        request.kernel, target, program, request.range_name, counters, (), request.launches, request.skip, request.timeout_s,
     )  # fmt: skip
 
 
-def _of_workload(wish: Wish) -> Target:
-    name, variant = split(wish.targets[0])
+def _of_workload(request: InspectRequest) -> Target:
+    name, variant = split(request.targets[0])
     workload = load(name)
-    chosen = workload.variant(variant or wish.variant or workload.optimized).name
-    return Target(name, chosen, "cuda", workload.params(wish.preset or "default", wish.overrides))
+    chosen = workload.variant(variant or request.variant or workload.optimized).name
+    return Target(name, chosen, "cuda", workload.params(request.preset or "default", request.overrides))
 
 
 def split(target: str) -> tuple[str, str | None]:
@@ -105,74 +129,78 @@ def split(target: str) -> tuple[str, str | None]:
     return name, variant
 
 
-def _of_capture(wish: Wish, found: Manifest) -> tuple[tuple[str, ...], Target | None]:
+def _of_capture(request: InspectRequest, stored: Manifest) -> tuple[tuple[str, ...], Target | None]:
     """(program, target): one of the two, as the capture recorded it; its parameters may be changed."""
-    folder = wish.targets[0]
-    if found.device != "cuda":
+    folder = request.targets[0]
+    if stored.device != "cuda":
         raise CaptureError(
             f"{folder} was captured on the CPU: it has no counters to count again", "inspect a capture of a GPU"
         )
-    if found.kind == "program":
-        if "--" not in found.argv:
+    if stored.kind == "program":
+        if "--" not in stored.argv:
             raise CaptureError(
-                f"{folder} does not say how its program was started", "moeprof inspect --kernel K -- PROGRAM ARGS"
+                f"{folder} does not contain the command of its program", "moeprof inspect --kernel K -- PROGRAM ARGS"
             )
-        return found.argv[found.argv.index("--") + 1 :], None
-    name, variant = workload_of(found), wish.variant or found.optimized
+        return stored.argv[stored.argv.index("--") + 1 :], None
+    name, variant = workload_of(stored), request.variant or stored.optimized
     workload = load(name)
-    typed = workload.params(wish.preset or found.preset, wish.overrides)
-    kept = found.params if wish.preset is None else typed
-    params = {**kept, **{key: typed[key] for key in wish.overrides}}
+    typed = workload.params(request.preset or stored.preset, request.overrides)
+    recorded = stored.params if request.preset is None else typed
+    params = {**recorded, **{key: typed[key] for key in request.overrides}}
     return (), Target(name, workload.variant(str(variant)).name, "cuda", params)
 
 
-def workload_of(found: Manifest) -> str:
+def workload_of(stored: Manifest) -> str:
     """The name under which the capture's workload is found: registered, or the .py file of its command line.
 
     Raises:
         CaptureError: it is neither.
     """
-    for name in (found.name, *(word for word in found.argv if word.endswith(".py") and Path(word).is_file())):
+    for name in (stored.name, *(word for word in stored.argv if word.endswith(".py") and Path(word).is_file())):
         try:
-            if load(name).name == found.name:
+            if load(name).name == stored.name:
                 return name
         except UsageError:
             continue
     raise CaptureError(
-        f"the capture's workload {found.name!r} is not found from here", "run it in the folder where it was captured"
+        f"the capture's workload {stored.name!r} is not found from here", "run it in the folder where it was captured"
     )
 
 
-def resolved(ask: Ask, folder: Path) -> Ask:
-    """With the parameters that the workload calibrates on this machine.
+def resolved(request: NcuRequest, folder: Path) -> NcuRequest:
+    """The request with the parameters that the workload calibrates on this machine.
 
     Raises:
         ToolError: torch is missing, or the variant cannot run here.
     """
-    target = ask.target
+    target = request.target
     if target is None:
-        return ask
+        return request
     if importlib.util.find_spec("torch") is None:
         raise ToolError("torch is not installed", "pip install 'moeprof[gpu]'")
     workload = load(target.workload)
-    reason = workload.variant(target.variant).needs(catalogue.facts())
+    reason = workload.variant(target.variant).needs(facts())
     if reason:
         raise ToolError(
             f"{workload.name}/{target.variant} cannot run here: {reason}", "moeprof list says what each needs"
         )
     if workload.resolve is unchanged:
-        return ask
-    server = Server(target.variant, serve(target), folder / inspection.LOG, ask.timeout_s)
+        return request
+    worker = WorkerProcess(target.variant, WorkerSpec("serve", target), folder / LOG, request.timeout_s)
     try:
-        server.hear()
-        params = server.ask({"do": "prepare", "params": target.params})["params"]
+        worker.hello()
+        params = worker.ask(Prepare(target.params)).params
     finally:
-        server.close()
-    return replace(ask, target=replace(target, params=params))
+        worker.close()
+    return replace(request, target=replace(target, params=params))
 
 
 def metrics(counters: str) -> tuple[str, ...]:
-    """The metrics to ask ncu for by name beside its set; of a list of metrics, these and the duration."""
+    """The metrics that ncu counts by name, besides its set. For a list of metrics: these and the duration.
+
+    Raises:
+        UsageError: ``counters`` is neither a set nor a list of metrics.
+    """
     if counters in ("full", "basic"):
         sections = WANTED if counters == "full" else BASIC
         beside = (section for name, section in sections.items() if name not in OF_SETS)
@@ -187,58 +215,27 @@ def metrics(counters: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((DURATION, *named)))
 
 
-def checked(ask: Ask, counters: str, tool: Tool) -> tuple[Ask, tuple[Note, ...]]:
-    """With those of the metrics that the chip has, and what is to be said of the others."""
+def checked(request: NcuRequest, counters: str, tool: Tool) -> tuple[NcuRequest, tuple[Note, ...]]:
+    """The request with the metrics that the chip has, and a note on the others."""
     names = ncu_query.names(tool)
     wanted = metrics(counters)
     if not names:
-        said = note("metrics-unchecked", command=str(ncu_query.query(tool)))
-        return (replace(ask, metrics=wanted) if ask.counters == "metrics" else ask), (said,)
-    here, lacking = inspection.chosen(wanted, names)
-    notes = (note("chip-lacks", names=", ".join(lacking)),) if lacking else ()
-    return replace(ask, metrics=here), notes
+        unchecked = note("metrics-unchecked", command=str(ncu_query.query(tool)))
+        return (replace(request, metrics=wanted) if request.counters == "metrics" else request), (unchecked,)
+    countable, missing = available(wanted, names)
+    notes = (note("chip-lacks", names=", ".join(missing)),) if missing else ()
+    return replace(request, metrics=countable), notes
 
 
 def compiled(kernel: str) -> dict[str, Any]:
-    """What the compiler said of a kernel of our own CUDA sources as they were built for this GPU: registers and spills; else nothing."""
+    """What nvcc reported of a kernel of our own CUDA sources, as built for this GPU: registers and spills. Empty for others."""
     from moeprof.workloads.common import nvcc
 
-    first = next(iter(tools.gpus()), None)
-    if first is None or not first.compute_capability:
+    gpu = next(iter(nvml.gpus()), None)
+    if gpu is None or not gpu.compute_capability:
         return {}
-    major, _, minor = first.compute_capability.partition(".")
+    major, _, minor = gpu.compute_capability.partition(".")
     try:
-        return nvcc.said_of(kernel, (int(major), int(minor)))
-    except MoeprofError:  # no nvcc, or one that does not run: then nothing of ours was built
+        return nvcc.usage_of(kernel, (int(major), int(minor)))
+    except MoeprofError:  # no nvcc, or one that does not run: then none of our sources was built
         return {}
-
-
-def choose(output: Path | None, force: bool) -> Path:
-    """The final folder: ``output``, or the next free moeprof-out/inspect-NNN.
-
-    Raises:
-        UsageError: it exists and ``force`` is not given, or it is no folder of an inspection.
-    """
-    if output is None:
-        found = (re.fullmatch(rf"{NAME}-(\d+)(\.partial)?", path.name) for path in OUTPUT.glob(f"{NAME}-*"))
-        return OUTPUT / f"{NAME}-{max((int(match[1]) for match in found if match), default=0) + 1:03d}"
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / inspection.RAW).is_file())):
-        raise UsageError(f"{output} is no inspection: it is not replaced", "choose another -o")
-    return output
-
-
-@contextmanager
-def written(final: Path) -> Iterator[Path]:
-    """A folder beside ``final`` that takes its name at the end, and is gone where that is not reached."""
-    partial = final.with_name(final.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from moeprof.kernels.counters import DURATION
 from moeprof.loaded.capture import Capture, CapturedVariant
-from moeprof.machine.ncu_metrics import WARP_STATE_PREFIX, WARP_STATE_SUFFIX
+from moeprof.machine.ncu_metrics import DURATION, WARP_STATE_PREFIX, WARP_STATE_SUFFIX
 
 RUNNING = ("selected", "not_selected")  # states in which a warp could go on
 
@@ -44,8 +43,8 @@ def stalls(variant: CapturedVariant) -> Stalls | None:
     if not len(durations) or not len(counted):
         return None
     longest = counted.loc[counted["launch"] == durations.idxmax()]
-    found = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
-    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), found) if found else None
+    by_state = shares(dict(zip(longest["metric"].astype(str), longest["value"].astype(float), strict=True)))
+    return Stalls(variant.record.name, str(longest["kernel"].iloc[0]), by_state) if by_state else None
 
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
@@ -64,14 +63,19 @@ def cycles(values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def of_study(study: Capture) -> tuple[Stalls, ...]:
-    """Those of all variants that have them, in the capture's order."""
-    return tuple(found for variant in study.variants if (found := stalls(variant)) is not None)
+def of_study(capture: Capture) -> tuple[Stalls, ...]:
+    """The warp states of all variants that have them, in the capture's order."""
+    return tuple(stalled for variant in capture.variants if (stalled := stalls(variant)) is not None)
 
 
-def steps(found: tuple[Stalls, ...]) -> tuple[Step, ...]:
+def steps(stalled: tuple[Stalls, ...]) -> tuple[Step, ...]:
     """What shrank from each variant to the next; waits only, not the states in which a warp could go on."""
-    return tuple(step for before, after in pairwise(found) if (step := _shrunk(before, after)) is not None)
+    return tuple(step for before, after in pairwise(stalled) if (step := _shrunk(before, after)) is not None)
+
+
+def largest_fall(found: tuple[Step, ...]) -> Step | None:
+    """The step whose wait shrank most."""
+    return max(found, key=lambda step: step.share_before - step.share_after, default=None)
 
 
 def _shrunk(before: Stalls, after: Stalls) -> Step | None:

@@ -1,19 +1,24 @@
-"""A capture as loaded for showing: its manifest, and for each variant its trace and the analysis of its iterations.
+"""A capture as loaded for showing: its manifest and, for each variant, what the tools recorded and its analysis.
 
 The seam between measuring and showing: reports take a ``Capture`` and nothing else, so the same capture gives the same
-bytes. A single trace file (not a capture) has no Capture; ``moeprof analyze`` shows it.
+bytes. A file of a variant is read when it is first needed, once; so are its devices, its iterations and its findings.
+A single trace file (not a capture) has no Capture: ``loaded.trace`` analyses it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from moeprof.analysis.analyze import iterations
-from moeprof.analysis.model import Analysis, Window
+from moeprof.analysis.analyze import analyze, iterations
+from moeprof.analysis.device import DeviceView, main_device, views
+from moeprof.analysis.model import Analysis, Finding, Window
 from moeprof.errors import CaptureError
+from moeprof.findings.find import find
+from moeprof.findings.what_if import scenes_of
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
@@ -21,15 +26,99 @@ from moeprof.trace.ncu.counters import read_counters
 
 
 @dataclass(frozen=True)
-class CapturedVariant:
-    """One variant of a capture. ``iterations`` holds one window per measured iteration (its main device's), tiling the
-    measured region; ``trace`` and ``iterations`` are None where there is no trace, ``counters`` where ncu did not run.
+class Recording:
+    """What the tools recorded of one variant. Each file is read once, when it is first needed.
+
+    Args:
+        trace_file: the export of nsys or the trace of torch.profiler; None where the variant was not traced.
+        counters_file: the counters of ncu; None where ncu did not run.
     """
 
+    trace_file: Path | None = None
+    counters_file: Path | None = None
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """The trace; None where there is none. Raises TraceError where the file cannot be read."""
+        return None if self.trace_file is None else read(self.trace_file)
+
+    @cached_property
+    def counters(self) -> pd.DataFrame | None:
+        """The COUNTERS table; None where there is none. Raises TraceError where the file cannot be read."""
+        return None if self.counters_file is None else read_counters(self.counters_file)
+
+    @cached_property
+    def views(self) -> tuple[DeviceView, ...]:
+        """The devices of the trace that have work, by index."""
+        return () if self.trace is None else views(self.trace)
+
+    @cached_property
+    def iterations(self) -> Analysis | None:
+        """One window a measured iteration, tiling the measured region of the main device; None without iterations."""
+        return None if self.trace is None else iterations(self.trace, self.views)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the built-in rules find in the trace, the largest gain first."""
+        return () if self.trace is None else find(scenes_of(self.trace, self.views))
+
+    @cached_property
+    def analysis(self) -> Analysis | None:
+        """All numbers of the whole trace, with the findings; None without a trace."""
+        if self.trace is None:
+            return None
+        return replace(analyze(self.trace, prepared=self.views), findings=self.findings)
+
+
+@dataclass(frozen=True)
+class CapturedVariant:
+    """One variant of a capture: its record in the manifest, and what the tools recorded."""
+
     record: VariantRecord
-    trace: Trace | None
-    iterations: Analysis | None
-    counters: pd.DataFrame | None
+    recording: Recording = field(default_factory=Recording)
+
+    @property
+    def trace(self) -> Trace | None:
+        """The variant's trace; None where it has none."""
+        return self.recording.trace
+
+    @property
+    def counters(self) -> pd.DataFrame | None:
+        """The variant's COUNTERS table; None where ncu did not run."""
+        return self.recording.counters
+
+    @property
+    def views(self) -> tuple[DeviceView, ...]:
+        """The devices of the trace that have work, by index."""
+        return self.recording.views
+
+    @property
+    def main_device(self) -> DeviceView | None:
+        """The device that has most of the work: the one whose iterations are analysed. None without work."""
+        return main_device(self.views)
+
+    @property
+    def iterations(self) -> Analysis | None:
+        """One window a measured iteration, tiling the measured region of the main device; None without iterations."""
+        return self.recording.iterations
+
+    @property
+    def representative(self) -> Window | None:
+        """The measured iteration of (lower) median span; None without iterations."""
+        if self.iterations is None or not self.iterations.windows:
+            return None
+        ordered = sorted(self.iterations.windows, key=lambda window: (window.span_ns, window.start_ns))
+        return ordered[(len(ordered) - 1) // 2]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the built-in rules find in the trace, the largest gain first; nothing without a trace."""
+        return self.recording.findings
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """All numbers of the whole trace, with the findings, as ``moeprof analyze`` shows them; None without a trace."""
+        return self.recording.analysis
 
 
 @dataclass(frozen=True)
@@ -46,34 +135,33 @@ class Capture:
 
 
 def load(folder: Path) -> Capture:
-    """The study of the capture at ``folder``; a ``.partial`` one loads with the parts that were finished.
+    """The capture at ``folder``; a ``.partial`` one loads with the parts that were finished. Files are read later, when needed.
 
     Raises:
         CaptureError: it is no capture, or a part that its manifest names is missing.
-        TraceError: a part cannot be read.
     """
-    found = manifest.read(folder)
-    return Capture(folder, found, tuple(_variant(folder, record) for record in found.variants))
+    stored = manifest.read(folder)
+    return Capture(folder, stored, tuple(_variant(folder, record) for record in stored.variants))
 
 
 def bare(folder: Path) -> Capture:
-    """The study of a capture without its traces and counters: what its manifest alone tells, read in no time.
+    """The capture without its traces and counters: only what its manifest contains, whether or not the parts are there.
 
     Raises:
         CaptureError: it is no capture.
     """
-    found = manifest.read(folder)
-    return Capture(folder, found, tuple(CapturedVariant(record, None, None, None) for record in found.variants))
+    stored = manifest.read(folder)
+    return Capture(folder, stored, tuple(CapturedVariant(record) for record in stored.variants))
 
 
 def _variant(folder: Path, record: VariantRecord) -> CapturedVariant:
-    trace_part, counters_part = record.part("trace"), record.part("counters")
-    trace = read(_existing(folder, trace_part)) if trace_part else None
-    counters = read_counters(_existing(folder, counters_part)) if counters_part else None
-    return CapturedVariant(record, trace, iterations(trace) if trace else None, counters)
+    trace, counters = (_file(folder, record.part(kind)) for kind in ("trace", "counters"))
+    return CapturedVariant(record, Recording(trace, counters))
 
 
-def _existing(folder: Path, part: Part) -> Path:
+def _file(folder: Path, part: Part | None) -> Path | None:
+    if part is None:
+        return None
     path = folder / part.file
     if not path.is_file():
         raise CaptureError(f"{folder}: its manifest names {part.file}, which is not there", "capture again")
@@ -81,8 +169,5 @@ def _existing(folder: Path, part: Part) -> Path:
 
 
 def representative(variant: CapturedVariant | None) -> Window | None:
-    """The traced iteration of (lower) median span; None without a trace."""
-    if variant is None or variant.iterations is None or not variant.iterations.windows:
-        return None
-    ordered = sorted(variant.iterations.windows, key=lambda w: (w.span_ns, w.start_ns))
-    return ordered[(len(ordered) - 1) // 2]
+    """The variant's representative iteration; None without a variant or iterations."""
+    return None if variant is None else variant.representative

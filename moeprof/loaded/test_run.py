@@ -1,4 +1,4 @@
-"""What the tests of a pytest run captured and asserted: as the plugin stores it and the page shows it.
+"""What the tests of a pytest run captured and asserted. The plugin stores it, the page shows it.
 
 Numbers of a capture are totals over its ``iterations``; the functions here give them for one iteration.
 """
@@ -13,14 +13,14 @@ from moeprof.notes import Note
 
 SCHEMA_VERSION = 1
 LAUNCHES = ("launch", "graph_launch")  # kinds of host calls that launch kernels
-INSIDE_A_DEVICE = "D2D"  # such copies use memory, no link: they count for overlap only where they are asked for
+INSIDE_A_DEVICE = "D2D"  # these copies use memory, not a link; they count for overlap only if requested
 
 Outcome = Literal["passed", "failed", "unknown", "unclear"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One assertion: what was asked, the value for one iteration (None: not known), what was allowed, how it ended."""
+    """One assertion: its name, the value for one iteration (None: not known), the limit, and the outcome."""
 
     name: str
     value: float | None
@@ -73,44 +73,44 @@ class Run:
     schema_version: int = field(default=SCHEMA_VERSION)
 
 
-def launches(found: Captured) -> float | None:
+def launches(captured: Captured) -> float | None:
     """Launch calls (a replay of a CUDA graph is one) of an iteration; None where calls are not known."""
-    return _calls(found, LAUNCHES)
+    return _calls(captured, LAUNCHES)
 
 
-def sync_calls(found: Captured) -> float | None:
+def sync_calls(captured: Captured) -> float | None:
     """Host calls of an iteration that wait for the device; None where calls are not known."""
-    if not found.calls_known:
+    if not captured.calls_known:
         return None
-    return found.window.launch.sync_calls / found.iterations if found.window else 0.0
+    return captured.window.launch.sync_calls / captured.iterations if captured.window else 0.0
 
 
-def _calls(found: Captured, kinds: tuple[str, ...]) -> float | None:
-    if not found.calls_known:
+def _calls(captured: Captured, kinds: tuple[str, ...]) -> float | None:
+    if not captured.calls_known:
         return None
-    calls = found.window.launch.calls if found.window else ()
-    return sum(c.count for c in calls if c.kind in kinds) / found.iterations
+    calls = captured.window.launch.calls if captured.window else ()
+    return sum(c.count for c in calls if c.kind in kinds) / captured.iterations
 
 
-def copies(found: Captured, direction: str | None) -> tuple[Copies, ...]:
+def copies(captured: Captured, direction: str | None) -> tuple[Copies, ...]:
     """The copies of a direction (H2D, D2H, P2P, D2D, H2H); without one all but those inside a device."""
-    listed = found.window.copies if found.window else ()
+    listed = captured.window.copies if captured.window else ()
     return tuple(
         c for c in listed if (c.direction != INSIDE_A_DEVICE if direction is None else c.direction == direction)
     )
 
 
-def copy_overlap(found: Captured, direction: str | None = None) -> float | None:
-    """Share of the copy time that runs beside kernels (docs/metrics.md); None where nothing was copied."""
-    mine = copies(found, direction)
-    busy = sum(c.busy_ns for c in mine)
-    return sum(c.overlapped_ns for c in mine) / busy if busy else None
+def copy_overlap(captured: Captured, direction: str | None = None) -> float | None:
+    """Share of the copy time that runs beside kernels (docs/reference/metrics.md); None where nothing was copied."""
+    chosen = copies(captured, direction)
+    busy = sum(c.busy_ns for c in chosen)
+    return sum(c.overlapped_ns for c in chosen) / busy if busy else None
 
 
-def exposed_copy_ns(found: Captured, direction: str | None = None) -> float:
+def exposed_copy_ns(captured: Captured, direction: str | None = None) -> float:
     """Time of an iteration in which only copies run; of one direction, the time of its copies that runs beside no kernel."""
-    if found.window is None:
+    if captured.window is None:
         return 0.0
     if direction is None:
-        return found.window.ledger.exposed_copy_ns / found.iterations
-    return sum(c.exposed_ns for c in copies(found, direction)) / found.iterations
+        return captured.window.ledger.exposed_copy_ns / captured.iterations
+    return sum(c.exposed_ns for c in copies(captured, direction)) / captured.iterations

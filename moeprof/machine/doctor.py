@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and how to mend it. Each check is one line: found, status, mend."""
+"""What this machine can do, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from moeprof.errors import ToolError
-from moeprof.machine import launcher, tools
+from moeprof.machine import launcher, nvml, tools
 from moeprof.machine.launcher import RANKS_ON_CPU
 from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT, Tool
 from moeprof.storage.manifest import Gpu
 
-FREE_BYTES = 2 << 30  # a capture of a long run, its raw report and its export
+FREE_BYTES = 2 << 30  # enough for a capture of a long run, its raw report and its export
 TORCH_TIMEOUT_S = 120
 DEBIAN_PACKAGES = {"libdw": "libdw1", "libelf": "libelf1", "libbz2": "libbz2-1.0", "liblzma": "liblzma5"}
 
@@ -26,7 +26,7 @@ Status = Literal["ok", "degraded", "missing"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was checked: its state, what was found, and what to do if it is not ok."""
 
     name: str
     status: Status
@@ -35,8 +35,8 @@ class Check:
 
 
 def examine(nsys: Path | None, ncu: Path | None, output: Path) -> tuple[Check, ...]:
-    """Look at everything that a capture needs; nothing is changed, nothing runs on the GPU."""
-    gpus = tools.gpus()
+    """Check everything that a capture needs, without changing anything and without running anything on the GPU."""
+    gpus = nvml.gpus()
     torch = _torch(bool(gpus))
     return (
         _gpu(gpus),
@@ -46,7 +46,7 @@ def examine(nsys: Path | None, ncu: Path | None, output: Path) -> tuple[Check, .
         _nsys(nsys),
         _ncu(ncu),
         _permission(bool(gpus)),
-        _tool("nvcc", None, "custom CUDA kernels are not built here", "install the CUDA toolkit, or set MOEPROF_NVCC"),
+        _located("nvcc", None, "CUDA kernels cannot be built", "install the CUDA toolkit, or set MOEPROF_NVCC")[0],
         _disk(output),
     )
 
@@ -67,63 +67,62 @@ def _busy(gpus: tuple[Gpu, ...]) -> Check:
     busy = [g for g in gpus if g.other_processes]
     if not busy:
         return Check("other processes", "ok", "none on the GPU" if gpus else "no GPU")
-    found = ", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)
+    counts = ", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)
     return Check(
         "other processes",
         "degraded",
-        found,
-        "times will be disturbed: end them, or choose a GPU with CUDA_VISIBLE_DEVICES",
+        counts,
+        "they disturb the times: end them, or choose another GPU with CUDA_VISIBLE_DEVICES",
     )
 
 
 def _torch(has_gpu: bool) -> Check:
-    """Asked in a process of its own: importing torch here takes seconds and may fail in many ways."""
+    """Import torch in a child process: it takes seconds and may fail in many ways."""
     if importlib.util.find_spec("torch") is None:
         return Check(
             "torch",
             "missing",
-            "not installed; only recorded captures and traces can be shown",
+            "not installed: moeprof can show recorded captures and traces, and cannot capture",
             "pip install 'moeprof[gpu]'",
         )
     code = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
     try:
-        ran = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=TORCH_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         return Check("torch", "degraded", f"did not import within {TORCH_TIMEOUT_S} s", "run: python -c 'import torch'")
-    if ran.returncode != 0:
-        return Check(
-            "torch", "degraded", f"does not import: {ran.stderr.strip().splitlines()[-1][:120]}", "reinstall torch"
-        )
-    version, cuda, available = ran.stdout.split()
+    if child.returncode != 0:
+        messages = child.stderr.strip().splitlines()
+        reason = messages[-1][:120] if messages else f"exit status {child.returncode}"
+        return Check("torch", "degraded", f"does not import: {reason}", "reinstall torch")
+    version, cuda, available = child.stdout.split()
     if has_gpu and available != "True":
         return Check(
             "torch",
             "degraded",
-            f"{version} sees no GPU",
+            f"{version} finds no GPU",
             "install the CUDA build that fits the driver: https://pytorch.org",
         )
     return Check("torch", "ok", f"{version}" + (f" with CUDA {cuda}" if available == "True" else ", CPU"))
 
 
 def _ranks(gpus: tuple[Gpu, ...], torch: Check) -> Check:
-    """How many ranks a workload with ranks has here, and through what they communicate."""
+    """How many ranks a workload can have here, and how they communicate."""
     if torch.status == "missing":
         return Check("ranks", "missing", "torch is not installed", torch.mend)
-    found = launcher.place(os.environ)
-    launched = f"; {found.launcher} started rank {found.rank} of {found.ranks}" if found else ""
+    place = launcher.place(os.environ)
+    launched = f"; {place.launcher} started rank {place.rank} of {place.ranks}" if place else ""
     if not gpus:
-        return Check("ranks", "ok", f"on the CPU through gloo, {RANKS_ON_CPU} unless --nproc says otherwise{launched}")
-    links = " linked directly" if tools.linked() else "" if len(gpus) == 1 else " not linked directly (GPU 0 and 1)"
-    return Check("ranks", "ok", f"up to {len(gpus)}, one a GPU, through NCCL{links and ';' + links}{launched}")
+        return Check(
+            "ranks", "ok", f"on the CPU through gloo, by default {RANKS_ON_CPU} (--nproc changes it){launched}"
+        )
+    links = "" if len(gpus) == 1 else "; linked directly" if nvml.linked() else "; not linked directly (GPU 0 and 1)"
+    return Check("ranks", "ok", f"up to {len(gpus)}, one a GPU, through NCCL{links}{launched}")
 
 
-def _tool(name: str, explicit: Path | None, without: str, mend: str) -> Check:
-    return _found(name, explicit, without, mend)[0]
-
-
-def _found(name: str, explicit: Path | None, without: str, mend: str) -> tuple[Check, Tool | None]:
+def _located(name: str, explicit: Path | None, without: str, mend: str) -> tuple[Check, Tool | None]:
+    """The check of a tool, and the tool. ``without``: what is lost if it is missing."""
     try:
         tool = tools.find(name, explicit)
     except ToolError as error:
@@ -134,33 +133,29 @@ def _found(name: str, explicit: Path | None, without: str, mend: str) -> tuple[C
 
 
 def _nsys(explicit: Path | None) -> Check:
-    check, tool = _found(
+    check, tool = _located(
         "nsys",
         explicit,
         "traces are collected with torch.profiler",
         "install Nsight Systems, or give --nsys or MOEPROF_NSYS",
     )
-    lacking = tools.missing_libraries(tool.path) if tool else ()
-    if not lacking:
+    libraries = tools.missing_libraries(tool.path) if tool else ()
+    if not libraries:
         return check
-    packages = sorted(
-        {
-            DEBIAN_PACKAGES[stem]
-            for library in lacking
-            if (stem := library.partition(".so")[0].rstrip("-0123456789.")) in DEBIAN_PACKAGES
-        }
-    )
+    stems = {library.partition(".so")[0].rstrip("-0123456789.") for library in libraries}
+    packages = sorted(DEBIAN_PACKAGES[stem] for stem in stems & DEBIAN_PACKAGES.keys())
     install = f"apt install {' '.join(packages)}" if packages else "install them"
     return Check(
         "nsys",
         "degraded",
-        f"{check.found}, but its importer lacks {', '.join(lacking)}: it will leave a .qdstrm and no report",
+        f"{check.found}, but its importer lacks {', '.join(libraries)}: nsys will write a .qdstrm and no report",
         install,
     )
 
 
 def _ncu(explicit: Path | None) -> Check:
-    return _tool("ncu", explicit, "no hardware counters", "install Nsight Compute, or give --ncu or MOEPROF_NCU")
+    fix = "install Nsight Compute, or give --ncu or MOEPROF_NCU"
+    return _located("ncu", explicit, "hardware counters are not available", fix)[0]
 
 
 def _permission(has_gpu: bool) -> Check:
@@ -170,31 +165,16 @@ def _permission(has_gpu: bool) -> Check:
         return Check(
             "counter permission",
             "degraded",
-            f"the driver keeps counters from this user ({NO_PERMISSION})",
+            f"the driver denies this user hardware counters ({NO_PERMISSION})",
             PERMISSION_HINT,
         )
-    return Check("counter permission", "ok", "counters may be read")
+    return Check("counter permission", "ok", "this user may read hardware counters")
 
 
 def _disk(output: Path) -> Check:
     folder = next((p for p in (output, *output.resolve().parents) if p.is_dir()), Path())
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free for {output}"
-    return (
-        Check("disk", "ok", found)
-        if free >= FREE_BYTES
-        else Check("disk", "degraded", found, "free some space, or choose another -o")
-    )
-
-
-def text(checks: tuple[Check, ...]) -> str:
-    """One line a check, its mend below it where there is one."""
-    width = max(len(c.name) for c in checks)
-    lines = []
-    for check in checks:
-        lines.append(
-            f"{check.status.upper() if check.status != 'ok' else 'OK':<9} {check.name:<{width}}  {check.found}"
-        )
-        if check.mend and check.status != "ok":
-            lines.append(f"{'':<9} {'':<{width}}  -> {check.mend}")
-    return "\n".join(lines)
+    amount = f"{free / 1e9:.1f} GB free for {output}"
+    if free < FREE_BYTES:
+        return Check("disk", "degraded", amount, "free some space, or choose another -o")
+    return Check("disk", "ok", amount)

@@ -1,4 +1,4 @@
-"""Where a process stands among ranks, as a launcher's variables tell: torchrun, srun, Open MPI's mpirun. Pure; no torch."""
+"""Where a process stands among ranks, as a launcher's variables tell: torchrun, srun, Open MPI's mpirun, MPICH's mpiexec. Pure; no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from moeprof.errors import UsageError
 
 RANKS_ON_CPU = 2  # where nobody said how many
+ADDRESS, PORT, AGENT_STORE = "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"
+DEFAULT_PORT = 29500  # torch's
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Team:
         """The host of a rank."""
         return next(host for host in range(len(self.layout)) if rank in self.of_host(host))
 
-    def named(self, rank: int) -> str:
-        """`` (host 2)`` where there are several hosts, else nothing."""
-        return f" (host {self.host(rank)})" if len(self.layout) > 1 else ""
+    def host_shown(self, rank: int) -> int | None:
+        """The host of a rank where there are several, else None."""
+        return self.host(rank) if len(self.layout) > 1 else None
 
 
 def team_of(layout: str) -> Team:
@@ -76,18 +78,29 @@ def team_of(layout: str) -> Team:
     return Team(tuple(int(part) for part in layout.split(",")))
 
 
-# launcher -> variables of rank, ranks, rank on the host, ranks on the host. A batch script that runs under no launcher has
-# Slurm's variables of the job, and none of a step.
-VARIABLES = {
-    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    "mpirun": (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
+@dataclass(frozen=True)
+class Variables:
+    """The names under which a launcher tells a process its rank, the number of ranks, and both of its host."""
+
+    rank: str
+    ranks: str
+    local_rank: str
+    local_ranks: str
+
+
+# torchrun; Open MPI; MPICH and Intel MPI; Slurm. A batch script that runs under no launcher has Slurm's variables of the job,
+# and none of a step.
+LAUNCHERS = {
+    "torchrun": Variables("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    "mpirun": Variables(
+        "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
     ),
-    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+    "mpiexec": Variables("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    "srun": Variables("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
 }
+# what an environment that was recorded tells of a process: also of PMIx, and of a job of Slurm
+RANK_VARIABLES = (*(names.rank for names in LAUNCHERS.values()), "PMIX_RANK")
+SIZE_VARIABLES = (*(names.ranks for names in LAUNCHERS.values()), "SLURM_NTASKS")
 NODE = "SLURM_NODEID"  # which of the list of Slurm this host is
 
 
@@ -97,14 +110,51 @@ def place(environment: Mapping[str, str]) -> Place | None:
     Raises:
         UsageError: a variable of the launcher is no whole number, or the numbers do not fit together.
     """
-    for launcher, names in VARIABLES.items():
-        if all(name in environment for name in names[:3]):
-            rank, ranks, local_rank = (_number(name, environment[name]) for name in names[:3])
-            each = _list(names[3], environment.get(names[3], environment[names[1]]))
-            node = _number(NODE, environment.get(NODE, "0")) if len(each) > 1 else 0
-            local_ranks, told = each[min(node, len(each) - 1)], each if len(set(each)) > 1 else ()
-            return _checked(Place(launcher, rank, ranks, local_rank, local_ranks, told))
+    for launcher, names in LAUNCHERS.items():
+        told = (names.rank, names.ranks, names.local_rank)
+        if all(name in environment for name in told):
+            rank, ranks, local_rank = (_number(name, environment[name]) for name in told)
+            by_node = _list(names.local_ranks, environment.get(names.local_ranks, environment[names.ranks]))
+            node = _number(NODE, environment.get(NODE, "0")) if len(by_node) > 1 else 0
+            local_ranks = by_node[min(node, len(by_node) - 1)]
+            differ = by_node if len(set(by_node)) > 1 else ()
+            return _checked(Place(launcher, rank, ranks, local_rank, local_ranks, differ))
     return None
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the processes of a launcher meet: the key-value store at this address. ``served``: the launcher keeps it, else rank 0
+    does. ``attempt``: how often the launcher has started them anew."""
+
+    address: str
+    port: int
+    served: bool = False
+    attempt: str = "0"
+
+
+def rendezvous(launcher: str, environment: Mapping[str, str]) -> Rendezvous:
+    """The rendezvous that torch.distributed has under this launcher; Slurm's first node where nothing else tells the address.
+
+    Raises:
+        UsageError: nothing tells the address of rank 0's host, or the port is no port.
+    """
+    address = environment.get(ADDRESS) or first_node(environment.get("SLURM_STEP_NODELIST", ""))
+    if not address:
+        raise UsageError(
+            f"{launcher} does not tell the address of rank 0's host", f"set it on all hosts: {ADDRESS}=HOST"
+        )
+    port = environment.get(PORT) or str(DEFAULT_PORT)
+    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UsageError(f"{PORT}={port!r} is no port", f"set a free one on all hosts: {PORT}={DEFAULT_PORT}")
+    served = environment.get(AGENT_STORE) == "True"
+    return Rendezvous(address, int(port), served, environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def first_node(nodes: str) -> str:
+    """The first name of Slurm's list: node01 of "node[01-04,07],x3"; "" of an empty one."""
+    parts = re.match(r"([^\[,]*)(?:\[(\d+)[^\]]*\])?([^\[,]*)", nodes)
+    return "".join(part or "" for part in parts.groups()) if parts else ""
 
 
 def _number(name: str, text: str) -> int:

@@ -1,19 +1,17 @@
-"""What other processes do on this machine's CPU while a phase is timed, and how much memory is left; Linux alone tells."""
+"""What other processes do on this machine's CPU while a phase is timed, and how much memory is left."""
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's clocks a second
-PAGE = os.sysconf("SC_PAGE_SIZE")
-PROC = Path("/proc")
+import psutil
+
 SHORTEST_S = 0.1  # of a phase: the kernel counts in hundredths of a second
-IDLE = (3, 4)  # fields of /proc/stat's first line: idle, waiting for input or output
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # of psutil.cpu_times; idle and iowait are not
 
 
 @dataclass(frozen=True)
@@ -25,49 +23,48 @@ class Reading:
     at_s: float
 
 
-def read(own: Collection[int], proc: Path = PROC) -> Reading | None:
-    """A reading now (well below a millisecond); None where this system does not tell."""
+def read(own: Collection[int]) -> Reading | None:
+    """A reading now (below a millisecond); None if this system does not report it."""
     try:
-        fields = [int(word) for word in (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    except (OSError, ValueError):
+        times = psutil.cpu_times()
+    except (OSError, psutil.Error):
         return None
-    busy = sum(value for index, value in enumerate(fields) if index not in IDLE)
-    return Reading(busy / TICKS, sum(_process(pid, proc) for pid in own) / TICKS, time.monotonic())
+    busy_s = sum(getattr(times, name, 0.0) for name in BUSY)
+    return Reading(busy_s, sum(_process_s(pid) for pid in own), time.monotonic())
 
 
-def _process(pid: int, proc: Path) -> int:
-    """Ticks of a process and its threads, in its own code and in the kernel; 0 where it has ended."""
+def _process_s(pid: int) -> float:
+    """Seconds of a process and its threads, in its own code and in the kernel; 0 if it has ended."""
     try:
-        words = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(words[11]) + int(words[12])
+        times = psutil.Process(pid).cpu_times()
+    except (OSError, psutil.Error):
+        return 0.0
+    return float(times.user + times.system)
 
 
 def others_cores(before: Reading | None, after: Reading | None) -> float | None:
-    """How many cores other processes kept busy between two readings; None where it cannot be told, or too short a time."""
+    """How many cores other processes kept busy between two readings; None if it is not known, or the time is too short."""
     if before is None or after is None or after.at_s - before.at_s < SHORTEST_S:
         return None
-    busy = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-    return max(busy, 0.0) / (after.at_s - before.at_s)
+    busy_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+    return max(busy_s, 0.0) / (after.at_s - before.at_s)
 
 
-def available_bytes(proc: Path = PROC) -> int | None:
-    """Memory that new processes could take; None where this system does not tell."""
+def available_bytes() -> int | None:
+    """Memory that new processes could take; None if this system does not report it."""
     try:
-        lines = (proc / "meminfo").read_text().splitlines()
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    except (OSError, IndexError, ValueError):
+        return int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error):
         return None
 
 
-def has_room(pid: int, share: float, proc: Path = PROC) -> bool:
-    """Whether the memory that is left would hold another process like ``pid`` within ``share`` of it."""
+def has_room(pid: int, share: float) -> bool:
+    """Whether another process like ``pid`` fits within ``share`` of the memory that is left."""
     try:
-        pages = int((proc / str(pid) / "statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
+        resident_bytes = psutil.Process(pid).memory_info().rss
+    except (OSError, psutil.Error):
         return False
-    return pages * PAGE < share * (available_bytes(proc) or 0)
+    return bool(resident_bytes < share * (available_bytes() or 0))
 
 
 def cpu() -> str:

@@ -1,31 +1,49 @@
-"""The counters of Nsight Compute by name, each in one place: what a capture counts, and what the analyses read. Pure."""
+"""The metrics of Nsight Compute by name, each in one place: what a capture collects, and what the analyses read. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Counters of ncu: name -> (unit, meaning). Few, so that a kernel is replayed a handful of times.
+PEAK_ELAPSED, PEAK_ACTIVE = "avg.pct_of_peak_sustained_elapsed", "avg.pct_of_peak_sustained_active"
+DURATION = "gpu__time_duration.sum"
+SM_THROUGHPUT = f"sm__throughput.{PEAK_ELAPSED}"
+MEMORY_THROUGHPUT = f"gpu__compute_memory_throughput.{PEAK_ELAPSED}"
+DRAM_THROUGHPUT = f"dram__throughput.{PEAK_ELAPSED}"  # what a capture counts
+GPU_DRAM_THROUGHPUT = f"gpu__dram_throughput.{PEAK_ELAPSED}"  # the same share, as ncu's sections name it
+L1_THROUGHPUT, L2_THROUGHPUT = f"l1tex__throughput.{PEAK_ACTIVE}", f"lts__throughput.{PEAK_ELAPSED}"
+L1_HIT_RATE, L2_HIT_RATE = "l1tex__t_sector_hit_rate.pct", "lts__t_sector_hit_rate.pct"
+DRAM_READ, DRAM_WRITE, DRAM_BYTES = "dram__bytes_read.sum", "dram__bytes_write.sum", "dram__bytes.sum"
+DRAM_BYTES_PER_S = f"{DRAM_BYTES}.per_second"
+TENSOR_PIPE = f"sm__pipe_tensor_cycles_active.{PEAK_ACTIVE}"
+THEORETICAL_OCCUPANCY = "sm__maximum_warps_per_active_cycle_pct"
+ACHIEVED_OCCUPANCY = f"sm__warps_active.{PEAK_ACTIVE}"
+OCCUPANCY_LIMIT = "launch__occupancy_limit_"  # and the resource: blocks an SM that it allows
+REGISTERS, WAVES = "launch__registers_per_thread", "launch__waves_per_multiprocessor"
+ACTIVE_WARPS, ELIGIBLE_WARPS = "smsp__warps_active.avg.per_cycle_active", "smsp__warps_eligible.avg.per_cycle_active"
+ISSUED, NO_ELIGIBLE = "smsp__issue_active.avg.per_cycle_active", f"smsp__issue_inst0.{PEAK_ACTIVE}"
+CYCLES_PER_INSTRUCTION = "smsp__average_warp_latency_per_inst_issued.ratio"
+
+# name -> (unit, meaning). Few, so that ncu replays a kernel only a handful of times.
 COUNTED: dict[str, tuple[str, str]] = {
-    "gpu__time_duration.sum": (
+    DURATION: (
         "ns",
         "duration under ncu: serialised, caches flushed; never compared with nsys's times",
     ),
-    "dram__bytes_read.sum": ("byte", "bytes read from device memory"),
-    "dram__bytes_write.sum": ("byte", "bytes written to device memory"),
-    "dram__bytes.sum": ("byte", "bytes moved to and from device memory"),
-    "dram__bytes.sum.per_second": ("byte/s", "device-memory throughput"),
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "device-memory throughput, of its peak"),
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "the busiest pipe of the multiprocessors, of its peak"),
-    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("%", "cycles in which the tensor pipe worked"),
-    "lts__t_sector_hit_rate.pct": ("%", "L2 hit rate"),
-    "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "achieved occupancy"),
-    "launch__registers_per_thread": ("register/thread", "registers a thread"),
-    "launch__occupancy_limit_registers": ("block", "blocks an SM that registers allow"),
-    "launch__occupancy_limit_shared_mem": ("block", "blocks an SM that shared memory allows"),
+    DRAM_READ: ("byte", "bytes read from device memory"),
+    DRAM_WRITE: ("byte", "bytes written to device memory"),
+    DRAM_BYTES: ("byte", "bytes moved to and from device memory"),
+    DRAM_BYTES_PER_S: ("byte/s", "device-memory throughput"),
+    DRAM_THROUGHPUT: ("%", "device-memory throughput, of its peak"),
+    SM_THROUGHPUT: ("%", "the busiest pipe of the multiprocessors, of its peak"),
+    TENSOR_PIPE: ("%", "cycles in which the tensor pipe worked"),
+    L2_HIT_RATE: ("%", "L2 hit rate"),
+    ACHIEVED_OCCUPANCY: ("%", "achieved occupancy"),
+    REGISTERS: ("register/thread", "registers a thread"),
+    f"{OCCUPANCY_LIMIT}registers": ("block", "blocks an SM that registers allow"),
+    f"{OCCUPANCY_LIMIT}shared_mem": ("block", "blocks an SM that shared memory allows"),
 }
 
 TENSOR = "sm__ops_path_tensor_src_"
-TENSOR_PIPE = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
 SASS = "smsp__sass_thread_inst_executed_op_{}_pred_on"
 CYCLES = "smsp__cycles_elapsed.avg"
 # pipe -> instruction -> its FLOPs a thread
@@ -34,13 +52,13 @@ PIPES: dict[str, dict[str, int]] = {
     "fp64": {"dadd": 1, "dmul": 1, "dfma": 2},
     "fp16": {"hadd": 2, "hmul": 2, "hfma": 4},
 }
-NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on: a chip without them has no such instructions
+NEWER = ("fadd2", "fmul2", "ffma2")  # packed fp32, from sm_100 on
 FMA = {"fp32": "ffma", "fp64": "dfma", "fp16": "hfma"}
 PEAK = "sm__sass_thread_inst_executed_op_{}_pred_on.sum.peak_sustained"  # instructions a cycle of all SMs
 SM_CLOCK = "sm__cycles_elapsed.avg.per_second"
-DRAM_PEAK = "dram__bytes.sum.peak_sustained"  # bytes a cycle of all channels
+DRAM_PEAK = f"{DRAM_BYTES}.peak_sustained"  # bytes a cycle of all channels
 DRAM_CLOCK = "dram__cycles_elapsed.avg.per_second"
-TENSOR_BUSY = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
+TENSOR_BUSY = f"sm__pipe_tensor_cycles_active.{PEAK_ELAPSED}"
 PEAKS = (DRAM_PEAK, DRAM_CLOCK, PEAK.format(FMA["fp32"]), SM_CLOCK, TENSOR_BUSY)
 
 WARP_STATE_PREFIX, WARP_STATE_SUFFIX = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
@@ -57,20 +75,20 @@ WARP_STATE_METRICS = tuple(f"{WARP_STATE_PREFIX}{state}{WARP_STATE_SUFFIX}" for 
 
 
 def roofline_metrics(known: Iterable[str]) -> tuple[str, ...]:
-    """Counters of FLOPs and peaks among the base names that ncu knows on a chip: names differ by chip, and ncu refuses a
-    run with one that it does not know."""
+    """The metrics of FLOPs and peaks among the base names that ncu offers on a chip. Names differ by chip, and ncu refuses a
+    run with an unknown one."""
     names = frozenset(known)
     return (*wanted(names), *(metric for metric in PEAKS if metric.partition(".")[0] in names))
 
 
 def outermost(names: Iterable[str]) -> tuple[str, ...]:
-    """The names that refine no other one: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
+    """The names that do not refine another: ``..._src_bf16_dst_fp32_sparsity_on`` is part of ``..._src_bf16_dst_fp32``."""
     every = sorted(set(names))
     return tuple(name for name in every if not any(name.startswith(f"{other}_") for other in every))
 
 
 def wanted(known: Iterable[str]) -> tuple[str, ...]:
-    """The metrics to ask ncu for, of the base names that it knows on a chip (``ncu --query-metrics``)."""
+    """The metrics to request, among the base names that ncu offers on a chip (``ncu --query-metrics``)."""
     every = set(known)
     scalar = [SASS.format(op) for weights in PIPES.values() for op in weights]
     tensor = outermost(n for n in every if n.startswith(TENSOR) and not n.startswith(f"{TENSOR}int1"))

@@ -1,7 +1,7 @@
-"""The GPU's state as NVML tells it: clocks, power, why the clock is held back, who else is there.
+"""The state of a GPU as NVML reports it: clocks, power, reasons for throttling, other processes.
 
-nvidia-ml-py is a dependency of moeprof, so that nvidia-smi, which takes a process and a second a call, is never asked. A
-reading takes a few milliseconds while ``held``, and is taken between timed phases, never inside one.
+NVML is read through nvidia-ml-py: nvidia-smi would take a process and a second a call. A reading takes a few milliseconds
+while ``held``. Readings are taken between timed phases, never inside one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any
 from moeprof.storage.manifest import Gpu
 
 POWER_CAP = "power cap"
-# NVML's clock-event reasons that mean the GPU held itself back (nvml.h); idle, application and display settings are not
-# among them
+# NVML's clock-event reasons of a throttled GPU (nvml.h), without those for idle, application and display settings
 THROTTLES = {
     0x4: POWER_CAP,
     0x8: "hardware slowdown",
@@ -27,7 +26,7 @@ THROTTLES = {
 
 @contextmanager
 def _nvml() -> Iterator[Any]:
-    """The NVML module, initialised; None where there is no package or no driver."""
+    """The NVML module, initialised; None if there is no package or no driver."""
     try:
         import pynvml
     except ModuleNotFoundError:
@@ -46,13 +45,13 @@ def _nvml() -> Iterator[Any]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """NVML stays initialised (it counts its users), so that a reading inside takes no start."""
+    """Keep NVML initialised (it counts its users), so that a reading inside the block does not initialise it."""
     with _nvml():
         yield
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that NVML sees, with its state now; none where there is no driver."""
+    """Every GPU that NVML sees, with its present state; empty if there is no driver."""
     with _nvml() as nvml:
         if nvml is None:
             return ()
@@ -61,86 +60,87 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
-    """The GPU of that UUID, as a worker names its own, or the first one; None where there is none. Processes ``own`` are
-    not among its other processes."""
+    """The GPU of that UUID, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
+    other processes."""
     with _nvml() as nvml:
         if nvml is None or not nvml.nvmlDeviceGetCount():
             return None
-        handle = _named(nvml, uuid)
-        index = _asker(nvml, handle)("nvmlDeviceGetIndex") or 0
+        handle = _handle(nvml, uuid)
+        index = _reader(nvml, handle)("nvmlDeviceGetIndex") or 0
         return _gpu(nvml, handle, index, own)
 
 
-def _named(nvml: Any, uuid: str | None) -> Any:
+def _handle(nvml: Any, uuid: str | None) -> Any:
     if uuid is not None:
         try:
             return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
-        except (nvml.NVMLError, AttributeError):  # a slice of a GPU, or a driver that names it otherwise
+        except (nvml.NVMLError, AttributeError):  # a slice of a GPU, or a driver with other names
             pass
     return nvml.nvmlDeviceGetHandleByIndex(0)
 
 
-def _asker(nvml: Any, handle: Any) -> Callable[..., Any]:
-    def ask(name: str, *args: Any) -> Any:
-        """One NVML reading; None where this GPU, driver or package does not give it."""
-        reading = getattr(nvml, name, None)
-        if reading is None:
+def _reader(nvml: Any, handle: Any) -> Callable[..., Any]:
+    """``read(name, *args)`` calls the NVML function ``name`` on the GPU; None if GPU, driver or package lack it."""
+
+    def read(name: str, *args: Any) -> Any:
+        function = getattr(nvml, name, None)
+        if function is None:
             return None
         try:
-            return reading(handle, *args)
+            return function(handle, *args)
         except nvml.NVMLError:
             return None
 
-    return ask
+    return read
 
 
 def _gpu(nvml: Any, handle: Any, index: int, own: Collection[int] = ()) -> Gpu:
-    ask = _asker(nvml, handle)
-    capability, memory = ask("nvmlDeviceGetCudaComputeCapability"), ask("nvmlDeviceGetMemoryInfo")
+    read = _reader(nvml, handle)
+    capability, memory = read("nvmlDeviceGetCudaComputeCapability"), read("nvmlDeviceGetMemoryInfo")
     return Gpu(
         index=index,
-        name=str(ask("nvmlDeviceGetName") or "unknown GPU"),
+        name=str(read("nvmlDeviceGetName") or "unknown GPU"),
         memory_bytes=memory.total if memory else None,
         memory_used_bytes=memory.used if memory else None,
         compute_capability=".".join(map(str, capability)) if capability else None,
         driver=_driver(nvml),
-        sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-        power_w=_watt(ask("nvmlDeviceGetPowerUsage")),
-        throttle_reasons=_held_back(ask),
-        other_processes=_others(ask("nvmlDeviceGetComputeRunningProcesses"), own),
-        power_limit_w=_watt(ask("nvmlDeviceGetEnforcedPowerLimit")),
-        ecc=_on(ask("nvmlDeviceGetEccMode")),
-        mig=_on(ask("nvmlDeviceGetMigMode")),
+        sm_clock_mhz=read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        temperature_c=read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        power_w=_watts(read("nvmlDeviceGetPowerUsage")),
+        throttle_reasons=_throttle_reasons(read),
+        other_processes=_other_processes(read("nvmlDeviceGetComputeRunningProcesses"), own),
+        power_limit_w=_watts(read("nvmlDeviceGetEnforcedPowerLimit")),
+        ecc=_is_on(read("nvmlDeviceGetEccMode")),
+        mig=_is_on(read("nvmlDeviceGetMigMode")),
     )
 
 
-def _watt(milliwatt: int | None) -> float | None:
-    return None if milliwatt is None else milliwatt / 1000
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1000
 
 
-def _on(mode: Any) -> bool | None:
-    """Of a mode that is given as [now, after the next reset], the one now."""
+def _is_on(mode: Any) -> bool | None:
+    """NVML reports a mode as [now, after the next reset]."""
     return None if mode is None else bool(mode[0])
 
 
-def _held_back(ask: Callable[..., Any]) -> tuple[str, ...]:
-    """Drivers from 535 on call the reasons events, older ones throttling."""
-    reasons = ask("nvmlDeviceGetCurrentClocksEventReasons")
+def _throttle_reasons(read: Callable[..., Any]) -> tuple[str, ...]:
+    """Drivers from 535 on name them event reasons, older ones throttle reasons."""
+    reasons = read("nvmlDeviceGetCurrentClocksEventReasons")
     if reasons is None:
-        reasons = ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
+        reasons = read("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
     return tuple(name for bit, name in THROTTLES.items() if reasons & bit)
 
 
-def _others(processes: Any, own: Collection[int]) -> int | None:
-    """How many processes are not ``own``. In a container NVML may give numbers of another namespace, among which none of
-    ours is found: then as many as are ours are taken off."""
+def _other_processes(processes: Any, own: Collection[int]) -> int | None:
+    """How many processes are not ``own``. In a container NVML may report ids of another namespace, which never match:
+    then the number of own processes is subtracted."""
     if processes is None:
         return None
-    found = {int(p.pid) for p in processes}
-    ours = found & set(own)
-    return len(found - ours) if ours else max(len(processes) - len(own), 0)
+    pids = {int(process.pid) for process in processes}
+    matched = pids & set(own)
+    return len(pids - matched) if matched else max(len(processes) - len(own), 0)
 
 
 def _driver(nvml: Any) -> str | None:

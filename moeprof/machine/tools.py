@@ -1,7 +1,7 @@
-"""Find nsys, ncu and nvcc, and say what they can do; the GPU's state is read by nvml.py.
+"""Find nsys, ncu and nvcc, and what they can do here.
 
-A tool is looked for where the user says (an option, then the environment), on PATH, then in the usual folders; the
-nsys that ships inside Nsight Compute's host folder counts too.
+A tool is searched for where the user says (an option, then the environment), on PATH, then in the usual folders. The
+nsys in the host folder of Nsight Compute counts too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from moeprof.errors import ToolError
-from moeprof.machine.nvml import gpus, linked  # noqa: F401  asked for together with the tools
 
 VARIABLES = {"nsys": "MOEPROF_NSYS", "ncu": "MOEPROF_NCU", "nvcc": "MOEPROF_NVCC"}
 FOLDERS = {
@@ -48,14 +47,14 @@ class Tool:
 
 
 def find(name: str, explicit: Path | None = None) -> Tool | None:
-    """The tool ``name``: the one given, from the environment, from PATH, or from the usual folders, newest first.
+    """The tool ``name``: the given one, or from the environment, from PATH, or from the usual folders, newest first.
 
     Raises:
-        ToolError: one was named (by option or environment) that does not exist or does not run.
+        ToolError: the tool of the option or the environment does not exist or does not run.
     """
-    named = explicit or _from_environment(name)
-    if named is not None:
-        return _named(name, named, "the option" if explicit else VARIABLES[name])
+    path = explicit or _from_environment(name)
+    if path is not None:
+        return _required(name, path, "the option" if explicit else VARIABLES[name])
     for candidate in _candidates(name):
         version = _version(candidate)
         if version is not None:
@@ -68,12 +67,12 @@ def _from_environment(name: str) -> Path | None:
     return Path(value) if value else None
 
 
-def _named(name: str, path: Path, origin: str) -> Tool:
+def _required(name: str, path: Path, origin: str) -> Tool:
     resolved = path if path.is_file() else Path(shutil.which(str(path)) or "")
     version = _version(resolved) if resolved.is_file() else None
     if version is None:
-        what = "does not run" if resolved.is_file() else "does not exist"
-        raise ToolError(f"{name} at {path} (from {origin}) {what}", f"give the path of a working {name}")
+        problem = "does not run" if resolved.is_file() else "does not exist"
+        raise ToolError(f"{name} at {path} (from {origin}) {problem}", f"give the path of a working {name}")
     return Tool(name, resolved, version)
 
 
@@ -95,15 +94,15 @@ def _natural(path: Path) -> list[Any]:
 
 
 def _version(path: Path) -> str | None:
-    """The version that ``path --version`` prints; None where it does not run."""
+    """The version that ``path --version`` prints; None if it does not run."""
     try:
-        ran = subprocess.run(
+        child = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"(?:version|release|Version)\s+v?(\d+(?:\.\d+)+)", ran.stdout)
-    return found.group(1) if ran.returncode == 0 and found else None
+    match = re.search(r"(?:version|release|Version)\s+v?(\d+(?:\.\d+)+)", child.stdout)
+    return match.group(1) if child.returncode == 0 and match else None
 
 
 def export_command(nsys: Tool, report: Path, target: Path) -> tuple[str, ...]:
@@ -115,25 +114,26 @@ def export_report(nsys: Tool, report: Path, target: Path) -> Path:
     """Export the raw report of nsys to SQLite at ``target``.
 
     Raises:
-        ToolError: nsys fails; says whether it is older than the report.
+        ToolError: nsys fails, for example because it is older than the report.
     """
     try:
-        ran = subprocess.run(
+        child = subprocess.run(
             export_command(nsys, report, target), capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolError(f"nsys {nsys.version} could not export {report}: {error}", "export it by hand") from error
-    if ran.returncode != 0 or not target.is_file():
-        said = (ran.stderr or ran.stdout).strip().splitlines()
+    if child.returncode != 0 or not target.is_file():
+        messages = (child.stderr or child.stdout).strip().splitlines()
+        last = messages[-1][:160] if messages else "nothing"
         raise ToolError(
-            f"nsys {nsys.version} could not export {report}; it last said: {said[-1][:160] if said else 'nothing'}",
+            f"nsys {nsys.version} could not export {report}; its last message: {last}",
             "a report needs the nsys that wrote it or a newer one: give it with MOEPROF_NSYS",
         )
     return target
 
 
 def missing_libraries(nsys: Path) -> tuple[str, ...]:
-    """Shared libraries that nsys's report importer needs and this machine lacks; without them nsys leaves a .qdstrm."""
+    """Shared libraries that the report importer of nsys needs and this machine lacks: nsys then writes only a .qdstrm."""
     importer = next((p for p in _importers(nsys) if p.is_file()), None)
     if importer is None:
         return ()
@@ -142,12 +142,12 @@ def missing_libraries(nsys: Path) -> tuple[str, ...]:
         filter(None, [str(importer.parent), os.environ.get("LD_LIBRARY_PATH", "")])
     )
     try:
-        ran = subprocess.run(
+        child = subprocess.run(
             ["ldd", importer], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, env=environment, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return tuple(line.split()[0] for line in ran.stdout.splitlines() if "not found" in line)
+    return tuple(line.split()[0] for line in child.stdout.splitlines() if "not found" in line)
 
 
 def _importers(nsys: Path) -> Iterator[Path]:
@@ -159,7 +159,7 @@ def _importers(nsys: Path) -> Iterator[Path]:
 
 
 def profiling_restricted() -> bool:
-    """Whether the driver keeps counters from users without administrator rights, and this user has none."""
+    """Whether the driver denies hardware counters to this user, who is no administrator."""
     try:
         text = Path("/proc/driver/nvidia/params").read_text()
     except OSError:

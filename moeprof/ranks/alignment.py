@@ -1,9 +1,9 @@
 """One clock for all ranks: each rank's times plus its offset.
 
-Ranks of one trace, or of one host, share a clock. Between hosts the offset is what the capture measured; else the hosts'
-own clocks are taken where they agree on the ends of common collectives; else the offset is estimated from those ends,
-since all ranks leave an all-reduce nearly together. The residual, how far the ends still differ, says how good it is.
-Measured offsets have an uncertainty too. They are never moved to make ends meet: a rank may leave late each time.
+Ranks of one trace, or of one host, share a clock. Between hosts the capture's measured offset is used. Without one, the hosts'
+own clocks are used if they agree on the ends of common collectives. Otherwise the offset is estimated from those ends, since
+all ranks leave an all-reduce nearly together. The residual, the remaining difference of the ends, is the quality of the
+alignment. Measured offsets also have an uncertainty. They are never adjusted to align the ends: that would hide the skew.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from moeprof.ranks.matching import Match
 from moeprof.ranks.model import Clocks
 from moeprof.ranks.summary import RankFacts
 
-# Within a node the ends of a collective lie a few microseconds apart (22 us at most in the recorded pair of H100s); clocks
-# of two hosts that NTP holds differ by 100 us and more.
+# Within a node the ends of a collective differ by a few microseconds (at most 22 us in the recorded pair of H100s). The clocks of
+# two hosts under NTP differ by 100 us and more.
 AGREE_NS = 30_000
 SHARED = ("one trace", "one host")  # methods
 PASSES = 3  # of the estimate, each against the median of all ranks
@@ -28,15 +28,15 @@ PASSES = 3  # of the estimate, each against the median of all ranks
 
 @dataclass(frozen=True)
 class Alignment:
-    """``offsets`` are added to each rank's times; ``residuals`` are each rank's, None without a common collective."""
+    """``offsets`` in ns are added to each rank's times; ``residuals``: one a rank, None without a common collective."""
 
     clocks: Clocks
     offsets: tuple[int | None, ...]
     residuals: tuple[int | None, ...]
 
     @property
-    def doubt_ns(self) -> int:
-        """Below this a difference of times of two ranks says nothing; 0 where they share a clock."""
+    def uncertainty_ns(self) -> int:
+        """The uncertainty of a difference of times of two ranks; 0 where they share a clock."""
         if self.clocks.method in SHARED:
             return 0
         return max(self.clocks.residual_ns or 0, self.clocks.uncertainty_ns or 0)
@@ -51,61 +51,61 @@ class Ends:
     ends: Times
 
 
-def align(found: Sequence[RankFacts], matched: Sequence[Match]) -> Alignment:
+def align(ranks: Sequence[RankFacts], matched: Sequence[Match]) -> Alignment:
     """The offsets of all ranks."""
-    base, domains = _bases(found)
-    common = _ends(found, matched, base, domains)
+    base, domains = _bases(ranks)
+    common = _ends(ranks, matched, base, domains)
     if len(set(domains.tolist())) == 1:
-        single = len({rank.place.file for rank in found}) == 1
+        single = len({rank.place.file for rank in ranks}) == 1
         text = "one trace, one clock" if single else "one host, one clock"
-        return _settled(found, common, base, "one trace" if single else "one host", text)
-    given = [rank.place.clock_offset_ns for rank in found]
-    utc = all(rank.place.zero_utc_ns is not None for rank in found)
+        return _settled(ranks, common, base, "one trace" if single else "one host", text)
+    given = [rank.place.clock_offset_ns for rank in ranks]
+    utc = all(rank.place.zero_utc_ns is not None for rank in ranks)
     if utc and all(offset is not None for offset in given):
         offsets = base + np.array(given, dtype=np.int64)
         common = [Ends(c.members, c.domains, c.ends + np.array(given, np.int64)[c.members][:, None]) for c in common]
-        return _measured(found, _settled(found, common, offsets, "given", "offsets that the capture measured"), domains)
+        return _measured(ranks, _settled(ranks, common, offsets, "given", "offsets that the capture measured"), domains)
     if not common:
         text = "different clocks and no collective in common: times of different ranks are not compared"
-        return Alignment(Clocks("none", text, None), (None,) * len(found), (None,) * len(found))
-    own = _residuals(len(found), common)
-    if utc and max((r for r in own if r is not None), default=AGREE_NS + 1) <= AGREE_NS:
+        return Alignment(Clocks("none", text, None), (None,) * len(ranks), (None,) * len(ranks))
+    residuals = _residuals(len(ranks), common)
+    if utc and max((r for r in residuals if r is not None), default=AGREE_NS + 1) <= AGREE_NS:
         return _settled(
-            found, common, base, "own clocks", "the traces' own clocks, which agree on the ends of common collectives"
+            ranks, common, base, "own clocks", "the traces' own clocks, which agree on the ends of common collectives"
         )
-    return _estimated(found, common, base, domains)
+    return _estimated(ranks, common, base, domains)
 
 
-def _measured(found: Sequence[RankFacts], given: Alignment, domains: Times) -> Alignment:
-    """With what the offsets of two clocks may be off by at most: the two largest uncertainties, of one rank on each clock."""
-    each = [
-        max(r.place.clock_uncertainty_ns for r, d in zip(found, domains, strict=True) if d == clock)
+def _measured(ranks: Sequence[RankFacts], given: Alignment, domains: Times) -> Alignment:
+    """The alignment with its uncertainty: the sum of the two largest ones, of one rank on each clock."""
+    uncertainties = [
+        max(r.place.clock_uncertainty_ns for r, d in zip(ranks, domains, strict=True) if d == clock)
         for clock in np.unique(domains)
     ]
-    most = sum(sorted(each)[-2:])
+    most = sum(sorted(uncertainties)[-2:])
     if not most:
         return given
     text = f"{given.clocks.text}, to within {most / 1e3:.1f} us"
     return replace(given, clocks=replace(given.clocks, text=text, uncertainty_ns=most))
 
 
-def _bases(found: Sequence[RankFacts]) -> tuple[Times, Times]:
-    """Where each trace's zero lies by its own clock, from the first rank's; and the number of that clock.
+def _bases(ranks: Sequence[RankFacts]) -> tuple[Times, Times]:
+    """Each trace's zero by its own clock, relative to the first rank's, and the number of that clock.
 
     A clock is a host's where the host and the trace's zero are known, else the trace file's.
     """
-    zeros = [rank.place.zero_utc_ns for rank in found]
+    zeros = [rank.place.zero_utc_ns for rank in ranks]
     if all(zero is not None for zero in zeros):
         base = np.array([zero - (zeros[0] or 0) for zero in zeros if zero is not None], dtype=np.int64)
     else:
-        base = np.zeros(len(found), dtype=np.int64)
+        base = np.zeros(len(ranks), dtype=np.int64)
     known = all(zero is not None for zero in zeros)
-    names = [f"host {r.place.host}" if known and r.place.host else f"file {r.place.file}" for r in found]
+    names = [f"host {r.place.host}" if known and r.place.host else f"file {r.place.file}" for r in ranks]
     order = list(dict.fromkeys(names))
     return base, np.array([order.index(name) for name in names])
 
 
-def _ends(found: Sequence[RankFacts], matched: Sequence[Match], base: Times, domains: Times) -> list[Ends]:
+def _ends(ranks: Sequence[RankFacts], matched: Sequence[Match], base: Times, domains: Times) -> list[Ends]:
     """The ends of what all ranks leave together; of anything matched, where nothing is of such a kind. The widest first."""
     usable = [m for m in matched if m.rows.size]
     chosen = [m for m in usable if m.key.kind in TOGETHER] or usable
@@ -113,15 +113,15 @@ def _ends(found: Sequence[RankFacts], matched: Sequence[Match], base: Times, dom
     return [
         Ends(
             np.array(m.members), domains[list(m.members)],
-            np.stack([found[p].collectives.ends[rows] + base[p] for p, rows in zip(m.members, m.rows, strict=True)]),
+            np.stack([ranks[p].collectives.ends[rows] + base[p] for p, rows in zip(m.members, m.rows, strict=True)]),
         )
         for m in chosen
     ]  # fmt: skip
 
 
-def _settled(found: Sequence[RankFacts], common: list[Ends], offsets: Times, method: str, text: str) -> Alignment:
+def _settled(ranks: Sequence[RankFacts], common: list[Ends], offsets: Times, method: str, text: str) -> Alignment:
     """Offsets as they are, with the residual that the ends (moved by them) show."""
-    residuals = _residuals(len(found), common)
+    residuals = _residuals(len(ranks), common)
     worst = max((r for r in residuals if r is not None), default=None)
     return Alignment(Clocks(method, text, worst), tuple(int(o) for o in offsets), residuals)
 
@@ -136,13 +136,13 @@ def _residuals(count: int, common: list[Ends]) -> tuple[int | None, ...]:
     return tuple(int(np.median(np.concatenate(rows))) if rows else None for rows in apart)
 
 
-def _estimated(found: Sequence[RankFacts], common: list[Ends], base: Times, domains: Times) -> Alignment:
+def _estimated(ranks: Sequence[RankFacts], common: list[Ends], base: Times, domains: Times) -> Alignment:
     """One offset a clock, so that the ends of common collectives meet; clocks that share none keep None."""
     shift = _first_guess(common, int(domains.max()) + 1)
     for _ in range(PASSES):
         shift = _refined(common, shift)
     moved = [Ends(s.members, s.domains, s.ends + np.round(shift[s.domains]).astype(np.int64)[:, None]) for s in common]
-    residuals = _residuals(len(found), moved)
+    residuals = _residuals(len(ranks), moved)
     offsets = tuple(
         None if np.isnan(shift[d]) else int(b) + round(float(shift[d])) for b, d in zip(base, domains, strict=True)
     )

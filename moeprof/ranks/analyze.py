@@ -1,4 +1,4 @@
-"""Facts of many ranks -> GroupAnalysis: matched collectives, waiting apart from moving, stragglers, critical ranks."""
+"""Facts of many ranks -> GroupAnalysis: matched collectives, waiting and moving time, stragglers, critical ranks."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ LEAST_TOGETHER = 0.9  # of matched collectives that must have a moment common to
 
 @dataclass(frozen=True)
 class Joined:
-    """A group on one clock: ``found`` by rank, its matches, the clocks, and the arrivals of each match that has them."""
+    """A group on one clock: ``ranks`` in order, its matches, the clocks, and the arrivals of each match that has them."""
 
-    found: Sequence[RankFacts]
+    ranks: Sequence[RankFacts]
     matched: tuple[Match, ...]
     alignment: Alignment
     arrived: tuple[Arrivals | None, ...]
 
     @staticmethod
-    def of(found: Sequence[RankFacts]) -> Joined:
+    def of(ranks: Sequence[RankFacts]) -> Joined:
         """The group of these ranks."""
-        matched = matches(found)
-        alignment = align(found, matched)
-        return Joined(found, matched, alignment, tuple(arrivals(found, match, alignment) for match in matched))
+        matched = matches(ranks)
+        alignment = align(ranks, matched)
+        return Joined(ranks, matched, alignment, tuple(arrivals(ranks, match, alignment) for match in matched))
 
     def arrivals_of(self, place: int) -> list[tuple[Arrivals, int]]:
         """The arrivals that the rank at ``place`` takes part in, with its place among their members."""
@@ -43,29 +43,33 @@ class Joined:
 
     def waits(self, place: int) -> tuple[Union, Union]:
         """All time of the rank's matched collectives, and the waiting part of it, in its own clock."""
-        mine = self.arrivals_of(place)
-        if not mine:
+        arrivals = self.arrivals_of(place)
+        if not arrivals:
             return EMPTY, EMPTY
-        side = self.found[place].collectives
-        rows = np.concatenate([a.match.rows[member] for a, member in mine])
+        side = self.ranks[place].collectives
+        rows = np.concatenate([a.match.rows[member] for a, member in arrivals])
         starts = side.starts[rows]
-        waited = np.concatenate([a.waits[member] for a, member in mine])
+        waited = np.concatenate([a.waits[member] for a, member in arrivals])
         return union(starts, side.ends[rows]), union(starts, starts + waited)
 
 
 def analyse_ranks(
     source: str,
-    found: Sequence[RankFacts],
+    facts: Sequence[RankFacts],
     link_ceiling_gb_per_s: float | None = None,
     series: Mapping[str, Sequence[float]] | None = None,
     clocks_mhz: Mapping[int, float] | None = None,
 ) -> GroupAnalysis:
-    """All numbers of the group. ``series`` are loads (of experts or of ranks) to hold against the ranks' compute time,
-    ``clocks_mhz`` the SM clocks by rank."""
-    joined = Joined.of(sorted(found, key=lambda rank: rank.place.rank))
-    ranks = tuple(_rank(joined, place) for place in range(len(joined.found)))
+    """All numbers of the group.
+
+    Args:
+        series: loads of experts or ranks, to compare with the ranks' compute time.
+        clocks_mhz: the SM clocks by rank.
+    """
+    joined = Joined.of(sorted(facts, key=lambda rank: rank.place.rank))
+    ranks = tuple(_rank(joined, place) for place in range(len(joined.ranks)))
     collectives = tuple(
-        described(joined.found, match, arrival, link_ceiling_gb_per_s)
+        described(joined.ranks, match, arrival, link_ceiling_gb_per_s)
         for match, arrival in zip(joined.matched, joined.arrived, strict=True)
     )
     load = load_skew(ranks, series or {})
@@ -74,22 +78,22 @@ def analyse_ranks(
         ranks=ranks,
         collectives=collectives,
         clocks=joined.alignment.clocks,
-        critical=critical(joined.found, ranks, [a for a in joined.arrived if a is not None]),
+        critical=critical(joined.ranks, ranks, [a for a in joined.arrived if a is not None]),
         stragglers=stragglers(ranks, load, clocks_mhz),
         load=load,
         notes=_notes(joined, collectives),
         link_ceiling_gb_per_s=link_ceiling_gb_per_s,
-        of_ranks=max((r.place.world_size for r in joined.found if r.place.world_size), default=None),
+        of_ranks=max((r.place.world_size for r in joined.ranks if r.place.world_size), default=None),
     )
 
 
 def _rank(joined: Joined, place: int) -> Rank:
-    rank, mine = joined.found[place], joined.arrivals_of(place)
+    rank, arrivals = joined.ranks[place], joined.arrivals_of(place)
     matched, waiting = joined.waits(place)
-    windows = tuple(_waited(w, matched, waiting, rank.hidden) for w in rank.windows) if mine else rank.windows
+    windows = tuple(_waited(w, matched, waiting, rank.hidden) for w in rank.windows) if arrivals else rank.windows
     return Rank(
         rank.place, windows, rank.kernels, joined.alignment.offsets[place], joined.alignment.residuals[place],
-        _lateness(joined.found, mine) if mine else None, _slices(rank, waiting) if len(windows) == 1 else (),
+        _lateness(joined.ranks, arrivals) if arrivals else None, _slices(rank, waiting) if len(windows) == 1 else (),
     )  # fmt: skip
 
 
@@ -103,24 +107,24 @@ def _waited(window: RankWindow, matched: Union, waiting: Union, hidden: Union) -
     )
 
 
-def _lateness(found: Sequence[RankFacts], mine: Sequence[tuple[Arrivals, int]]) -> Lateness:
-    """Summed over everything that the rank takes part in."""
-    parts = [lateness(found, a, member) for a, member in mine]
+def _lateness(ranks: Sequence[RankFacts], arrivals: Sequence[tuple[Arrivals, int]]) -> Lateness:
+    """The lateness of a rank, summed over all collectives that it takes part in."""
+    parts = [lateness(ranks, a, member) for a, member in arrivals]
     because = {cause: sum(part.because.get(cause, 0) for part in parts) for cause in (*CAUSES, EARLIER)}
-    own, others = (np.array([getattr(part, side) for part in parts]) for side in ("mine", "others"))
-    told = bool((own[:, 1] >= 0).all() and (others[:, 1] >= 0).all())
+    rank, others = (np.array([getattr(part, side) for part in parts]) for side in ("rank", "others"))
+    blocks_known = bool((rank[:, 1] >= 0).all() and (others[:, 1] >= 0).all())
     return Lateness(
         sum(part.last for part in parts),
-        sum(a.match.rows.shape[1] for a, _ in mine),
+        sum(a.match.rows.shape[1] for a, _ in arrivals),
         sum(part.late_ns for part in parts),
         {cause: ns for cause, ns in because.items() if ns},
-        _ratio(int(own[:, 0].sum()), int(others[:, 0].sum())),
-        _ratio(int(own[:, 1].sum()), int(others[:, 1].sum())) if told else None,
+        _ratio(int(rank[:, 0].sum()), int(others[:, 0].sum())),
+        _ratio(int(rank[:, 1].sum()), int(others[:, 1].sum())) if blocks_known else None,
     )
 
 
-def _ratio(mine: int, others: int) -> float | None:
-    return mine / others if others > 0 else None
+def _ratio(rank: int, others: int) -> float | None:
+    return rank / others if others > 0 else None
 
 
 def _slices(rank: RankFacts, waiting: Union) -> tuple[Slice, ...]:
@@ -135,14 +139,14 @@ def _slices(rank: RankFacts, waiting: Union) -> tuple[Slice, ...]:
 
 def _notes(joined: Joined, collectives: Sequence[Collective]) -> tuple[Note, ...]:
     clocks = joined.alignment.clocks
-    ways = sorted({rank.place.derived for rank in joined.found if rank.place.derived})
+    ways = sorted({rank.place.derived for rank in joined.ranks if rank.place.derived})
     notes = [note("rank-derived", how="; ".join(ways[:4]))] if ways else []
-    if clocks.method == "none" and len(joined.found) > 1:
+    if clocks.method == "none" and len(joined.ranks) > 1:
         notes.append(note("rank-no-clock", why=clocks.text))
     elif clocks.residual_ns is not None:
         notes.append(note("rank-clock", text=clocks.text, residual_us=clocks.residual_ns / 1e3))
-    notes += _doubted(clocks)
-    stray = sum(rank.place.stray_kernels for rank in joined.found)
+    notes += _clock_notes(clocks)
+    stray = sum(rank.place.stray_kernels for rank in joined.ranks)
     notes += [note("rank-stray", count=stray)] if stray else []
     notes += _unsized(collectives)
     for match, arrival, collective in zip(joined.matched, joined.arrived, collectives, strict=True):
@@ -150,8 +154,8 @@ def _notes(joined: Joined, collectives: Sequence[Collective]) -> tuple[Note, ...
     return tuple(notes)
 
 
-def _doubted(clocks: Clocks) -> list[Note]:
-    """What measured clocks are worth, as the ends of collectives check them."""
+def _clock_notes(clocks: Clocks) -> list[Note]:
+    """How well the ends of collectives confirm measured clocks."""
     if clocks.uncertainty_ns is None:
         return []
     most_us = clocks.uncertainty_ns / 1e3

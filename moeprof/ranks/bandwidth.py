@@ -15,35 +15,40 @@ from moeprof.ranks.model import Arrival, Collective
 from moeprof.ranks.summary import RankFacts
 
 NO_SIZES = (
-    "the trace does not tell message sizes (nsys needs the payloads of NCCL's NVTX ranges, torch.profiler the arguments that "
+    "the trace does not contain message sizes (nsys needs the payloads of NCCL's NVTX ranges, torch.profiler the arguments that "
     "newer torch writes beside NCCL's kernels)"
 )
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the matched collectives move. ``bytes`` [matched] of the whole array, by the rank with most of it; -1 where it is
-    not told. ``exchange``: sends and receives with several peers, which is an all-to-all."""
+    """What the matched collectives move.
+
+    Args:
+        bytes: [matched], of the whole array, by the rank with most of it; -1 where it is not known.
+        ranks: of the group.
+        exchange: sends and receives with several peers, which is an all-to-all.
+    """
 
     bytes: Times
     ranks: int
     exchange: bool
 
     def factor(self, kind: str) -> float | None:
-        """Of the bus bandwidth."""
+        """The factor from message bytes to bus bandwidth; None where the kind has none."""
         return bus_factor("AllToAll" if self.exchange else kind, self.ranks)
 
 
 def described(
-    found: Sequence[RankFacts], match: Match, arrival: Arrivals | None, ceiling_gb_per_s: float | None
+    ranks: Sequence[RankFacts], match: Match, arrival: Arrivals | None, ceiling_gb_per_s: float | None
 ) -> Collective:
     """The row of a match."""
-    sizes, total = sizes_of(found, match), sum(match.counts)
+    sizes, total = sizes_of(ranks, match), sum(match.counts)
     row = Collective(
         kind=match.key.kind,
         group=match.key.group,
         lane=match.key.lane,
-        ranks=tuple(found[m].place.rank for m in match.members),
+        ranks=tuple(ranks[m].place.rank for m in match.members),
         group_size=match.group_size,
         least=min(match.counts),
         most=max(match.counts),
@@ -55,15 +60,15 @@ def described(
     )
     if arrival is None:
         return replace(row, no_bandwidth="not matched across ranks")
-    return _measured(row, _rows(found, arrival, sizes), arrival, sizes, ceiling_gb_per_s)
+    return _measured(row, _rows(ranks, arrival, sizes), arrival, sizes, ceiling_gb_per_s)
 
 
-def sizes_of(found: Sequence[RankFacts], match: Match) -> Sizes:
+def sizes_of(facts: Sequence[RankFacts], match: Match) -> Sizes:
     """The sizes of a match, over its members."""
     ranks = match.group_size or len(match.members)
     largest, peers = np.full(match.rows.shape[1], -1, dtype=np.int64), -1
     for member, rows in zip(match.members, match.rows, strict=True):
-        side = found[member].collectives
+        side = facts[member].collectives
         share = np.where(side.per_rank[rows] > 0, ranks, 1)
         largest = np.maximum(largest, np.where(side.bytes[rows] > 0, side.bytes[rows] * share, -1))
         peers = max(peers, int(side.peers[rows].max(initial=-1)))
@@ -98,14 +103,14 @@ def _why_none(kind: str, sizes: Sizes) -> str:
     return "nothing moves after the last arrival"
 
 
-def _rows(found: Sequence[RankFacts], arrival: Arrivals, sizes: Sizes) -> tuple[Arrival, ...]:
-    places = [found[m].place.rank for m in arrival.match.members]
+def _rows(ranks: Sequence[RankFacts], arrival: Arrivals, sizes: Sizes) -> tuple[Arrival, ...]:
+    places = [ranks[m].place.rank for m in arrival.match.members]
     factor = sizes.factor(arrival.match.key.kind)
-    columns = (arrival.skew, arrival.last, arrival.told, arrival.late, arrival.moving, arrival.together, sizes.bytes)
+    columns = (arrival.skew, arrival.last, arrival.certain, arrival.late, arrival.moving, arrival.together, sizes.bytes)
     return tuple(
         Arrival(
-            index, int(skew), places[int(last)] if told else None, int(late), int(moving), bool(together),
+            index, int(skew), places[int(last)] if known else None, int(late), int(moving), bool(together),
             int(size) if size > 0 else None, bus_gb_per_s(factor, int(size), int(moving)),
         )
-        for index, (skew, last, told, late, moving, together, size) in enumerate(zip(*columns, strict=True))
+        for index, (skew, last, known, late, moving, together, size) in enumerate(zip(*columns, strict=True))
     )  # fmt: skip

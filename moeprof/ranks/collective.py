@@ -23,11 +23,11 @@ ONE_SIZE = ("AllReduce", "AllGather", "ReduceScatter", "Broadcast", "Reduce")
 
 def kind_of_kernel(name: str, classes: Classes = COMMUNICATION) -> str:
     """AllReduce of ncclDevKernel_AllReduce_Sum_f32_RING_LL(...); of other libraries their class and the kernel's last name."""
-    found = _NCCL.match(name)
-    if found:
-        return found[1]
-    own = re.findall(r"[A-Za-z_]\w+", re.sub(r"[<(].*", "", name))
-    return f"{communication_class(name, classes) or 'communication'}: {own[-1] if own else name[:40]}"
+    match = _NCCL.match(name)
+    if match:
+        return match[1]
+    words = re.findall(r"[A-Za-z_]\w+", re.sub(r"[<(].*", "", name))
+    return f"{communication_class(name, classes) or 'communication'}: {words[-1] if words else name[:40]}"
 
 
 def kind_of_message(collective: str) -> str:

@@ -1,4 +1,4 @@
-"""Which rank each iteration waited for, and whether the load of experts explains the time of ranks."""
+"""The critical rank of each iteration, and whether the load of experts explains the ranks' times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from moeprof.ranks.model import CAUSES, EARLIER, Critical, LoadSkew, Rank, RankW
 from moeprof.ranks.summary import RankFacts
 
 
-def critical(found: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequence[Arrivals]) -> tuple[Critical, ...]:
-    """One for each window that all ranks have (by its number, or its place where it has none)."""
+def critical(facts: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequence[Arrivals]) -> tuple[Critical, ...]:
+    """The critical rank of each window that all ranks have (by its number, or its place if it has none)."""
     shared = shared_windows(ranks)
     if len(ranks) < 2 or not shared.size:
         return ()
@@ -21,8 +21,8 @@ def critical(found: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequenc
     because = np.zeros((len(shared), len(ranks), len(CAUSES) + 1), dtype=np.int64)
     for arrival in arrived:
         place = np.array(arrival.match.members)[arrival.last]
-        window = _windows(found, arrival, place, shared)
-        chosen = arrival.told & (window >= 0)
+        window = _windows(facts, arrival, place, shared)
+        chosen = arrival.certain & (window >= 0)
         np.add.at(late, (window[chosen], place[chosen]), arrival.late[chosen])
         np.add.at(because, (window[chosen], place[chosen]), arrival.because.T[chosen])
     return tuple(_critical(ranks, shared[at], late[at], because[at]) for at in range(len(shared)))
@@ -31,29 +31,29 @@ def critical(found: Sequence[RankFacts], ranks: Sequence[Rank], arrived: Sequenc
 def shared_windows(ranks: Sequence[Rank]) -> Times:
     """[windows, ranks]: where each rank has the windows that all have."""
     numbers = [[w.instance for w in rank.windows] for rank in ranks]
-    if any(None in own or len(set(own)) < len(own) for own in numbers):
-        count = min((len(own) for own in numbers), default=0)
+    if any(None in instances or len(set(instances)) < len(instances) for instances in numbers):
+        count = min((len(instances) for instances in numbers), default=0)
         return np.tile(np.arange(count)[:, None], (1, len(ranks)))
     common = set(numbers[0]).intersection(*numbers[1:]) if numbers else set()
-    places = [{number: at for at, number in enumerate(own)} for own in numbers]
-    return np.array([[own[n] for own in places] for n in numbers[0] if n in common], dtype=np.int64).reshape(
-        -1, len(ranks)
-    )
+    places = [{number: at for at, number in enumerate(instances)} for instances in numbers]
+    return np.array(
+        [[instances[n] for instances in places] for n in numbers[0] if n in common], dtype=np.int64
+    ).reshape(-1, len(ranks))
 
 
-def _windows(found: Sequence[RankFacts], arrival: Arrivals, place: Times, shared: Times) -> Times:
+def _windows(ranks: Sequence[RankFacts], arrival: Arrivals, place: Times, shared: Times) -> Times:
     """The row of ``shared`` in which the last rank's kernel of each collective starts, by its clock; -1 where in none."""
     window = np.full(len(place), -1, dtype=np.int64)
     for member in np.unique(arrival.last):
-        mine, own = arrival.last == member, arrival.match.members[int(member)]
-        rank = found[own]
+        chosen, own = arrival.last == member, arrival.match.members[int(member)]
+        rank = ranks[own]
         starts = np.array([w.start_ns for w in rank.windows], dtype=np.int64)
         ends = np.array([w.end_ns for w in rank.windows], dtype=np.int64)
-        begun = rank.collectives.starts[arrival.match.rows[int(member), mine]]
+        begun = rank.collectives.starts[arrival.match.rows[int(member), chosen]]
         at = np.searchsorted(starts, begun, side="right") - 1
         row_of = np.full(len(starts) + 1, -1, dtype=np.int64)  # the last entry is for those before the first window
         row_of[shared[:, own]] = np.arange(len(shared))
-        window[mine] = np.where(begun < ends[at], row_of[at], -1)
+        window[chosen] = np.where(begun < ends[at], row_of[at], -1)
     return window
 
 
@@ -80,8 +80,8 @@ def _chosen(
 def load_skew(ranks: Sequence[Rank], series: Mapping[str, Sequence[float]]) -> tuple[LoadSkew, ...]:
     """Each series that is a number a rank, or experts laid out rank after rank (a whole number of them each)."""
     compute = np.array([rank.total("compute_ns") for rank in ranks], dtype=np.float64)
-    found = (_skew(name, values, compute) for name, values in series.items())
-    return tuple(skew for skew in found if skew is not None)
+    skews = (_skew(name, values, compute) for name, values in series.items())
+    return tuple(skew for skew in skews if skew is not None)
 
 
 def _skew(name: str, values: Sequence[float], compute: np.ndarray) -> LoadSkew | None:

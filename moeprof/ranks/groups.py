@@ -1,7 +1,7 @@
-"""Which traces are the ranks of one program, and their numbers: each trace is read once and dropped before the next one is.
+"""The traces that are the ranks of one program, and their numbers. Each trace is read once and dropped before the next one.
 
 A group is one trace in which several processes or GPUs work, a folder of one trace a rank, or a capture's variant that ran
-on several ranks (docs/rank_analysis.md says how a rank is told).
+on several ranks. docs/reference/ranks.md: how the rank of a trace is found.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from moeprof.errors import MoeprofError, TraceError, UsageError
-from moeprof.loaded.trace import opened
 from moeprof.notes import Note, note
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.model import GroupAnalysis, Place
 from moeprof.ranks.summary import RankFacts, facts
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, Rank, VariantRecord
-from moeprof.trace import Trace
+from moeprof.trace import Trace, open_trace
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.discover import TraceFile, below
 from moeprof.trace.origin import in_name
@@ -27,29 +26,37 @@ from moeprof.trace.peek import peek
 from moeprof.trace.split import Piece, split
 from moeprof.worker.clock_offset import Offset
 
-FEW = 16  # ranks of which a page draws lanes
-LINK_CEILINGS = ("bus_gb_per_s", "peer_gb_per_s")  # of a manifest, the first that is there: between GPUs
-LOAD_WORDS = ("expert", "rows", "tokens")  # a fact whose name holds one and whose value is a list is a load
-CLOCK_WORD = "clock_mhz"  # a fact whose name holds it, with one number a rank, is the ranks' SM clock
+FEW = 16  # a page draws lanes of at most so many ranks
+LINK_CEILINGS = ("bus_gb_per_s", "peer_gb_per_s")  # between GPUs; the first that the manifest contains
+LOAD_WORDS = ("expert", "rows", "tokens")  # a fact with one of them in its name, and a list as value, is a load
+CLOCK_WORD = "clock_mhz"  # a fact with it in its name, and one number a rank, is the ranks' SM clock
+BY_ORDER = "the order of GPUs and processes in the trace"
 
-Progress = Callable[[int, int, str], None]  # which one, of how many, its name
+Progress = Callable[[int, int, str], None]  # finished files, all files, the name of the file
 Grouped = tuple[GroupAnalysis, tuple[RankFacts, ...]]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One trace file of a group. ``rank`` where the file is of one rank; ``told`` what a manifest says of those inside."""
+    """One trace file of a group.
+
+    Args:
+        rank: of the file; None where it contains several or does not name it.
+        derived: how the rank is known.
+        entries: of the manifest, for the ranks that can be in the file.
+        zero: of the trace, by its host's clock; None where its capture did not find it.
+    """
 
     path: Path
     rank: int | None = None
     derived: str = ""
-    told: tuple[Rank, ...] = ()
-    zero: Offset | None = None  # of the trace, by its host's clock, where its capture found it
+    entries: tuple[Rank, ...] = ()
+    zero: Offset | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """The files of one group with what else is known: the link's ceiling, loads and SM clocks that were captured beside them."""
+    """The files of one group, and what the capture recorded besides them: the link's ceiling, loads and SM clocks."""
 
     name: str
     members: tuple[Member, ...]
@@ -61,14 +68,14 @@ class Group:
 
 
 def silent(number: int, of: int, label: str) -> None:
-    """A progress that says nothing."""
+    """Report no progress."""
 
 
 def groups(path: Path) -> tuple[Group, ...]:
     """The groups at ``path``: a trace file, a capture (one a variant that has a trace), or a folder of one trace a rank.
 
     Raises:
-        UsageError: there is nothing, or the ranks of a folder's traces cannot be told.
+        UsageError: there is nothing, or a trace of a folder does not name its rank.
     """
     if path.is_file():
         return (Group(path.name, (Member(path),)),)
@@ -76,25 +83,15 @@ def groups(path: Path) -> tuple[Group, ...]:
         raise UsageError(f"there is nothing at {path}", "give a trace, a capture, or a folder of one trace a rank")
     if not (path / manifest.FILE).is_file():
         return (Group(path.resolve().name, _of_folder(path)),)
-    found = manifest.read(path)
-    several = tuple(_of_variant(path, found, record) for record in found.variants if record.part("trace"))
-    if not several:
+    stored = manifest.read(path)
+    traced = tuple(_of_variant(path, stored, record) for record in stored.variants if record.part("trace"))
+    if not traced:
         raise UsageError(f"{path} holds no trace", "capture again with --tools nsys or torch")
-    return several
+    return traced
 
 
 def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group:
-    members = tuple(
-        Member(
-            folder / part.file,
-            part.rank,
-            "manifest" if part.rank is not None else "",
-            _told(record.ranks, part),
-            None if part.zero_utc_ns is None else Offset(part.zero_utc_ns, part.zero_uncertainty_ns),
-        )
-        for part in record.parts
-        if part.kind == "trace"
-    )
+    members = tuple(_member(folder, part, record.ranks) for part in record.parts if part.kind == "trace")
     ceiling = next((capture.ceilings[name] for name in LINK_CEILINGS if name in capture.ceilings), None)
     failed = tuple(f"rank {rank.rank}: {rank.reason or rank.status}" for rank in record.ranks if rank.status != "ok")
     over_link = (capture.limit or {}).get("bytes_ceiling") in LINK_CEILINGS
@@ -102,24 +99,31 @@ def _of_variant(folder: Path, capture: Manifest, record: VariantRecord) -> Group
     return Group(folder.resolve().name, members, record.name, ceiling, tuple(_series(record)), failed, declared)
 
 
-def _told(ranks: tuple[Rank, ...], part: Part) -> tuple[Rank, ...]:
-    """Those that can be in a part: its own rank, or all of its host."""
-    return tuple(r for r in ranks if r.rank == part.rank or (part.rank is None and r.host == part.host))
+def _member(folder: Path, part: Part, ranks: tuple[Rank, ...]) -> Member:
+    """A part of one rank, or of all ranks of a host."""
+    return Member(
+        path=folder / part.file,
+        rank=part.rank,
+        derived="" if part.rank is None else "manifest",
+        entries=tuple(r for r in ranks if r.rank == part.rank or (part.rank is None and r.host == part.host)),
+        zero=None if part.zero_utc_ns is None else Offset(part.zero_utc_ns, part.zero_uncertainty_ns),
+    )
 
 
 def _series(record: VariantRecord) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Facts as series: a number or the sum of a list from each rank; a list that is the same on all of them as it is."""
+    """Facts as series over the ranks: numbers, or sums of lists. A list that is equal on all ranks is a series itself."""
     for name, value in record.facts.items():
-        each = [rank.facts.get(name) for rank in record.ranks] or [value]
-        if all(isinstance(own, tuple) for own in each):
-            lists = [own for own in each if isinstance(own, tuple)]
-            yield name, lists[0] if len(set(lists)) == 1 else tuple(sum(own) for own in lists)
-        elif len(each) > 1 and all(isinstance(own, (int, float)) for own in each):
-            yield name, tuple(float(own) for own in each if isinstance(own, (int, float)))
+        by_rank = [rank.facts.get(name) for rank in record.ranks] or [value]
+        lists = [fact for fact in by_rank if isinstance(fact, tuple)]
+        numbers = [float(fact) for fact in by_rank if isinstance(fact, (int, float))]
+        if len(lists) == len(by_rank):
+            yield name, lists[0] if len(set(lists)) == 1 else tuple(sum(fact) for fact in lists)
+        elif len(numbers) == len(by_rank) > 1:
+            yield name, tuple(numbers)
 
 
 def _of_folder(folder: Path) -> tuple[Member, ...]:
-    """The folder's traces by rank."""
+    """The traces of a folder by rank."""
     files = below(folder)
     if not files:
         raise UsageError(f"{folder} holds no trace", "give a trace, a capture, or a folder of one trace a rank")
@@ -141,7 +145,7 @@ def _of_folder(folder: Path) -> tuple[Member, ...]:
 def _of_file(file: TraceFile) -> Member:
     origin = peek(file.path)
     if origin.rank is not None:
-        return Member(file.path, origin.rank, origin.told_by)
+        return Member(file.path, origin.rank, origin.rank_source)
     return Member(file.path, in_name(file.path), "file name")
 
 
@@ -151,118 +155,114 @@ def analyse_group(
     classes: Classes = COMMUNICATION,
     progress: Progress = silent,
 ) -> Grouped:
-    """The numbers of a group, and the facts of its ranks (drawn, where they are few).
+    """The numbers of a group, and the facts of its ranks; with bars for lanes where there are at most FEW files.
 
-    A file that cannot be read is left out with a note.
+    A file that cannot be read is left out, with a note.
 
     Raises:
-        TraceError: fewer than two ranks have GPU work, or two files tell the same rank.
+        TraceError: fewer than two ranks have GPU work, or two files have the same rank.
         UsageError: a rank has no range of that name.
     """
     few = len(group.members) <= FEW
-    found: list[RankFacts] = []
+    ranks: list[RankFacts] = []
     failed = list(group.failed)
     for number, member in enumerate(group.members):
         try:
-            with opened(member.path, classes) as trace:
-                found += _facts_of(trace, member, range_name, few)
+            with open_trace(member.path, classes) as trace:
+                ranks += _facts_of(trace, member, range_name, few)
         except UsageError:
             raise
         except MoeprofError as error:
             failed.append(error.message)
         progress(number + 1, len(group.members), member.path.name)
-    _refuse(group, found, failed)
+    _refuse(group, ranks, failed)
     series = dict(group.series)
     loads = {name: value for name, value in series.items() if any(word in name.lower() for word in LOAD_WORDS)}
-    analysis = analyse_ranks(group.name, found, group.link_ceiling_gb_per_s, loads, _clocks(series, found))
+    analysis = analyse_ranks(group.name, ranks, group.link_ceiling_gb_per_s, loads, _clocks(series, ranks))
     notes = (*_unread(failed), *analysis.notes)
-    return replace(analysis, variant=group.variant, declared_bytes=group.declared_bytes, notes=notes), tuple(found)
+    return replace(analysis, variant=group.variant, declared_bytes=group.declared_bytes, notes=notes), tuple(ranks)
 
 
-def drawn(group: Group, found: tuple[RankFacts, ...], ranks: Sequence[int], classes: Classes) -> tuple[RankFacts, ...]:
-    """The facts of a group, with bars for lanes: where they were left out, of many ranks, ``ranks`` are read again."""
-    files = {f.place.file for f in found if f.place.rank in ranks and not f.owners}
+def with_bars(
+    group: Group, facts: tuple[RankFacts, ...], ranks: Sequence[int], classes: Classes
+) -> tuple[RankFacts, ...]:
+    """The facts of a group with bars for lanes of ``ranks``. Where there are more than FEW, their files are read again."""
+    files = {f.place.file for f in facts if f.place.rank in ranks and not f.owners}
     again: dict[int, RankFacts] = {}
     for member in (m for m in group.members if m.path.name in files):
-        with opened(member.path, classes) as trace:
+        with open_trace(member.path, classes) as trace:
             again |= {f.place.rank: f for f in _facts_of(trace, member, None, True)}
-    return tuple(replace(f, owners=again[f.place.rank].owners) if f.place.rank in again else f for f in found)
+    return tuple(replace(f, owners=again[f.place.rank].owners) if f.place.rank in again else f for f in facts)
 
 
-def _refuse(group: Group, found: list[RankFacts], failed: list[str]) -> None:
-    """What has no second rank, or one rank twice."""
-    if len(found) < 2:
-        held = "one rank" if found else "no rank"
+def _refuse(group: Group, ranks: list[RankFacts], failed: list[str]) -> None:
+    """Refuse a group without a second rank, or with one rank twice."""
+    if len(ranks) < 2:
+        count = "one rank" if ranks else "no rank"
         why = f" ({failed[0]})" if failed else ""
         what = f"{group.name} {group.variant}" if group.variant else group.name
-        raise TraceError(f"{what} holds GPU work of {held}: there is nothing to compare{why}", "see moeprof analyze")
-    twice = next((a for a, b in pairwise(sorted(f.place.rank for f in found)) if a == b), None)
+        raise TraceError(f"{what} holds GPU work of {count}: there is nothing to compare{why}", "see moeprof analyze")
+    twice = next((a for a, b in pairwise(sorted(f.place.rank for f in ranks)) if a == b), None)
     if twice is not None:
-        files = ", ".join(f.place.file for f in found if f.place.rank == twice)
+        files = ", ".join(f.place.file for f in ranks if f.place.rank == twice)
         raise TraceError(f"{group.name}: rank {twice} is told twice, by {files}", "keep one trace a rank")
 
 
-def _clocks(series: dict[str, tuple[float, ...]], found: Sequence[RankFacts]) -> dict[int, float]:
-    """SM clocks by rank, where a fact gives one number a rank."""
-    named = [value for name, value in series.items() if CLOCK_WORD in name.lower() and len(value) == len(found)]
-    return dict(zip(sorted(f.place.rank for f in found), named[0], strict=True)) if named else {}
+def _clocks(series: dict[str, tuple[float, ...]], ranks: Sequence[RankFacts]) -> dict[int, float]:
+    """SM clocks in MHz by rank, where a fact has one number a rank."""
+    clocks = [value for name, value in series.items() if CLOCK_WORD in name.lower() and len(value) == len(ranks)]
+    return dict(zip(sorted(f.place.rank for f in ranks), clocks[0], strict=True)) if clocks else {}
 
 
 def _facts_of(trace: Trace, member: Member, range_name: str | None, bars: bool) -> list[RankFacts]:
+    """The facts of each rank of a trace: one for each process and GPU that worked."""
     pieces = split(trace)
-    if len(pieces) > 1 and member.rank is not None:  # one rank was told: its GPU is the one with most of the work
+    if len(pieces) > 1 and member.rank is not None:  # the file is of one rank: its GPU is the one with most of the work
         pieces = (max(pieces, key=lambda p: len(p.trace.ops)),)
-    found = []
-    for number, piece in enumerate(pieces):
-        place = _place(piece, number, member)
-        own = facts(place, piece.trace, range_name, bars and len(pieces) <= FEW)
-        found += [own] if own is not None else []
-    return found
+    bars = bars and len(pieces) <= FEW
+    ranks = (facts(_place(piece, n, member), piece.trace, range_name, bars) for n, piece in enumerate(pieces))
+    return [rank for rank in ranks if rank is not None]
 
 
 def _place(piece: Piece, number: int, member: Member) -> Place:
-    """The rank by its file or the manifest, else by the order of GPUs."""
-    origin, told = piece.trace.origin, _entry(piece, member)
-    rank, derived = (
-        number + min((entry.rank for entry in member.told), default=0),
-        "the order of GPUs and processes in the trace",
-    )
+    """The rank by its file or the manifest, else by the order of GPUs: ``number`` is the piece's place in the trace."""
+    entry = _entry(piece, member)
     if member.rank is not None:
         rank, derived = member.rank, member.derived
-    elif told is not None:
-        rank, derived = told.rank, "manifest"
+    elif entry is not None:
+        rank, derived = entry.rank, "manifest"
+    else:
+        rank, derived = number + min((e.rank for e in member.entries), default=0), BY_ORDER
     place = Place(
-        rank,
-        derived,
-        member.path.name,
-        piece.device,
-        piece.pid,
-        None,
-        origin.world_size,
-        None,
-        origin.zero_utc_ns,
-        piece.stray,
+        rank=rank,
+        derived=derived,
+        file=member.path.name,
+        device=piece.device,
+        pid=piece.pid,
+        world_size=piece.trace.origin.world_size,
+        zero_utc_ns=piece.trace.origin.zero_utc_ns,
+        stray_kernels=piece.stray,
     )
-    return place if told is None else _timed(place, told, member.zero)
+    return place if entry is None else _on_host(place, entry, member.zero)
 
 
-def _timed(place: Place, told: Rank, zero: Offset | None) -> Place:
-    """With its host and where the host's clock stands, as the manifest tells."""
-    place = replace(place, host=f"host{told.host}")
-    if told.clock_offset_ns is not None:
-        place = replace(place, clock_offset_ns=-told.clock_offset_ns, clock_uncertainty_ns=told.clock_uncertainty_ns)
+def _on_host(place: Place, entry: Rank, zero: Offset | None) -> Place:
+    """The place with its host and the host's clock, as the manifest records them."""
+    place = replace(place, host=f"host{entry.host}")
+    if entry.clock_offset_ns is not None:
+        place = replace(place, clock_offset_ns=-entry.clock_offset_ns, clock_uncertainty_ns=entry.clock_uncertainty_ns)
     if zero is None:
         return place
     return replace(place, zero_utc_ns=zero.ns, clock_uncertainty_ns=place.clock_uncertainty_ns + zero.uncertainty_ns)
 
 
 def _entry(piece: Piece, member: Member) -> Rank | None:
-    """The manifest's entry of a piece: of its file, else its process, else the only one on its GPU."""
+    """The manifest's entry of a piece: that of its file, else of its process, else the only one of its GPU."""
     if member.rank is not None:
-        return next(iter(member.told), None)
-    of_process = [entry for entry in member.told if piece.pid is not None and entry.pid == piece.pid]
-    of_device = [entry for entry in member.told if entry.device_index == piece.device]
-    return next((found[0] for found in (of_process, of_device) if len(found) == 1), None)
+        return next(iter(member.entries), None)
+    of_process = [entry for entry in member.entries if piece.pid is not None and entry.pid == piece.pid]
+    of_device = [entry for entry in member.entries if entry.device_index == piece.device]
+    return next((entries[0] for entries in (of_process, of_device) if len(entries) == 1), None)
 
 
 def _unread(failed: list[str]) -> Iterator[Note]:

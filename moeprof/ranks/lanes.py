@@ -32,14 +32,14 @@ COMPUTE, OTHER, MOVING, WAITING, UNMATCHED = (
 
 
 def drawn_window(analysis: GroupAnalysis) -> int:
-    """Which window is drawn: the one whose critical rank took a median time."""
+    """The window to draw: the one whose critical rank took a median time."""
     spans = [c.span_ns for c in analysis.critical]
     return int(np.argsort(spans, kind="stable")[(len(spans) - 1) // 2]) if spans else 0
 
 
-def lanes(found: Sequence[RankFacts], analysis: GroupAnalysis) -> tuple[RankLane, ...]:
+def lanes(facts: Sequence[RankFacts], analysis: GroupAnalysis) -> tuple[RankLane, ...]:
     """A lane for each rank whose facts keep bars; none where the clocks cannot be compared."""
-    ordered = sorted(found, key=lambda rank: rank.place.rank)
+    ordered = sorted(facts, key=lambda rank: rank.place.rank)
     offsets = [rank.aligned_by_ns for rank in analysis.ranks]
     shared = shared_windows(analysis.ranks)
     if None in offsets or not shared.size:
@@ -61,12 +61,12 @@ def _parts(
     """Compute, other work, and communication in three: what moves, what waits, what was not matched."""
     compute, comm, busy = rank.owners
     matched, waiting = waits
-    found = (
+    parts = (
         (COMPUTE, compute),
         (OTHER, minus(busy, both(compute, comm)) if len(busy.starts) else EMPTY),
         (MOVING, minus(matched, waiting)),
         (WAITING, waiting),
         (UNMATCHED, minus(comm, matched)),
     )
-    clipped = ((name, bars.clip(start, end)) for name, bars in found)
+    clipped = ((name, bars.clip(start, end)) for name, bars in parts)
     return tuple((name, Union(bars.starts + shift, bars.ends + shift)) for name, bars in clipped if len(bars.starts))

@@ -1,7 +1,7 @@
 """The same collective on every rank: matched by its order within kind, communicator and stream, never by time.
 
-Where the trace tells sequence numbers, by those; where counts differ, by the order within those iterations in which they
-agree. Sizes that must be equal and are not refuse the match. What is not matched has a reason.
+If the trace contains sequence numbers, they match. If counts differ, the order within those iterations matches in which the
+counts agree. Sizes that differ and must be equal refuse the match. A collective that is not matched has a reason.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from moeprof.ranks.summary import Collectives, Key, RankFacts
 
 @dataclass(frozen=True)
 class Match:
-    """Collectives of one key. ``members`` are places in the list of ranks; ``rows`` [members, matched] are rows of each
-    member's collectives; ``refused`` says why they are not all of them; ``counts`` how many each member has."""
+    """Collectives of one key.
+
+    Args:
+        members: places in the list of ranks.
+        counts: how many collectives each member has.
+        rows: [members, matched], rows of each member's collectives.
+        refused: why not all of them are matched; empty where they are.
+    """
 
     key: Key
     members: tuple[int, ...]
@@ -29,27 +35,27 @@ class Match:
     group_size: int | None
 
 
-def matches(found: Sequence[RankFacts]) -> tuple[Match, ...]:
-    """One for each key, in order of kind, group and lane."""
+def matches(ranks: Sequence[RankFacts]) -> tuple[Match, ...]:
+    """One match for each key, in order of kind, group and lane."""
     rows_of: dict[Key, dict[int, Times]] = {}
-    for place, rank in enumerate(found):
+    for place, rank in enumerate(ranks):
         for number, key in enumerate(rank.collectives.keys):
             rows_of.setdefault(key, {})[place] = np.flatnonzero(rank.collectives.key == number)
     ordered = sorted(rows_of, key=lambda k: (k.kind, k.group, k.lane))
-    return tuple(_match(key, rows_of[key], found) for key in ordered)
+    return tuple(_match(key, rows_of[key], ranks) for key in ordered)
 
 
-def _match(key: Key, rows: dict[int, Times], found: Sequence[RankFacts]) -> Match:
+def _match(key: Key, rows: dict[int, Times], ranks: Sequence[RankFacts]) -> Match:
     members = tuple(rows)
-    sides = [found[m].collectives for m in members]
+    sides = [ranks[m].collectives for m in members]
     counts = tuple(len(rows[m]) for m in members)
     size = max((int(side.group_size[rows[m]].max()) for m, side in zip(members, sides, strict=True)), default=-1)
     blank = Match(key, members, counts, np.empty((len(members), 0), np.int64), "", size if size > 0 else None)
     if len(members) < 2:
-        return replace(blank, refused=f"only rank {found[members[0]].place.rank} has it")
+        return replace(blank, refused=f"only rank {ranks[members[0]].place.rank} has it")
     picked, refused = _picked(rows, sides), ""
     if picked is None:
-        refused = _unequal(members, counts, found)
+        refused = _unequal(members, counts, ranks)
         picked = _by_iteration(rows, sides)
     unlike = _unlike_sizes(key, picked, sides)
     return replace(blank, refused=unlike) if unlike else replace(blank, rows=picked, refused=refused)
@@ -69,8 +75,8 @@ def _by_sequence(rows: dict[int, Times], sides: list[Collectives]) -> Times | No
     if any(len(n) == 0 or (n < 0).any() or len(np.unique(n)) < len(n) for n in numbers):
         return None
     shared = numbers[0]
-    for own in numbers[1:]:
-        shared = np.intersect1d(shared, own)
+    for values in numbers[1:]:
+        shared = np.intersect1d(shared, values)
     if not len(shared):
         return None
     orders = [np.argsort(n, kind="stable") for n in numbers]
@@ -81,18 +87,20 @@ def _by_sequence(rows: dict[int, Times], sides: list[Collectives]) -> Times | No
 def _by_iteration(rows: dict[int, Times], sides: list[Collectives]) -> Times:
     """Rows of the iterations in which every member has as many."""
     instances = [side.instance[r] for r, side in zip(rows.values(), sides, strict=True)]
-    shared = set(instances[0][instances[0] >= 0].tolist()).intersection(*(set(own.tolist()) for own in instances[1:]))
+    shared = set(instances[0][instances[0] >= 0].tolist()).intersection(
+        *(set(values.tolist()) for values in instances[1:])
+    )
     chosen = []
     for number in sorted(shared):
-        mine = [r[own == number] for r, own in zip(rows.values(), instances, strict=True)]
-        if len({len(m) for m in mine}) == 1:
-            chosen.append(np.stack(mine))
+        inside = [r[values == number] for r, values in zip(rows.values(), instances, strict=True)]
+        if len({len(m) for m in inside}) == 1:
+            chosen.append(np.stack(inside))
     return np.concatenate(chosen, axis=1) if chosen else np.empty((len(rows), 0), dtype=np.int64)
 
 
-def _unequal(members: tuple[int, ...], counts: tuple[int, ...], found: Sequence[RankFacts]) -> str:
+def _unequal(members: tuple[int, ...], counts: tuple[int, ...], ranks: Sequence[RankFacts]) -> str:
     usual = int(np.median(counts))
-    odd = [(found[m].place.rank, n) for m, n in zip(members, counts, strict=True) if n != usual]
+    odd = [(ranks[m].place.rank, n) for m, n in zip(members, counts, strict=True) if n != usual]
     shown = ", ".join(f"rank {rank} has {n}" for rank, n in odd[:3])
     more = f" and {len(odd) - 3} more ranks differ" if len(odd) > 3 else ""
     return f"counts differ: {shown}{more}" + (f", the others {usual}" if len(odd) < len(counts) else "")

@@ -1,4 +1,4 @@
-"""The numbers of many ranks, as dataclasses: exactly the JSON of ``moeprof ranks --json`` (docs/rank_analysis.md).
+"""The numbers of many ranks, as dataclasses: exactly the JSON of ``moeprof ranks --json`` (docs/reference/ranks.md).
 
 All times are int64 nanoseconds. What cannot be known is None, with the reason beside it or in the notes.
 """
@@ -11,20 +11,25 @@ from moeprof.analysis.model import Communication, Idle, Ledger
 from moeprof.notes import Note
 
 SCHEMA_VERSION = 1
-# Why a rank arrives late: what it did between the end of the last collective and the start of this one.
+# Why a rank arrives late: what it did between the end of the previous collective and the start of this one.
 CAUSES = ("compute", "copy", "launch", "sync", "host", "dependency")
 EARLIER = "left the one before late"
-# What a straggler's lateness comes from, in words (stragglers.py says when which).
+# The causes of a straggler's lateness (stragglers.py decides between them).
 MORE_ROWS, MORE_WORK, LOWER_CLOCK, SLOWER = "more rows", "more work", "lower clock", "slower compute"
 LATE_LAUNCH, COPIES, DEPENDENCY = "late launch", "copies", "dependency"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Whose trace it is. ``derived`` says how the rank is known; ``host`` is a label; ``clock_offset_ns`` what its capture
-    says must be added to its host's clock, and ``zero_utc_ns`` the trace's own zero by that clock, both together give or take
-    ``clock_uncertainty_ns``. ``stray_kernels`` of its process
-    ran on the GPUs of other ranks."""
+    """The rank of a trace.
+
+    Args:
+        derived: how the rank is known.
+        host: a label.
+        clock_offset_ns: to add to its host's clock, as the capture measured it.
+        zero_utc_ns: the trace's own zero by that clock; both together are uncertain by ``clock_uncertainty_ns``.
+        stray_kernels: of its process, on the GPUs of other ranks.
+    """
 
     rank: int
     derived: str
@@ -90,8 +95,8 @@ class Lateness:
     @property
     def cause(self) -> str | None:
         """The largest cause; None where it was never late."""
-        found = max(self.because.items(), key=lambda item: item[1], default=("", 0))
-        return found[0] if found[1] > 0 else None
+        largest = max(self.because.items(), key=lambda item: item[1], default=("", 0))
+        return largest[0] if largest[1] > 0 else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Rank:
 
     @property
     def waits_known(self) -> bool:
-        """Whether any collective of it was matched."""
+        """Whether any collective of the rank was matched."""
         return any(w.waiting_ns is not None for w in self.windows)
 
 
@@ -152,7 +157,7 @@ class Arrival:
 
     index: int  # in the order of its ranks
     skew_ns: int  # from the first arrival to the last
-    last_rank: int | None  # None where the skew is within the clocks' doubt
+    last_rank: int | None  # None where the skew is within the clocks' uncertainty
     late_ns: int  # of the last against the middle rank
     moving_ns: int  # from the last arrival to the last end
     together: bool  # whether there is a moment at which all ranks were in it
@@ -162,7 +167,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Collective:
-    """All collectives of one kind, process group and lane (the ordinal of the stream, where no group is told).
+    """All collectives of one kind, process group and lane (the ordinal of the stream, where the group is not known).
 
     ``refused`` says why they were not (all) matched. ``bus_gb_per_s`` is the median bus bandwidth over the moving time,
     ``no_bandwidth`` why there is none; ``of_ceiling`` its share of the link's ceiling.
@@ -243,5 +248,5 @@ class GroupAnalysis:
     kind: str = "ranks"
     schema_version: int = SCHEMA_VERSION
     variant: str | None = None
-    of_ranks: int | None = None  # the group's size, where it is told
-    declared_bytes: int | None = None  # what a rank sends over the link in a window, as the workload says
+    of_ranks: int | None = None  # the group's size, where it is known
+    declared_bytes: int | None = None  # what a rank sends over the link in a window, as the workload declares

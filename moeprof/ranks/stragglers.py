@@ -1,4 +1,4 @@
-"""Which ranks are late by more than chance, and why: longer compute (more work, more rows, a lower clock), a late launch, ..."""
+"""Stragglers: ranks that are late by more than chance, and why: more work, more rows, a lower clock, a late launch, ..."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from moeprof.ranks.model import (
     Straggler,
 )
 
-# Below a hundredth of its time a rank's lateness is not worth a claim; and ranks that jitter alike are late alike, so that a
-# straggler stands out from the others.
-LEAST_SHARE, STANDS_OUT = 0.01, 3.0
+# A rank's lateness of less than a hundredth of its time is not worth a claim. Ranks that jitter alike are late alike, so a
+# straggler is late by several times the median of the others.
+LEAST_SHARE, OUTLIER = 0.01, 3.0
 EXPLAINS = 0.5  # a ratio explains longer compute where it is at least this share of the compute's own excess
 GROUPS = {"compute": ("compute",), COPIES: ("copy",), LATE_LAUNCH: ("launch", "sync", "host"), DEPENDENCY: ("dependency",), EARLIER: (EARLIER,)}  # fmt: skip
 
@@ -33,17 +33,17 @@ def stragglers(
 ) -> tuple[Straggler, ...]:
     """The stragglers, the latest first. ``clocks_mhz`` are SM clocks by rank, where the capture has them."""
     late = {r.place.rank: r.lateness.late_ns for r in ranks if r.lateness is not None}
-    found = []
+    late_ranks = []
     for rank in ranks:
         others = [ns for number, ns in late.items() if number != rank.place.rank]
-        if rank.lateness is not None and others and _stands_out(rank, rank.lateness, others):
-            found.append(_described(ranks, rank, rank.lateness, load, clocks_mhz or {}))
-    return tuple(sorted(found, key=lambda s: (-s.late_ns, s.rank)))
+        if rank.lateness is not None and others and _is_outlier(rank, rank.lateness, others):
+            late_ranks.append(_described(ranks, rank, rank.lateness, load, clocks_mhz or {}))
+    return tuple(sorted(late_ranks, key=lambda s: (-s.late_ns, s.rank)))
 
 
-def _stands_out(rank: Rank, lateness: Lateness, others: Sequence[int]) -> bool:
+def _is_outlier(rank: Rank, lateness: Lateness, others: Sequence[int]) -> bool:
     enough = lateness.late_ns > LEAST_SHARE * rank.total("span_ns")
-    return enough and lateness.late_ns > STANDS_OUT * float(np.median(others))
+    return enough and lateness.late_ns > OUTLIER * float(np.median(others))
 
 
 def _described(

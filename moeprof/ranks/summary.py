@@ -1,6 +1,6 @@
-"""One rank's trace -> what the comparison of ranks needs: its windows, and its collectives with what it did before each.
+"""One rank's trace -> what the comparison of ranks needs: its windows, and its collectives with what the rank did before each.
 
-After this the trace can be dropped: what is kept is a few numbers a window and a few a collective.
+After this the trace can be dropped: a few numbers a window and a few a collective remain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEP = re.compile(r"^ProfilerStep#(\d+)$")  # what torch.profiler calls its step
 
 @dataclass(frozen=True)
 class Key:
-    """What collectives are matched within: kind, process group, and the ordinal of the stream where no group is told."""
+    """Collectives are matched within a key: kind, process group, and the ordinal of the stream where the group is not known."""
 
     kind: str
     group: str
@@ -42,7 +42,7 @@ class Collectives:
     """A rank's communication kernels, by start, in its own clock. ``key`` indexes ``keys``; what is not known is -1.
 
     ``before`` [6, n] is what the rank did between ``left``, the end of everything that communicated before, and the start,
-    by group.CAUSES: each column sums to start - left. ``blocks`` are the thread blocks of the compute kernels that it
+    by model.CAUSES: each column sums to start - left. ``blocks`` are the thread blocks of the compute kernels that it
     started there. ``instance`` numbers the window in which it starts; ``bytes``, ``per_rank`` and ``peers`` as MESSAGES.
     """
 
@@ -109,19 +109,19 @@ def _cuts(trace: Trace, view: DeviceView, range_name: str | None) -> list[Span]:
     names = trace.ranges["name"]
     steps = {str(n): int(m[1]) for n in names.cat.categories if (m := STEP.match(str(n)))}
     if range_name is not None:
-        found = _instances(trace, view, (names == range_name).to_numpy())
-        if not found:
+        instances = _instances(trace, view, (names == range_name).to_numpy())
+        if not instances:
             raise UsageError(
                 f"{trace.path} has no range {range_name!r} with work on GPU {view.index}",
                 "see the ranges of: moeprof analyze on that file",
             )
-        return [(a, b, range_name, n) for a, b, _, n in found]
+        return [(a, b, range_name, n) for a, b, _, n in instances]
     ours = ((trace.ranges["domain"] == DOMAIN) & (names == ITERATION)).to_numpy()
     if ours.any():
         return _tiled([(a, b, ITERATION, n) for a, b, _, n in _instances(trace, view, ours)], view)
     if steps:
-        found = _instances(trace, view, names.isin(list(steps)).to_numpy())
-        return _tiled([(a, b, "ProfilerStep", steps[str(name)]) for a, b, name, _ in found], view)
+        instances = _instances(trace, view, names.isin(list(steps)).to_numpy())
+        return _tiled([(a, b, "ProfilerStep", steps[str(name)]) for a, b, name, _ in instances], view)
     return [_whole(view)]
 
 
@@ -137,9 +137,9 @@ def _tiled(spans: list[Span], view: DeviceView) -> list[Span]:
 
 def _instances(trace: Trace, view: DeviceView, wanted: np.ndarray) -> list[tuple[int, int, str, int]]:
     """Start and end on the device, name and number of the wanted ranges that have work, by start."""
-    found = projected(replace(trace, ranges=trace.ranges[wanted]), view.index)
-    found = found[found["gpu_ops"] > 0].sort_values("first_ns", kind="stable")
-    rows = zip(found["first_ns"], found["last_ns"], found["name"], numbers(found), strict=True)
+    table = projected(replace(trace, ranges=trace.ranges[wanted]), view.index)
+    table = table[table["gpu_ops"] > 0].sort_values("first_ns", kind="stable")
+    rows = zip(table["first_ns"], table["last_ns"], table["name"], numbers(table), strict=True)
     return [(int(a), int(b), str(name), n) for a, b, name, n in rows]
 
 
@@ -155,40 +155,42 @@ def _collectives(trace: Trace, view: DeviceView, windows: Sequence[RankWindow]) 
     rows = np.flatnonzero((view.ops["kind"] == "comm").to_numpy() & (view.ends > view.starts))
     starts, ends = view.starts[rows], view.ends[rows]
     left = np.minimum(np.concatenate([[first], np.maximum.accumulate(ends)[:-1]])[: len(rows)], starts).astype(np.int64)
-    told = _told(trace, view, rows)
-    kinds = _kinds(view, rows, told)
-    known = (told["group"] != "").to_numpy()
+    messages = _messages(trace, view, rows)
+    kinds = _kinds(view, rows, messages)
+    known = (messages["group"] != "").to_numpy()
     streams = np.unique(view.queue[rows], return_inverse=True)[1] if len(rows) else rows
     lanes = np.where(known, 0, streams)
-    codes, unique = pd.factorize(pd.Series(list(zip(kinds, told["group"], lanes.tolist(), strict=True)), dtype=object))
+    codes, unique = pd.factorize(
+        pd.Series(list(zip(kinds, messages["group"], lanes.tolist(), strict=True)), dtype=object)
+    )
     return Collectives(
         tuple(Key(*key) for key in unique), codes.astype(np.int64), starts, ends, left,
         _before(view, left, starts, first, last), _blocks(view, left, starts), _instance(windows, starts),
-        *(told[name].to_numpy(dtype=np.int64) for name in NUMBERS),
+        *(messages[name].to_numpy(dtype=np.int64) for name in NUMBERS),
     )  # fmt: skip
 
 
 def _blocks(view: DeviceView, left: Times, starts: Times) -> Times:
     """Thread blocks of the compute kernels that start in each [left, start); -1 where a launch shape is not known."""
     rows = np.flatnonzero((view.ops["kind"] == "kernel").to_numpy())
-    each = np.prod([view.ops[f"grid_{axis}"].to_numpy()[rows].astype(np.int64) for axis in "xyz"], axis=0)
-    unknown = np.concatenate([[0], np.cumsum(each <= 0)])
-    summed = np.concatenate([[0], np.cumsum(np.maximum(each, 0))])
+    blocks = np.prod([view.ops[f"grid_{axis}"].to_numpy()[rows].astype(np.int64) for axis in "xyz"], axis=0)
+    unknown = np.concatenate([[0], np.cumsum(blocks <= 0)])
+    summed = np.concatenate([[0], np.cumsum(np.maximum(blocks, 0))])
     low, high = (np.searchsorted(view.starts[rows], edge, side="left") for edge in (left, starts))
     return np.where(unknown[high] > unknown[low], -1, summed[high] - summed[low]).astype(np.int64)
 
 
 def _instance(windows: Sequence[RankWindow], starts: Times) -> Times:
     """The number of the window in which each starts; -1 where in none, or where windows have no numbers."""
-    found = np.full(len(starts), -1, dtype=np.int64)
+    instance = np.full(len(starts), -1, dtype=np.int64)
     for window in windows:
         if window.instance is not None:
-            found[(starts >= window.start_ns) & (starts < window.end_ns)] = window.instance
-    return found
+            instance[(starts >= window.start_ns) & (starts < window.end_ns)] = window.instance
+    return instance
 
 
-def _told(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
-    """For each collective what the trace tells of its message: collective and group ("" if nothing), NUMBERS (-1)."""
+def _messages(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
+    """The message of each collective: collective and group ("" where not known), NUMBERS (-1)."""
     messages = trace.messages[trace.messages["device"] == view.index]
     if not len(messages) or not len(rows):
         return pd.DataFrame(
@@ -197,32 +199,32 @@ def _told(trace: Trace, view: DeviceView, rows: Times) -> pd.DataFrame:
         )
     texts = {name: messages[name].astype(str) for name in ("collective", "group")}
     known = messages.assign(**texts).drop(columns=["end_ns", "device"]).drop_duplicates(["stream", "start_ns"])
-    found = view.ops.iloc[rows][["stream", "start_ns"]].merge(known, on=["stream", "start_ns"], how="left")
-    return found.fillna(dict.fromkeys(texts, "") | dict.fromkeys(NUMBERS, -1))
+    joined = view.ops.iloc[rows][["stream", "start_ns"]].merge(known, on=["stream", "start_ns"], how="left")
+    return joined.fillna(dict.fromkeys(texts, "") | dict.fromkeys(NUMBERS, -1))
 
 
-def _kinds(view: DeviceView, rows: Times, told: pd.DataFrame) -> list[str]:
-    """By the framework's name where it is told, else by the kernel's; each name is asked once."""
+def _kinds(view: DeviceView, rows: Times, messages: pd.DataFrame) -> list[str]:
+    """The kinds by the framework's name where it is known, else by the kernel's name."""
     names = view.ops["name"].cat
     of_kernel = {
         code: kind_of_kernel(str(names.categories[code]), view.classes)
         for code in np.unique(names.codes.to_numpy()[rows])
     }
-    of_message = {name: kind_of_message(name) for name in set(told["collective"]) if name}
+    of_message = {name: kind_of_message(name) for name in set(messages["collective"]) if name}
     codes = names.codes.to_numpy()[rows]
-    return [of_message.get(name) or of_kernel[code] for name, code in zip(told["collective"], codes, strict=True)]
+    return [of_message.get(name) or of_kernel[code] for name, code in zip(messages["collective"], codes, strict=True)]
 
 
 def _before(view: DeviceView, left: Times, starts: Times, first: int, last: int) -> Times:
-    """What ran in each [left, start), by group.CAUSES. No communication does, and no gap reaches across either end.
+    """What ran in each [left, start), by model.CAUSES. No communication does, and no gap reaches across either end.
 
     Idle time beside operations of no length, which end no gap, is dependency too.
     """
     covered = [reach.covered(left, starts) for reach in view.reaches]
-    found = gaps(view, first, last)
-    low, high = (np.searchsorted(found.starts, edge, side="left") for edge in (left, starts))
+    idle_gaps = gaps(view, first, last)
+    low, high = (np.searchsorted(idle_gaps.starts, edge, side="left") for edge in (left, starts))
     waits = []
-    for part in (found.launch, found.sync, found.host):
+    for part in (idle_gaps.launch, idle_gaps.sync, idle_gaps.host):
         summed = np.concatenate([[0], np.cumsum(part)])
         waits.append(summed[high] - summed[low])
     idle = starts - left - covered[-1]

@@ -1,33 +1,35 @@
-"""What ``moeprof report`` does: compare, render and write one page, whole or not at all."""
+"""What ``moeprof report`` does: compare, build one page, and write it, whole or not at all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moeprof import resources
 from moeprof.analysis.device import views
+from moeprof.compare import captures as two
+from moeprof.compare import traces as two_traces
 from moeprof.compare import variants
 from moeprof.compare.traces import Side
-from moeprof.compare.traces import contrast as contrast_traces
 from moeprof.errors import CaptureError, UsageError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
-from moeprof.loaded.trace import analysis_of, opened
-from moeprof.report import html, ranklist, text, traces
+from moeprof.loaded.trace import analysis_of
+from moeprof.report import html, traces
+from moeprof.report import variants as report
+from moeprof.report.narrative.narrative import narrate
+from moeprof.report.page import Page
 from moeprof.storage.capture_folder import OUTPUT, newest
 from moeprof.storage.files import PARTIAL, write_whole
-from moeprof.storage.json import encode
+from moeprof.trace import open_trace
 
 
 @dataclass(frozen=True)
 class Written:
-    """The page that was written, its short form for the terminal, and the contrast as data."""
+    """A page and the ``path`` of its HTML."""
 
-    page: Path
-    text: str
-    data: Any
+    path: Path
+    page: Page
 
 
 def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
@@ -47,63 +49,59 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     return tuple(capture.load(folder) for folder in captures)
 
 
-def write(studies: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
-    """Render ``studies`` (one, or two to contrast) and write the page to ``output`` or ``moeprof-out/NAME[-diff].html``.
+def write(captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+    """The page of ``captures`` (one, or two to compare), written to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
         UsageError: the page exists and ``force`` is not given, or two captures were named without ``--diff``.
     """
-    if len(studies) == 2 and not contrast:
+    if len(captures) == 2 and not contrast:
         raise UsageError("two captures were named", "add --diff to contrast them")
-    page = _page(output, _default(studies, contrast), force)
-    if len(studies) == 2:
-        result = variants.contrast_captures(*studies)
-        body = html.render_pair(*studies, result)
-        shown = text.diff_text(result)
-    elif contrast:
-        result = variants.contrast(studies[0])
-        body, shown = html.render(studies[0], result), text.diff_text(result)
-    else:
-        result = variants.contrast(studies[0])
-        body, shown = html.render_single(studies[0]), text.study_text(result)
-    ranks = [text.table_text(found) for s in studies if (found := ranklist.table(s.manifest)).rows]
-    return _written(page, body, "\n".join([shown, *ranks]), result)
+    path = _path(output, _default(captures, contrast), force)
+    return _written(path, page_of(captures, contrast))
 
 
-def write_page(page: Path, force: bool, body: str) -> None:
-    """Write a page that was named by the user; raises UsageError where it exists and ``force`` is not given."""
-    _page(page, page, force)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, body)
+def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
+    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
+    if len(captures) == 2:
+        comparison = two.compare(*captures)
+        return report.two_captures(*captures, comparison, narrate(comparison))
+    comparison = variants.compare(captures[0])
+    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
 
 
-def _page(output: Path | None, default: Path, force: bool) -> Path:
+def write_page(path: Path, force: bool, page: Page) -> None:
+    """Write a page whose path the user named; raises UsageError if it exists and ``force`` is not given."""
+    _written(_path(path, path, force), page)
+
+
+def _path(output: Path | None, default: Path, force: bool) -> Path:
     """Where the page goes: what the user named is not overwritten without ``force``."""
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
     return output or default
 
 
-def _written(page: Path, body: str, shown: str, result: Any) -> Written:
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(page, body)
-    return Written(page, shown, encode(result))
+def _written(path: Path, page: Page) -> Written:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, html.render(page))
+    return Written(path, page)
 
 
-def _default(studies: tuple[Capture, ...], contrast: bool) -> Path:
-    stem = "-vs-".join(s.folder.name.removesuffix(PARTIAL) for s in studies)
+def _default(captures: tuple[Capture, ...], contrast: bool) -> Path:
+    stem = "-vs-".join(s.folder.name.removesuffix(PARTIAL) for s in captures)
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
 
 
 def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path | None, force: bool) -> Written:
-    """Contrast two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
+    """Compare two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
 
     Raises:
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
     """
-    page = _page(output, OUTPUT / f"{'-vs-'.join(_stem(path) for path in paths)}-diff.html", force)
-    found = contrast_traces(_side(paths[0]), _side(paths[1]), range_name)
-    return _written(page, traces.render(found), traces.text(found), found)
+    path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
+    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), range_name)
+    return _written(path, traces.page(comparison))
 
 
 def _stem(path: Path) -> str:
@@ -111,6 +109,6 @@ def _stem(path: Path) -> str:
 
 
 def _side(path: Path) -> Side:
-    with opened(path) as trace:
+    with open_trace(path) as trace:
         prepared = views(trace)
         return Side(path.name, trace, prepared, analysis_of(trace, prepared=prepared))

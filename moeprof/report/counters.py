@@ -7,26 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from moeprof.compare.counters import Counter, CounterDiff
+from moeprof import units
+from moeprof.compare.counters import Counter, CounterComparison
 from moeprof.kernels.warp_states import Stalls, steps
 from moeprof.loaded.capture import Capture
 from moeprof.machine.ncu_metrics import WARP_STATES
-from moeprof.report import format as fmt
-from moeprof.report.narrative import sentences
-from moeprof.report.tables import Table
+from moeprof.report.page import Table
 from moeprof.trace.tables import COUNTERS
 
 # metric -> (heading, how a value is shown); what each means is in moeprof/capture/plan.py
 SHOWN_COUNTERS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "gpu__time_duration.sum": ("time under ncu", fmt.us),
-    "dram__bytes.sum": ("DRAM bytes", fmt.size),
-    "dram__bytes.sum.per_second": ("DRAM GB/s", lambda v: fmt.number(v / 1e9, 0)),
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("DRAM % of peak", fmt.number),
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("SM % of peak", fmt.number),
-    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("tensor pipe %", fmt.number),
-    "lts__t_sector_hit_rate.pct": ("L2 hit %", fmt.number),
-    "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", fmt.number),
-    "launch__registers_per_thread": ("registers", lambda v: fmt.number(v, 0)),
+    "gpu__time_duration.sum": ("time under ncu", units.us),
+    "dram__bytes.sum": ("DRAM bytes", units.size),
+    "dram__bytes.sum.per_second": ("DRAM GB/s", lambda v: units.number(v / 1e9, 0)),
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("DRAM % of peak", units.number),
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("SM % of peak", units.number),
+    "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("tensor pipe %", units.number),
+    "lts__t_sector_hit_rate.pct": ("L2 hit %", units.number),
+    "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", units.number),
+    "launch__registers_per_thread": ("registers", lambda v: units.number(v, 0)),
 }  # fmt: skip
 SHOWN_SHARE = 0.02  # of a warp's life, in at least one variant, from which a state is shown
 DETAILS = {  # the details page's names of the same
@@ -40,36 +39,32 @@ DETAILS = {  # the details page's names of the same
 SHOWN_COUNTERS |= {detail: SHOWN_COUNTERS[metric] for detail, metric in DETAILS.items()}
 
 
-def contrasted(found: CounterDiff) -> Table:
+def compared(found: CounterComparison) -> Table:
     """The counters of both sides, the row that changed most marked."""
     marked = None if found.moved is None else found.most
     rows = [
-        (f"{row.label}, {row.scope}", _amount(row, row.before), _amount(row, row.after), _change(row) + (" ◂ most" if i == marked else ""))
+        (f"{row.label}, {row.scope}", units.amount(row.kind, row.before), units.amount(row.kind, row.after), _change(row) + (" ◂ most" if i == marked else ""))
         for i, row in enumerate(found.counters)
     ]  # fmt: skip
-    caption = f"Counted: {found.coverage[0]} of {found.before}, {found.coverage[1]} of {found.after}; the longest are {' and '.join(dict.fromkeys(fmt.short_kernel(n) for n in found.longest))}"
+    caption = f"Counted: {found.coverage[0]} of {found.before}, {found.coverage[1]} of {found.after}; the longest are {' and '.join(dict.fromkeys(units.short_kernel(n) for n in found.longest))}"
     return Table(caption, ("counter", found.before, found.after, "change"), tuple(rows), marked=marked)
 
 
-def title(found: CounterDiff) -> str:
+def title(found: CounterComparison) -> str:
     """Names the row that changed most."""
     row = found.moved
     if row is None:
         return f"Counters of {found.before} and {found.after}: much alike"
-    return f"Counters: {row.label} of the {row.scope} goes from {_amount(row, row.before)} to {_amount(row, row.after)}"
-
-
-def _amount(row: Counter, value: float | None) -> str:
-    return fmt.DASH if value is None else sentences.amount(row.kind, value)
+    return f"Counters: {row.label} of the {row.scope} goes from {units.amount(row.kind, row.before)} to {units.amount(row.kind, row.after)}"
 
 
 def _change(row: Counter) -> str:
     """A share's change in points, any other in percent of what it was."""
     if row.before is None or row.after is None:
-        return fmt.DASH
+        return units.DASH
     if row.kind == "share":
         return f"{100 * (row.after - row.before):+.1f} points".replace("-", "−")
-    return fmt.DASH if not row.before else f"{100 * (row.after / row.before - 1):+.1f} %".replace("-", "−")
+    return units.DASH if not row.before else f"{100 * (row.after / row.before - 1):+.1f} %".replace("-", "−")
 
 
 def counters(study: Capture) -> tuple[Table, ...]:
@@ -93,15 +88,15 @@ def stalled(found: tuple[Stalls, ...]) -> tuple[Table, ...]:
         key=lambda state: -max(each.shares.get(state, 0.0) for each in found),
     )
     rows = [
-        (f"{state}: {WARP_STATES.get(state, '-')}", *(fmt.percent(each.shares.get(state)) for each in found))
+        (f"{state}: {WARP_STATES.get(state, '-')}", *(units.percent(each.shares.get(state)) for each in found))
         for state in states if max(each.shares.get(state, 0.0) for each in found) >= SHOWN_SHARE
     ]  # fmt: skip
     shrunk = [
-        (f"{s.before} to {s.after}", s.state, fmt.percent(s.share_before), fmt.percent(s.share_after))
+        (f"{s.before} to {s.after}", s.state, units.percent(s.share_before), units.percent(s.share_after))
         for s in steps(found)
     ]
     return (
-        Table("Share of a warp's life in each state", ("state", *(f"{each.variant}: {fmt.short_kernel(each.kernel, 24)}" for each in found)), tuple(rows)),
+        Table("Share of a warp's life in each state", ("state", *(f"{each.variant}: {units.short_kernel(each.kernel, 24)}" for each in found)), tuple(rows)),
         Table("The wait that shrank most", ("from, to", "state", "before", "after"), tuple(shrunk)),
     )  # fmt: skip
 
@@ -113,7 +108,7 @@ def launches(frame: pd.DataFrame, caption: str) -> Table:
     )
     shown = [m for m in SHOWN_COUNTERS if m in wide.columns]
     rows = [
-        (fmt.short_kernel(str(kernel)), *(SHOWN_COUNTERS[m][1](row[m]) for m in shown))
+        (units.short_kernel(str(kernel)), *(SHOWN_COUNTERS[m][1](row[m]) for m in shown))
         for (_, kernel), row in wide.sort_index().iterrows()
     ]
     return Table(caption, ("kernel", *(SHOWN_COUNTERS[m][0] for m in shown)), tuple(rows))
@@ -125,7 +120,7 @@ def rules(found: list[dict[str, Any]]) -> Table:
     for rule in sorted((r for r in found if r["speedup_percent"]), key=lambda r: -r["speedup_percent"]):
         best.setdefault((rule["kernel"], rule["rule"]), rule)
     rows = [
-        (fmt.short_kernel(r["kernel"]), r["rule"], f"{r['speedup_percent']:.0f} %", r["description"])
+        (units.short_kernel(r["kernel"]), r["rule"], f"{r['speedup_percent']:.0f} %", r["description"])
         for r in best.values()
     ]
     return Table("What ncu's rules estimate", ("kernel", "rule", "speed-up", "why"), tuple(rows), plain=True)

@@ -1,32 +1,29 @@
-"""A history for the terminal and as a page: values with intervals, levels, change points, and where captures are unlike."""
+"""The page of a history: values with intervals, levels, change points, and where captures are unlike."""
 
 from __future__ import annotations
 
 from statistics import median
 
 import plotly.graph_objects as go
-from rich.console import Group, RenderableType
-from rich.text import Text
 
+from moeprof import units
 from moeprof.gate.history import Entry, History
 from moeprof.gate.rule import Expectation
-from moeprof.report import format as fmt
 from moeprof.report.figures.style import COLOURS, FASTER, SLOWER, TOTAL
-from moeprof.report.html import filled, section
-from moeprof.report.tables import Table
-from moeprof.report.text import rendered, rich_table
+from moeprof.report.page import Bullets, Item, Page, Section, Table, section
+from moeprof.storage.json import encode
 
 LESS_IS_WORSE = ("of_limit", "tflop_per_s", "gb_per_s", "copy_overlap")
 NOTE = (
     "Each point is one capture, its bar the 95 % interval of its clean times, or all its traced iterations. A thick line is the level "
-    "(median) between changes; an upright line marks a change, found by E-divisive with a permutation test at 5 % (docs/check.md). At a "
+    "(median) between changes; an upright line marks a change, found by E-divisive with a permutation test at 5 % (docs/reference/gate.md). At a "
     "dotted line the captures are unlike: nothing is compared over it."
 )
 
 
 def number(value: float | None) -> str:
     """Four digits that matter."""
-    return fmt.DASH if value is None else Expectation("<", 0, "").said(value)
+    return units.DASH if value is None else Expectation("<", 0, "").said(value)
 
 
 def said(entry: Entry, unit: str) -> str:
@@ -44,14 +41,14 @@ def table(found: History) -> Table:
     """All captures, one a row."""
     rows = [
         (
-            str(place), e.capture, e.created, e.git or fmt.DASH, e.gpu or fmt.DASH, number(e.value.value if e.value else None),
-            f"{number(e.value.low)} to {number(e.value.high)}" if e.value else fmt.DASH, e.verdict or fmt.DASH, said(e, found.unit),
+            str(place), e.capture, e.created, e.git or units.DASH, e.gpu or units.DASH, number(e.value.value if e.value else None),
+            f"{number(e.value.low)} to {number(e.value.high)}" if e.value else units.DASH, e.verdict or units.DASH, said(e, found.unit),
         )
         for place, e in enumerate(found.entries, start=1)
     ]  # fmt: skip
     heading = f"{found.metric}, {found.unit}" if found.unit else found.metric
     header = ("", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
-    return Table(f"{found.workload}/{found.variant}", header, tuple(rows), plain=True)
+    return Table(f"{found.workload}/{found.variant}", header, tuple(rows), plain=True, detail="summary")
 
 
 def title(found: History) -> str:
@@ -66,11 +63,20 @@ def title(found: History) -> str:
     return f"{found.metric} of {found.variant}: {len(changes)} change{'s' * (len(changes) > 1)} in {count}, at {where}{tail}"
 
 
-def text(found: History) -> str:
-    """For the terminal."""
-    parts: list[RenderableType] = [Text(title(found), style="bold"), rich_table(table(found))]
-    parts += [Text(note, style="yellow") for note in found.notes]
-    return rendered(Group(*parts))
+def page(found: History) -> Page:
+    """The history as one section, where the captures are unlike, and the notes."""
+    breaks = [f"{place}: {n.text}" for place, e in enumerate(found.entries, start=1) for n in e.breaks]
+    sections = (
+        section("history", title(found), NOTE, figure(found), (table(found),)),
+        *_listed("unlike", "Where the captures are unlike", [Item(text) for text in breaks], "notes warning"),
+        *_listed("notes", "Notes", [Item(text, detail="summary") for text in found.notes], "notes"),
+    )
+    lead = f"The history of {found.metric} over captures, in the order in which they were made."
+    return Page(f"{found.workload}/{found.variant}", lead, sections, title(found), encode(found))
+
+
+def _listed(id: str, heading: str, items: list[Item], style: str) -> tuple[Section, ...]:
+    return (Section(id, heading, below=(Bullets(tuple(items)),), style=style),) if items else ()
 
 
 def figure(found: History) -> go.Figure | None:
@@ -86,7 +92,7 @@ def figure(found: History) -> go.Figure | None:
     drawn.add_scatter(
         x=[x for x, _, _ in points], y=[v.value for _, _, v in points], mode="markers", marker={"size": 8, "color": COLOURS["compute"]}, showlegend=False,
         error_y={"type": "data", "symmetric": False, "array": [v.high - v.value for _, _, v in points], "arrayminus": [v.value - v.low for _, _, v in points]},
-        text=[f"{e.capture}<br>{e.created}<br>git {e.git or fmt.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
+        text=[f"{e.capture}<br>{e.created}<br>git {e.git or units.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
     )  # fmt: skip
     for x, entry, _ in points:
         _mark(drawn, x, entry, found.metric)
@@ -125,16 +131,3 @@ def _mark(drawn: go.Figure, x: int, entry: Entry, metric: str) -> None:
     elif entry.breaks:
         what = ", ".join(str(n.evidence["what"]) for n in entry.breaks[:2]) + (" ..." if len(entry.breaks) > 2 else "")
         drawn.add_vline(x=x - 0.5, line={"color": TOTAL, "width": 1, "dash": "dot"}, annotation={"text": f"other {what}", "yref": "paper", "y": 1.08, "showarrow": False})  # fmt: skip
-
-
-def render(found: History) -> str:
-    """The page."""
-    breaks = [(place, n.text) for place, e in enumerate(found.entries, start=1) for n in e.breaks]
-    return filled(
-        "history.html.j2",
-        title=f"{found.workload}/{found.variant}",
-        metric=found.metric,
-        sections=[section("history", title(found), NOTE, figure(found), (table(found),))],
-        breaks=breaks,
-        notes=found.notes,
-    )

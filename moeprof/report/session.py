@@ -1,25 +1,22 @@
-"""A session for the terminal and as a page: what was expected of each change, what came, and where it led."""
+"""The page of a session: what was expected of each change, what was measured, and where it led."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
-from rich.console import Group, RenderableType
-from rich.text import Text
 
-from moeprof.compare.steps import Seen
+from moeprof import units
+from moeprof.compare.steps import SessionComparison
 from moeprof.gate import metrics
 from moeprof.gate.rule import expectation
-from moeprof.report import format as fmt
-from moeprof.report import stepviews
+from moeprof.report import session_steps, text
 from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
-from moeprof.report.html import Section, filled, section
-from moeprof.report.tables import Table
-from moeprof.report.text import rendered, rich_table
+from moeprof.report.page import Block, Listing, Page, Paragraph, Section, Table, section
+from moeprof.report.page import unlike as unlike_section
 from moeprof.session import log as ledger
 from moeprof.session.log import Session, Step, Try
 
 TIME = "step_time"
-SHOWN = (("of_limit", fmt.percent), ("tflop_per_s", fmt.rate), ("gb_per_s", lambda v: fmt.number(v, 0)))
+SHOWN = (("of_limit", units.percent), ("tflop_per_s", units.rate), ("gb_per_s", lambda v: units.number(v, 0)))
 
 
 def state(step: Step) -> str:
@@ -35,7 +32,7 @@ def outcome(step: Step) -> str:
     """Held or missed, and by how much."""
     trial = step.trial
     if trial is None:
-        return fmt.DASH
+        return units.DASH
     wanted = expectation(step.prediction.expect)
     if trial.held is None or trial.after is None:
         return "unknown: the capture does not hold the metric"
@@ -43,33 +40,30 @@ def outcome(step: Step) -> str:
     return f"{'held' if trial.held else 'MISSED'}: {wanted.said(found)}, expected {step.prediction.expect}"
 
 
-def _number(value: float | None) -> str:
-    return fmt.DASH if value is None else f"{value:.4g}"
-
-
 def steps(session: Session) -> Table:
     """All steps, one a row."""
     rows = (
-        [("start", "where it begins", fmt.DASH, fmt.DASH, _number(_time(session.base)), fmt.DASH)]
+        [("start", "where it begins", units.DASH, units.DASH, units.digits(_time(session.base)), units.DASH)]
         if session.base
         else []
     )
     for step in session.steps:
         unit = metrics.unit(step.prediction.metric)
-        change = fmt.DASH
+        change = units.DASH
         if step.trial is not None:
-            change = f"{_number(step.trial.before)} to {_number(step.trial.after)} {unit}".strip()
+            change = f"{units.digits(step.trial.before)} to {units.digits(step.trial.after)} {unit}".strip()
         rows.append(
             (
                 str(step.number),
                 step.prediction.text,
                 f"{step.prediction.metric}: {change}",
                 outcome(step),
-                _number(_time(step.trial)),
+                units.digits(_time(step.trial)),
                 state(step),
             )
         )
-    return Table("Steps", ("step", "prediction", "metric", "outcome", "time, ms", "state"), tuple(rows), plain=True)
+    header = ("step", "prediction", "metric", "outcome", "time, ms", "state")
+    return Table("Steps", header, tuple(rows), plain=True, detail="summary")
 
 
 def _time(trial: Try | None) -> float | None:
@@ -78,17 +72,11 @@ def _time(trial: Try | None) -> float | None:
 
 def log(session: Session) -> str:
     """The session for the terminal, and what it waits for."""
-    parts: list[RenderableType] = [
-        Text(session.start.question, style="bold"), Text(f"{session.start.workload}/{session.start.variant}, begun {session.start.at}"),
-    ]  # fmt: skip
-    parts += [Text(f"step {s.number}: {text}", style="bold yellow") for s, text in unlike(session)]
-    if session.base is not None:
-        parts.append(rich_table(steps(session)))
     last = session.steps[-1].trial if session.steps else None
+    lines = [text.render(page(session))]
     if last is not None and last.verdict:
-        parts.append(Text(f"Step {session.steps[-1].number} against what was kept: {last.verdict}"))
-    parts.append(Text(f"Next: {ledger.expected(session)}"))
-    return rendered(Group(*parts))
+        lines.append(f"Step {session.steps[-1].number} against what was kept: {last.verdict}")
+    return "\n".join([*lines, f"Next: {ledger.expected(session)}"])
 
 
 def unlike(session: Session) -> list[tuple[Step, str]]:
@@ -110,7 +98,7 @@ def show(step: Step) -> str:
         lines += [trial.verdict] if trial.verdict else []
         lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
         lines += [
-            f"  {name} {_number(value)} {metrics.unit(name)}".rstrip()
+            f"  {name} {units.digits(value)} {metrics.unit(name)}".rstrip()
             for name, value in trial.values.items()
             if value is not None
         ]
@@ -127,7 +115,7 @@ def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]
 
 
 def trajectory(
-    session: Session, metric: str = TIME, axis: str = "ms an iteration, clean", scale: float = 1.0
+    session: Session, metric: str = TIME, axis: str = "ms per iteration, clean", scale: float = 1.0
 ) -> go.Figure | None:
     """A metric after each step, times ``scale``; what was reverted stands beside the path. None where no trial holds it."""
     points = _points(session, metric)
@@ -152,31 +140,56 @@ def _apart(last: int) -> int:
     return max(1, -(-last // 20))
 
 
-def render(session: Session, seen: Seen | None = None) -> str:
-    """The page; ``seen`` is what the captures of the steps still show."""
-    seen = seen or Seen()
-    held = [s for s in session.steps if s.trial is not None and s.trial.held is not None]
-    found = {d.number: stepviews.difference(d) for d in seen.diffs}
-    return filled(
-        "session.html.j2",
-        title=session.start.question,
-        start=session.start,
-        held=sum(bool(s.trial and s.trial.held) for s in held),
-        judged=len(held),
-        unlike=unlike(session),
-        sections=_sections(session, seen),
-        left_out=seen.left_out,
-        steps=[(s, state(s), outcome(s), found.get(s.number)) for s in session.steps],
+def page(session: Session, comparison: SessionComparison | None = None) -> Page:
+    """The page; ``comparison`` is what the captures of the steps still show."""
+    comparison = comparison or SessionComparison()
+    start = session.start
+    judged = [s.trial for s in session.steps if s.trial is not None and s.trial.held is not None]
+    held = f"{sum(bool(trial.held) for trial in judged)} of {len(judged)} predictions held"
+    lead = f"An investigation of {start.workload}/{start.variant}, begun {start.at}: {held}."
+    compared = {step.number: session_steps.comparison(step) for step in comparison.steps}
+    differing = (f"Step {step.number}: {text}" for step, text in unlike(session))
+    sections = (
+        *unlike_section("Captures of this session are unlike", differing),
+        *_sections(session, comparison),
+        *_left_out(comparison.left_out),
+        *(_step(step, compared.get(step.number)) for step in session.steps),
+    )
+    return Page(start.question, lead, sections)
+
+
+def _left_out(count: int) -> tuple[Section, ...]:
+    text = f"Each comparison of a step with the one that it started from reads two traces: the first {count} tried steps are left out."
+    return (Section("left-out", above=(Paragraph(text, "how"),)),) if count else ()
+
+
+def _step(step: Step, compared: Section | None) -> Section:
+    """One step: prediction, outcome, decision, comparison, and the change itself."""
+    trial = step.trial
+    above = [Paragraph(f"Expected {step.prediction.metric} {step.prediction.expect}. {outcome(step)}.", "how")]
+    if step.decision is not None and step.decision.why:
+        above.append(Paragraph(step.decision.why))
+    if trial is not None and trial.verdict:
+        above.append(Paragraph(f"{trial.verdict}."))
+    if trial is not None:
+        above.append(Paragraph(f"Capture {trial.capture}, at {trial.git or 'no commit'}.", "how"))
+    change: tuple[Block, ...] = (Listing(trial.change, "The change"),) if trial is not None and trial.change else ()
+    return Section(
+        f"step-{step.number}",
+        f"Step {step.number}, {state(step)}: {step.prediction.text}",
+        above=tuple(above),
+        parts=() if compared is None or trial is None else (compared,),
+        below=change,
     )
 
 
-def _sections(session: Session, seen: Seen) -> list[Section]:
+def _sections(session: Session, comparison: SessionComparison) -> list[Section]:
     """The way of the time, of the fraction of the limit, and under the roofline."""
     times = [t for t in (_time(session.base), _time(session.reference)) if t is not None]
     title = (
         "The way"
         if len(times) < 2
-        else f"From {_number(times[0])} to {_number(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
+        else f"From {units.digits(times[0])} to {units.digits(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
     )
     note = "Clean times of each step's capture. A step that was reverted stands beside the path; the next one starts from what is kept."
     found = [section("trajectory", title, note, trajectory(session), (steps(session),))]
@@ -191,9 +204,11 @@ def _sections(session: Session, seen: Seen) -> list[Section]:
                 (values(session),),
             )
         )
-    points = stepviews.marks(session)
+    points = session_steps.marks(session)
     if points:
-        found.append(stepviews.under_the_roof(points, seen.ceilings, () if limit is not None else (values(session),)))
+        found.append(
+            session_steps.under_the_roof(points, comparison.ceilings, () if limit is not None else (values(session),))
+        )
     return found
 
 
@@ -202,7 +217,7 @@ def values(session: Session) -> Table:
     tried = [("start", session.base)] if session.base else []
     tried += [(f"step {s.number}", s.trial) for s in session.steps if s.trial is not None]
     rows = [
-        (name, *(fmt.DASH if value is None else show(value) for value, show in ((trial.values.get(metric), how) for metric, how in SHOWN)))
+        (name, *(units.DASH if value is None else show(value) for value, show in ((trial.values.get(metric), how) for metric, how in SHOWN)))
         for name, trial in tried if trial is not None
     ]  # fmt: skip
     return Table("What each step reached", ("step", "of the limit", "TFLOP/s, useful", "GB/s, declared"), tuple(rows))

@@ -1,16 +1,16 @@
-"""Capture and Diff -> tables of text: the numbers of every figure, for the page and for the terminal."""
+"""Capture and Comparison -> tables of text: the numbers of every figure, for the page and for the terminal."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 
-from moeprof.analysis.model import Window
+from moeprof import units
 from moeprof.compare.row import Row
-from moeprof.compare.variants import Diff
+from moeprof.compare.variants import Comparison
+from moeprof.kernels.roofline import Roof
 from moeprof.loaded.capture import Capture
-from moeprof.report import format as fmt
 from moeprof.report.figures.style import IDLE, LEDGER
+from moeprof.report.page import Table
 
 MAX_KERNELS = 12
 CAUSES = {
@@ -20,27 +20,7 @@ CAUSES = {
 }  # fmt: skip
 
 
-SENTENCE = 40  # characters of a cell from which it is no number
-
-
-@dataclass(frozen=True)
-class Table:
-    """A caption, a header and rows of text; the first column is text, the others are numbers unless ``plain``; ``marked`` is
-    the row to look at first."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    plain: bool = False
-    marked: int | None = None
-
-    @property
-    def prose(self) -> frozenset[int]:
-        """The columns but the first that hold sentences, which read from the left."""
-        return frozenset(place for row in self.rows for place, cell in enumerate(row) if place and len(cell) > SENTENCE)
-
-
-def variants(diff: Diff) -> Table:
+def variants(comparison: Comparison) -> Table:
     """Time, interval, ratio, fraction of the limit, efficiency and proof of each variant."""
     header = (
         "variant",
@@ -53,114 +33,126 @@ def variants(diff: Diff) -> Table:
         "overlap efficiency",
         "proof",
     )
-    found = Table("Variants, timed clean", header, tuple(_variant(r, diff) for r in diff.rows))
-    return found if any(r.efficiency is not None for r in diff.rows) else without(found, "overlap efficiency")
+    rows = tuple(_variant(r, comparison) for r in comparison.rows)
+    table = Table("Variants, timed clean", header, rows, detail="summary", wide=("proof",))
+    return table if any(r.efficiency is not None for r in comparison.rows) else table.without("overlap efficiency")
 
 
-def without(table: Table, name: str) -> Table:
-    """The table without one column."""
-    at = table.header.index(name)
-    kept = tuple(row[:at] + row[at + 1 :] for row in (table.header, *table.rows))
-    return Table(table.caption, kept[0], kept[1:], table.plain)
-
-
-def _variant(row: Row, diff: Diff) -> tuple[str, ...]:
+def _variant(row: Row, comparison: Comparison) -> tuple[str, ...]:
     if row.time_ns is None:
         state = {"skipped": f"SKIPPED: {row.reason}", "failed": f"FAILED: {row.reason}"}.get(row.status, row.status)
-        return (row.name, *(fmt.DASH,) * 4, state, fmt.DASH, fmt.DASH, row.proof or fmt.DASH)
+        return (row.name, *(units.DASH,) * 4, state, units.DASH, units.DASH, row.proof or units.DASH)
     found = row.verdict
-    word = found.word if found else ("reference" if row.name == diff.baseline else fmt.DASH)
+    word = found.word if found else ("reference" if row.name == comparison.baseline else units.DASH)
     return (
         row.name,
-        fmt.ms(row.time_ns.value),
-        fmt.between(row.time_ns, 1e-6),
-        fmt.times(found.speedup.value) if found else fmt.DASH,
-        fmt.between(found.speedup) if found else fmt.DASH,
+        units.ms(row.time_ns.value),
+        units.between(row.time_ns, 1e-6),
+        units.times(found.speedup.value) if found else units.DASH,
+        units.between(found.speedup) if found else units.DASH,
         word,
-        fmt.percent(row.limit_ratio),
-        fmt.DASH if row.efficiency is None else f"{row.efficiency:.3f}",
-        row.proof or fmt.DASH,
+        units.percent(row.limit_ratio),
+        units.DASH if row.efficiency is None else f"{row.efficiency:.3f}",
+        row.proof or units.DASH,
     )
 
 
-def limit(diff: Diff) -> str:
-    """The model of the limit, with its numbers, in words."""
-    if diff.limit is None:
+def limit(comparison: Comparison) -> str:
+    """The model of the limit, with its numbers, in words; empty without one."""
+    if comparison.roof is not None:
+        return _roofline_limit(comparison.roof)
+    if comparison.limit is None:
         return ""
-    found = diff.limit
+    found = comparison.limit
     return (
-        f"Limit: {found.stages} stages of compute c = {fmt.us(found.compute_ns)} and transfer x = {fmt.us(found.transfer_ns)} (both from the baseline's "
-        f"traced iteration, where each runs alone and the other unit rests, c : x = {found.compute_ns / found.transfer_ns:.2f}) take at least max(L c + x, c + L x) = {fmt.ms(found.ideal_ns)}."
+        f"Limit: {found.stages} stages of compute c = {units.us(found.compute_ns)} and transfer x = {units.us(found.transfer_ns)} (both from the baseline's "
+        f"traced iteration, where compute and copies do not overlap, c : x = {found.compute_to_transfer:.2f}) take at least max(L c + x, c + L x) = {units.ms(found.ideal_ns)}."
     )
 
 
-def waterfall(diff: Diff) -> Table:
+def _roofline_limit(found: Roof) -> str:
+    how = "or" if found.pieces is None else f"overlapped in {found.pieces} pieces, the first and the last exposed, with"
+    text = (
+        f"Limit: {found.flops / 1e9:,.1f} useful GFLOP at {units.rate(found.tflop_per_s)} TFLOP/s ({found.flops_ceiling}) {how} {units.size(found.bytes_moved)} "
+        f"at {found.gb_per_s:,.0f} GB/s ({found.bytes_ceiling}), both measured in this run, take at least {units.ms(found.ideal_ns)}: {found.bound} decide."
+    )
+    if found.yardstick_tflop_per_s is not None:
+        text += f" Yardstick: {found.yardstick} {units.rate(found.yardstick_tflop_per_s)} TFLOP/s, a library on the bare work."
+    return text
+
+
+def waterfall(comparison: Comparison) -> Table:
     """The steps of the waterfall, before and after."""
-    rows = [(b.label, fmt.ms(b.before_ns), fmt.ms(b.after_ns), fmt.signed_ms(b.delta_ns)) for b in diff.waterfall]
-    total = [sum(getattr(b, key) for b in diff.waterfall) for key in ("before_ns", "after_ns", "delta_ns")]
-    rows.append(("sum", fmt.ms(total[0]), fmt.ms(total[1]), fmt.signed_ms(total[2])))
-    return Table("Waterfall", ("category", str(diff.baseline), str(diff.optimized), "difference"), tuple(rows))
+    rows = [
+        (b.label, units.ms(b.before_ns), units.ms(b.after_ns), units.signed_ms(b.delta_ns))
+        for b in comparison.waterfall
+    ]
+    total = [sum(getattr(b, key) for b in comparison.waterfall) for key in ("before_ns", "after_ns", "delta_ns")]
+    rows.append(("sum", units.ms(total[0]), units.ms(total[1]), units.signed_ms(total[2])))
+    return Table(
+        "Waterfall", ("category", str(comparison.baseline), str(comparison.optimized), "difference"), tuple(rows)
+    )
 
 
-def ledger(diff: Diff) -> Table:
+def ledger(comparison: Comparison) -> Table:
     """The ledger of each variant, idle by its cause."""
-    rows = [r for r in diff.rows if r.ledger is not None]
+    rows = [r for r in comparison.rows if r.ledger is not None]
     lines = []
     for part, keys in (("ledger", LEDGER), ("idle", IDLE)):
         for label, key, _ in keys:
             values = [getattr(getattr(r, part), key) for r in rows]
             if any(values):
-                lines.append((label, *(fmt.ms(v) for v in values)))
+                lines.append((label, *(units.ms(v) for v in values)))
     lines.append(
         (
             "GPU work (not idle)",
-            *(fmt.ms(r.traced_ns - r.ledger.idle_ns if r.traced_ns and r.ledger else None) for r in rows),
+            *(units.ms(r.gpu_work_ns) for r in rows),
         )
     )
     lines.append(
         (
             "waits for the host",
-            *(fmt.ms(r.idle.launch_ns + r.idle.sync_ns + r.idle.host_ns if r.idle else None) for r in rows),
+            *(units.ms(r.host_wait_ns if r.idle else None) for r in rows),
         )
     )
-    lines.append(("traced iteration", *(fmt.ms(r.traced_ns) for r in rows)))
-    lines.append(("traced / clean", *(fmt.times(r.traced_ratio) for r in rows)))
-    lines.append(("compute against the baseline's", *(fmt.times(r.compute_ratio) for r in rows)))
+    lines.append(("traced iteration", *(units.ms(r.traced_ns) for r in rows)))
+    lines.append(("traced / clean", *(units.times(r.traced_ratio) for r in rows)))
+    lines.append(("compute against the baseline's", *(units.times(r.compute_ratio) for r in rows)))
     return Table("Ledger of one iteration", ("category", *(r.name for r in rows)), tuple(lines))
 
 
-def copies(diff: Diff) -> Table:
+def copies(comparison: Comparison) -> Table:
     """Copies by variant, direction and memory, with the causes of what is exposed."""
     header = ("variant", "copies", "count", "bytes", "busy", "hidden", "exposed", "GB/s", "why exposed")
     rows = [
         (
-            r.name, f"{c.direction} {c.memory}", fmt.number(c.count), fmt.size(c.bytes or None), fmt.ms(c.busy_ns),
-            fmt.percent(c.overlapped_ns / c.busy_ns if c.busy_ns else None), fmt.ms(c.exposed_ns), fmt.number(c.throughput_gb_per_s),
-            "; ".join(f"{CAUSES.get(k, k)} {fmt.ms(v)}" for k, v in c.why_exposed.items()) or fmt.DASH,
+            r.name, f"{c.direction} {c.memory}", units.number(c.count), units.size(c.bytes or None), units.ms(c.busy_ns),
+            units.percent(c.overlapped_ns / c.busy_ns if c.busy_ns else None), units.ms(c.exposed_ns), units.number(c.throughput_gb_per_s),
+            "; ".join(f"{CAUSES.get(k, k)} {units.ms(v)}" for k, v in c.why_exposed.items()) or units.DASH,
         )
-        for r in diff.rows for c in r.copies
+        for r in comparison.rows for c in r.copies
     ]  # fmt: skip
     return Table("Copies of one iteration", header, tuple(rows))
 
 
-def link(diff: Diff, ceiling: float | None) -> Table:
+def link(comparison: Comparison, ceiling: float | None) -> Table:
     """Throughput over the link against its ceiling."""
     rows = [
         (
             r.name,
-            fmt.number(r.link_gb_per_s),
-            fmt.number(ceiling),
-            fmt.percent(r.link_ratio),
-            fmt.percent(r.link_busy_ratio),
+            units.number(r.link_gb_per_s),
+            units.number(ceiling),
+            units.percent(r.link_ratio),
+            units.percent(r.link_busy_ratio),
         )
-        for r in diff.rows
+        for r in comparison.rows
         if r.link_gb_per_s
     ]
     header = ("variant", "GB/s", "measured ceiling GB/s", "of the ceiling", "busy, of the iteration")
     return Table("Link", header, tuple(rows))
 
 
-def launches(diff: Diff) -> Table:
+def launches(comparison: Comparison) -> Table:
     """Launch numbers of each variant's iteration."""
     header = (
         "variant",
@@ -175,21 +167,24 @@ def launches(diff: Diff) -> Table:
         "synchronises",
     )
     rows = []
-    for r in diff.rows:
+    for r in comparison.rows:
         n = r.launch
         if n is not None:
             rows.append((
-                r.name, fmt.number(r.calls), fmt.ms(r.call_ns), fmt.number(n.kernels), fmt.number(n.kernels_in_graphs), fmt.number(n.graph_launches),
-                fmt.us(n.api_ns_median), f"{fmt.us(n.queue_ns_median)} ({n.queue_count})", f"{fmt.us(n.latency_ns_median)} ({n.latency_count})",
-                fmt.number(n.sync_calls),
+                r.name, units.number(r.calls), units.ms(r.call_ns), units.number(n.kernels), units.number(n.kernels_in_graphs), units.number(n.graph_launches),
+                units.us(n.api_ns_median), f"{units.us(n.queue_ns_median)} ({n.queue_count})", f"{units.us(n.latency_ns_median)} ({n.latency_count})",
+                units.number(n.sync_calls),
             ))  # fmt: skip
     return Table("Launches of one iteration", header, tuple(rows))
 
 
-def calls(diff: Diff) -> Table:
+def calls(comparison: Comparison) -> Table:
     """CUDA calls of one iteration by name."""
     rows = [
-        (r.name, c.name, fmt.number(c.count), fmt.ms(c.total_ns)) for r in diff.rows if r.launch for c in r.launch.calls
+        (r.name, c.name, units.number(c.count), units.ms(c.total_ns))
+        for r in comparison.rows
+        if r.launch
+        for c in r.launch.calls
     ]
     return Table("CUDA calls of one iteration", ("variant", "call", "count", "total"), tuple(rows))
 
@@ -202,11 +197,11 @@ def kernels(study: Capture) -> tuple[Table, ...]:
             rows = [
                 (
                     k.name,
-                    fmt.number(k.count),
-                    fmt.ms(k.total_ns),
-                    fmt.us(k.median_ns),
-                    fmt.us(k.min_ns),
-                    fmt.us(k.max_ns),
+                    units.number(k.count),
+                    units.ms(k.total_ns),
+                    units.us(k.median_ns),
+                    units.us(k.min_ns),
+                    units.us(k.max_ns),
                 )
                 for k in variant.iterations.kernels[:MAX_KERNELS]
             ]
@@ -220,16 +215,86 @@ def kernels(study: Capture) -> tuple[Table, ...]:
     return tuple(found)
 
 
+def work_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """What the variants achieve and the figures that they report, where there are any."""
+    return tuple(table for table in (work(comparison), own_figures(comparison)) if table.rows)
+
+
+def work(comparison: Comparison) -> Table:
+    """What each variant achieves, moves and launches; a column that is empty for all is left out."""
+    rows = [r for r in comparison.rows if r.work is not None or _figures(r)]
+    header = (
+        "variant", "TFLOP/s, useful", "GB/s, declared", "of the limit", "of the yardstick", "kernels per iteration", "declared bytes", "DRAM bytes by ncu",
+    )  # fmt: skip
+    found = [(row.name, *_achieved(row)) for row in rows]
+    kept = [i for i in range(len(header)) if i == 0 or any(row[i] != units.DASH for row in found)]
+    cut = tuple(tuple(row[i] for i in kept) for row in found)
+    return Table("Work of one iteration", tuple(header[i] for i in kept), cut if len(kept) > 1 else ())
+
+
+def own_figures(comparison: Comparison) -> Table:
+    """The figures that the steps give of themselves, a row a figure, a column a variant."""
+    each = {row.name: found for row in comparison.rows if (found := _figures(row))}
+    names = dict.fromkeys(name for found in each.values() for name in found)
+    rows = tuple((name, *(found.get(name, units.DASH) for found in each.values())) for name in names)
+    return Table("Figures that the variants report", ("figure", *each), rows)
+
+
+def _achieved(row: Row) -> tuple[str, ...]:
+    found = row.work
+    if found is None:
+        return (units.DASH,) * 7
+    moved = units.size(found.dram_bytes)
+    if found.counted and found.dram_bytes is None:
+        moved = f"{found.counted} of {found.kernels or units.DASH} kernels counted"
+    return (
+        units.rate(found.tflop_per_s), units.number(found.gb_per_s, 0), units.percent(row.limit_ratio), units.percent(found.yardstick_ratio),
+        units.number(found.kernels), units.size(found.declared_bytes), moved,
+    )  # fmt: skip
+
+
+def _figures(row: Row) -> dict[str, str]:
+    """The single figures and words of a variant."""
+    found = {}
+    for name, value in row.facts.items():
+        if not isinstance(value, tuple):
+            found[name] = (
+                value
+                if isinstance(value, str)
+                else units.number(value, 0 if value == int(value) and value >= 10 else 2)
+            )
+    return found
+
+
+def series(comparison: Comparison) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Lists of figures by name, then by the variants that give them."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for row in comparison.rows:
+        for name, value in row.facts.items():
+            if isinstance(value, tuple):
+                found.setdefault(name, {})[row.name] = value
+    return found
+
+
+def listed(name: str, found: dict[str, tuple[float, ...]]) -> Table:
+    """A list of figures, a column a variant."""
+    length = max(map(len, found.values()))
+    rows = [
+        (str(i), *(units.number(v[i], 0) if i < len(v) else units.DASH for v in found.values())) for i in range(length)
+    ]
+    return Table(name, ("number", *found), tuple(rows))
+
+
 def environment(study: Capture) -> Table:
     """Hardware, software and parameters of a capture."""
     m, e = study.manifest, study.manifest.environment
     gpus = ", ".join(f"{g.name}, driver {g.driver or '-'}" for g in e.gpus_before) or "none"
     params = ", ".join(f"{k}={v}" for k, v in m.params.items())
     rows = [
-        ("captured", m.created), ("workload", f"{m.name}, preset {m.preset or '-'}"), ("parameters", params or fmt.DASH),
+        ("captured", m.created), ("workload", f"{m.name}, preset {m.preset or '-'}"), ("parameters", params or units.DASH),
         ("GPU", gpus), ("CPU", f"{e.cpu}, {e.cpus} cores"), ("torch", f"{e.torch or '-'}, CUDA {e.cuda or '-'}"),
-        ("nsys", e.nsys or fmt.DASH), ("ncu", e.ncu or fmt.DASH), ("Python", e.python), ("system", e.platform),
-        ("ceilings", ", ".join(f"{k} {v:.2f}" for k, v in m.ceilings.items()) or fmt.DASH), ("checkout", m.git or fmt.DASH),
+        ("nsys", e.nsys or units.DASH), ("ncu", e.ncu or units.DASH), ("Python", e.python), ("system", e.platform),
+        ("ceilings", ", ".join(f"{k} {v:.2f}" for k, v in m.ceilings.items()) or units.DASH), ("checkout", m.git or units.DASH),
         ("moeprof", e.moeprof),
     ]  # fmt: skip
     return Table("Environment", ("what", "value"), tuple(rows), plain=True)
@@ -239,32 +304,3 @@ def commands(study: Capture) -> Table:
     """The exact command that made each part."""
     rows = [(f"{v.record.name}, {p.tool}", shlex.join(p.argv)) for v in study.variants for p in v.record.parts]
     return Table("Commands", ("part", "command"), tuple(rows), plain=True)
-
-
-def windows(found: tuple[Window, ...]) -> Table:
-    """The ledger of any windows, for ``moeprof analyze``."""
-    header = (
-        "device",
-        "range",
-        "span",
-        "compute",
-        "exp. comm",
-        "exp. copy",
-        "exp. migr.",
-        "exp. memset",
-        "idle",
-        "launch",
-        "sync",
-        "host",
-        "depend.",
-        "edge",
-    )
-    rows = [
-        (
-            str(w.device), "whole trace" if w.range is None else f"{w.range} {w.instance}", fmt.ms(w.span_ns),
-            *(fmt.ms(getattr(w.ledger, key)) for _, key, _ in LEDGER), fmt.ms(w.ledger.idle_ns),
-            *(fmt.ms(getattr(w.idle, key)) for _, key, _ in IDLE),
-        )
-        for w in found
-    ]  # fmt: skip
-    return Table("Time ledger", header, tuple(rows))

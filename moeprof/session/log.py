@@ -1,12 +1,11 @@
-"""The ledger of an investigation: predictions, trials and decisions, one JSON object a line, appended and never rewritten.
+"""The log of an investigation: predictions, trials and decisions, one JSON object a line, appended and never rewritten.
 
-A line is written whole under a lock of the file, so that two terminals take turns; a line that a crash cut short is left out
-when the file is read and cut off before the next one is written. The state of a session follows from its events alone.
+A line is written whole under a lock of the file, so that two terminals take turns. A line that a crash cut short is ignored
+when the file is read, and removed before the next one is written. The state of a session follows from its events alone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -15,15 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moeprof.errors import CaptureError, UsageError
-from moeprof.storage.json import decode, encode
+from moeprof.storage.files import locked
+from moeprof.storage.json import decode, encode, loads
 
 FILE = "ledger.jsonl"
-MAX_DIFF = 65_536  # characters of a change that are kept
+MAX_DIFF = 65_536  # characters of a change that are saved
 
 
 @dataclass(frozen=True)
 class New:
-    """A session begins: what is asked, of which workload and variant."""
+    """A session begins: its question, workload and variant."""
 
     question: str
     workload: str
@@ -45,8 +45,15 @@ class Predict:
 
 @dataclass(frozen=True)
 class Try:
-    """A capture of the state after a change. ``values``: metric -> value; ``held``: None for the first, which predicts nothing.
-    ``verdict`` says whether the step is faster than what is kept, ``unlike`` what else differs between the two captures."""
+    """A capture of the state after a change.
+
+    Args:
+        values: metric -> value.
+        before, after: the predicted metric of the kept capture and of this one.
+        held: whether the prediction held; None for the first trial, which has none, and where it cannot be known.
+        verdict: on the clean times against the kept capture, in words.
+        unlike: what else differs between the two captures.
+    """
 
     capture: str  # folder, relative to the session's
     at: str
@@ -87,7 +94,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Session:
-    """A session as its events tell it: ``base`` is the trial before any prediction."""
+    """The state of a session; ``base`` is the trial before any prediction."""
 
     start: New
     base: Try | None = None
@@ -95,7 +102,7 @@ class Session:
 
     @property
     def reference(self) -> Try | None:
-        """What the next trial is compared with: the last kept one, or the base."""
+        """The trial that the next one is compared with: the last kept one, or the base."""
         kept = [s.trial for s in self.steps if s.trial is not None and s.decision is not None and s.decision.kept]
         return kept[-1] if kept else self.base
 
@@ -109,28 +116,33 @@ def read(folder: Path) -> Session:
     """The session in ``folder``.
 
     Raises:
-        CaptureError: there is none, or a line of it is not what it claims to be.
+        CaptureError: there is none, or a line of it is damaged.
     """
     path = folder / FILE
     if not path.is_file():
-        raise CaptureError(f"{folder} holds no session", 'begin one: moeprof session new "QUESTION" --workload NAME')
+        raise no_session(folder)
     return replay(_events(path))
 
 
+def no_session(folder: Path) -> CaptureError:
+    """The error for a folder without a session."""
+    return CaptureError(f"{folder} contains no session", 'begin one: moeprof session new "QUESTION" --workload NAME')
+
+
 def _events(path: Path) -> list[Event]:
-    found: list[Event] = []
+    events: list[Event] = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was cut short
         try:
-            data = json.loads(line)
-            found.append(decode(KINDS[data["event"]], data))
+            data = loads(line)
+            events.append(decode(KINDS[data["event"]], data))
         except (ValueError, KeyError, TypeError, CaptureError) as error:
-            raise CaptureError(f"{path}, line {number}: {error}", "mend or remove that line") from error
-    return found
+            raise CaptureError(f"{path}, line {number}: {error}", "fix or remove that line") from error
+    return events
 
 
 def replay(events: list[Event]) -> Session:
-    """The state that events lead to; raises CaptureError for an order that cannot be."""
+    """The state after all events; raises CaptureError for an order that is not possible."""
     if not events or not isinstance(events[0], New):
         raise CaptureError("a session begins with an event 'new'", "begin another one")
     session = Session(events[0])
@@ -157,7 +169,7 @@ def _replaced(session: Session, step: Step) -> Session:
 
 
 def expected(session: Session) -> str:
-    """What a session waits for, in words."""
+    """The next step of a session, as a command."""
     if session.base is None:
         return "measure where you start: moeprof session try"
     if session.open is None:
@@ -170,14 +182,13 @@ def expected(session: Session) -> str:
 
 
 def append(folder: Path, make: Callable[[Session | None], Event]) -> Session:
-    """Add the event that ``make`` gives for the state as it is under the lock; the session after it.
+    """Append the event that ``make`` returns for the state under the lock; returns the session after it.
 
     Raises:
         UsageError: the event does not follow from that state.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("ab+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / FILE) as file:
         whole = _cut_torn_line(folder / FILE, file)
         events = _events(folder / FILE) if whole else []
         event = make(replay(events) if events else None)
@@ -192,7 +203,7 @@ def append(folder: Path, make: Callable[[Session | None], Event]) -> Session:
 
 
 def _cut_torn_line(path: Path, file: Any) -> int:
-    """Cut off what follows the last newline; the bytes that are left."""
+    """Remove what follows the last newline; returns the number of bytes left."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole != len(content):

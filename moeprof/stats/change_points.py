@@ -24,16 +24,17 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.05
 PERMUTATIONS = 999
 LEAST_SEGMENT = 2  # values on each side of a change: one value alone may be an outlier
-LEAST_VALUES = 8  # of fewer, no split can be significant: the halves of seven are one of 35 choices, and their mirror
-LEAST_CHANGE = 0.01  # of the level: what is smaller is significant at best, and nothing to look at
+LEAST_VALUES = 8  # with fewer no split can be significant: the halves of seven are one of 35 choices, and their mirror
+LEAST_CHANGE = 0.01  # of the level: a smaller change may be significant, and is not worth reporting
+TIE = 1e-9  # relative: splits whose Q differs by less are equally good, whatever the unit of the values rounds to
 SEED = 20_140_101  # fixed: the same history gives the same change points
 AT_ONCE = 2_000_000  # matrix elements
 
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """The level changes before the value ``index``; ``before`` and ``after`` are the medians of the segments beside it, ``p`` the
-    share of permutations with as good a split."""
+    """The level changes before the value ``index``. ``before`` and ``after``: the medians of the segments beside it. ``p``: the
+    share of permutations with an equally good split."""
 
     index: int
     before: float
@@ -42,12 +43,12 @@ class ChangePoint:
 
 
 def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[ChangePoint, ...]:
-    """The change points of a series of positive values, in order; none where there are fewer than LEAST_VALUES of them."""
+    """The change points of a series of positive values, in order; none for fewer than LEAST_VALUES values."""
     series = np.asarray(values, dtype=np.float64)
     if len(series) < LEAST_VALUES:
         return ()
     rng = np.random.default_rng(SEED)
-    cuts, found = [0, len(series)], {}
+    cuts, significance = [0, len(series)], {}
     while True:
         best, at = _best(series[None, :], cuts)
         if at[0] < 0:
@@ -55,9 +56,9 @@ def change_points(values: Sequence[float], level: float = LEVEL) -> tuple[Change
         p = _significance(series, cuts, float(best[0]), rng)
         if p > level:
             break
-        found[int(at[0])] = p
+        significance[int(at[0])] = p
         cuts = sorted([*cuts, int(at[0])])
-    return _told(series, cuts, found)
+    return _reported(series, cuts, significance)
 
 
 def _significance(series: Floats, cuts: list[int], best: float, rng: np.random.Generator) -> float:
@@ -69,22 +70,22 @@ def _significance(series: Floats, cuts: list[int], best: float, rng: np.random.G
         mixed = np.tile(series, (count, 1))
         for low, high in pairwise(cuts):
             mixed[:, low:high] = rng.permuted(mixed[:, low:high], axis=1)
-        as_good += int((_best(mixed, cuts)[0] >= best * (1 - 1e-12)).sum())
+        as_good += int((_best(mixed, cuts)[0] >= best * (1 - TIE)).sum())
         left -= count
     return as_good / (PERMUTATIONS + 1)
 
 
 def _best(rows: Floats, cuts: list[int]) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """The best Q of each row over all segments, and where it splits; -1 where no segment is long enough or all values are equal."""
+    """The best Q of each row over all segments, and the first place where it splits; -1 if no segment can be split."""
     best = np.zeros(len(rows))
     at = np.full(len(rows), -1, dtype=np.int64)
     for low, high in pairwise(cuts):
         if high - low < 2 * LEAST_SEGMENT:
             continue
         gain = divergence(rows[:, low:high])
-        place = gain.argmax(axis=1)
-        top = gain[np.arange(len(rows)), place]
-        better = top > best
+        top = gain.max(axis=1)
+        place = (gain >= (top * (1 - TIE))[:, None]).argmax(axis=1)  # the first of equally good ones
+        better = top > best * (1 + TIE)
         best = np.where(better, top, best)
         at = np.where(better, low + LEAST_SEGMENT + place, at)
     return best, at
@@ -105,8 +106,8 @@ def divergence(rows: Floats) -> Floats:
     return np.asarray(m * n / length * energy)
 
 
-def _told(values: Floats, cuts: list[int], p: dict[int, float]) -> tuple[ChangePoint, ...]:
-    """The change points that are worth looking at; the segments beside one that is not are one segment."""
+def _reported(values: Floats, cuts: list[int], p: dict[int, float]) -> tuple[ChangePoint, ...]:
+    """The change points of at least LEAST_CHANGE; the segments beside a smaller one are joined."""
     while True:
         levels = [float(np.median(values[low:high])) for low, high in pairwise(cuts)]
         small = [

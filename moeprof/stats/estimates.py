@@ -1,7 +1,7 @@
-"""Ratios of medians, their intervals, the machine's own noise, and the verdict. Pure. The rule: docs/verdict.md.
+"""Ratios of medians with their intervals, A/A noise, and the verdict on two variants' rounds. Pure. docs/reference/verdict.md.
 
-A round is one interleaved turn of clean timing. Rounds are what is counted: samples inside a round share the machine's
-state of that moment, so that taking single samples for independent would give intervals that are too narrow.
+A round is one interleaved turn of clean timing, and the unit of all statistics. Samples inside a round share the state of the
+machine at that moment. Treating them as independent would give intervals that are too narrow.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy.typing as npt
 from moeprof.stats import hodges_lehmann
 
 RESAMPLES = 4000
-CONFIDENCE = 0.95  # of the intervals that are shown beside a value, and of the twins' ratio
+CONFIDENCE = 0.95  # of the intervals shown beside a value, and of the twins' ratio
 SEED = 20_240_229  # fixed: the same capture gives the same interval
 FALSE_ALARMS = (
-    0.01  # of pairs without a difference may be called FASTER or SLOWER, over all looks at the rounds together
+    0.01  # at most this share of pairs without a difference is called FASTER or SLOWER, over all looks together
 )
-LOOKS = (12, 18, 26, 38, 54)  # rounds after which a capture that may go on looks whether it must; the last one ends it
-LEAST_MARGIN = 0.01  # two processes of one program differ by up to that (docs/results.md): within it they are the same, beyond it a claim begins
-MOST_MARGIN = 0.03  # on a noisier machine sameness cannot be claimed: the answer is UNCLEAR
-MOST_ALIKE = 0.9  # correlation of consecutive rounds, beyond which a few rounds cannot tell it
+LOOKS = (12, 18, 26, 38, 54)  # rounds after which a capture decides whether it needs more; the last one ends it
+LEAST_MARGIN = 0.01  # two processes of one program differ by up to this (docs/results); only more is a claim
+MOST_MARGIN = 0.03  # with more noise SAME cannot be claimed: the verdict is UNCLEAR
+MOST_AUTOCORRELATION = 0.9  # of consecutive rounds; a few rounds cannot show more
 MAX_SPLITS = 500
-MIN_HALVED, MOST_SPLIT_WHOLLY = 4, 12  # rounds that can be split in halves, and in every way
-MIN_ROUNDS = hodges_lehmann.fewest(FALSE_ALARMS)  # of a pair: fewer give no interval of that confidence
-MOST_ROUNDS = 500  # more than these are no advice
+MIN_HALVED, MOST_SPLIT_WHOLLY = 4, 12  # least rounds to split in halves; most rounds to split in every way
+MIN_ROUNDS = hodges_lehmann.fewest(FALSE_ALARMS)  # of a pair; fewer give no interval of that confidence
+MOST_ROUNDS = 500  # no message recommends more
 
 Rounds = Sequence[Sequence[int]]
 Logs = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ Word = Literal["FASTER", "SLOWER", "SAME", "UNCLEAR"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval, of 95 % confidence unless it is said otherwise."""
+    """A value with its interval; the confidence is 95 % if nothing else is stated."""
 
     value: float
     low: float
@@ -48,11 +48,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Candidate against baseline. ``speedup`` > 1: the candidate takes less time.
+    """Candidate against baseline; ratios above 1 are faster.
 
-    ``speedup`` is the ratio of medians. ``effect`` decides: the speed-up of a typical round, whose interval has
-    ``confidence``. ``noise_ratio`` is A against A, from "twins" (the baseline run twice in the same rounds) or from the
-    "halves" of each side's rounds. ``more_rounds`` would settle it at the width that was seen; None: not any number.
+    Args:
+        speedup: the ratio of medians.
+        noise_ratio: A/A noise, as a distance of the ratio from 1.
+        effect: the speed-up of a typical round; its interval, of ``confidence``, decides the word. None with too few rounds.
+        noise_from: "twins": the baseline ran twice in the same rounds; "halves": each side's rounds, split.
+        rounds: how many both sides have.
+        more_rounds: how many more would settle it if the interval keeps its width; None where no number would.
     """
 
     word: Word
@@ -69,7 +73,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """Log ratios: the estimate, its interval, and how far the baseline's twin may be from it (None without a twin)."""
+    """Log ratios: the estimate, its interval, and the A/A noise by the baseline's twin (None without a twin)."""
 
     value: Logs
     low: Logs
@@ -84,21 +88,21 @@ def medians(rounds: Rounds) -> npt.NDArray[np.float64]:
 
 def typical(rounds: Rounds) -> float | None:
     """The median of the rounds' medians; None without rounds."""
-    found = medians(rounds)
-    return float(np.median(found)) if len(found) else None
+    round_medians = medians(rounds)
+    return float(np.median(round_medians)) if len(round_medians) else None
 
 
 def interval(rounds: Rounds) -> Interval | None:
-    """``typical`` with its interval, rounds resampled; None without rounds."""
-    found = medians(rounds)
-    if not len(found):
+    """``typical`` with its bootstrap interval over rounds; None without rounds."""
+    round_medians = medians(rounds)
+    if not len(round_medians):
         return None
-    draws = np.median(found[_draws(len(found))], axis=1)
-    return _between(float(np.median(found)), draws)
+    draws = np.median(round_medians[_draws(len(round_medians))], axis=1)
+    return _between(float(np.median(round_medians)), draws)
 
 
 def speedup(baseline: Rounds, candidate: Rounds, paired: bool = True) -> Interval | None:
-    """typical(baseline) / typical(candidate); the same rounds are resampled on both sides where they were interleaved."""
+    """typical(baseline) / typical(candidate) with its bootstrap interval; ``paired`` sides share the resampled rounds."""
     a, b = medians(baseline), medians(candidate)
     if not len(a) or not len(b):
         return None
@@ -112,18 +116,20 @@ def speedup(baseline: Rounds, candidate: Rounds, paired: bool = True) -> Interva
 
 
 def noise(rounds: Rounds) -> float:
-    """A against A where there is no twin: one variant's rounds are split in two halves in every way (a bounded number of
-    ways); the 95th percentile of how far the halves' ratio is from 1. 0 where there are too few rounds to split."""
-    found = medians(rounds)
-    if len(found) < MIN_HALVED:
+    """A/A noise without a twin: the 95th percentile of the distance from 1 of the ratio of two halves of the rounds.
+
+    The rounds are split in every way, at most MAX_SPLITS. 0 with fewer than MIN_HALVED rounds.
+    """
+    round_medians = medians(rounds)
+    if len(round_medians) < MIN_HALVED:
         return 0.0
-    halves = _halves(len(found))
-    apart = np.median(np.take(found, halves[0]), axis=1) / np.median(np.take(found, halves[1]), axis=1)
+    halves = _halves(len(round_medians))
+    apart = np.median(np.take(round_medians, halves[0]), axis=1) / np.median(np.take(round_medians, halves[1]), axis=1)
     return float(np.quantile(np.abs(apart - 1), CONFIDENCE))
 
 
 def _halves(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ways to split ``count`` rounds: the one half of each way, and the other."""
+    """Ways to split ``count`` rounds: the first half of each way, and the second."""
     if count <= MOST_SPLIT_WHOLLY:
         chosen = list(combinations(range(count), count // 2))
         first = np.array(chosen[:: max(1, len(chosen) // MAX_SPLITS)])
@@ -139,24 +145,24 @@ def logs(rounds: Rounds) -> Logs:
 
 
 def compare(baseline: Logs, candidate: Logs, twin: Logs | None, paired: bool, alpha: float) -> Compared | None:
-    """Baseline against candidate, and against its own twin, along the last axis (rounds); leading axes are many pairs.
+    """Candidate against the baseline and against the baseline's twin, along the last axis (rounds); leading axes are pairs.
 
-    The interval covers that against the baseline and that against its twin, which differ by what differs between two
-    processes of one program; both are stretched by what consecutive rounds have in common. None with too few rounds.
+    The interval covers both comparisons, which differ as two processes of one program differ. Both are widened by the
+    autocorrelation of rounds. None with too few rounds.
     """
     sides = [baseline] if twin is None else [baseline, twin]
-    found = [_shift(side, candidate, paired, alpha) for side in sides]
-    own = None if twin is None else hodges_lehmann.shift(baseline - twin, 1 - CONFIDENCE)
-    if found[0] is None or found[-1] is None:
+    shifts = [_shift(side, candidate, paired, alpha) for side in sides]
+    twins = None if twin is None else hodges_lehmann.shift(baseline - twin, 1 - CONFIDENCE)
+    if shifts[0] is None or shifts[-1] is None:
         return None
     wide = _stretch(sides, candidate, paired)
-    low = np.minimum(*(v - wide * (v - low) for v, low, _ in (found[0], found[-1])))
-    high = np.maximum(*(v + wide * (high - v) for v, _, high in (found[0], found[-1])))
-    if own is None:
-        return Compared(found[0][0], low, high, None)
-    value, least, most = own
+    low = np.minimum(*(v - wide * (v - low) for v, low, _ in (shifts[0], shifts[-1])))
+    high = np.maximum(*(v + wide * (high - v) for v, _, high in (shifts[0], shifts[-1])))
+    if twins is None:
+        return Compared(shifts[0][0], low, high, None)
+    value, least, most = twins
     return Compared(
-        found[0][0], low, high, np.maximum(value + wide * (most - value), -(value - wide * (value - least)))
+        shifts[0][0], low, high, np.maximum(value + wide * (most - value), -(value - wide * (value - least)))
     )
 
 
@@ -169,18 +175,20 @@ def _shift(baseline: Logs, candidate: Logs, paired: bool, alpha: float) -> hodge
 
 
 def _stretch(sides: list[Logs], candidate: Logs, paired: bool) -> Logs:
-    """How much wider an interval is where consecutive rounds are alike: sqrt((1 + r) / (1 - r)), r the mean correlation
-    of a round's difference with the one before it. Source: the effective sample size of a series of the first order,
+    """The factor by which autocorrelated rounds widen an interval: sqrt((1 + r) / (1 - r)), r the mean correlation of a
+    round's difference with the previous one. Source: the effective sample size of a series of the first order,
     Bayley and Hammersley (1946)."""
     series = [side - candidate for side in sides] if paired else [*sides, candidate]
     if paired and len(sides) > 1:
         series.append(sides[0] - sides[1])
-    alike = np.clip(np.mean([hodges_lehmann.alike(s) for s in series], axis=0), 0, MOST_ALIKE)
-    return np.asarray(np.sqrt((1 + alike) / (1 - alike)))
+    correlation = np.clip(
+        np.mean([hodges_lehmann.rank_autocorrelation(s) for s in series], axis=0), 0, MOST_AUTOCORRELATION
+    )
+    return np.asarray(np.sqrt((1 + correlation) / (1 - correlation)))
 
 
 def word_of(low: Logs, high: Logs, noise_ratio: Logs) -> npt.NDArray[np.str_]:
-    """The verdict on an interval of log ratios (above 0: faster) against A against A; arrays of one shape."""
+    """The word for an interval of log ratios (above 0: faster) and its A/A noise; arrays of one shape."""
     beyond = np.log1p(np.maximum(noise_ratio, LEAST_MARGIN))
     same = np.log1p(np.clip(noise_ratio, LEAST_MARGIN, MOST_MARGIN))
     tests = [low > beyond, high < -beyond, (low >= -same) & (high <= same)]
@@ -190,13 +198,18 @@ def word_of(low: Logs, high: Logs, noise_ratio: Logs) -> npt.NDArray[np.str_]:
 def verdict(
     baseline: Rounds, candidate: Rounds, paired: bool = True, twin: Rounds | None = None, looks: int = 1
 ) -> Verdict | None:
-    """FASTER or SLOWER where the whole interval of a typical round's speed-up lies beyond A against A (1 % at least),
-    SAME where all of it lies within A against A (taken as 1 % at least and 3 % at most), UNCLEAR otherwise and where there
-    are too few rounds for an interval. ``twin`` holds the baseline's second run in the same rounds; ``looks`` is how many
-    times the rounds may have been looked at to decide whether to go on: the chance of a false alarm is shared by them all.
-    None without times."""
-    found = speedup(baseline, candidate, paired)
-    if found is None:
+    """The verdict on the candidate; None without times.
+
+    FASTER or SLOWER if the whole confidence interval of a typical round's speed-up lies outside the A/A noise (at least 1 %).
+    SAME if it lies inside (taken as at least 1 %, at most 3 %). Otherwise, and with too few rounds, UNCLEAR.
+
+    Args:
+        paired: both were timed in the same rounds.
+        twin: the baseline's second run in the same rounds.
+        looks: how often the rounds may have been examined to decide whether to go on; they share the chance of a false alarm.
+    """
+    ratio = speedup(baseline, candidate, paired)
+    if ratio is None:
         return None
     count, alpha = min(len(baseline), len(candidate)), FALSE_ALARMS / looks
     a, b = logs(baseline), logs(candidate)
@@ -206,7 +219,7 @@ def verdict(
     compared = compare(a, b, other, paired, alpha)
     halves = max(noise(baseline), noise(candidate))
     margin = halves if compared is None or compared.noise is None else float(np.expm1(compared.noise))
-    base = Verdict("UNCLEAR", found, margin, "", "", None, 1 - alpha, "halves", count)
+    base = Verdict("UNCLEAR", ratio, margin, "", "", None, 1 - alpha, "halves", count)
     if compared is None:
         need = hodges_lehmann.fewest(alpha, paired)
         return replace(
@@ -216,27 +229,27 @@ def verdict(
     return _worded(replace(base, noise_from="halves" if compared.noise is None else "twins"), compared)
 
 
-def _worded(found: Verdict, compared: Compared) -> Verdict:
-    """The verdict with its word, its reason and, where it is unclear, what would settle it."""
-    word = str(word_of(compared.low, compared.high, np.asarray(found.noise_ratio)))
+def _worded(verdict: Verdict, compared: Compared) -> Verdict:
+    """The verdict with its word and reason, and what would settle an unclear one."""
+    word = str(word_of(compared.low, compared.high, np.asarray(verdict.noise_ratio)))
     value, low, high = (float(x) for x in (compared.value, compared.low, compared.high))
-    found = replace(found, word=cast(Word, word), effect=Interval(*(math.exp(x) for x in (value, low, high))))
-    beyond = max(found.noise_ratio, LEAST_MARGIN)
-    same = min(max(found.noise_ratio, LEAST_MARGIN), MOST_MARGIN)
+    verdict = replace(verdict, word=cast(Word, word), effect=Interval(*(math.exp(x) for x in (value, low, high))))
+    beyond = max(verdict.noise_ratio, LEAST_MARGIN)
+    same = min(max(verdict.noise_ratio, LEAST_MARGIN), MOST_MARGIN)
     name = (
-        f"A against A ({_percent(found.noise_ratio)})"
-        if found.noise_ratio >= LEAST_MARGIN
+        f"A against A ({_percent(verdict.noise_ratio)})"
+        if verdict.noise_ratio >= LEAST_MARGIN
         else f"{_percent(LEAST_MARGIN)}"
     )
     if word == "SAME":
-        return replace(found, reason=f"the whole interval lies within {_percent(same)} of 1")
+        return replace(verdict, reason=f"the whole interval lies within {_percent(same)} of 1")
     if word != "UNCLEAR":
         side = "above" if word == "FASTER" else "below"
-        return replace(found, reason=f"the whole interval lies {side} 1 by more than {name}")
-    more = _more(abs(value), (high - low) / 2, found.noise_ratio, found.rounds)
+        return replace(verdict, reason=f"the whole interval lies {side} 1 by more than {name}")
+    more = _more(abs(value), (high - low) / 2, verdict.noise_ratio, verdict.rounds)
     reach = "the interval reaches into" if max(high, -low) > math.log1p(beyond) else "the interval is no wider than"
-    why = f"{reach} A against A ({_percent(max(found.noise_ratio, LEAST_MARGIN))})"
-    return replace(found, reason=why, settle=_settle(more, found.rounds), more_rounds=more)
+    why = f"{reach} A against A ({_percent(max(verdict.noise_ratio, LEAST_MARGIN))})"
+    return replace(verdict, reason=why, settle=_settle(more, verdict.rounds), more_rounds=more)
 
 
 def _percent(ratio: float) -> str:
@@ -244,8 +257,10 @@ def _percent(ratio: float) -> str:
 
 
 def _more(apart: float, half: float, noise_ratio: float, count: int) -> int | None:
-    """How many rounds more would decide if the estimate stayed and widths shrank with the root of the rounds; None: none
-    up to MOST_ROUNDS. ``apart`` and ``half`` are the estimate and half the interval, logarithms."""
+    """How many more rounds would decide if the estimate stays and widths shrink with the root of the rounds.
+
+    None where up to MOST_ROUNDS would not. ``apart`` and ``half``: the estimate and half the interval, logarithms.
+    """
     for rounds in range(count + 1, MOST_ROUNDS + 1):
         shrunk = math.sqrt(count / rounds)
         low, high = np.array(apart - half * shrunk), np.array(apart + half * shrunk)

@@ -1,8 +1,8 @@
-"""Intervals from ranks: how far apart two sides are, whatever the shape of their noise. Pure; numpy alone.
+"""Hodges-Lehmann estimates with exact Wilcoxon intervals: how far apart two sides are, for noise of any shape. Pure.
 
 Paired: the Hodges-Lehmann estimate (the median of all averages of two differences, Walsh averages) with the interval that
 inverts Wilcoxon's signed-rank test. Unpaired: the median of all differences between the sides, with the interval that
-inverts the Mann-Whitney test. Both hold exactly for any noise without ties: nothing is taken to be normal.
+inverts the Mann-Whitney test. Both are exact for any noise without ties; no normal distribution is assumed.
 Source: Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (2014), sections 3.2, 3.3 and 4.2, 4.3.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-EXACT_UP_TO = 64  # of each side: beyond it the normal approximation of the rank sum serves as well, and is quick
-MIN_SERIES = 4  # values in which likeness of neighbours can be seen
+EXACT_UP_TO = 64  # values a side; with more the normal approximation of the rank sum is as good, and faster
+MIN_SERIES = 4  # values; fewer show no autocorrelation
 Bounds = tuple[Floats, Floats, Floats]
 
 
@@ -25,16 +25,16 @@ def shift(differences: npt.ArrayLike, alpha: float) -> Bounds | None:
     """The typical difference and its interval at confidence 1 - ``alpha``, along the last axis.
 
     Returns:
-        (value, low, high), each of the leading shape; None where so few differences cannot give that confidence.
+        (value, low, high), each of the leading shape; None where there are too few differences for that confidence.
     """
     d = np.asarray(differences, dtype=np.float64)
     first, second = np.triu_indices(d.shape[-1])
     return _bounds((d[..., first] + d[..., second]) / 2, _signed_rank_cut(d.shape[-1], alpha))
 
 
-def shift_between(one: npt.ArrayLike, other: npt.ArrayLike, alpha: float) -> Bounds | None:
-    """As ``shift``, of ``one`` against ``other`` that were not measured in pairs."""
-    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+def shift_between(before: npt.ArrayLike, after: npt.ArrayLike, alpha: float) -> Bounds | None:
+    """As ``shift``, for two sides that were not measured in pairs: ``before`` minus ``after``."""
+    a, b = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     apart = (a[..., :, None] - b[..., None, :]).reshape(*a.shape[:-1], -1)
     return _bounds(apart, _rank_sum_cut(*sorted((a.shape[-1], b.shape[-1])), alpha))
 
@@ -66,7 +66,7 @@ def _signed_rank_cut(count: int, alpha: float) -> int:
 
 @lru_cache(maxsize=256)
 def _rank_sum_cut(few: int, many: int, alpha: float) -> int:
-    """The same of Mann-Whitney's U for sides of ``few`` and ``many`` values."""
+    """The largest k with 2 P(U < k) <= alpha, U of Mann and Whitney for sides of ``few`` and ``many`` values."""
     if many > EXACT_UP_TO:
         deviation = (few * many * (few + many + 1) / 12) ** 0.5
         return int(few * many / 2 + NormalDist().inv_cdf(alpha / 2) * deviation)
@@ -81,12 +81,14 @@ def _cut(chance: Floats, alpha: float) -> int:
     return int(np.searchsorted(np.cumsum(chance), alpha / 2, side="right"))
 
 
-def alike(series: npt.ArrayLike) -> Floats:
-    """The correlation of each value's rank with that of the value before it, along the last axis; 0 below four values."""
+def rank_autocorrelation(series: npt.ArrayLike) -> Floats:
+    """The correlation of each value's rank with the previous value's, along the last axis; 0 below MIN_SERIES values."""
     values = np.asarray(series, dtype=np.float64)
     if values.shape[-1] < MIN_SERIES:
         return np.zeros(values.shape[:-1])
-    one, other = values[..., :, None], values[..., None, :]
-    placed = (one > other).sum(axis=-1) + (one == other).sum(axis=-1) / 2 - values.shape[-1] / 2  # ties share a rank
+    rows, columns = values[..., :, None], values[..., None, :]
+    placed = (
+        (rows > columns).sum(axis=-1) + (rows == columns).sum(axis=-1) / 2 - values.shape[-1] / 2
+    )  # ties share a rank
     spread = (placed**2).sum(axis=-1)
     return np.asarray((placed[..., 1:] * placed[..., :-1]).sum(axis=-1) / np.where(spread == 0, 1, spread))

@@ -1,4 +1,4 @@
-"""The verdict on two variants' records: the rounds that count, the twin of the baseline, and what disturbed the others."""
+"""The verdict on two variants' records: their undisturbed rounds, the baseline's twin, and what disturbed other rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moeprof.storage.manifest import Manifest, Round, VariantRecord
 
 
 def times(rounds: tuple[Round, ...]) -> list[tuple[int, ...]]:
-    """The clean times of the rounds that count, round by round."""
+    """The clean times in ns of the undisturbed rounds, round by round."""
     return [r.times_ns for r in rounds if r.used]
 
 
@@ -22,46 +22,50 @@ def verdict(
     paired: bool = True,
     others: tuple[VariantRecord, ...] = (),
 ) -> Verdict | None:
-    """``candidate`` against ``baseline``, on undisturbed rounds alone; ``paired`` where both were timed in the same rounds,
-    which are then matched by their numbers. ``others`` were timed in them too: what disturbed their turns is named as well.
-    None where one of the two has no times."""
+    """``candidate`` against ``baseline``, on undisturbed rounds only; None where one of the two has no times.
+
+    Args:
+        looks: how often the rounds may have been examined to decide whether to go on.
+        paired: both were timed in the same rounds, which are matched by their numbers.
+        others: timed in the same rounds; an UNCLEAR verdict names what disturbed their turns too.
+    """
     sides: list[Rounds] = [times(baseline.rounds), times(candidate.rounds)]
     twin: Rounds | None = times(baseline.twin) or None
     if paired:
         sides, twin = _matched(baseline, candidate)
-    found = estimates.verdict(sides[0], sides[1], paired, twin, looks)
-    if found is None or found.word != "UNCLEAR":
-        return found
+    judged = estimates.verdict(sides[0], sides[1], paired, twin, looks)
+    if judged is None or judged.word != "UNCLEAR":
+        return judged
     named = disturbers(baseline, candidate, *(o for o in others if o.name not in (baseline.name, candidate.name)))
     if not named:
-        return found
-    return replace(found, settle=f"{found.settle}; end what disturbed rounds: {named}")
+        return judged
+    return replace(judged, settle=f"{judged.settle}; end what disturbed rounds: {named}")
 
 
 def across(before: Manifest, after: Manifest, name: str) -> Verdict | None:
-    """Variant ``name`` of two captures, which were not timed in the same rounds. None where one of them has no times of it."""
-    one, other = before.variant(name), after.variant(name)
-    if one is None or other is None:
+    """Variant ``name`` of two captures, which were not timed in the same rounds. None where one has no such variant or times."""
+    old, new = before.variant(name), after.variant(name)
+    if old is None or new is None:
         return None
-    return verdict(one, other, max(before.looks, after.looks), paired=False)
+    return verdict(old, new, max(before.looks, after.looks), paired=False)
 
 
 def _matched(baseline: VariantRecord, candidate: VariantRecord) -> tuple[list[Rounds], Rounds | None]:
-    """Both sides' rounds and the twin's, in the order of their numbers, where all of them have that round."""
-    one, other = ({r.index: r.times_ns for r in side.used if r.times_ns} for side in (baseline, candidate))
-    second = {r.index: r.times_ns for r in baseline.twin if r.used and r.times_ns}
-    common = sorted(one.keys() & other.keys())
-    twin = [second[i] for i in common] if second and all(i in second for i in common) else None
-    return [[one[i] for i in common], [other[i] for i in common]], twin
+    """Both sides' rounds and the twin's, by number; only rounds that all of them have."""
+    before, after = ({r.index: r.times_ns for r in side.used if r.times_ns} for side in (baseline, candidate))
+    repeated = {r.index: r.times_ns for r in baseline.twin if r.used and r.times_ns}
+    common = sorted(before.keys() & after.keys())
+    twin = [repeated[i] for i in common] if repeated and all(i in repeated for i in common) else None
+    return [[before[i] for i in common], [after[i] for i in common]], twin
 
 
 def disturbers(*records: VariantRecord) -> str:
-    """What disturbed how many turns of the rounds that do not count, the most frequent first; empty where nothing did."""
+    """What disturbed rounds, with the number of turns, the most frequent first; empty where nothing did."""
     rounds = [r for record in records for r in (*record.rounds, *record.twin)]
     counts = Counter(reason for r in rounds for reason in r.disturbed if not r.used)
     return ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
 
 
 def left_out(*records: VariantRecord) -> int:
-    """How many rounds do not count."""
+    """How many rounds were disturbed and do not count."""
     return len({r.index for record in records for r in (*record.rounds, *record.twin) if not r.used})

@@ -1,4 +1,4 @@
-"""The capture folder: its name, its manifest, its parts. Nothing stands under a final name before it is whole."""
+"""The capture folder: its name, its manifest, its parts. A file or folder has its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from moeprof.errors import UsageError
 from moeprof.notes import Note
 from moeprof.storage import manifest
-from moeprof.storage.files import PARTIAL, write_whole
+from moeprof.storage.files import PARTIAL, partial_of, replace_folder, write_whole
 from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 
@@ -29,11 +29,11 @@ class Store:
     @property
     def folder(self) -> Path:
         """Where it is written until it is whole."""
-        return self.final.with_name(self.final.name + PARTIAL)
+        return partial_of(self.final)
 
     @property
     def scratch(self) -> Path:
-        """Raw files of the tools; removed at the end."""
+        """The folder of the tools' raw files, which is removed at the end."""
         return self.folder / SCRATCH
 
     def log(self, variant: str, tool: str) -> Path:
@@ -41,7 +41,7 @@ class Store:
         return self.folder / LOGS / f"{variant}-{tool}.log"
 
     def open(self) -> None:
-        """Make the folders; what an earlier, broken capture left under the same name was given up (``choose``)."""
+        """Make the folders. ``choose`` has allowed to remove what an earlier, interrupted capture left under the same name."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in (LOGS, SCRATCH):
             (self.folder / name).mkdir(parents=True)
@@ -58,7 +58,7 @@ class Store:
         self.save()
 
     def note(self, *notes: Note) -> None:
-        """Add notes that are not there yet."""
+        """Add new notes."""
         self.update(notes=self.manifest.notes + tuple(n for n in notes if n not in self.manifest.notes))
 
     def record(self, name: str, **changes: object) -> None:
@@ -71,7 +71,7 @@ class Store:
         return next(v for v in self.manifest.variants if v.name == name)
 
     def keep(self, name: str, partial: Path, part: Part) -> None:
-        """A validated file becomes a part: it takes its final name, then the manifest names it."""
+        """Make a validated file a part: rename it to its final name, then add it to the manifest."""
         final = self.folder / part.file
         partial.replace(final)
         done = replace(part, sha256=sha256(final), bytes=final.stat().st_size)
@@ -79,7 +79,7 @@ class Store:
 
     def partial(self, file: str) -> Path:
         """Where a part is written until it is validated."""
-        path = self.folder / (file + PARTIAL)
+        path = partial_of(self.folder / file)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -90,15 +90,13 @@ class Store:
             left.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Nothing worth keeping was captured."""
+        """Remove the folder: nothing useful was captured."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> Path:
-        """The capture is whole: it takes its final name."""
+        """Mark the capture complete and rename it to its final name."""
         self.update(complete=True)
-        if self.final.exists():
-            shutil.rmtree(self.final)
-        return self.folder.rename(self.final)
+        return replace_folder(self.folder, self.final)
 
 
 def sha256(path: Path) -> str:
@@ -107,22 +105,33 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def choose(name: str, output: Path | None, force: bool) -> Path:
-    """The final folder: ``output`` as given, or the next free number of moeprof-out/NAME-NNN.
+def numbered(name: str) -> Path:
+    """The folder of the next free number: moeprof-out/NAME-001, then -002; an unfinished one has taken its number too."""
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)({re.escape(PARTIAL)})?")
+    taken = (int(match[1]) for path in OUTPUT.glob(f"{name}-*") if (match := pattern.fullmatch(path.name)))
+    return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    """Nothing is overwritten unasked.
 
     Raises:
-        UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or it is a folder that is no capture.
+        UsageError: ``output`` exists and ``force`` is not given.
     """
-    if output is None:
-        taken = [
-            int(m[1])
-            for p in OUTPUT.glob(f"{name}-*")
-            if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)(\.partial)?", p.name))
-        ]
-        return OUTPUT / f"{name}-{max(taken, default=0) + 1:03d}"
     if output.exists() and not force:
         raise UsageError(f"{output} exists", "choose another -o, or add --force")
-    partial = output.with_name(output.name + PARTIAL)
+
+
+def choose(name: str, output: Path | None, force: bool) -> Path:
+    """The final folder of a capture: ``output`` as given, or the next free number.
+
+    Raises:
+        UsageError: ``output`` or its ``.partial`` exists and ``force`` is not given, or ``output`` is not a capture.
+    """
+    if output is None:
+        return numbered(name)
+    refuse_existing(output, force)
+    partial = partial_of(output)
     if partial.exists() and not force:
         hint = f"show it: moeprof report {partial}; choose another -o, or add --force to drop it"
         raise UsageError(f"{partial} holds what an earlier capture finished", hint)
@@ -132,6 +141,6 @@ def choose(name: str, output: Path | None, force: bool) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The capture in ``folder`` that was finished last."""
-    found = [p.parent for p in folder.glob(f"*/{manifest.FILE}") if not p.parent.name.endswith(PARTIAL)]
-    return max(found, key=lambda p: (p / manifest.FILE).stat().st_mtime_ns, default=None)
+    """The capture in ``folder`` that was finished last; None if there is none."""
+    captures = [p.parent for p in folder.glob(f"*/{manifest.FILE}") if not p.parent.name.endswith(PARTIAL)]
+    return max(captures, key=lambda p: (p / manifest.FILE).stat().st_mtime_ns, default=None)

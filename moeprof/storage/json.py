@@ -3,12 +3,19 @@
 Supported field types: str, int, float, bool, None, Any, dict[str, T], tuple[T, ...], list[T], nested dataclasses,
 ``Literal`` and unions of these. Unknown keys are ignored (a newer moeprof may have written them); a missing key takes
 the dataclass's default, and is an error where there is none. A trailing underscore (``try_``) is left out of the key.
+
+msgspec was weighed and not taken (0.22, Python 3.11). It would replace 65 lines of ``decode`` by 12, and its schemas
+``storage.schema`` (95 lines). But it does not name the key of a table (``$.table[...]``) nor print the value that it found,
+renames no field of a dataclass, publishes fields with a default as optional although they are always written, encodes NaN
+as null, and refuses numbers of numpy. So ``encode`` and a walk over its schemas would stay. Its import costs the profiled
+process 7 to 16 ms and 0.4 MB; this module costs 1 ms after the standard library.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -16,6 +23,7 @@ from typing import Any, TypeVar
 from moeprof.errors import CaptureError
 
 T = TypeVar("T")
+SURROGATE = re.compile(r"\\u[dD]")
 
 
 def encode(value: Any) -> Any:
@@ -32,6 +40,31 @@ def encode(value: Any) -> Any:
 def dumps(value: Any) -> str:
     """JSON text of a dataclass, stable from run to run; NaN and infinity are refused (absent is null)."""
     return json.dumps(encode(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def loads(text: str | bytes) -> Any:
+    """The JSON values of a text; half a surrogate pair is read as U+FFFD, so that every string can be written again.
+
+    Raises:
+        CaptureError: the text is no JSON, or nests deeper than Python can read.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        return _whole_characters(json.loads(text)) if SURROGATE.search(text) else json.loads(text)
+    except RecursionError:
+        raise CaptureError("not valid JSON: it nests too deep") from None
+    except ValueError as error:
+        raise CaptureError(f"not valid JSON: {error}") from error
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(k): _whole_characters(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole_characters(v) for v in value]
+    return value
 
 
 def decode(cls: type[T], data: Any, path: str = "$") -> T:
@@ -98,7 +131,10 @@ def _mapping(item: Any, data: Any, path: str) -> dict[str, Any]:
 
 def _scalar(hint: Any, data: Any, path: str) -> Any:
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise _mismatch(path, "a number that a float can represent", data) from None
     if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
         raise _mismatch(path, getattr(hint, "__name__", str(hint)), data)
     return data

@@ -6,23 +6,23 @@ Layout of a capture (``moeprof-out/kv_transfer-001/``; the folder is named ``…
     <variant>/trace.sqlite         nsys export, redacted            (part kind "trace", tool "nsys")
     <variant>/trace.json.gz        torch.profiler (Kineto) trace    (part kind "trace", tool "torch")
     <variant>/trace.rank1.json.gz  the same of rank 1, where several ranks ran without nsys
-    <variant>/trace.host1.sqlite   the nsys export of a further host
+    <variant>/trace.host1.sqlite   the nsys export of host 1
     <variant>/counters.csv         ncu raw page, redacted           (part kind "counters", tool "ncu")
     logs/<variant>-<tool>.log      what each process printed
 
+Each further host of a capture keeps its part in a folder of its own, ``kv_transfer-001.host1/``, until the parts are joined.
 All times in nanoseconds unless the name says otherwise.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from moeprof.errors import CaptureError
 from moeprof.notes import Note
-from moeprof.storage.json import decode
+from moeprof.storage.json import decode, loads
 from moeprof.workload.model import Proof
 
 SCHEMA_VERSION = 1
@@ -197,6 +197,9 @@ class Manifest:
     git: str | None = None  # commit of the workload's checkout, "+dirty" where it had changes
     complete: bool = False
     ranks: int = 1  # processes that ran each variant together
+    capture_id: str = ""  # of several hosts: the same in all parts of the capture
+    host_count: int = 1
+    hosts: tuple[int, ...] = (0,)  # those whose part is in this folder
     variants: tuple[VariantRecord, ...] = ()
     notes: tuple[Note, ...] = ()
 
@@ -228,9 +231,9 @@ def read(folder: Path) -> Manifest:
             f"{folder} is not a capture: it holds no {FILE}", "make one with: moeprof capture kv_transfer"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{path} is not valid JSON: {error}", "capture again") from error
+        data = loads(path.read_bytes())
+    except CaptureError as error:
+        raise CaptureError(f"{path} is {error.message}", "capture again") from error
     if (
         isinstance(data, dict)
         and isinstance(data.get("schema_version"), int)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from moeprof.analysis.analyze import Cut, kernels, window
 from moeprof.analysis.call_sites import Site, sites
-from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.errors import UsageError
 from moeprof.loaded import test_run
 from moeprof.loaded.test_run import Captured
@@ -78,7 +78,7 @@ def captured(part: Part, number: int, device: str, iterations: int | None) -> Ca
     if device == "cuda" and stands_in:  # a GPU was there and nothing ran on it: operators must not stand in
         trace, stands_in = replace(trace, ops=table(OPS, {}), notes=()), False
     found = chosen(trace, part)
-    view = max(views(found.trace), key=lambda v: len(v.ops), default=DeviceView(0, found.trace.ops, trace.calls))
+    view = main_device(views(found.trace)) or DeviceView(0, found.trace.ops, trace.calls)
     start, end = (int(view.starts[0]), int(view.ends.max())) if len(view.ops) else (0, 0)
     seen = bool(len(view.ops) or len(found.calls))
     return Captured(

@@ -59,7 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def moeprof(request: pytest.FixtureRequest) -> Iterator[Moeprof]:
-    """Capture the GPU work of a part of the test and assert on it: docs/pytest.md of moeprof."""
+    """Capture the GPU work of a part of the test and assert on it: docs/howto/pytest.md of moeprof."""
     from moeprof.testing.fixture import Moeprof
     from moeprof.testing.log import Log
 

@@ -19,7 +19,7 @@ def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[
     if data is not None:
         write_whole(data, dumps(run))
     if page is not None:
-        from moeprof.report.tested import render
+        from moeprof.report import html, test_run
 
-        write_whole(page, render(run))
+        write_whole(page, html.render(test_run.page(run)))
     return [path for path in (data, page) if path is not None]

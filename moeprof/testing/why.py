@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from moeprof import units
 from moeprof.analysis.call_sites import Site
 from moeprof.loaded import test_run
 from moeprof.loaded.test_run import Captured
-from moeprof.report import format as fmt
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.tables import CAUSES
 
@@ -23,7 +23,7 @@ def ledger(found: Captured) -> str:
     each = found.iterations
     parts = [(label, getattr(window.ledger, key)) for label, key, _ in LEDGER] + [("idle", window.ledger.idle_ns)]
     idle = [(label.removeprefix("idle: "), getattr(window.idle, key)) for label, key, _ in IDLE]
-    head = f"ledger of an iteration on {_place(found)} (mean of {each}): {fmt.ms(window.span_ns / each)} = {_sum(parts, each)}"
+    head = f"ledger of an iteration on {_place(found)} (mean of {each}): {units.ms(window.span_ns / each)} = {_sum(parts, each)}"
     lines = [head]
     if window.ledger.idle_ns:
         lines.append(f"  idle by what the host did: {_sum(idle, each)}")
@@ -41,11 +41,11 @@ def _place(found: Captured) -> str:
 
 
 def _sum(parts: list[tuple[str, int]], each: int) -> str:
-    return " + ".join(f"{label} {fmt.ms(ns / each)}" for label, ns in parts if ns) or "0"
+    return " + ".join(f"{label} {units.ms(ns / each)}" for label, ns in parts if ns) or "0"
 
 
 def _count(value: float | None) -> str:
-    return fmt.DASH if value is None else f"{value:g}"
+    return units.DASH if value is None else f"{value:g}"
 
 
 def _kernels(found: Captured) -> float:
@@ -57,7 +57,7 @@ def kernels(found: Captured, patterns: Iterable[str] = (), inside: bool = True) 
     wanted = [re.compile(p) for p in patterns]
     listed = [k for k in found.kernels if any(p.search(k.name) for p in wanted) == inside] if wanted else found.kernels
     each = found.iterations
-    lines = [f"  {k.count / each:g} x {k.name[:160]} ({fmt.us(k.total_ns / each)} an iteration)" for k in listed]
+    lines = [f"  {k.count / each:g} x {k.name[:160]} ({units.us(k.total_ns / each)} an iteration)" for k in listed]
     return _listed(lines)
 
 
@@ -67,7 +67,7 @@ def places(found: Captured, sites: tuple[Site, ...]) -> str:
     where |= {s: f" in {s.operator}" for s in sites if s.operator and not s.operator.startswith(("aten", "outside"))}
     each = found.iterations
     return _listed(
-        [f"  {s.count / each:g} x {s.call}{where[s]} ({fmt.us(s.total_ns / each)} an iteration)" for s in sites]
+        [f"  {s.count / each:g} x {s.call}{where[s]} ({units.us(s.total_ns / each)} an iteration)" for s in sites]
     )
 
 
@@ -77,7 +77,7 @@ def exposed(found: Captured, direction: str | None) -> str:
     each = found.iterations
     return _listed(
         [
-            f"  {fmt.ms(c.total_ns / each)} of {c.what}, stream {c.stream}: {CAUSES.get(c.cause, c.cause)}; try: {c.try_}"
+            f"  {units.ms(c.total_ns / each)} of {c.what}, stream {c.stream}: {CAUSES.get(c.cause, c.cause)}; try: {c.try_}"
             for c in causes
             if direction is None or c.what.startswith(direction)
         ]
@@ -88,7 +88,7 @@ def idle(found: Captured) -> str:
     """Idle time by cause."""
     causes = found.window.idle_causes if found.window else ()
     each = found.iterations
-    return _listed([f"  {fmt.ms(c.total_ns / each)} {c.cause}: {c.what}; try: {c.try_}" for c in causes])
+    return _listed([f"  {units.ms(c.total_ns / each)} {c.cause}: {c.what}; try: {c.try_}" for c in causes])
 
 
 def _listed(lines: list[str]) -> str:

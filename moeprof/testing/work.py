@@ -139,7 +139,7 @@ class Work:
         return self._judge(value, Limits(at_most=at_most), lambda: why.idle(found))
 
     def throughput_gb_per_s(self, *, bytes_moved: float, at_least: float, seconds: float = 0.05) -> float:
-        """``bytes_moved`` by an iteration over its time (see ``docs/pytest.md`` for whose time)."""
+        """``bytes_moved`` by an iteration over its time (see ``docs/howto/pytest.md`` for whose time)."""
         __tracebackhide__ = True
         return self._throughput("throughput", bytes_moved / GIGA, "GB/s", at_least, seconds)
 

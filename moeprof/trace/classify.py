@@ -79,12 +79,12 @@ def communication(path: Path) -> Classes:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))["communication"]
-        own = tuple((str(name), re.compile(pattern, re.IGNORECASE)) for name, pattern in table.items())
+        classes = tuple((str(name), re.compile(pattern, re.IGNORECASE)) for name, pattern in table.items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, re.error) as error:
         raise UsageError(
             f"{path}: {error or 'cannot be read'}", 'give [communication] with lines: "name" = "regex"'
         ) from error
-    return own + COMMUNICATION
+    return classes + COMMUNICATION
 
 
 def call_name(name: str) -> str:

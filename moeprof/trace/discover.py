@@ -33,16 +33,16 @@ def below(folder: Path) -> tuple[TraceFile, ...]:
     A capture gives one for each of its variants, in its own order; a variant without a trace says why there is none.
     """
     top = folder.resolve()
-    found: list[TraceFile] = []
+    traces: list[TraceFile] = []
     for here, folders, files in os.walk(top):
         place = Path(here)
         if manifest.FILE in files:
             folders.clear()
-            found += _of_capture(place, top)
+            traces += _of_capture(place, top)
             continue
         folders[:] = sorted(f for f in folders if not f.startswith(".") and not f.endswith(PARTIAL))
-        found += [TraceFile(p, str(p.relative_to(top))) for p in _traces(place, sorted(files))]
-    return tuple(found)
+        traces += [TraceFile(p, str(p.relative_to(top))) for p in _traces(place, sorted(files))]
+    return tuple(traces)
 
 
 def _of_capture(capture: Path, top: Path) -> Iterator[TraceFile]:
@@ -59,14 +59,14 @@ def _of_capture(capture: Path, top: Path) -> Iterator[TraceFile]:
 
 
 def _why_none(record: VariantRecord) -> str:
-    said = record.status + (f": {record.reason}" if record.reason else "")
-    return f"the capture holds no trace of this variant ({said})"
+    status = record.status + (f": {record.reason}" if record.reason else "")
+    return f"the capture holds no trace of this variant ({status})"
 
 
 def _traces(place: Path, files: list[str]) -> list[Path]:
     """An export takes the place of the report that it is of."""
-    found = [place / name for name in files if _is_trace(place / name)]
-    return [p for p in found if p.suffix != ".nsys-rep" or p.with_suffix(".sqlite") not in found]
+    paths = [place / name for name in files if _is_trace(place / name)]
+    return [p for p in paths if p.suffix != ".nsys-rep" or p.with_suffix(".sqlite") not in paths]
 
 
 def _is_trace(path: Path) -> bool:

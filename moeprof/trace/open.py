@@ -1,11 +1,16 @@
-"""Which reader fits a file: sniffed from its first bytes, never from its name alone."""
+"""Which reader fits a file: sniffed from its first bytes, never from its name alone. A raw report of nsys is exported first."""
 
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from moeprof.errors import TraceError
+from moeprof.errors import ToolError, TraceError
+from moeprof.machine import tools
 from moeprof.trace.classify import COMMUNICATION, Classes
 from moeprof.trace.kineto.reader import GZIP_MAGIC, read_kineto
 from moeprof.trace.ncu.report import NCU_MAGIC
@@ -14,6 +19,18 @@ from moeprof.trace.tables import Trace
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 REPORT_HEADER = re.compile(rb"Profiler Report (\d{4})@(\d+)@(\d+)")  # .nsys-rep and .qdrep name their producer
+
+
+@contextmanager
+def open_trace(path: Path, classes: Classes = COMMUNICATION) -> Iterator[Trace]:
+    """The trace at ``path``, as ``read`` returns it; a raw report of nsys is exported to a temporary folder first.
+
+    Raises:
+        TraceError: as ``read``.
+        ToolError: the installed nsys cannot export the report.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        yield replace(read(_exported(path, Path(scratch)), classes), path=path)
 
 
 def read(path: Path, classes: Classes = COMMUNICATION) -> Trace:
@@ -44,8 +61,33 @@ def report_version(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        found = REPORT_HEADER.search(file.read(4096))
-    return ".".join(part.decode() for part in found.groups()) if found else None
+        header = REPORT_HEADER.search(file.read(4096))
+    return ".".join(part.decode() for part in header.groups()) if header else None
+
+
+def _exported(path: Path, scratch: Path) -> Path:
+    """The export of a raw nsys report, by the installed nsys. The path itself for other files, and without nsys.
+
+    Raises:
+        ToolError: nsys fails; where it is older than the report, the message names both versions.
+    """
+    version = report_version(path)
+    nsys = tools.find("nsys") if version else None
+    if nsys is None or version is None:
+        return path
+    try:
+        return tools.export_report(nsys, path, scratch / f"{path.stem}.sqlite")
+    except ToolError as error:
+        if _numbers(nsys.version or "") >= _numbers(version):
+            raise
+        raise ToolError(
+            f"{path} was written by nsys {version}; the nsys here is {nsys.version}, too old to export it",
+            "set MOEPROF_NSYS to an nsys of that version or newer, or give the exported .sqlite",
+        ) from error
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def _other(path: Path, head: bytes) -> TraceError:

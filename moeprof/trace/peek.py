@@ -1,4 +1,4 @@
-"""The rank that a trace file tells, from its first lines or one small query: much quicker than reading it."""
+"""The rank of a trace file, from its first lines or one small query: much quicker than reading it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from moeprof.trace.nsys.export import Export
 from moeprof.trace.origin import of_export
 from moeprof.trace.tables import Origin
 
-HEAD = 1 << 18  # characters of a Kineto file in which its properties stand
+HEAD = 1 << 18  # characters of a Kineto file that contain its properties
 SQLITE_MAGIC = b"SQLite format 3"
-_TOLD = re.compile(r'"distributedInfo"\s*:\s*\{[^{}]*?"rank"\s*:\s*(\d+)(?:[^{}]*?"world_size"\s*:\s*(\d+))?')
+_RANK = re.compile(r'"distributedInfo"\s*:\s*\{[^{}]*?"rank"\s*:\s*(\d+)(?:[^{}]*?"world_size"\s*:\s*(\d+))?')
 
 
 def peek(path: Path) -> Origin:
-    """What the file at ``path`` tells of its rank; nothing where it cannot be read (reading it says why)."""
+    """The origin of the file at ``path``; an empty one where it cannot be read (reading it reports why)."""
     try:
         with path.open("rb") as file:
             exported = file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
@@ -25,7 +25,7 @@ def peek(path: Path) -> Origin:
             with Export(path) as export:
                 return of_export(export)
         with opened(path) as file:
-            found = _TOLD.search(file.read(HEAD))
+            info = _RANK.search(file.read(HEAD))
     except (OSError, EOFError, UnicodeDecodeError, sqlite3.DatabaseError):
         return Origin()
-    return Origin(int(found[1]), int(found[2]) if found[2] else None, "distributedInfo") if found else Origin()
+    return Origin(int(info[1]), int(info[2]) if info[2] else None, "distributedInfo") if info else Origin()

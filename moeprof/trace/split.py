@@ -48,7 +48,7 @@ def split(trace: Trace) -> tuple[Piece, ...]:
 
 
 def _stray(counts: pd.Series) -> pd.Series:
-    """Which (device, process) is next to nothing of the process's work, and less than another's on that GPU."""
+    """The (device, process) pairs with almost none of the process's work, and less than another process has on that GPU."""
     little = counts < STRAY * counts.groupby("pid").transform("sum")
     return little & (counts < counts.groupby("device").transform("max"))
 

@@ -74,12 +74,17 @@ MESSAGES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a trace comes from, as far as its file tells: its rank of ``world_size``, ``told_by`` what; ``zero_utc_ns`` is the
-    moment of the trace's own zero in nanoseconds since 1970 by its host's clock."""
+    """Where a trace comes from, as far as its file contains it.
+
+    Args:
+        rank, world_size: of the process.
+        rank_source: what the rank is from; empty where it is not known.
+        zero_utc_ns: the trace's own zero in ns since 1970, by its host's clock.
+    """
 
     rank: int | None = None
     world_size: int | None = None
-    told_by: str = ""
+    rank_source: str = ""
     zero_utc_ns: int | None = None
 
 

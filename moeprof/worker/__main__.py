@@ -1,22 +1,20 @@
 """The child process that runs one variant: build it, prove it, time it, or run it under ranges for a profiler.
 
-Started as ``python -P -m moeprof.worker MODE ...``. Modes:
+Started as ``python -P -m moeprof.worker --spec JSON`` (``moeprof.worker.spec``). Modes:
 
-serve    answer requests on stdin, one JSON object a line: prepare, build, prove, round, quit (see ``serving.Server``)
-trace    N iterations under ranges, for nsys (``--profiler nsys``) or recorded by torch.profiler (``--profiler torch``)
-count    one iteration under ranges, for ncu
-follow   rank 1 and up of a workload with ranks, started by the leader, which is rank 0 (see ``leading`` and ``following``)
+serve    answer requests on stdin, one JSON object a line (``moeprof.worker.messages``)
+measure  N iterations under ranges: for nsys, for ncu, or recorded by torch.profiler
+follow   rank 1 and up of a workload with ranks (``follower``); the leader is rank 0 (``leader``)
 program  a Python program of the user's under torch.profiler, where nsys is missing
 
-Nothing of pandas, plotly or click is imported here: this is the process being profiled. A failure is the last line, JSON
-with error, hint and code, of stdout in ``serve`` and of stderr elsewhere; the exit status is that code (5: the workload).
+Nothing of pandas, plotly or click is imported here: this is the process being profiled. A failure is the last line, an ``error_reply``
+message, of stdout in ``serve`` and of stderr elsewhere; the exit status is its code (5: the workload).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import sys
 import time
@@ -25,173 +23,140 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from moeprof.errors import ExitCode, MoeprofError, of_workload, said_of
-from moeprof.machine.launcher import Team, team_of
+from moeprof.errors import ExitCode, MoeprofError, of_workload
+from moeprof.machine.launcher import Team
 from moeprof.storage.files import write_whole
 from moeprof.storage.json import dumps
-from moeprof.worker import follower, leader, reduce
-from moeprof.worker.leader import Say
+from moeprof.worker import follower, leader, messages, reduce
+from moeprof.worker import spec as specs
+from moeprof.worker.leader import Report
+from moeprof.worker.messages import Build, ErrorReply, Measure, Prove, Quit, Reply, Request, Round, RunResult, Warm
 from moeprof.worker.server import Alone, Crew, Local, Server
-from moeprof.worker.start_barrier import wait_at
+from moeprof.worker.spec import Params, Target, WorkerSpec
+from moeprof.worker.start_barrier import StartBarrier
 from moeprof.workload.find import load
 
-TIMEOUT_S = 300.0  # of what ranks do together
 HOLD_S = 0.02  # between two looks for parameters: others are timed meanwhile
 _STARTED = time.monotonic()
 
 
-def crew(args: argparse.Namespace, say: Say) -> Crew:
+def crew(spec: WorkerSpec, report: Report) -> Crew:
     """This process alone, or with the other ranks where the workload has any."""
-    workload = load(args.workload)
-    variant = workload.variant(args.variant)
+    assert spec.target is not None
+    target = spec.target
+    workload = load(target.workload)
+    variant = workload.variant(target.variant)
     if not workload.ranks:
-        return Alone(Local(workload, variant, args.device))
-    team = _team(args)
+        return Alone(Local(workload, variant, target.device))
+    team = target.team or Team((1,))
     leader.share_cores(team.layout[0])
-    local = Local(workload, variant, args.device, ranks=team.ranks)
+    local = Local(workload, variant, target.device, ranks=team.ranks)
     local.anchored = len(team.layout) > 1
-    words = ("--workload", args.workload, "--variant", args.variant, "--device", args.device)
-    return leader.Leader(local, team, words, args.timeout, Path(args.log) if args.log else None, say)
+    return leader.Leader(local, replace(spec, target=replace(target, team=team)), report)
 
 
-def _team(args: argparse.Namespace) -> Team:
-    """The ranks of this host, or those of several that meet."""
-    if not args.layout:
-        return Team((args.nproc,))
-    address, _, port = args.meet.rpartition(":")
-    return replace(team_of(args.layout), address=address, port=int(port), room=args.room)
-
-
-def serve(args: argparse.Namespace, out: TextIO) -> None:
-    """The protocol loop on stdin and ``out``."""
-    server = Server(crew(args, lambda said: _say(out, said)))
+def serve(spec: WorkerSpec, out: TextIO) -> None:
+    """Answer requests on stdin until ``Quit`` or the end of the input; replies go to ``out``."""
+    server = Server(crew(spec, lambda error: _say(out, error)))
     _say(out, server.hello())
     _log("ready")
     for line in sys.stdin:
-        request = json.loads(line)
-        if request.get("do") == "quit":
+        request: Request[Any] = messages.request(line)
+        if isinstance(request, Quit):
             break
         _say(out, server.answer(request))
-        if request.get("do") != "round":
-            _log(f"{request.get('do')} done")
+        if not isinstance(request, Round):
+            _log(f"{messages.name(request)} done")
     server.crew.close()
 
 
-def _say(out: TextIO, message: dict[str, Any]) -> None:
-    out.write(json.dumps(message) + "\n")
+def _say(out: TextIO, message: Reply) -> None:
+    out.write(messages.line(message) + "\n")
     out.flush()
 
 
-def profile(args: argparse.Namespace) -> None:
-    """Modes ``trace`` and ``count``: build, prove, warm up, measure under the profiler, write ``--result``.
+def measure(spec: WorkerSpec) -> None:
+    """Build, prove, warm up, measure under the profiler, write the result.
 
-    Nothing runs on the device after the measured region: on a GPU the next process may measure as soon as ``--gate``.over is
-    there, else once ``--result`` is.
+    Nothing runs on the device after the measured region: on a GPU the next process may measure as soon as this one left the start
+    barrier, else once the result is there.
     """
-    params = json.loads(args.params if args.hold is None else _held(args))
-    ranks = crew(args, lambda said: _say(sys.stderr, said))
+    assert spec.target is not None and spec.measurement is not None
+    run = spec.measurement
+    params = spec.target.params if run.hold is None else _held_params(spec.target, StartBarrier.at(run.hold))
+    ranks = crew(spec, lambda error: _say(sys.stderr, error))
     ranks.restart_clock()
     ranks.start()
-    ranks.ask({"do": "build", "params": params})
-    proof = reduce.proven(ranks.ask({"do": "prove"}))["proof"]
-    ranks.ask({"do": "warm"})
+    ranks.ask(Build(params))
+    proof = reduce.proven(ranks.ask(Prove())).proof
+    ranks.ask(Warm())
     _log("built, proven and warmed up")
-    if wait_at(args.gate):
+    if run.gate is not None and StartBarrier.at(run.gate).wait():
         ranks.restart_clock()
-    iterations = 1 if args.mode == "count" else args.iterations
-    over = None if args.gate is None else f"{args.gate}.over"
-    request = {"do": "measure", "iterations": iterations, "profiler": args.profiler, "out": args.out, "over": over}
-    about = ranks.ask(request)
+    processes = ranks.ask(Measure(run.iterations, run.profiler, run.out, run.gate))
     _log("measured")
-    write_whole(Path(args.result), dumps({"iterations": iterations, "proof": proof, "ranks": about}))
+    write_whole(Path(run.result), dumps(RunResult(run.iterations, proof, tuple(processes))))
     ranks.close()
 
 
-def _held(args: argparse.Namespace) -> str:
-    """Import what the variant needs, touch no device, and wait for the file ``--hold``, which has its parameters."""
-    for name in ("torch", *load(args.workload).variant(args.variant).imports):
+def _held_params(target: Target, hold: StartBarrier) -> Params:
+    """Import what the variant needs, touch no device, and wait for the parameters."""
+    for name in ("torch", *load(target.workload).variant(target.variant).imports):
         with suppress(ImportError):  # whoever needs it will say so
             importlib.import_module(name)
     _log("imported")
-    wait_at(args.hold, HOLD_S)
-    return Path(args.hold).read_text(encoding="utf-8")
+    hold.wait(HOLD_S)
+    return specs.read_params(hold.text())
 
 
 def _log(event: str) -> None:
     print(f"moeprof.worker: {time.monotonic() - _STARTED:.2f} s: {event}", file=sys.stderr, flush=True)
 
 
-def program(args: argparse.Namespace) -> None:
-    """A Python program under torch.profiler; its exit status is kept in ``--result``."""
+def program(spec: WorkerSpec) -> None:
+    """A Python program under torch.profiler; its exit status is kept in the result."""
     from moeprof.worker import profiler
 
-    write_whole(Path(args.result), dumps({"exit_code": profiler.run_program(args.command, args.out)}))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The worker's command line."""
-    top = argparse.ArgumentParser(prog="moeprof.worker")
-    modes = top.add_subparsers(dest="mode", required=True)
-    for mode in ("serve", "trace", "count", "follow"):
-        sub = modes.add_parser(mode)
-        sub.add_argument("--workload", required=True)
-        sub.add_argument("--variant", required=True)
-        sub.add_argument("--device", choices=("cuda", "cpu"), required=True)
-        sub.add_argument("--layout")  # ranks of each host, where there are several; a follower that has it is a head
-        sub.add_argument("--room", default="")
-        if mode == "follow":
-            sub.add_argument("--leader", type=int, required=True)
-            sub.add_argument("--group-timeout", type=float, required=True)
-            sub.add_argument("--clock-ahead-ns", type=int, default=0)
-            sub.add_argument("--log")
-            sub.add_argument("--own")
-            continue
-        sub.add_argument("--meet")  # HOST:PORT
-        sub.add_argument("--nproc", type=int, default=1)
-        sub.add_argument("--timeout", type=float, default=TIMEOUT_S)
-        sub.add_argument("--log")
-        if mode != "serve":
-            given = sub.add_mutually_exclusive_group(required=True)
-            given.add_argument("--params")
-            given.add_argument("--hold")
-            sub.add_argument("--iterations", type=int, default=1)
-            sub.add_argument("--profiler", choices=("nsys", "ncu", "torch", "none"), required=True)
-            sub.add_argument("--out")
-            sub.add_argument("--result", required=True)
-            sub.add_argument("--gate")
-    run = modes.add_parser("program")
-    run.add_argument("--out", required=True)
-    run.add_argument("--result", required=True)
-    run.add_argument("command", nargs=argparse.REMAINDER)
-    return top
+    assert spec.program is not None
+    status = profiler.run_program(spec.program.command, spec.program.out)
+    write_whole(Path(spec.program.result), dumps({"exit_code": status}))
 
 
 def main() -> int:
-    """Run one mode; stdout carries the protocol alone, whatever the workload prints goes to stderr."""
+    """Run one spec; stdout carries the protocol alone, whatever the workload prints goes to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    args = parser().parse_args()
+    parser = argparse.ArgumentParser(prog="moeprof.worker")
+    parser.add_argument("--spec", required=True, help="what to do, as JSON: moeprof.worker.spec")
+    given = parser.parse_args().spec
+    errors: TextIO = sys.stderr
     try:
-        if args.mode == "serve":
-            serve(args, out)
-        elif args.mode == "follow":
-            return follower.follow(args)
-        elif args.mode == "program":
-            program(args)
-        else:
-            profile(args)
+        spec = specs.read(given)
+        errors = out if spec.mode == "serve" else sys.stderr
+        return _run(spec, out)
     except MoeprofError as error:
-        return _failed(args.mode, out, error)
+        return _failed(errors, error)
     except Exception as error:
         import traceback
 
         traceback.print_exc()
-        return _failed(args.mode, out, of_workload(error, "the traceback is in the log"))
+        return _failed(errors, of_workload(error, "the traceback is in the log"))
+
+
+def _run(spec: WorkerSpec, out: TextIO) -> int:
+    if spec.mode == "follow":
+        return follower.follow(spec)
+    if spec.mode == "serve":
+        serve(spec, out)
+    elif spec.mode == "program":
+        program(spec)
+    else:
+        measure(spec)
     return ExitCode.OK
 
 
-def _failed(mode: str, out: TextIO, error: MoeprofError) -> int:
-    _say(out if mode == "serve" else sys.stderr, said_of(error))
+def _failed(errors: TextIO, error: MoeprofError) -> int:
+    _say(errors, ErrorReply.of(error))
     return int(error.exit_code)
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from moeprof.worker import nvtx
+from moeprof.worker.messages import Versions
 from moeprof.workload.model import Machine, Proof, Step, Variant, Workload
 
 MIN_ITERATIONS = 3
@@ -38,7 +39,7 @@ def machine(device: str, ranks: int = 1) -> Machine:
 
 
 def gpu_uuid(device: str, index: int = 0) -> str | None:
-    """The UUID of torch's GPU ``index``, which NVML may count otherwise; None where torch (before 2.4) does not tell."""
+    """The UUID of torch's GPU ``index``, whose index in NVML may differ; None on a CPU, or if torch (before 2.4) has none."""
     import torch
 
     if device != "cuda" or not torch.cuda.is_available():
@@ -47,11 +48,11 @@ def gpu_uuid(device: str, index: int = 0) -> str | None:
     return None if found is None else str(found)
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> Versions:
     """Versions of what the workload runs on."""
     import torch
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
+    return Versions(platform.python_version(), torch.__version__, torch.version.cuda)
 
 
 class Session:
@@ -79,7 +80,7 @@ class Session:
         self.synchronise()
 
     def round(self, seconds: float) -> list[int]:
-        """Clean times in ns of single iterations, about ``seconds`` of them; those before them warm up."""
+        """Clean times of single iterations in ns, for about ``seconds``; the iterations before them warm up."""
         return timed(self.times, seconds)
 
     def times(self, count: int) -> list[int]:
@@ -106,7 +107,7 @@ class Session:
 
 
 def timed(times: Callable[[int], list[int]], seconds: float) -> list[int]:
-    """About ``seconds`` of clean times in ns, of ``times(count)``; those before them warm up."""
+    """Clean times in ns by ``times(count)``, for about ``seconds``; the iterations before them warm up."""
     warm = times(_count(times(1)[0], WARM_SECONDS, 1))
     return times(_count(min(warm), seconds, MIN_ITERATIONS) + 1)[1:]
 

@@ -1,235 +1,188 @@
-"""Rank 0 as leader: it starts the other ranks as its children, asks all, and ends all where one of them fails or hangs.
+"""Rank 0 as leader: it starts the other ranks as its children, sends every request to all, and ends all if one fails or hangs.
 
-While the leader does its own part it may be stuck in a collective whose peer is gone. So threads watch: one for the end of
-each child, and a clock for each request. Whichever sees a failure first finds out which rank failed first, says so, and ends
-this process; the children end with it.
-
-Ranks of further hosts are children of a process there, which its host's capture starts when the leader asks for it by letter.
+While the leader does its own part it may be stuck in a collective whose peer is gone. So one thread takes all events, hands them
+to the ``RankGroup``, which decides, and does what that returns: in the end it reports the failure and ends this process.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 from moeprof.errors import ExitCode, ToolError, of_workload
-from moeprof.machine.launcher import Team
 from moeprof.storage.files import of_rank
-from moeprof.worker import failures, follower, processes
+from moeprof.worker import failures, follower, messages, processes, rank_group
 from moeprof.worker.channel import Channel
-from moeprof.worker.failures import Cause, Late
-from moeprof.worker.host_coordinator import Beyond
+from moeprof.worker.failures import Failure, Position, RankError
+from moeprof.worker.messages import ErrorReply, Quit, R, RankProcess, Request
 from moeprof.worker.processes import Children
+from moeprof.worker.rank_group import Event, RankGroup
 from moeprof.worker.server import Local
+from moeprof.worker.spec import Follower, WorkerSpec
 
-SETTLE_S = 0.5  # after the first sign of a failure: for its cause to show
-FAR_S = 5.0  # more, for that of a rank on another host
 GROUP_FACTOR = 3  # the process group's own limit is that many times the leader's, which names the rank
-HOST = "127.0.0.1"
+LOOK_S = 0.25  # between two looks at what ranks of other hosts reported
 
-Say = Callable[[dict[str, Any]], None]
+Report = Callable[[ErrorReply], None]
 
 
 class Leader:
-    """A crew of processes of this host, and of further ones. ``say`` takes the one line on a failure; ``timeout_s`` is a request's
-    time."""
+    """The ranks of one run. ``report`` writes the one line on a failure; the spec's ``timeout_s`` is the time limit of one request."""
 
-    def __init__(self, local: Local, team: Team, words: tuple[str, ...], timeout_s: float, log: Path | None, say: Say):
-        self.local, self.team, self.ranks, self.timeout_s, self._say = local, team, team.ranks, timeout_s, say
-        self._log = log or Path(tempfile.mkdtemp(prefix="moeprof-ranks-") if self.ranks > 1 else "") / "worker.log"
-        self._children = Children(self._log, self._lost)
-        self._words = (*words, "--group-timeout", str(GROUP_FACTOR * timeout_s), "--room", team.room)
-        self._beyond = Beyond(team) if len(team.layout) > 1 else None
-        self._ended: dict[int, Cause] = {}
-        self._failing = threading.Lock()
-        self._number, self._doing, self._when, self._own_done, self._closing = 0, "start", "in", False, False
+    def __init__(self, local: Local, spec: WorkerSpec, report: Report):
+        assert spec.target is not None and spec.target.team is not None
+        self.local, self.team, self._report = local, spec.target.team, report
+        self._log = Path(spec.log) if spec.log else _own_log(self.team.ranks)
+        self._children = Children(self._log, lambda failure: self._events.put(rank_group.Failed(failure)))
+        self._group_timeout_s = GROUP_FACTOR * spec.timeout_s
+        place = Follower(os.getpid(), self._group_timeout_s)
+        self._spec = replace(spec, mode="follow", measurement=None, follower=place)
+        self._several = len(self.team.layout) > 1
+        self._group = RankGroup(self.team, spec.timeout_s, self._log)
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._main = threading.get_ident()
-        self._until: float | None = None  # of a run that is timed as a whole
+        self._number = 0
 
-    def start(self) -> list[dict[str, Any]]:
-        """Start the others and join them; what each rank says of itself.
+    def start(self) -> tuple[RankProcess, ...]:
+        """Start the other ranks of this host and join all; the process of each rank.
 
         Raises:
             ToolError: there are fewer GPUs than ranks.
         """
-        mine = self.team.layout[0]
-        if self.local.device == "cuda" and mine > self.local.facts.gpus:
+        here = self.team.layout[0]
+        if self.local.device == "cuda" and here > self.local.facts.gpus:
             raise ToolError(
-                f"{mine} ranks need {mine} GPUs, torch sees {self.local.facts.gpus}", "give a smaller --nproc"
+                f"{here} ranks need {here} GPUs, torch sees {self.local.facts.gpus}", "give a smaller --nproc"
             )
-        several = self._beyond is not None
-        where = (self.team.address, self.team.port) if several else (HOST, 0)
-        self._channel = Channel(*where, 0, self.ranks, keeps=not several, room=self.team.room)
-        self._ear = self._channel.again()  # of the threads that watch
+        if self._several:
+            self._channel = Channel.join(self.team.address, self.team.port, 0, self.team.ranks, self.team.room)
+        else:
+            self._channel = Channel.serve(self.team.ranks)
+        self._ear = self._channel.again()  # the watching thread's
         os.environ.update(self._environment(0))
-        for rank in range(1, mine):
-            self._children.start(rank, self._words, self._environment(rank))
-        if self._beyond is not None:
-            self._beyond.start(GROUP_FACTOR * self.timeout_s, self._lost)
-        with self._within("start"):
-            follower.enter(self.local.device, 0, self._channel, GROUP_FACTOR * self.timeout_s)
+        self._watcher.start()
+        for rank in range(1, here):
+            self._children.start(rank, self._spec, self._environment(rank))
+        with self._asking("start"):
+            follower.enter(self.local.device, 0, self._channel, self._group_timeout_s)
             self.local.barrier = self._channel.barrier
-            self._own_done = True
-            return self._met([self.local.about(), *self._channel.replies(0)])
+            self._events.put(rank_group.LeaderAnswered())
+            replies = (self.local.about(), *self._channel.replies(0))
+        ranks = (reply for reply in replies if isinstance(reply, RankProcess))
+        return tuple(replace(rank, host=self.team.host(rank.rank)) for rank in ranks)
 
-    def _met(self, about: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Every rank with its host; the numbers of processes are kept, for the case that one hangs."""
-        found = [one | {"host": self.team.host(one["rank"])} for one in about]
-        if self._beyond is not None:
-            self._beyond.pids = {one["rank"]: one["pid"] for one in found}
-        return found
-
-    def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Every rank's reply, by rank. Does not return where a rank fails: this process ends, and says why."""
+    def ask(self, request: Request[R]) -> list[R]:
+        """Every rank's reply, by rank. If a rank fails this does not return: the process ends and reports why."""
         self._number += 1
-        with self._within(request["do"]):
+        with self._asking(messages.name(request)):
             self._channel.send(self._number, request)
             own = self.local.answer(request)
-            self._own_done = True
-            return [own, *self._channel.replies(self._number)]
+            self._events.put(rank_group.LeaderAnswered())
+            return [own, *(messages.reply_to(request, reply) for reply in self._channel.replies(self._number))]
 
     def restart_clock(self) -> None:
-        """From now on all that is asked together has the time limit, as a run under a profiler has."""
-        self._until = time.monotonic() + self.timeout_s
+        """From now on all requests together have the time limit, as a run under a profiler has."""
+        self._events.put(rank_group.RunStarted())
 
     def close(self) -> None:
         """All ranks end; those that do not in time are killed."""
-        self._children.closing = self._closing = True
+        self._children.closing = True
+        self._events.put(rank_group.Closing())
         clock = threading.Timer(follower.QUIT_S, os._exit, (ExitCode.OK,))
         clock.daemon = True
         clock.start()
-        if self._number or self._children.running:
-            self._channel.send(self._number + 1, {"do": "quit"})
+        if self._watcher.ident is not None:  # the ranks were started
+            self._watcher.join(follower.QUIT_S)  # a thread that waits in the store when the process ends would abort it
+            self._channel.send(self._number + 1, Quit())
         follower.leave()
-        if self._beyond is not None:
-            self._beyond.close(self._channel)
         self._children.wait(follower.QUIT_S)
         clock.cancel()
 
     def _environment(self, rank: int) -> dict[str, str]:
         return processes.environment(self.team, rank, self._channel.address, self._channel.port)
 
-    def _lost(self, cause: Cause) -> None:
-        """A rank ended, or a whole host: told in a thread."""
-        if not self._closing:
-            self._ended[cause.rank] = cause
-            self._fail()
-
     @contextmanager
-    def _within(self, doing: str) -> Iterator[None]:
-        """The block has the time limit; a failure in it is told with that of the other ranks."""
-        self._doing, self._when, self._own_done = doing, "in", False
-        left = self.timeout_s if self._until is None else max(self._until - time.monotonic(), 0.1)
-        clock = threading.Timer(left, self._late)
-        clock.daemon = True
-        clock.start()
+    def _asking(self, request: str) -> Iterator[None]:
+        """The block has the time limit. A failure in it is one of rank 0: the watching thread ends the process."""
+        self._events.put(rank_group.Asked(request))
         try:
             yield
-            self._when = "after"
         except Exception as error:
-            self._fail(error)
-        finally:
-            clock.cancel()
-
-    def _fail(self, own: Exception | None = None) -> NoReturn:
-        """Say which rank failed first, and end; only one thread does."""
-        at_s = time.time()
-        if not self._failing.acquire(blocking=False):
+            self._error = error
+            self._events.put(rank_group.Failed(failures.raised(0, of_workload(error), time.time())))
             threading.Event().wait()
-        with _ending():
-            self._blame(own, at_s)
+        self._events.put(rank_group.AllAnswered())
 
-    def _blame(self, own: Exception | None, at_s: float) -> NoReturn:
-        cause = failures.first(self._settled(own, at_s))
-        cause = replace(cause, host=self.team.named(cause.rank))
-        if own is not None and cause.rank == 0:
-            import traceback
+    def _watch(self) -> None:
+        """Until the ranks quit; whatever else happens here, this process ends: the main thread may wait for ever."""
+        try:
+            event: Event = rank_group.Tick()
+            while event != rank_group.Closing():
+                self._do(self._group.handle(event, time.monotonic()))
+                event = self._next()
+        except Exception:  # nobody reads the report, or a log cannot be read
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(ExitCode.WORKLOAD)
 
-            traceback.print_exception(own)
-        message = failures.sentence(cause, self.ranks, self._doing, self._when)
-        self._end(message, cause.hint or f"read {self._shown(cause.rank)}", cause.code, cause.rank)
+    def _next(self) -> Event:
+        wake_s = self._group.wake_s
+        left_s = None if wake_s is None else max(wake_s - time.monotonic(), 0)
+        if self._several:
+            left_s = LOOK_S if left_s is None else min(LOOK_S, left_s)
+        try:
+            return self._events.get(timeout=left_s)
+        except queue.Empty:
+            reports = self._ear.new_failures() if self._several else ()
+            return rank_group.Reports(reports) if reports else rank_group.Tick()
 
-    def _settled(self, own: Exception | None, at_s: float) -> list[Cause]:
-        """The causes, once they had time to show. Of several hosts a rank's own end is told over the network, later than its peers
-        notice by their collectives: it is waited for, as long as nothing but errors is known."""
-        time.sleep(SETTLE_S)
-        until = time.monotonic() + (FAR_S if self._beyond is not None else 0)
-        found = list(self._causes(own, at_s))
-        while time.monotonic() < until and not any(failures.by_itself(cause) for cause in found):
-            time.sleep(SETTLE_S / 5)
-            found = list(self._causes(own, at_s))
-        return found
+    def _do(self, action: rank_group.Action | None) -> None:
+        match action:
+            case rank_group.ReadReports():
+                reports = rank_group.Reports(self._ear.new_failures())
+                self._do(self._group.handle(reports, time.monotonic()))
+            case rank_group.Locate(leader):
+                positions = (*self._positions(), *((self._own_position(),) if leader else ()))
+                self._do(self._group.handle(rank_group.Located(positions), time.monotonic()))
+            case rank_group.End(failure):
+                self._end(failure)
 
-    def _causes(self, own: Exception | None, at_s: float) -> Iterator[Cause]:
-        said = self._ear.failures()
-        for rank, end in self._ended.items():
-            if rank not in said:
-                yield end
-        for rank, words in said.items():
-            yield Cause(rank, f"exit status {words.code}", words.error, words.at_s, words.code, hint=words.hint)
-        if own is not None:
-            known = of_workload(own)
-            code = int(known.exit_code)
-            yield Cause(0, f"exit status {code}", known.message, at_s, code, hint=known.hint)
+    def _positions(self) -> tuple[Position, ...]:
+        """Where the ranks stand that have not answered, as this host's kernel and logs and the heads of other hosts report."""
+        silent = self._ear.silent(self._number)
+        running = {rank: self._children.running[rank].pid for rank in silent if rank < self.team.layout[0]}
+        here = processes.positions({rank: (pid, of_rank(self._log, rank)) for rank, pid in running.items()})
+        hosts = {self.team.host(rank) for rank in silent} - {0}
+        there = self._ear.locate(hosts, processes.STAND_S) if hosts else {}
+        return tuple((here | there).get(rank, Position(rank)) for rank in silent)
 
-    def _late(self) -> None:
-        """The time of a request is over."""
-        if not self._failing.acquire(blocking=False):
-            return
-        with _ending():
-            self._blame_late()
+    def _own_position(self) -> Position:
+        frame = sys._current_frames().get(self._main)
+        return Position(0, at=f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "")
 
-    def _blame_late(self) -> NoReturn:
-        late = self._where(self._ear.silent(self._number))
-        if not self._own_done:
-            frame = sys._current_frames().get(self._main)
-            late.append(Late(0, False, f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""))
-        blamed = tuple(replace(one, host=self.team.named(one.rank)) for one in failures.late_ranks(late))
-        message = failures.late_sentence(blamed, self.ranks, self._doing, self.timeout_s)
-        hint = f"allow more with --timeout, or read {self._shown(blamed[0].rank)}"
-        self._end(message, hint, ExitCode.WORKLOAD, blamed[0].rank)
-
-    def _where(self, ranks: list[int]) -> list[Late]:
-        """Where ranks stand, as this host's kernel and logs tell, and the captures of further hosts."""
-        mine, running = self.team.layout[0], self._children.running
-        found = [
-            Late(rank, *processes.where(running[rank].pid, of_rank(self._log, rank))) for rank in ranks if rank < mine
-        ]
-        further = [rank for rank in ranks if rank >= mine]
-        return found + (self._beyond.where(further) if self._beyond is not None and further else [])
-
-    def _shown(self, rank: int) -> str:
-        """A rank's log without the folder above, which takes another name when the capture is whole."""
-        log = of_rank(self._log, rank)
-        return f"{log.parent.name}/{log.name}"
-
-    def _end(self, message: str, hint: str, code: int, rank: int) -> NoReturn:
+    def _end(self, failure: Failure) -> None:
+        """Report the failure and end every rank and this process."""
+        if failure.rank == 0 and failure.kind == "failed":
+            traceback.print_exception(self._error)
         self._children.kill()
-        self._say({"error": message, "hint": hint, "code": int(code), "rank": rank})
+        self._report(ErrorReply.of(RankError(failure)))
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(failure.code)
 
 
-@contextmanager
-def _ending() -> Iterator[None]:
-    """Whatever happens in the block, this process ends: another thread would wait for that for ever."""
-    try:
-        yield
-    except Exception:  # nobody reads what is said, or a log cannot be read
-        import traceback
-
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(ExitCode.WORKLOAD)
+def _own_log(ranks: int) -> Path:
+    """Where rank 0's log would be that nobody wants: the other ranks write beside it."""
+    return Path(tempfile.mkdtemp(prefix="moeprof-ranks-") if ranks > 1 else "") / "worker.log"
 
 
 def share_cores(ranks: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 DOMAIN = "moeprof"
 MEASURE = "measure"
 ITERATION = "iteration"
-CLOCK = "clock"  # when it was pushed is known by the host's clock too (recording.anchors)
+CLOCK = "clock"  # when it was pushed is known by the host's clock too (profiler.anchors)
 
 Factory = Callable[[str, int | None], AbstractContextManager[Any]]
 
@@ -27,7 +27,7 @@ _state: dict[str, Factory] = {"factory": _nothing}
 
 
 def enable(factory: Factory) -> None:
-    """From now on ``region(name, payload)`` is ``factory(name, payload)``."""
+    """Use ``factory`` for every ``region`` from now on."""
     _state["factory"] = factory
 
 
@@ -53,10 +53,10 @@ def enable_nvtx() -> None:
 
 
 def disable() -> None:
-    """Push nothing."""
+    """Push no more ranges."""
     _state["factory"] = _nothing
 
 
 def region(name: str, payload: int | None = None) -> AbstractContextManager[Any]:
-    """A range around the body of a ``with``, as a profiler asked for; nothing without one."""
+    """A range around the body of a ``with``, of the kind that was enabled; nothing if none was."""
     return _state["factory"](name, payload)

@@ -1,41 +1,41 @@
-"""The ranks that a process starts as its children: each with its place in its environment and a log, and an eye on its end."""
+"""The ranks that a process starts as its children: each with its place in its environment, a log, and a watch on its end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from moeprof.machine.launcher import Team
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.worker import failures
-from moeprof.worker.failures import Cause
+from moeprof.worker.failures import Failure, Position
+from moeprof.worker.spec import WorkerSpec
 
-STACK_S = 0.5  # for a rank to say where it stands
+STACK_S = 0.5  # for a rank to write where it stands
+STAND_S = 5.0  # for another host to report where its ranks stand
 STACK = "(most recent call first):"
-WORDS = 200  # characters of what a rank last said
+LINE = 200  # characters of the last line of a log
 
 
 class Children:
-    """Children by rank, which write beside ``log``. ``ended`` is told, in a thread, of one that ends unasked."""
+    """Children by rank, which write beside ``log``. ``ended`` is called, in a thread, for each that ends unasked."""
 
-    def __init__(self, log: Path, ended: Callable[[Cause], None]):
+    def __init__(self, log: Path, ended: Callable[[Failure], None]):
         self.log, self._ended, self.closing = log, ended, False
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self._watching: list[threading.Thread] = []
 
-    def start(self, rank: int, words: Iterable[str], environment: dict[str, str]) -> None:
-        """Start a follower; it ends with this process."""
-        command = [sys.executable, "-P", "-m", "moeprof.worker", "follow", *words, "--leader", str(os.getpid())]
+    def start(self, rank: int, spec: WorkerSpec, environment: dict[str, str]) -> None:
+        """Start a follower."""
         with of_rank(self.log, rank).open("ab") as log:
             self.running[rank] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
+                spec.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
             )
         self._watching.append(threading.Thread(target=self._watch, args=(rank,), daemon=True))
         self._watching[-1].start()
@@ -44,10 +44,10 @@ class Children:
         """Wait for the end of one child; one that comes unasked is a failure."""
         status = self.running[rank].wait()
         if not self.closing:
-            self._ended(silent_end(rank, status, last_words(of_rank(self.log, rank))))
+            self._ended(failures.death(rank, status, last_line(of_rank(self.log, rank)), time.time()))
 
     def linger(self, seconds: float) -> None:
-        """Until an end was told of, at most so long: what failed here may follow from it, and shows before the kernel tells."""
+        """Until an end was reported, at most so long: what failed here may follow from it, and shows before the kernel reports it."""
         until = time.monotonic() + seconds
         while all(thread.is_alive() for thread in self._watching) and self._watching and time.monotonic() < until:
             time.sleep(0.02)
@@ -76,26 +76,22 @@ def environment(team: Team, rank: int, address: str, port: int) -> dict[str, str
     return {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": address}
 
 
-def silent_end(rank: int, status: int, words: str) -> Cause:
-    """A rank that ended without leaving word."""
-    dragged = status in failures.DRAGGED
-    return Cause(rank, failures.how_it_ended(status), words, time.time(), silent=True, dragged=dragged)
+def positions(ranks: Mapping[int, tuple[int, Path]]) -> dict[int, Position]:
+    """Where ranks stand, from their process numbers and logs: the kernel reports which are stopped, the others write their stacks
+    to their logs."""
+    last = {rank: last_line(log) for rank, (_, log) in ranks.items()}
+    stopped = {rank for rank, (pid, _) in ranks.items() if state(pid) in ("T", "t")}
+    for rank in ranks.keys() - stopped:
+        with suppress(ProcessLookupError):
+            os.kill(ranks[rank][0], signal.SIGUSR1)
+    time.sleep(STACK_S if ranks.keys() - stopped else 0)
+    at = {rank: "" if rank in stopped else innermost("\n".join(lines_of(log))) for rank, (_, log) in ranks.items()}
+    return {rank: Position(rank, rank in stopped, at[rank], last[rank]) for rank in ranks}
 
 
-def where(pid: int, log: Path) -> tuple[bool, str, str]:
-    """Where a rank stands: the kernel says whether it is stopped, the rank itself writes its stack to its log; and its last words."""
-    words = last_words(log)
-    if state(pid) in ("T", "t"):
-        return True, "", words
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGUSR1)
-    time.sleep(STACK_S)
-    return False, innermost("\n".join(lines_of(log))), words
-
-
-def last_words(log: Path) -> str:
-    """What a rank last said."""
-    return next(reversed(lines_of(log)), "nothing")[:WORDS]
+def last_line(log: Path) -> str:
+    """The last line that a rank printed."""
+    return next(reversed(lines_of(log)), "nothing")[:LINE]
 
 
 def innermost(text: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from moeprof.errors import WorkloadError
 from moeprof.worker import nvtx
+from moeprof.worker.clock_offset import Anchor
 
 
 def recorder(profiler: str, out: str | None, device: str, leads: bool = True) -> AbstractContextManager[Any]:
@@ -23,19 +24,21 @@ def recorder(profiler: str, out: str | None, device: str, leads: bool = True) ->
         return nullcontext()
     if profiler == "torch":
         if out is None:
-            raise WorkloadError("--profiler torch needs --out", "give the path of the trace to write")
+            raise WorkloadError(
+                "torch.profiler needs the path of the trace to write", "give measurement.out in the spec"
+            )
         return _torch_trace(out, device)
     return nullcontext()
 
 
-def anchors(numbers: Iterable[int]) -> list[list[int]]:
-    """Push a range of each number: [its number, the host's clock before and after it began, in ns since 1970]."""
-    found = []
+def anchors(numbers: Iterable[int]) -> list[Anchor]:
+    """Push a range of each number: the host's clock before and after it began."""
+    pushed = []
     for number in numbers:
         before = time.time_ns()
         with nvtx.region(nvtx.CLOCK, number):
-            found.append([number, before, time.time_ns()])
-    return found
+            pushed.append(Anchor(before, time.time_ns()))
+    return pushed
 
 
 @contextmanager
@@ -81,11 +84,11 @@ def profiler(device: str) -> Any:
     return profile(activities=activities, experimental_config=every_thread)
 
 
-def run_program(command: list[str], out: str) -> int:
-    """Run ``[--] script.py args`` or ``-m module args`` under torch.profiler; its exit status, 0 if it just ended."""
+def run_program(command: Sequence[str], out: str) -> int:
+    """Run ``script.py args`` or ``-m module args`` under torch.profiler; its exit status, 0 if it just ended."""
     import torch
 
-    words = command[1:] if command[:1] == ["--"] else list(command)
+    words = list(command)
     if not words:
         raise WorkloadError("no program was given", "moeprof capture -- python train.py")
     run = _runner(words)

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
-from moeprof.storage.json import decode, encode
+from moeprof.worker.messages import Built, MeasuredCeilings, Proven
 from moeprof.workload.model import Proof
 
-Replies = list[dict[str, Any]]  # by rank
 
-
-def slowest(times_ns: list[list[int]]) -> list[int]:
+def slowest(times_ns: Sequence[Sequence[int]]) -> list[int]:
     """Per iteration the time of the slowest rank: an iteration is over when all ranks are through."""
     return [max(times) for times in zip(*times_ns, strict=True)]
 
 
-def medians(times_ns: list[list[int]]) -> list[int]:
+def medians(times_ns: Sequence[Sequence[int]]) -> list[int]:
     """Each rank's own typical time."""
     return [round(median(times)) for times in times_ns]
 
 
-def built(replies: Replies) -> dict[str, Any]:
+def built(replies: Sequence[Built]) -> Built:
     """The work of the rank that has most of it."""
-    return {name: max(reply[name] for reply in replies) for name in ("flops", "bytes_moved")}
+    return Built(max(reply.flops for reply in replies), max(reply.bytes_moved for reply in replies))
 
 
-def ceilings(replies: Replies) -> dict[str, float]:
+def ceilings(replies: Sequence[MeasuredCeilings]) -> dict[str, float]:
     """What every rank reaches: the least of all."""
-    return {name: min(reply["ceilings"][name] for reply in replies) for name in replies[0]["ceilings"]}
+    return {name: min(reply.ceilings[name] for reply in replies) for name in replies[0].ceilings}
 
 
-def proven(replies: Replies) -> dict[str, Any]:
+def proven(replies: Sequence[Proven]) -> Proven:
     """The worst proof, which names its rank, the facts of rank 0, and both of each rank."""
     if len(replies) == 1:
         return replies[0]
-    proofs = [decode(Proof, reply["proof"]) for reply in replies]
-    return {"proof": encode(worst(proofs)), "facts": replies[0]["facts"], "ranks": replies}
+    return Proven(worst([reply.proof for reply in replies]), replies[0].facts, tuple(replies))
 
 
 def worst(proofs: list[Proof]) -> Proof:

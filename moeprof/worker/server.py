@@ -6,13 +6,39 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from moeprof.errors import WorkloadError
 from moeprof.storage.files import of_rank
-from moeprof.storage.json import encode
-from moeprof.worker import built_variant, reduce
+from moeprof.worker import built_variant, messages, reduce
 from moeprof.worker.built_variant import Session
+from moeprof.worker.clock_offset import Anchor
+from moeprof.worker.messages import (
+    Build,
+    Built,
+    Ceilings,
+    Done,
+    Hello,
+    Measure,
+    Measured,
+    MeasuredCeilings,
+    Prepare,
+    Prepared,
+    Prove,
+    Proven,
+    R,
+    RankProcess,
+    Reply,
+    Request,
+    Resolve,
+    Resolved,
+    Round,
+    Timed,
+    Times,
+    Warm,
+)
+from moeprof.worker.spec import Params
+from moeprof.worker.start_barrier import StartBarrier
 from moeprof.workload.model import Machine, Variant, Workload
 
 # of several ranks: what rank 0 starts reaches the other processes of the host later; nsys missed their first iteration without
@@ -34,78 +60,75 @@ class Local:
         self.anchored = False  # its trace is to tell where its clock stands: there are several hosts
         self.session: Session | None = None
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> RankProcess:
         """Which process on which device this rank is."""
-        on_gpu = self.device == "cuda"
-        uuid = built_variant.gpu_uuid(self.device, self.index)
-        return {
-            "rank": self.rank,
-            "pid": os.getpid(),
-            "device_index": self.index if on_gpu else None,
-            "gpu_uuid": uuid,
-        }
+        index = self.index if self.device == "cuda" else None
+        return RankProcess(self.rank, os.getpid(), index, built_variant.gpu_uuid(self.device, self.index))
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request."""
-        actions = {
-            "resolve": self._resolve, "ceilings": self._ceilings, "build": self._build, "prove": self._prove,
-            "times": self._times, "warm": self._warm, "measure": self._measure,
-        }  # fmt: skip
-        return actions[request["do"]](request)
+    def answer(self, request: Request[R]) -> R:
+        """The reply to one request.
 
-    def _resolve(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"params": self.workload.resolve(request["params"], self.facts)}
+        Raises:
+            WorkloadError: a single rank does not answer this request, or nothing is built yet.
+        """
+        return messages.reply_to(request, self._answer(request))
 
-    def _ceilings(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"ceilings": self.workload.ceilings(request["params"], self.device)}
+    def _answer(self, request: object) -> Reply:
+        match request:
+            case Resolve(params):
+                return Resolved(self.workload.resolve(params, self.facts))
+            case Ceilings(params):
+                return MeasuredCeilings(self.workload.ceilings(params, self.device))
+            case Build(params):
+                return self._build(params)
+            case Prove():
+                session = self._built()
+                return Proven(session.prove(), session.step.facts())
+            case Times(count):
+                session = self._built()
+                self.barrier()
+                return Timed(tuple(session.times(count)))
+            case Warm():
+                self._built().warm_up()
+                return Done()
+            case Measure():
+                return self._measure(request)
+        raise WorkloadError(f"a rank does not answer {type(request).__name__}")
 
-    def _build(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.session = Session(self.workload, self.variant, self.device, request["params"])
-        return {"flops": self.session.step.flops, "bytes_moved": self.session.step.bytes_moved}
+    def _build(self, params: Params) -> Built:
+        self.session = Session(self.workload, self.variant, self.device, params)
+        return Built(self.session.step.flops, self.session.step.bytes_moved)
 
-    def _prove(self, request: dict[str, Any]) -> dict[str, Any]:
-        session = self._built()
-        return {"proof": encode(session.prove()), "facts": session.step.facts()}
-
-    def _times(self, request: dict[str, Any]) -> dict[str, Any]:
-        session = self._built()
-        self.barrier()
-        return {"times_ns": session.times(request["count"])}
-
-    def _warm(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._built().warm_up()
-        return {}
-
-    def _measure(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Under the profiler, all ranks between two barriers: what starts it outside of them starts before any rank's work. The
-        file ``over`` appears once the device has nothing more to do; the profiler may still have its report to write."""
+    def _measure(self, request: Measure) -> Measured:
+        """Under the profiler, all ranks between two barriers: what starts it outside of them starts before any rank's work."""
         from moeprof.worker import profiler
 
         session = self._built()
-        with profiler.recorder(request["profiler"], self._out(request["out"]), self.device, self.leads):
+        with profiler.recorder(request.profiler, self._out(request.out), self.device, self.leads):
             time.sleep(SETTLE_S if self.facts.ranks > 1 else 0)
             anchors = self._anchors(0)
             self.barrier()
-            session.measured(request["iterations"])
+            session.measured(request.iterations)
             self.barrier()
             anchors += self._anchors(ANCHORS)
-            if request.get("over") and self.device == "cuda" and self.rank == 0:
-                Path(request["over"]).touch()
-        return self.about() | ({"anchors": anchors} if anchors else {})
+            if request.gate is not None and self.device == "cuda" and self.rank == 0:
+                StartBarrier.at(request.gate).leave()
+        about = self.about()
+        return Measured(about.rank, about.pid, about.device_index, about.gpu_uuid, anchors=tuple(anchors))
 
     def _out(self, given: str | None) -> str | None:
         """Where this rank's own trace goes."""
         base = self.own or (None if given is None else Path(given))
         return None if base is None else str(of_rank(base, self.rank))
 
-    def _anchors(self, first: int) -> list[list[int]]:
+    def _anchors(self, first: int) -> list[Anchor]:
         from moeprof.worker import profiler
 
         return profiler.anchors(range(first, first + ANCHORS)) if self.anchored else []
 
     def _built(self) -> Session:
         if self.session is None:
-            raise WorkloadError("nothing is built yet", 'send {"do": "build"} first')
+            raise WorkloadError("nothing is built yet", "send a build request first")
         return self.session
 
 
@@ -116,10 +139,10 @@ class Crew(Protocol):
     def local(self) -> Local:
         """The part of this process, rank 0."""
 
-    def start(self) -> list[dict[str, Any]]:
-        """All ranks are up; what each says of itself (``Local.about``)."""
+    def start(self) -> tuple[RankProcess, ...]:
+        """All ranks are up: the process of each; empty without ranks."""
 
-    def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+    def ask(self, request: Request[R]) -> list[R]:
         """Every rank's reply, by rank."""
 
     def restart_clock(self) -> None:
@@ -135,12 +158,12 @@ class Alone:
     def __init__(self, local: Local) -> None:
         self.local = local
 
-    def start(self) -> list[dict[str, Any]]:
-        """Nothing is to be said of a single process."""
-        return []
+    def start(self) -> tuple[RankProcess, ...]:
+        """Nothing to report of a single process."""
+        return ()
 
-    def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """The one reply."""
+    def ask(self, request: Request[R]) -> list[R]:
+        """The only reply."""
         return [self.local.answer(request)]
 
     def restart_clock(self) -> None:
@@ -151,58 +174,53 @@ class Alone:
 
 
 class Server:
-    """Answers requests, one JSON object a line, until ``quit`` or the end of the input.
-
-    {"do": "prepare", "params": {}} -> {"params": resolved, "ceilings": {}}
-    {"do": "build", "params": {}}   -> {"flops": int, "bytes_moved": int}
-    {"do": "prove"}                 -> {"proof": {}, "facts": {}}, of several ranks also "ranks": [each rank's]
-    {"do": "round", "seconds": s}   -> {"times_ns": []}, of several ranks also "ranks_ns": [each rank's median]
-    """
+    """Answers the capture's requests for all ranks at once."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
 
-    def hello(self) -> dict[str, Any]:
-        """The first line: what machine this is, and why the variant cannot run here, if so; of a workload with ranks also
-        "ranks": [what each says of itself], once all are up."""
+    def hello(self) -> Hello:
+        """The worker's first line; all ranks are up by then, unless the variant cannot run here."""
         local = self.crew.local
         skip = local.variant.needs(local.facts)
-        facts = {
-            "machine": encode(local.facts),
-            "versions": built_variant.versions(),
-            "gpu_uuid": built_variant.gpu_uuid(local.device),
-        }
-        return {"ready": True, **facts, "skip": skip, "ranks": [] if skip else self.crew.start()}
+        return Hello(
+            local.facts, built_variant.versions(), built_variant.gpu_uuid(local.device), skip,
+            () if skip else self.crew.start(),
+        )  # fmt: skip
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request."""
-        actions = {"prepare": self._prepare, "build": self._build, "prove": self._prove, "round": self._round}
-        action = actions.get(request.get("do", ""))
-        if action is None:
-            raise WorkloadError(f"unknown request {request.get('do')!r}", f"known: {', '.join(actions)}")
-        return action(request)
+    def answer(self, request: Request[R]) -> R:
+        """The reply to one request.
 
-    def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        Raises:
+            WorkloadError: a worker does not answer this request.
+        """
+        return messages.reply_to(request, self._answer(request))
+
+    def _answer(self, request: object) -> Reply:
+        match request:
+            case Prepare(params):
+                return self._prepare(params)
+            case Build():
+                return reduce.built(self.crew.ask(request))
+            case Prove():
+                return reduce.proven(self.crew.ask(request))
+            case Round(seconds):
+                return self._round(seconds)
+        raise WorkloadError(f"a worker does not answer {type(request).__name__}")
+
+    def _prepare(self, params: Params) -> Prepared:
         """Every rank resolves, as it may take all of them to calibrate; what rank 0 found counts."""
-        params = self.crew.ask({"do": "resolve", "params": request["params"]})[0]["params"]
-        return {
-            "params": params,
-            "ceilings": reduce.ceilings(self.crew.ask({"do": "ceilings", "params": params})),
-        }
+        resolved = self.crew.ask(Resolve(params))[0].params
+        return Prepared(resolved, reduce.ceilings(self.crew.ask(Ceilings(resolved))))
 
-    def _build(self, request: dict[str, Any]) -> dict[str, Any]:
-        return reduce.built(self.crew.ask(request))
-
-    def _prove(self, request: dict[str, Any]) -> dict[str, Any]:
-        return reduce.proven(self.crew.ask(request))
-
-    def _round(self, request: dict[str, Any]) -> dict[str, Any]:
-        kept: list[list[int]] = []  # of the last call, by rank, without the first iteration
+    def _round(self, seconds: float) -> Timed:
+        """Times of the slowest rank, and each rank's median in the last call of ``times``, which is the timed one."""
+        last: list[tuple[int, ...]] = []  # by rank, without the first iteration
 
         def times(count: int) -> list[int]:
-            each = [reply["times_ns"] for reply in self.crew.ask({"do": "times", "count": count})]
-            kept[:] = [own[1:] for own in each]
-            return reduce.slowest(each)
+            by_rank = [reply.times_ns for reply in self.crew.ask(Times(count))]
+            last[:] = [times_ns[1:] for times_ns in by_rank]
+            return reduce.slowest(by_rank)
 
-        found = built_variant.timed(times, float(request["seconds"]))
-        return {"times_ns": found} | ({"ranks_ns": reduce.medians(kept)} if len(kept) > 1 else {})
+        slowest_ns = built_variant.timed(times, seconds)
+        return Timed(tuple(slowest_ns), tuple(reduce.medians(last)) if len(last) > 1 else ())

@@ -1,4 +1,4 @@
-"""The models of the best possible time that a workload may name; docs/metrics.md says what they mean."""
+"""The models of the best possible time of a workload; docs/reference/metrics.md explains them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Pipeline:
     """The limit of ``stages`` pairs of compute c and transfer x: max(L c + x, c + L x).
 
-    ``stages`` names the parameter that holds L; c and x are taken from the sequential baseline. ``ceiling`` names the
-    entry of the measured ceilings (GB/s) that bounds the transfer.
+    ``stages`` names the parameter L; c and x are those of the sequential baseline. ``ceiling`` names the measured
+    ceiling (GB/s) that bounds the transfer.
     """
 
     stages: str
@@ -20,8 +20,10 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The limit max(FLOPs / F, bytes / B), F and B named in the measured ceilings (TFLOP/s and GB/s); ``yardstick`` names a
-    further one in TFLOP/s, what a library reaches on the bare work."""
+    """The limit max(FLOPs / F, bytes / B), with F and B among the measured ceilings (TFLOP/s and GB/s).
+
+    ``yardstick`` names a further ceiling: TFLOP/s that a library reaches on the work without its surroundings.
+    """
 
     flops_ceiling: str
     bytes_ceiling: str
@@ -31,11 +33,12 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The limit of compute c = FLOPs / F overlapped in C pieces with an exchange x = bytes / B that feeds it and takes its
-    results: max(c + x / C, x). The first piece's way there and the last one's way back hide behind nothing.
+    """The limit max(c + x / C, x) of compute c = FLOPs / F overlapped in C pieces with an exchange x = bytes / B.
+
+    The dispatch of the first piece and the return of the last one cannot be hidden.
 
     ``flops_ceiling`` and ``bytes_ceiling`` name F and B in the measured ceilings (TFLOP/s, and GB/s of the link each way);
-    ``pieces`` names the parameter that holds C. Bytes are those that a rank sends, there and back.
+    ``pieces`` names the parameter C. Bytes are those that a rank sends, rows and results.
     """
 
     flops_ceiling: str

@@ -1,4 +1,4 @@
-"""How a workload is found: by name through entry points, or by the path of a file that declares one."""
+"""Find a workload by its name, through entry points, or by the path of a file that declares one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Listed:
 
 
 def listing() -> tuple[Listed, ...]:
-    """Every registered workload, sorted by name; one that fails to import is listed with its reason."""
+    """Every registered workload, sorted by name; one that does not import is listed with the reason."""
     return tuple(_listed(point) for point in sorted(entry_points(group=GROUP), key=lambda p: p.name))
 
 
 def _listed(point: EntryPoint) -> Listed:
     try:
         return Listed(point.name, _checked(point.load(), point.value))
-    except Exception as error:  # a third party's module may fail in any way; its reason is shown
+    except Exception as error:  # a third party's module may fail in any way
         return Listed(point.name, None, f"{type(error).__name__}: {error}")
 
 
@@ -41,7 +41,7 @@ def load(name: str) -> Workload:
     """The workload registered as ``name``, or declared in the file at path ``name``.
 
     Raises:
-        UsageError: there is no such name or file, or it does not declare ``WORKLOAD``.
+        UsageError: the name or file does not exist, or the file does not declare ``WORKLOAD``.
     """
     if name.endswith(".py") or "/" in name:
         return _from_file(Path(name))
@@ -77,26 +77,26 @@ def _from_file(path: Path) -> Workload:
 
 def _import(loader: Callable[[], Any], where: str) -> Workload:
     try:
-        found = loader()
+        declared = loader()
     except MoeprofError:
         raise
     except Exception as error:
         raise UsageError(
             f"{where} does not import: {type(error).__name__}: {error}", "run it with python to see where"
         ) from error
-    return _checked(found, where)
+    return _checked(declared, where)
 
 
-def _checked(found: Any, where: str) -> Workload:
-    if not isinstance(found, Workload):
+def _checked(declared: Any, where: str) -> Workload:
+    if not isinstance(declared, Workload):
         raise UsageError(
-            f"{where} declares no WORKLOAD (found {type(found).__name__})",
+            f"{where} declares no WORKLOAD (found {type(declared).__name__})",
             "end the module with WORKLOAD = Workload(...)",
         )
-    names = [v.name for v in found.variants]
-    for role, name in (("baseline", found.baseline), ("optimized", found.optimized)):
+    names = [v.name for v in declared.variants]
+    for role, name in (("baseline", declared.baseline), ("optimized", declared.optimized)):
         if name not in names:
             raise UsageError(
                 f"{where}: {role} {name!r} is not one of its variants", f"its variants: {', '.join(names)}"
             )
-    return found
+    return declared

@@ -1,8 +1,8 @@
 """What a workload is: variants of the same work, each built as a step, proven and timed.
 
-A workload is one technique told as variants of the same work: an honest baseline, the optimized version and the steps
-between. A module declares it as ``WORKLOAD = Workload(...)`` and keeps torch inside its functions, so that listing
-workloads stays instant. See ``workloads/kv_transfer.py`` for a whole one and the README for one in 20 lines.
+A workload is one technique as variants of the same work: an honest baseline, the optimized version and the steps between.
+A module declares it as ``WORKLOAD = Workload(...)`` and imports torch inside its functions, so that listing workloads stays
+instant. ``workloads/kv_transfer`` is a complete example.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Proof:
-    """The verdict of comparing a variant's poisoned-then-written output with a reference of higher precision.
+    """The verdict of comparing the output of a variant, poisoned before the run, with a reference of higher precision.
 
-    ``error`` and ``tolerance`` are relative Frobenius norms, the worst over all parts compared; ``checked`` says how
-    much was compared ("32 of 32 layers, whole"); ``reason`` says what is wrong where ``ok`` is false.
+    ``error`` and ``tolerance`` are relative Frobenius norms, the worst of all parts compared. ``checked`` is how much was
+    compared ("32 of 32 layers, whole"); ``reason`` is what is wrong if ``ok`` is false.
     """
 
     ok: bool
@@ -53,16 +53,16 @@ class Step:
     """A built variant: everything is allocated; ``run()`` is what is timed and profiled.
 
     Attributes:
-        run: enqueue one iteration; on CUDA it may return before the work ends, but the work must have joined the current
-            stream, so that an event recorded after it marks its end.
+        run: enqueue one iteration. On CUDA it may return before the work ends; the current stream must wait for all of the
+            work, so that an event recorded afterwards marks its end.
         output: the tensor that the proof compares; valid after a device synchronise.
-        poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts cannot pass.
+        poison: overwrite every buffer that ``run`` writes or stages, so that unwritten parts fail the proof.
         flops: useful floating-point operations of one iteration.
-        bytes_moved: bytes that one iteration must move over the link or memory it is bound by.
-        facts: figures of the work that stand beside the time (a dropped share), name with its unit -> number or words, or a list
-            of numbers to be drawn as bars; read once, after the proof.
-        slack: factor on the proof's tolerance that this variant's own rounding earns (scores stored in 16 bits); the proof says it.
-        repeatable: whether two runs of one input must agree bit for bit; a library's kernel may promise less.
+        bytes_moved: bytes that one iteration must move over the link or memory that bounds it.
+        facts: figures to report beside the time, name with unit -> number, words, or a list of numbers to draw as bars; read
+            once, after the proof.
+        slack: factor on the tolerance of the proof for rounding inherent in the variant, such as scores stored in 16 bits.
+        repeatable: whether two runs of one input must agree bit for bit; kernels of libraries may not guarantee it.
     """
 
     run: Callable[[], None]
@@ -76,12 +76,12 @@ class Step:
 
 
 def always(machine: Machine) -> str | None:
-    """A variant that runs anywhere."""
+    """``needs`` of a variant that runs anywhere."""
     return None
 
 
 def needs_cuda(machine: Machine) -> str | None:
-    """A variant that needs a CUDA GPU; the answer is the reason shown after ``SKIPPED:``."""
+    """``needs`` of a variant for CUDA GPUs; the result is the reason shown after ``SKIPPED:``."""
     return None if machine.cuda else "needs a CUDA GPU"
 
 
@@ -90,8 +90,8 @@ Build = Callable[[Params, str], Step]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of doing the work: ``build(params, device)`` sets it up; ``needs(machine)`` says why it cannot run. ``imports``: modules that
-    it imports and that take seconds; a process that is to be profiled does so ahead, while others are built."""
+    """One way of doing the work. ``build(params, device)`` sets it up; ``needs(machine)`` returns why it cannot run, or None.
+    ``imports``: modules that take seconds to import; a process to be profiled imports them while other processes are built."""
 
     name: str
     summary: str
@@ -101,12 +101,12 @@ class Variant:
 
 
 def unchanged(params: Params, machine: Machine) -> dict[str, Any]:
-    """Parameters that need no calibration."""
+    """``resolve`` of a workload without calibration."""
     return dict(params)
 
 
 def no_ceilings(params: Params, device: str) -> dict[str, float]:
-    """A workload that measures no ceiling of its own."""
+    """``ceilings`` of a workload that measures none."""
     return {}
 
 
@@ -117,16 +117,16 @@ class Workload:
     Attributes:
         name, summary, variants: as ``moeprof list`` shows them; the variants in rising order, the baseline first.
         baseline, optimized: the pair that ``report --diff`` contrasts.
-        presets: parameter sets by name; ``default`` and ``tiny`` (CPU) at least. All share the same keys.
+        presets: parameter sets by name, at least ``default`` and ``tiny`` (CPU), all with the same keys.
         prove: poison, run and compare one built step (params, device, step) -> Proof.
         faults: planted faults, name -> build; the proof must fail each of them.
-        resolve: turn requested parameters into concrete ones, once per capture (calibration); it runs in the worker.
+        resolve: turn requested parameters into concrete ones (calibration); it runs in the worker, once per capture.
         ceilings: measure what bounds the work on this machine, name -> GB/s or TFLOP/s.
         limit: the model of the best possible time.
         shows: the lesson, one sentence.
-        ranks: every variant is built once in each of N processes, torch.distributed is initialised before ``build``; its device is
-            set, and ``run`` may communicate. ``flops`` and ``bytes_moved`` are a rank's own. See docs/ranks.md.
-        counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts why warps wait.
+        ranks: every variant is built in each of N processes. torch.distributed is initialised and the device set before ``build``,
+            and ``run`` may communicate. ``flops`` and ``bytes_moved`` are those of one rank. See docs/howto/several_gpus.md.
+        counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts warp states.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Workload:
     ranks: bool = False
 
     def variant(self, name: str) -> Variant:
-        """The variant called ``name``; raises UsageError with the names there are."""
+        """The variant ``name``; raises UsageError with the existing names."""
         for variant in self.variants:
             if variant.name == name:
                 return variant
@@ -172,14 +172,14 @@ class Workload:
 
 
 def pairs(words: Iterable[str]) -> dict[str, str]:
-    """KEY=VALUE words of a command line as overrides; raises UsageError for one without an equals sign."""
-    found = {}
+    """KEY=VALUE words of a command line as overrides; raises UsageError for a word without an equals sign."""
+    overrides = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"--set {word!r} is not KEY=VALUE", "for example --set layers=8")
-        found[key] = value
-    return found
+        overrides[key] = value
+    return overrides
 
 
 def _convert(key: str, text: str, kind: type) -> Any:

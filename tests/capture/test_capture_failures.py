@@ -1,4 +1,5 @@
-"""Every way in which a capture can fail: tools, workloads, disks, Ctrl-C, command lines; one clear line, nothing half-written."""
+"""How a whole capture fails: tools, workloads, disks, Ctrl-C, command lines; one clear line, nothing half-written. Each way in which
+a tool fails: tests/unit/capture/test_parts.py; each request that is refused: test_plan.py."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, FAST, capture, environment, moeprof, one_clear_line, whole
+from fakes.command_line import FAKES, FAST, capture, environment, moeprof, one_clear_line, running, whole
 
 from moeprof.storage import manifest
 
@@ -37,16 +38,13 @@ def test_a_wrong_variant_is_not_timed_and_the_others_are_kept(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("how", "code", "words"),
     [
-        ("exit1", 1, ("without a report", "something went wrong")),
-        ("noreport", 1, ("without a report", "No reports were generated")),
-        ("qdstrm", 4, (".qdstrm", "moeprof doctor")),
-        ("nokernels", 1, ("the trace holds no kernels",)),
-        ("truncated", 1, ("the trace cannot be read",)),
         ("lost", 1, ("2 iteration ranges, 3 ran",)),
         ("killed", 5, ("killed by SIGKILL",)),
     ],
 )
-def test_each_way_that_nsys_fails(tmp_path: Path, how: str, code: int, words: tuple[str, ...]) -> None:
+def test_an_nsys_that_fails_takes_only_its_traces_along(
+    tmp_path: Path, how: str, code: int, words: tuple[str, ...]
+) -> None:
     ran = capture(tmp_path, FAKE_NSYS=how)
     assert ran.returncode == code, ran.stderr
     one_clear_line(ran, *words)
@@ -65,34 +63,13 @@ def test_a_hanging_nsys_is_killed(tmp_path: Path) -> None:
     assert ran.returncode == 5
     one_clear_line(ran, "ran past 4 s", "--timeout")
     assert time.monotonic() - started < 60
-    assert not _running(tmp_path)
+    assert not running("fakes/bin", tmp_path)
 
 
-def _running(folder: Path) -> list[str]:
-    """Fake tools that still run in ``folder``."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if "fakes/bin" in text and (entry / "cwd").readlink() == folder:
-                found.append(text)
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "words"),
-    [
-        ("noperm", 4, ("ERR_NVGPUCTRPERM", "NVreg_RestrictProfilingToAdminUsers=0")),
-        ("nothing", 1, ("wrote nothing",)),
-        ("empty", 1, ("counted no kernel",)),
-    ],
-)
-def test_each_way_that_ncu_fails(tmp_path: Path, how: str, code: int, words: tuple[str, ...]) -> None:
-    ran = capture(tmp_path, FAKE_NCU=how)
-    assert ran.returncode == code, ran.stderr
-    one_clear_line(ran, *words)
+def test_an_ncu_that_may_not_count_takes_only_its_counters_along(tmp_path: Path) -> None:
+    ran = capture(tmp_path, FAKE_NCU="noperm")
+    assert ran.returncode == 4, ran.stderr
+    one_clear_line(ran, "ERR_NVGPUCTRPERM", "NVreg_RestrictProfilingToAdminUsers=0")
     for record in whole(tmp_path / "cap.partial").variants:
         assert [p.kind for p in record.parts] == ["trace"]
 
@@ -153,7 +130,7 @@ def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path,
     assert "interrupted" in line and "cap.partial holds slow (2 rounds, 0 parts), fast (2 rounds, 0 parts)" in line
     found = whole(tmp_path / "cap.partial")
     assert not found.complete and "interrupted" in [n.id for n in found.notes]
-    assert not (tmp_path / "cap").exists() and not _running(tmp_path)
+    assert not (tmp_path / "cap").exists() and not running("fakes/bin", tmp_path)
     again = capture(tmp_path)
     assert again.returncode == 2
     one_clear_line(again, "cap.partial holds what an earlier capture finished")
@@ -198,13 +175,9 @@ def test_a_program_that_fails_keeps_its_trace_and_says_so(tmp_path: Path) -> Non
         (("capture", "a", "b"), "one workload at a time"),
         (("capture", "nothing_of_that_name"), "there is no workload"),
         (("capture", "kv_transfer", "--set", "layers"), "is not KEY=VALUE"),
-        (("capture", "kv_transfer", "--set", "nothing=1"), "no parameter 'nothing'"),
-        (("capture", "kv_transfer", "--variants", "none"), "no variant 'none'"),
         (("capture", "kv_transfer", "--tools", "gdb"), "does not fit"),
-        (("capture", "kv_transfer", "--tools", "none,ncu"), "does not fit"),
         (("capture", "kv_transfer", "--rounds", "0"), "--rounds"),
         (("capture", "kv_transfer", "--budget", "0"), "--budget"),
-        (("capture", "kv_transfer", "--rounds", "4", "--budget", "9"), "exclude each other"),
     ],
 )
 def test_a_wrong_command_line_is_one_clear_line_and_status_2(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

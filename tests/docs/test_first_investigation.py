@@ -15,7 +15,7 @@ from moeprof.gate import metrics
 from moeprof.loaded import capture as study
 from moeprof.session import log, steps
 
-DOCUMENT = ROOT / "docs" / "first_investigation.md"
+DOCUMENT = ROOT / "docs" / "tutorial" / "first_investigation.md"
 FOLDER = resources.folder("reports") / "sessions" / "first_investigation"
 STALL = "smsp__average_warps_issue_stalled_{}_scoreboard_per_issue_active.ratio"
 DRAM = "dram__throughput.avg.pct_of_peak_sustained_elapsed"

@@ -1,4 +1,4 @@
-"""The tutorial of a workload of one's own, with its file and its commands as they stand in docs/own_workload.md."""
+"""The tutorial of a workload of one's own, with its file and its commands as they stand in docs/tutorial/own_workload.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paths import ROOT
 from moeprof.storage import manifest
 from moeprof.workload import find
 
-DOCUMENT = ROOT / "docs" / "own_workload.md"
+DOCUMENT = ROOT / "docs" / "tutorial" / "own_workload.md"
 CAPTURE, TESTS, GATE = (b for b in documents.blocks(DOCUMENT) if b.kind == "run")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from capturing import FAKES, whole
-from hosting import QUICK, all_ended, launched
+from fakes.command_line import FAKES, whole
+from fakes.hosts import QUICK, all_ended, launched
 
 if os.environ.get("MOEPROF_TEST_NETNS") != "1":
     pytest.skip("set MOEPROF_TEST_NETNS=1 to make network namespaces, which takes root", allow_module_level=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,18 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from capturing import FAKES, alive, gone
+from fakes.command_line import FAKES, alive, gone
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
+from moeprof.machine.launcher import Team
+from moeprof.worker import messages
 from moeprof.worker import profiler as recording
 from moeprof.worker.channel import Channel
+from moeprof.worker.messages import Build, Built, Hello, Measure, Prove, Request, Times
 from moeprof.worker.server import Local
+from moeprof.worker.spec import Measurement, Target, WorkerSpec
 from moeprof.workload.find import load
 
-RANKED = str(FAKES / "ranked.py")
-WORKER = [sys.executable, "-P", "-m", "moeprof.worker"]
+RANKED = str(FAKES / "ranked_workload.py")
 PARAMS = {"size": 64, "seed": 1}
 
 
@@ -36,23 +38,25 @@ class Leader:
     def __init__(
         self, folder: Path, ranks: int = 2, workload: str = RANKED, timeout_s: int = 60, **changes: str
     ) -> None:
-        words = ["serve", "--workload", workload, "--variant", "whole", "--device", "cpu", "--nproc", str(ranks)]
-        more = ["--timeout", str(timeout_s), "--log", str(folder / "w.log")]
+        target = Target(workload, "whole", "cpu", team=Team((ranks,)))
+        spec = WorkerSpec("serve", target, timeout_s, str(folder / "w.log"))
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [*WORKER, *words, *more], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | changes
+            spec.argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | changes
         )
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self) -> Any:
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], 60)[0], "no answer within a minute"
-        said: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return said
+        return messages.reply(self.process.stdout.readline())
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def tell(self, request: Request[Any]) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.write(messages.line(request) + "\n")
         self.process.stdin.flush()
+
+    def ask(self, request: Request[Any]) -> Any:
+        self.tell(request)
         return self.hear()
 
 
@@ -68,29 +72,15 @@ def leader(folder: Path, **words: Any) -> Iterator[Leader]:
             pass
 
 
-def pids(hello: dict[str, Any]) -> list[int]:
-    return [rank["pid"] for rank in hello["ranks"]]
+def pids(hello: Hello) -> list[int]:
+    return [rank.pid for rank in hello.ranks]
 
 
-@pytest.mark.parametrize("stopped", [False, True])
-def test_a_follower_ends_with_its_leader_however_that_ends(tmp_path: Path, stopped: bool) -> None:
+def test_a_follower_ends_with_its_leader_even_if_it_is_stopped(tmp_path: Path) -> None:
     with leader(tmp_path) as found:
         first, second = pids(found.hear())
         assert first == found.process.pid and alive(second)
-        if stopped:
-            os.kill(second, signal.SIGSTOP)
-        found.process.kill()
-        assert gone([second], 5.0)
-
-
-def test_a_follower_stuck_in_its_work_ends_with_its_leader(tmp_path: Path) -> None:
-    with leader(tmp_path, RANKED="hang:1") as found:
-        _, second = pids(found.hear())
-        assert "flops" in found.ask(do="build", params=PARAMS)
-        assert found.process.stdin is not None
-        found.process.stdin.write('{"do": "prove"}\n')
-        found.process.stdin.flush()
-        time.sleep(1.0)
+        os.kill(second, signal.SIGSTOP)
         found.process.kill()
         assert gone([second], 5.0)
 
@@ -98,7 +88,7 @@ def test_a_follower_stuck_in_its_work_ends_with_its_leader(tmp_path: Path) -> No
 def test_ranks_end_with_the_input_of_the_leader(tmp_path: Path) -> None:
     with leader(tmp_path, ranks=3) as found:
         said = found.hear()
-        assert [r["rank"] for r in said["ranks"]] == [0, 1, 2] and said["machine"]["ranks"] == 3
+        assert [r.rank for r in said.ranks] == [0, 1, 2] and said.machine.ranks == 3
         assert found.process.stdin is not None
         found.process.stdin.close()
         assert found.process.wait(20) == 0 and gone(pids(said))
@@ -107,11 +97,11 @@ def test_ranks_end_with_the_input_of_the_leader(tmp_path: Path) -> None:
 def test_a_rank_that_dies_between_requests_is_named(tmp_path: Path) -> None:
     with leader(tmp_path, ranks=3) as found:
         _, second, third = pids(found.hear())
-        assert "flops" in found.ask(do="build", params=PARAMS)
+        assert isinstance(found.ask(Build(PARAMS)), Built)
         os.kill(third, signal.SIGKILL)
         said = found.hear()
-        assert said["rank"] == 2 and said["code"] == 5
-        assert said["error"] == "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"
+        assert said.failure.rank == 2 and said.code == 5
+        assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"
         assert found.process.wait(10) == 5 and gone([second])
 
 
@@ -124,52 +114,22 @@ def test_a_leader_to_which_nobody_listens_ends_all_the_same(tmp_path: Path) -> N
         assert found.process.wait(10) == 5
 
 
-def test_a_rank_that_does_not_start_is_named(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.py"
-    text = (FAKES / "ranked.py").read_text()
-    broken.write_text(f'import os\nif os.environ.get("RANK") == "1":\n    raise ImportError("planted")\n{text}')
-    with leader(tmp_path, workload=str(broken)) as found:
-        said = found.hear()
-        assert said["rank"] == 1 and "rank 1 of 2 failed in start" in said["error"] and "planted" in said["error"]
-
-
 def test_a_rank_that_fails_in_a_collective_is_told_from_those_it_drags_along(tmp_path: Path) -> None:
     with leader(tmp_path, ranks=3, RANKED="raise:2") as found:
         found.hear()
-        found.ask(do="build", params=PARAMS)
-        said = found.ask(do="prove")
-        assert said["error"] == "rank 2 of 3 failed in the proof (exit status 5): RuntimeError: planted in a round"
-        assert said["hint"].endswith("w.rank2.log")
+        found.ask(Build(PARAMS))
+        said = found.ask(Prove())
+        assert said.error == "rank 2 of 3 failed in the proof (exit status 5): RuntimeError: planted in a round"
+        assert said.hint.endswith("w.rank2.log")
     assert "planted in a round" in (tmp_path / "w.rank2.log").read_text()
 
 
 def test_a_traced_run_that_fails_says_so_last_on_stderr(tmp_path: Path) -> None:
     result, out = tmp_path / "r.json", tmp_path / "t.json"
-    words = [
-        "trace",
-        "--workload",
-        RANKED,
-        "--variant",
-        "whole",
-        "--device",
-        "cpu",
-        "--nproc",
-        "2",
-        "--profiler",
-        "torch",
-    ]
-    more = [
-        "--params",
-        json.dumps(PARAMS),
-        "--result",
-        str(result),
-        "--out",
-        str(out),
-        "--log",
-        str(tmp_path / "w.log"),
-    ]
+    target = Target(RANKED, "whole", "cpu", PARAMS, Team((2,)))
+    measurement = Measurement("torch", str(result), out=str(out))
     ran = subprocess.run(
-        [*WORKER, *words, *more],
+        WorkerSpec("measure", target, log=str(tmp_path / "w.log"), measurement=measurement).argv,
         env=os.environ | {"RANKED": "build:1"},
         capture_output=True,
         text=True,
@@ -177,13 +137,13 @@ def test_a_traced_run_that_fails_says_so_last_on_stderr(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 5 and not result.exists()
-    said = json.loads(ran.stderr.splitlines()[-1])
-    assert said["rank"] == 1 and "planted in build" in said["error"]
+    said = messages.error_in(ran.stderr.splitlines()[-1])
+    assert said is not None and said.failure.rank == 1 and "planted in build" in said.error
 
 
 def test_a_barrier_holds_everybody_until_the_last_is_there() -> None:
-    first = Channel("127.0.0.1", 0, 0, 3, keeps=True)
-    others = [Channel("127.0.0.1", first.port, rank, 3) for rank in (1, 2)]
+    first = Channel.serve(3)
+    others = [Channel.join("127.0.0.1", first.port, rank, 3) for rank in (1, 2)]
     passed: list[int] = []
 
     def enter(channel: Channel) -> None:
@@ -203,6 +163,13 @@ def test_a_barrier_holds_everybody_until_the_last_is_there() -> None:
     for thread in threads:
         thread.join(5)
     assert sorted(passed) == [0, 0, 1, 1]
+
+
+def test_the_store_of_one_host_listens_on_the_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "0.0.0.0")
+    channel = Channel.serve(2)
+    listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert [address.ip for address in listening if address.port == channel.port] == ["127.0.0.1"]
 
 
 class Recorded:
@@ -232,10 +199,10 @@ def test_ranks_enter_a_round_and_the_measured_region_together(monkeypatch: pytes
     workload = load(RANKED)
     local: Any = Local(workload, workload.variants[0], "cpu", rank=1, ranks=2)
     local.barrier, local.session = lambda: seen.append("barrier"), Recorded(seen)
-    local.answer({"do": "times", "count": 3})
+    local.answer(Times(3))
     assert seen == ["barrier", "times"]
     seen.clear()
-    local.answer({"do": "measure", "iterations": 2, "profiler": "torch", "out": "/x/t.json"})
+    local.answer(Measure(2, "torch", "/x/t.json"))
     assert seen == ["start torch /x/t.rank1.json follows", "barrier", "measured", "barrier", "stop"]
 
 

@@ -62,3 +62,42 @@ def run(block: Block, folder: Path) -> str:
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode in block.codes, f"{block.text}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout + ran.stderr
+
+
+# Links and anchors ----------------------------------------------------------------------------------------------------
+
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^( *)```.*?^\1```$|^    [^\n]*$", flags=re.S | re.M)
+ANCHOR = re.compile(r'<a id="([^"]+)">')
+
+
+def prose(document: Path) -> str:
+    """The document's text without its blocks of code."""
+    return CODE.sub("", document.read_text(encoding="utf-8"))
+
+
+def anchors(document: Path) -> set[str]:
+    """The places that a link can name: headings, as GitHub spells them, and ``<a id="...">``."""
+    text = prose(document)
+    headings = re.findall(r"^#+ +(.+?)\s*$", text, flags=re.M)
+    names: list[str] = []
+    for heading in headings:
+        plain = LINK.sub(r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        seen = sum(re.fullmatch(re.escape(slug) + r"(-\d+)?", name) is not None for name in names)
+        names.append(f"{slug}-{seen}" if seen else slug)
+    return {*names, *ANCHOR.findall(text)}
+
+
+def dead_links(document: Path) -> list[str]:
+    """The targets of links and images that lead nowhere: a missing file or folder, or a missing anchor of a document."""
+    text = prose(document)
+    targets = [target for _, target in LINK.findall(text)] + IMAGE.findall(text)
+    return [target for target in targets if not target.startswith("https://") and not _leads(document, target)]
+
+
+def _leads(document: Path, target: str) -> bool:
+    path, _, anchor = target.partition("#")
+    file = (document.parent / path).resolve() if path else document
+    return file.exists() and (not anchor or (file.suffix == ".md" and anchor in anchors(file)))

@@ -1,6 +1,6 @@
-"""torch.compile for a few small kernels, without the pool of compilers that it starts for many and that costs seconds.
+"""torch.compile for a few small kernels, without its pool of compiler processes, whose start costs seconds.
 
-A process that will compile may import this ahead (``Variant.imports``).
+A process that will compile may import this module in advance (``Variant.imports``).
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ import torch._inductor.compile_fx
 
 
 def compiled(action: Any, **more: Any) -> Any:
-    """``action`` compiled for fixed shapes and without a graph break, or an error; ``more`` as torch.compile takes it."""
+    """``action`` compiled for fixed shapes and without a graph break; ``more``: arguments of torch.compile."""
     return torch.compile(action, fullgraph=True, dynamic=False, **more)

@@ -1,4 +1,4 @@
-"""How a workload times an action for its calibration and its ceilings: medians, on a GPU of CUDA graphs where asked."""
+"""Time an action for a calibration or a ceiling; capture it in a CUDA graph; synchronise; delay the GPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SAMPLES = 5
 
 
 def seconds(action: Callable[[], object], device: str, repeats: int, graph: bool, warm_s: float = 0.0) -> float:
-    """Median time of one ``action`` among ``repeats`` in a row, in seconds, after ``warm_s`` seconds of them.
+    """Median time of one ``action`` in seconds, of ``repeats`` in a row, after ``warm_s`` seconds of warm-up.
 
-    With ``graph`` the row is one CUDA graph: the time of the device alone, also where the host is slower than the action.
+    With ``graph`` the row is one CUDA graph, which measures the device alone even if the host is slower.
     """
     row = captured(action, repeats) if graph else lambda: _repeat(action, repeats)
     times: list[float] = []
@@ -31,9 +31,9 @@ def _repeat(action: Callable[[], object], repeats: int) -> None:
 
 
 def captured(action: Callable[[], object], repeats: int = 1, mode: str = "global") -> Callable[[], None]:
-    """``repeats`` of ``action`` as one CUDA graph; the answer replays it. Raises what capturing raises: never eager instead.
+    """``repeats`` of ``action`` captured in one CUDA graph; the returned function replays it. A failed capture raises.
 
-    ``mode`` "thread_local" lets other threads of the process call CUDA meanwhile, as NCCL's watchdog does.
+    ``mode`` "thread_local" allows other threads of the process to call CUDA during the capture, as NCCL's watchdog does.
     """
     import torch
 
@@ -46,16 +46,15 @@ def captured(action: Callable[[], object], repeats: int = 1, mode: str = "global
     with torch.cuda.graph(graph, stream=side, capture_error_mode=mode):
         _repeat(action, repeats)
 
-    def replay(
-        keep: Callable[[], object] = action,
-    ) -> None:  # the graph holds addresses: what action refers to must live on
+    # the graph holds addresses: what ``action`` refers to must outlive it
+    def replay(keep: Callable[[], object] = action) -> None:
         graph.replay()
 
     return replay
 
 
 def synchronise(device: str) -> None:
-    """Wait for all work of every GPU; of its own alone in a process that is one of several ranks."""
+    """Wait for all work of every GPU; in a process that is one of several ranks, of its own GPU."""
     import torch
 
     if device == "cuda" and torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -63,3 +62,11 @@ def synchronise(device: str) -> None:
     elif device == "cuda":
         for index in range(torch.cuda.device_count()):
             torch.cuda.synchronize(index)
+
+
+def delay_gpu(device: str, milliseconds: int = 20) -> None:
+    """Keep the GPU busy, so that the host runs ahead: a missing event then shows at any speed of the host."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda._sleep(milliseconds * 2_000_000)  # cycles, at about 2 GHz

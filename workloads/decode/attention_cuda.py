@@ -1,4 +1,4 @@
-"""Launch the decode attention of cuda/decode_attention.cu: an operator of torch, its scratch, what its assembler said."""
+"""Launch the decode attention of cuda/decode_attention.cu as an operator of torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 
 from moeprof.errors import UsageError
 from moeprof.workloads.common import nvcc
-from moeprof.workloads.decode.attention import LOG2E, Cache
-from moeprof.workloads.decode.split_kv import share
+from moeprof.workloads.decode.attention import Cache
+from moeprof.workloads.decode.sequences import LOG2E
+from moeprof.workloads.decode.split_kv import program_count
 
 SOURCE = "decode_attention.cu"
 ROWS, MAX_BATCH, WIDTHS = 16, 1024, (64, 128)
@@ -20,7 +21,7 @@ ROWS, MAX_BATCH, WIDTHS = 16, 1024, (64, 128)
 
 @cache
 def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
-    """The built source, its launchers typed."""
+    """The built library with typed launchers."""
     built = nvcc.build(SOURCE, capability)
     opened = built.load()
     pointer, integer = ctypes.c_void_p, ctypes.c_int
@@ -31,7 +32,7 @@ def library(capability: tuple[int, int]) -> tuple[ctypes.CDLL, nvcc.Built]:
 
 @cache
 def operator() -> Any:
-    """The launcher as an operator of torch, which torch.compile and CUDA graphs accept; made once a process."""
+    """The launcher as an operator of torch, for torch.compile and CUDA graphs; one for each process."""
     changed = ("out", "parts", "stats", "counts")
 
     @torch.library.custom_op("moeprof::decode", mutates_args=changed)
@@ -41,39 +42,41 @@ def operator() -> Any:
     ) -> None:  # fmt: skip
         opened, _ = library(torch.cuda.get_device_capability(q.device))
         batch, heads, capacity, width = k.shape
-        given = (t.data_ptr() for t in (q, k, v, lengths, out, parts, stats, counts))
+        pointers = (t.data_ptr() for t in (q, k, v, lengths, out, parts, stats, counts))
         with torch.cuda.device(q.device):
             stream = torch.cuda.current_stream().cuda_stream
             status = opened.moeprof_decode(
-                *given, batch, heads, q.shape[1] // heads, capacity, width, scale * LOG2E, parts.shape[0] // 2, stream
+                *pointers, batch, heads, q.shape[1] // heads, capacity, width, scale * LOG2E, parts.shape[0] // 2, stream
             )  # fmt: skip
-        nvcc.checked(status, "the launch of decode attention")
+        nvcc.check_launch(status, "the launch of decode attention")
 
     @decode.register_fake
-    def _(*given: Any) -> None:
+    def _(*arguments: Any) -> None:
         return None
 
     return decode
 
 
-def prepared(it: Cache, scale: float, whole: bool) -> Callable[[], object]:
-    """What launches the kernel over a cache, with its scratch; ``whole``: as many blocks as sequences' heads fill without a rest.
+def launcher(kv: Cache, scale: float, whole: bool) -> Callable[[], object]:
+    """A function that launches the kernel over a cache. ``whole``: as many blocks as get equally many whole heads of sequences.
 
     Raises:
         UsageError: the kernel has no version for these sizes or this dtype.
     """
-    batch, heads, _, width = it.k.shape
-    group = it.q.shape[1] // heads
-    if it.q.dtype != torch.bfloat16 or width not in WIDTHS or group > ROWS or batch > MAX_BATCH:
+    batch, heads, _, width = kv.k.shape
+    group = kv.q.shape[1] // heads
+    if kv.q.dtype != torch.bfloat16 or width not in WIDTHS or group > ROWS or batch > MAX_BATCH:
         raise UsageError(
-            f"the CUDA kernel has no version for {it.q.dtype}, head_dim {width}, {group} heads a group, batch {batch}",
+            f"the CUDA kernel has no version for {kv.q.dtype}, head_dim {width}, {group} heads a group, batch {batch}",
             f"give bfloat16, head_dim 64 or 128, groups up to {ROWS}, batch up to {MAX_BATCH}",
         )
     opened, _ = library(torch.cuda.get_device_capability())
     programs = ctypes.c_int()
-    nvcc.checked(opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention")
-    blocks = share(programs.value, batch * heads, whole)
+    nvcc.check_launch(
+        opened.moeprof_decode_programs(width, ctypes.byref(programs)), "the occupancy of decode attention"
+    )
+    blocks = program_count(programs.value, batch * heads, whole)
     parts = torch.zeros(2 * blocks, ROWS, width, device="cuda")
     stats = torch.zeros(2 * blocks, 2, ROWS, device="cuda")
     counts = torch.zeros(batch * heads, dtype=torch.int32, device="cuda")
-    return lambda: operator()(it.q, it.k, it.v, it.lengths, it.out, parts, stats, counts, scale)
+    return lambda: operator()(kv.q, kv.k, kv.v, kv.lengths, kv.out, parts, stats, counts, scale)

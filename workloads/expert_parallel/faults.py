@@ -11,7 +11,7 @@ from moeprof.workloads.router import faults
 
 @dataclass(frozen=True)
 class Fault(faults.Fault):
-    """What a variant gets wrong; all False is the true variant. Of the router's faults it uses those of weights and combine."""
+    """What a variant gets wrong; all False is the true variant. Of the faults of the router it uses those of weights and combine."""
 
     wrong_rank: bool = False  # rows go to the next rank instead of the expert's own (needs two ranks)
     dropped_expert: bool = False  # the rows of expert 0 are lost

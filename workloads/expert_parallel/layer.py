@@ -1,8 +1,8 @@
-"""What a rank computes: routing and send order, the order of what arrives, its experts, the weighted sum.
+"""What a rank computes: routing and send order, the order of arrival, its experts, the weighted sum.
 
-Rows travel once for each chosen expert. A chunk's rows leave sorted by expert, and so by rank; they arrive by sender, then by
-expert, are put in the order of the experts for the grouped GEMMs, and their results go back in the order of arrival, so that they
-come home in the order in which the rows left. Nothing here asks the device for a number.
+A row is sent once for each chosen expert. The rows of a chunk leave sorted by expert, hence by rank. They arrive sorted by sender,
+then by expert, and are reordered by expert for the grouped GEMMs. Their results return in the order of arrival, so that they
+arrive in the order in which the rows left. No value is read back from the device.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from moeprof.workloads.router import routing
 
 @dataclass(frozen=True)
 class Buffers:
-    """What travels, and where it arrives.
+    """What a rank sends and receives.
 
-    rows [T K, H] leave, received [R, H] arrive; answers [R, H] leave, returned [T K, H] arrive; told [N, C, E/N]: the counts of rows
-    that leave for each rank's experts, heard [N, C, E/N]: those that each rank says are on their way here.
+    rows [T K, H] are sent, received [R, H] arrive; results [R, H] are sent, returned [T K, H] arrive. counts_sent [N, C, E/N]: rows
+    that leave for the experts of each rank; counts_received [N, C, E/N]: rows that each rank sends to this one.
     """
 
     rows: Any
     received: Any
-    answers: Any
+    results: Any
     returned: Any
-    told: Any
-    heard: Any
+    counts_sent: Any
+    counts_received: Any
 
     def all(self) -> tuple[Any, ...]:
-        return self.rows, self.received, self.answers, self.returned, self.told, self.heard
+        return self.rows, self.received, self.results, self.returned, self.counts_sent, self.counts_received
 
 
 Make = Callable[[str, tuple[int, ...], Any], Any]  # name, shape, dtype -> an empty tensor
@@ -51,60 +51,66 @@ def buffers(params: Params, layout: ep.Layout, make: Make, shared: Make) -> Buff
     return Buffers(
         rows=make("rows", (sent, hidden), kind),
         received=shared("received", (most, hidden), kind)[:arriving],
-        answers=make("answers", (arriving, hidden), kind),
+        results=make("results", (arriving, hidden), kind),
         returned=shared("returned", (sent, hidden), kind),
-        told=make("told", counts, torch.int64),
-        heard=shared("heard", counts, torch.int64),
+        counts_sent=make("counts_sent", counts, torch.int64),
+        counts_received=shared("counts_received", counts, torch.int64),
     )
 
 
-class Layer:
+class RankLayer:
     """The local work of one rank between the exchanges; ``it`` has this rank's own w13 [E/N, 2I, H] and w2 [E/N, H, I]."""
 
-    def __init__(self, params: Params, it: moe.Layer, layout: ep.Layout, room: Buffers, fault: Fault) -> None:
+    def __init__(self, params: Params, layer: moe.Layer, layout: ep.Layout, buffers: Buffers, fault: Fault) -> None:
         import torch
 
-        self.params, self.it, self.layout, self.room, self.fault = fault.params(params), it, layout, room, fault
-        tokens, topk, where = params["tokens"], params["topk"], it.x.device
-        self.half = where.type == "cuda" and it.x.dtype in (torch.bfloat16, torch.float16)
-        self.grouped = where.type == "cuda" and it.x.dtype == torch.bfloat16
+        self.params, self.layer, self.layout, self.buffers, self.fault = (
+            fault.params(params),
+            layer,
+            layout,
+            buffers,
+            fault,
+        )
+        tokens, topk, device = params["tokens"], params["topk"], layer.x.device
+        self.half = device.type == "cuda" and layer.x.dtype in (torch.bfloat16, torch.float16)
+        self.grouped = device.type == "cuda" and layer.x.dtype == torch.bfloat16
         self.choice: Any = None
         if self.half:
             from moeprof.workloads.router.fused import Choice
 
-            self.choice = Choice(self.params, it)
-        self.positions = torch.zeros(tokens, topk, dtype=torch.int32, device=where)
+            self.choice = Choice(self.params, layer)
+        self.positions = torch.zeros(tokens, topk, dtype=torch.int32, device=device)
         self.ids = self.choice.ids if self.half else torch.zeros_like(self.positions)
-        wide = torch.promote_types(it.x.dtype, torch.float32)
-        self.weights = self.choice.weights if self.half else torch.zeros(tokens, topk, dtype=wide, device=where)
-        self._constants(where)
-        most = max(map(sum, layout.mine))
-        self.sorted = torch.zeros(most, params["hidden"], dtype=it.x.dtype, device=where)
-        self.swished = torch.zeros(most, params["inner"], dtype=it.x.dtype, device=where)
+        wide = torch.promote_types(layer.x.dtype, torch.float32)
+        self.weights = self.choice.weights if self.half else torch.zeros(tokens, topk, dtype=wide, device=device)
+        self._constants(device)
+        most = max(map(sum, layout.expert_rows))
+        self.sorted = torch.zeros(most, params["hidden"], dtype=layer.x.dtype, device=device)
+        self.swished = torch.zeros(most, params["inner"], dtype=layer.x.dtype, device=device)
 
-    def _constants(self, where: Any) -> None:
+    def _constants(self, device: Any) -> None:
         """Numbers, and where chunks begin: made once, since their sizes are known."""
         import torch
 
         layout, experts = self.layout, self.params["experts"]
-        slots, arriving = self.positions.numel(), len(self.room.received)
+        slots, arriving = self.positions.numel(), len(self.buffers.received)
         kind = torch.uint8 if layout.chunks * experts <= 256 else torch.int32  # one pass of the radix sort
-        self.numbers = torch.arange(max(slots, arriving), dtype=torch.int64, device=where)
-        self.small = torch.arange(slots, dtype=torch.int32, device=where)
-        begins = torch.tensor(layout.received[:-1], dtype=torch.int64, device=where)
-        sizes = torch.tensor(layout.received, dtype=torch.int64, device=where).diff()
+        self.numbers = torch.arange(max(slots, arriving), dtype=torch.int64, device=device)
+        self.small = torch.arange(slots, dtype=torch.int32, device=device)
+        begins = torch.tensor(layout.received[:-1], dtype=torch.int64, device=device)
+        sizes = torch.tensor(layout.received, dtype=torch.int64, device=device).diff()
         self.begins, self.chunk_begin = begins, begins.repeat_interleave(sizes)
         lengths = torch.tensor(layout.bounds).diff()
-        self.shift = (torch.arange(layout.chunks) * experts).repeat_interleave(lengths).int().unsqueeze(1).to(where)
-        self.keys = torch.arange(layout.chunks * experts, device=where).to(kind)
-        self.order = torch.zeros(slots, dtype=torch.int64, device=where)
-        self.source, self.home = (torch.zeros(arriving, dtype=torch.int64, device=where) for _ in range(2))
-        self.ends = torch.zeros(layout.chunks, layout.local, dtype=torch.int32, device=where)
+        self.shift = (torch.arange(layout.chunks) * experts).repeat_interleave(lengths).int().unsqueeze(1).to(device)
+        self.keys = torch.arange(layout.chunks * experts, device=device).to(kind)
+        self.order = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.source, self.home = (torch.zeros(arriving, dtype=torch.int64, device=device) for _ in range(2))
+        self.ends = torch.zeros(layout.chunks, layout.local, dtype=torch.int32, device=device)
 
     def scratch(self) -> tuple[Any, ...]:
         """Everything that an iteration writes, but for its output."""
         chosen = (self.ids, self.weights, self.positions, self.order)
-        return (*self.room.all(), *chosen, self.source, self.home, self.ends, self.sorted, self.swished)
+        return (*self.buffers.all(), *chosen, self.source, self.home, self.ends, self.sorted, self.swished)
 
     def route(self) -> None:
         """Choose the experts; sort the assignments by chunk and expert; count them."""
@@ -113,13 +119,13 @@ class Layer:
         if self.half:
             self.choice.run()
         else:
-            ids, weights = routing.route(moe.logits(self.it), self.it.bias, self.params)
+            ids, weights = routing.route(moe.logits(self.layer), self.layer.bias, self.params)
             self.ids.copy_(ids)
             self.weights.copy_(weights)
         ordered, order = torch.sort((self.ids + self.shift).view(-1).to(self.keys.dtype), stable=True)
         ends = torch.searchsorted(ordered, self.keys, right=True)
         counts = torch.diff(ends, prepend=ends.new_zeros(1))
-        self.room.told.copy_(counts.view(self.layout.chunks, self.layout.ranks.count, -1).transpose(0, 1))
+        self.buffers.counts_sent.copy_(counts.view(self.layout.chunks, self.layout.ranks.count, -1).transpose(0, 1))
         self.order.copy_(order)
         if self.fault.wrong_order:
             self.positions.view(-1).copy_(order)
@@ -131,20 +137,20 @@ class Layer:
         order = self.order[self.layout.sent(chunk)]
         if self.fault.wrong_rank:
             order = order.roll(self.layout.splits(chunk)[0][0])
-        self._take(self.it.x, order, self.params["topk"], self.room.rows[self.layout.sent(chunk)])
+        self._take(self.layer.x, order, self.params["topk"], self.buffers.rows[self.layout.sent(chunk)])
 
     def arrange(self) -> None:
-        """From the counts that the ranks told: where each expert's rows are among those that arrive."""
+        """From the counts of all ranks: where the rows of each expert are among those that arrive."""
         import torch
 
         chunks, count, local = self.layout.chunks, self.layout.ranks.count, self.layout.local
-        arrival = self.room.heard.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
-        wanted = self.room.heard.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
-        begins = (arrival.cumsum(0) - arrival).view(chunks, count, local).transpose(1, 2).reshape(-1)
-        ends = wanted.cumsum(0)
+        by_sender = self.buffers.counts_received.permute(1, 0, 2).reshape(-1)  # by chunk, sender, expert
+        by_expert = self.buffers.counts_received.permute(1, 2, 0).reshape(-1)  # by chunk, expert, sender
+        begins = (by_sender.cumsum(0) - by_sender).view(chunks, count, local).transpose(1, 2).reshape(-1)
+        ends = by_expert.cumsum(0)
         numbers = self.numbers[: len(self.source)]
         block = torch.searchsorted(ends, numbers, right=True)
-        self.source.copy_(numbers + (begins - ends + wanted)[block])
+        self.source.copy_(numbers + (begins - ends + by_expert)[block])
         self.home.scatter_(0, self.source, numbers - self.chunk_begin)
         self.ends.copy_(ends.view(chunks, local, count)[:, :, -1] - self.begins.unsqueeze(1))
 
@@ -154,11 +160,11 @@ class Layer:
         total = rows.stop - rows.start
         if not total:
             return
-        self._take(self.room.received, self.source[rows], 1, self.sorted[:total])
+        self._take(self.buffers.received, self.source[rows], 1, self.sorted[:total])
         results = self._grouped(chunk, total) if self.grouped else self._looped(chunk)
         if self.fault.dropped_expert and self.layout.ranks.rank == 0:
-            results[: self.layout.mine[chunk][0]] = 0
-        self._take(results, self.home[rows], 1, self.room.answers[rows])
+            results[: self.layout.expert_rows[chunk][0]] = 0
+        self._take(results, self.home[rows], 1, self.buffers.results[rows])
 
     def _grouped(self, chunk: int, total: int) -> Any:
         """Both GEMMs of all experts by torch's grouped_mm."""
@@ -166,7 +172,7 @@ class Layer:
 
         from moeprof.workloads.router import glue
 
-        w13, w2, ends = self.it.w13.transpose(1, 2), self.it.w2.transpose(1, 2), self.ends[chunk]
+        w13, w2, ends = self.layer.w13.transpose(1, 2), self.layer.w2.transpose(1, 2), self.ends[chunk]
         gate_up = torch.nn.functional.grouped_mm(self.sorted[:total], w13, offs=ends)
         glue.swiglu(gate_up, self.swished[:total])
         return torch.nn.functional.grouped_mm(self.swished[:total], w2, offs=ends)
@@ -175,21 +181,21 @@ class Layer:
         """The same, expert by expert, by the sizes that the layout knows."""
         import torch
 
-        sizes = self.layout.mine[chunk]
+        sizes = self.layout.expert_rows[chunk]
         parts = self.sorted[: sum(sizes)].split(sizes)
-        every = zip(parts, self.it.w13, self.it.w2, strict=True)
+        every = zip(parts, self.layer.w13, self.layer.w2, strict=True)
         return torch.cat([moe.swiglu(part @ w13.t()) @ w2.t() for part, w13, w2 in every])
 
     def total(self, chunk: int) -> None:
         """out = the weighted sum of a token's K results, in fp32, in the order of k."""
         tokens = slice(self.layout.bounds[chunk], self.layout.bounds[chunk + 1])
-        positions, weights, out = self.positions[tokens], self.weights[tokens], self.it.out[tokens]
+        positions, weights, out = self.positions[tokens], self.weights[tokens], self.layer.out[tokens]
         if self.half and self.fault == Fault():
             from moeprof.workloads.router import glue
 
-            glue.combine(self.room.returned, positions, weights, out)
+            glue.combine(self.buffers.returned, positions, weights, out)
         else:
-            out.copy_(self.fault.combine(self.room.returned[positions.long()], weights))
+            out.copy_(self.fault.combine(self.buffers.returned[positions.long()], weights))
 
     def _take(self, source: Any, order: Any, topk: int, out: Any) -> None:
         """out [R, H] = the rows of ``source`` that ``order`` // ``topk`` names."""

@@ -1,7 +1,7 @@
-"""What expert_parallel's variants share: the ranks, who owns which expert, the split sizes, the tensors of a rank.
+"""The ranks of expert_parallel, which rank has which expert, the split sizes, and the inputs of a rank.
 
-Rank r of N has T tokens of its own and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows
-alone how many rows every rank sends to every expert, and can make the weights of any expert for its proof.
+Rank r of N has T tokens and the experts r E/N to (r + 1) E/N. Everything follows from the seed, so that each rank knows how many
+rows every rank sends to every expert, and can make the weights of any expert for its proof.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """From torch.distributed; raises WorkloadError where it is not initialised."""
+    """This process in torch.distributed; raises WorkloadError if it is not initialised."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -39,8 +39,8 @@ def ranks() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
-def meet(device: str) -> None:
-    """Return when every rank is here."""
+def barrier(device: str) -> None:
+    """Return when every rank has called this."""
     import torch
     import torch.distributed as dist
 
@@ -48,7 +48,7 @@ def meet(device: str) -> None:
 
 
 def check(params: Params, count: int) -> None:
-    """Refuse parameters that name no layer for ``count`` ranks; raises UsageError."""
+    """Raise UsageError if the parameters do not fit ``count`` ranks."""
     experts, chunks, tokens = params["experts"], params["chunks"], params["tokens"]
     if experts % count:
         raise UsageError(
@@ -84,20 +84,20 @@ class Layout:
     @cached_property
     def between(self) -> list[list[list[int]]]:
         """[chunk][from rank][to rank]: rows."""
-        found: list[list[list[int]]] = self.counts.unflatten(2, (self.ranks.count, self.local)).sum(3).tolist()
-        return found
+        rows: list[list[list[int]]] = self.counts.unflatten(2, (self.ranks.count, self.local)).sum(3).tolist()
+        return rows
 
     @cached_property
-    def mine(self) -> list[list[int]]:
+    def expert_rows(self) -> list[list[int]]:
         """[chunk][expert of this rank]: rows that arrive for it."""
         first = self.ranks.rank * self.local
-        found: list[list[int]] = self.counts[:, :, first : first + self.local].sum(1).tolist()
-        return found
+        rows: list[list[int]] = self.counts[:, :, first : first + self.local].sum(1).tolist()
+        return rows
 
     @cached_property
     def received(self) -> list[int]:
         """[C + 1]: where the rows that arrive in chunk c begin."""
-        return [0, *accumulate(sum(rows) for rows in self.mine)]
+        return [0, *accumulate(sum(rows) for rows in self.expert_rows)]
 
     def sent(self, chunk: int) -> slice:
         """The rows of ``chunk`` among those that this rank sends."""
@@ -132,13 +132,13 @@ def layout(params: Params, chosen: Any, group: Ranks, chunks: int) -> Layout:
     tokens, experts = params["tokens"], params["experts"]
     bounds = tuple(tokens * c // chunks for c in range(chunks + 1))
     counts = torch.stack([
-        torch.stack([torch.bincount(mine[a:b].flatten(), minlength=experts) for mine in chosen.split(tokens)])
+        torch.stack([torch.bincount(tokens_of_rank[a:b].flatten(), minlength=experts) for tokens_of_rank in chosen.split(tokens)])
         for a, b in pairwise(bounds)
     ])  # fmt: skip
     return Layout(group, bounds, counts, params["topk"])
 
 
-def place(device: str) -> Any:
+def rank_device(device: str) -> Any:
     """This rank's device, with its number."""
     import torch
 
@@ -154,7 +154,7 @@ def _source(params: Params, where: Any, stream: int, index: int) -> Any:
 
 @dataclass(frozen=True)
 class Experts:
-    """One weight of every expert, w13 [2I, H] or w2 [H, I], each made from the seed when it is asked for by its number."""
+    """One weight of every expert, w13 [2I, H] or w2 [H, I]; indexing by an expert makes its weight from the seed."""
 
     params: Params
     where: Any
@@ -173,31 +173,31 @@ class Experts:
         return made.to(moe.dtype(self.params))
 
 
-def given(params: Params, device: str, group: Ranks) -> tuple[moe.Layer, Any]:
+def inputs(params: Params, device: str, group: Ranks) -> tuple[moe.Layer, Any]:
     """The layer as this rank sees it, w13 and w2 being ``Experts``, and the experts [N T, K] that all tokens choose."""
     import torch
 
     check(params, group.count)
-    tokens, where, kind = params["tokens"], place(device), moe.dtype(params)
-    wanted, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
-    mine = wanted[group.rank * tokens : (group.rank + 1) * tokens].to(where)
+    tokens, where, kind = params["tokens"], rank_device(device), moe.dtype(params)
+    target_logits, bias, chosen = moe.routed({**params, "tokens": tokens * group.count})
+    logits_here = target_logits[group.rank * tokens : (group.rank + 1) * tokens].to(where)
     columns = torch.randn(params["hidden"], params["experts"], generator=torch.Generator().manual_seed(params["seed"]))
     router = torch.linalg.qr(columns).Q.t().contiguous().to(where)
     source = _source(params, where, TOKENS, group.rank)
     noise = torch.randn(tokens, params["hidden"], generator=source, device=where)
-    x = noise - (noise @ router.t()) @ router + mine @ router
+    x = noise - (noise @ router.t()) @ router + logits_here @ router
     w13, w2 = Experts(params, where, W13), Experts(params, where, W2)
     out = torch.empty(x.shape, dtype=kind, device=where)
     return moe.Layer(x.to(kind), router.to(kind), bias.to(where), w13, w2, out, len(chosen.unique())), chosen
 
 
-def stacked(experts: Experts, group: Ranks) -> Any:
+def local_weights(experts: Experts, group: Ranks) -> Any:
     """[E/N, ...]: the weights of this rank's experts."""
     import torch
 
     local = len(experts) // group.count
-    one = experts[group.rank * local]
-    made = torch.empty(local, *one.shape, dtype=one.dtype, device=one.device)
+    first = experts[group.rank * local]
+    stacked = torch.empty(local, *first.shape, dtype=first.dtype, device=first.device)
     for index in range(local):
-        made[index] = experts[group.rank * local + index]
-    return made
+        stacked[index] = experts[group.rank * local + index]
+    return stacked

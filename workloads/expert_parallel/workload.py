@@ -7,12 +7,12 @@ Versions, one idea each:
   baseline   dispatch, experts, combine, one after the other, in one stream
   overlap    the tokens in C chunks: a communication stream moves one while the GEMMs compute another, events both ways
   graph      the same, captured in one CUDA graph
-  peer_copy  copy engines in place of NCCL's kernels: rows are put straight into the peer's memory and no SM is taken
+  peer_copy  copy engines instead of NCCL kernels: rows go directly into the memory of the peer, without SMs
 
 For compute c and communication x of a rank no overlap is better than max(c + x / C, x): the first dispatch and the last
-combine have nothing to hide behind. x takes a share of c's SMs where NCCL moves the rows, none where copy engines do.
+combine cannot be hidden. NCCL kernels take a share of the SMs of c; copy engines take none.
 
-On a CPU `baseline` and `overlap` run for real, over gloo. See docs/expert_parallel.md.
+On a CPU `baseline` and `overlap` run for real, over gloo. See docs/explanation/expert_parallel.md.
 """
 
 from __future__ import annotations
@@ -24,101 +24,106 @@ from typing import Any
 from moeprof.workload.bounds import Exchange
 from moeprof.workload.model import Machine, Params, Step, Variant, Workload, needs_cuda
 from moeprof.workloads.common.timing import captured
-from moeprof.workloads.expert_parallel import check, exchange, memory
-from moeprof.workloads.expert_parallel import layer as local
+from moeprof.workloads.expert_parallel import check, overlap, registered_memory
 from moeprof.workloads.expert_parallel import layout as ep
+from moeprof.workloads.expert_parallel.all_to_all import AllToAll
 from moeprof.workloads.expert_parallel.faults import FAULTS, Fault
+from moeprof.workloads.expert_parallel.layer import Make, RankLayer, buffers
 from moeprof.workloads.router import layer as moe
 
 
-def _parts(params: Params, device: str, chunks: int, fault: Fault, shared: local.Make | None = None) -> local.Layer:
-    """The rank's own layer; all buffers in memory that NCCL uses in place, or those that others write as ``shared`` makes them."""
+def _parts(params: Params, device: str, chunks: int, fault: Fault, shared: Make | None = None) -> RankLayer:
+    """The layer of this rank. Its buffers are in memory that NCCL uses in place; ``shared``: it makes those that others write."""
     import torch
 
     group = ep.ranks()
-    it, chosen = ep.given(params, device, group)
-    it = replace(it, w13=ep.stacked(it.w13, group), w2=ep.stacked(it.w2, group))
+    layer, chosen = ep.inputs(params, device, group)
+    layer = replace(layer, w13=ep.local_weights(layer.w13, group), w2=ep.local_weights(layer.w2, group))
     layout = ep.layout(params, chosen, group, chunks)
 
     def plain(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        return torch.zeros(*shape, dtype=dtype, device=it.x.device)
+        return torch.zeros(*shape, dtype=dtype, device=layer.x.device)
 
-    def sent(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        return memory.zeros(shape, dtype, device)
+    def registered(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        return registered_memory.zeros(shape, dtype, device)
 
-    room = local.buffers(params, layout, plain, shared) if shared else local.buffers(params, layout, sent, sent)
-    return local.Layer(params, it, layout, room, fault)
+    rank_buffers = buffers(params, layout, plain, shared) if shared else buffers(params, layout, registered, registered)
+    return RankLayer(params, layer, layout, rank_buffers, fault)
 
 
-def _step(layer: local.Layer, run: Callable[[], None], figures: dict[str, Any] | None = None) -> moe.MoeStep:
-    params, it = layer.params, layer.it
+def _step(rank_layer: RankLayer, run: Callable[[], None], figures: dict[str, Any] | None = None) -> moe.MoeStep:
+    params, layer = rank_layer.params, rank_layer.layer
 
     def poison() -> None:
-        for buffer in (it.out, *layer.scratch()):
+        for buffer in (layer.out, *rank_layer.scratch()):
             buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
 
     return moe.MoeStep(
-        run=run, output=lambda: it.out, poison=poison, flops=moe.flops(params), bytes_moved=check.link_bytes(params, layer.layout),
-        facts=lambda: check.facts(params, layer.layout, layer.room.heard) | (figures or {}), weights=(it.w13, it.w2),
+        run=run, output=lambda: layer.out, poison=poison, flops=moe.flops(params), bytes_moved=check.link_bytes(params, rank_layer.layout),
+        facts=lambda: check.facts(params, rank_layer.layout, rank_layer.buffers.counts_received) | (figures or {}), weights=(layer.w13, layer.w2),
         exact_combine=True,
     )  # fmt: skip
 
 
 def build_baseline(params: Params, device: str) -> Step:
-    """Dispatch, experts, combine: one stream, all tokens at once; the all-to-all is also timed alone, at set-up."""
-    layer = _parts(params, device, 1, Fault())
-    sending = exchange.Collectives(layer.layout, layer.room, handles=False)
-    taken = check.collective_seconds(lambda: sending.dispatch(0), device)
-    count = layer.layout.ranks.count
-    leave = layer.layout.crossing(layer.layout.ranks.rank)[0] if count > 1 else len(layer.room.rows)
-    speed = leave * params["hidden"] * layer.it.x.element_size() / taken / 1e9
-    figures = {"dispatch alone (us)": taken * 1e6, "dispatch alone (GB/s, bus)": speed} | memory.words(device)
-    return _step(layer, lambda: exchange.iterate(layer, sending, exchange.InTurn()), figures)
+    """Dispatch, experts, combine: one stream, all tokens at once. The set-up also times the all-to-all alone."""
+    rank_layer = _parts(params, device, 1, Fault())
+    exchange = AllToAll(rank_layer.layout, rank_layer.buffers, handles=False)
+    dispatch_s = check.collective_seconds(lambda: exchange.dispatch(0), device)
+    count = rank_layer.layout.ranks.count
+    leave = rank_layer.layout.crossing(rank_layer.layout.ranks.rank)[0] if count > 1 else len(rank_layer.buffers.rows)
+    speed = leave * params["hidden"] * rank_layer.layer.x.element_size() / dispatch_s / 1e9
+    figures = {"dispatch alone (us)": dispatch_s * 1e6, "dispatch alone (GB/s, bus)": speed} | registered_memory.facts(
+        device
+    )
+    return _step(rank_layer, lambda: overlap.iterate(rank_layer, exchange, overlap.Sequential()), figures)
 
 
 def build_overlap(params: Params, device: str, fault: Fault = Fault()) -> Step:
     """Chunks: a communication stream (CPU: gloo's threads) beside the GEMMs."""
-    layer, run = _overlapped(params, device, fault)
-    return _step(layer, run, memory.words(device))
+    rank_layer, run = _overlapped(params, device, fault)
+    return _step(rank_layer, run, registered_memory.facts(device))
 
 
-def _overlapped(params: Params, device: str, fault: Fault) -> tuple[local.Layer, Callable[[], None]]:
-    layer = _parts(params, device, params["chunks"], fault)
-    sending = exchange.Collectives(layer.layout, layer.room, handles=device == "cpu")
-    lane = exchange.Handles() if device == "cpu" else exchange.Beside(1 + 2 * params["chunks"])
-    return layer, lambda: exchange.iterate(layer, sending, lane, not fault.missing_event)
+def _overlapped(params: Params, device: str, fault: Fault) -> tuple[RankLayer, Callable[[], None]]:
+    rank_layer = _parts(params, device, params["chunks"], fault)
+    exchange = AllToAll(rank_layer.layout, rank_layer.buffers, handles=device == "cpu")
+    lane = overlap.AsyncHandles() if device == "cpu" else overlap.CommunicationStream(1 + 2 * params["chunks"])
+    return rank_layer, lambda: overlap.iterate(rank_layer, exchange, lane, not fault.missing_event)
 
 
 def build_graph(params: Params, device: str) -> Step:
-    """The overlapped iteration, its collectives included, in one CUDA graph; what capturing raises is raised."""
-    layer, run = _overlapped(params, device, Fault())
-    return _step(layer, captured(run, mode="thread_local"), memory.words(device))
+    """The overlapped iteration with its collectives in one CUDA graph; a failed capture raises."""
+    rank_layer, run = _overlapped(params, device, Fault())
+    return _step(rank_layer, captured(run, mode="thread_local"), registered_memory.facts(device))
 
 
 def build_peer_copy(params: Params, device: str, fault: Fault = Fault(), graph: bool = False) -> Step:
     """The overlapped iteration with copies into the peers' memory; ``graph`` captures it (no variant does)."""
-    from moeprof.workloads.expert_parallel import peer
+    from moeprof.workloads.expert_parallel import peer_copy
 
-    group, rooms = ep.ranks(), {}
+    group, shared_buffers = ep.ranks(), {}
     channels = 1 + 2 * params["chunks"]
 
     def shared(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        rooms[name] = peer.room(shape, dtype, group, channels)
-        return rooms[name].mine
+        shared_buffers[name] = peer_copy.shared_buffer(shape, dtype, group, channels)
+        return shared_buffers[name].tensor
 
-    layer = _parts(params, device, params["chunks"], fault, shared)
-    sending = peer.Puts(layer.layout, layer.room, rooms, listen=not fault.missing_signal)
-    lane = exchange.Beside(channels)
-    ep.meet(device)
+    rank_layer = _parts(params, device, params["chunks"], fault, shared)
+    exchange = peer_copy.PeerCopies(
+        rank_layer.layout, rank_layer.buffers, shared_buffers, wait_for_rows=not fault.missing_signal
+    )
+    lane = overlap.CommunicationStream(channels)
+    ep.barrier(device)
 
     def run() -> None:
-        exchange.iterate(layer, sending, lane)
+        overlap.iterate(rank_layer, exchange, lane)
 
-    return _step(layer, captured(run, mode="thread_local") if graph else run)
+    return _step(rank_layer, captured(run, mode="thread_local") if graph else run)
 
 
 def needs_peers(machine: Machine) -> str | None:
-    """CUDA, and GPUs of one host that reach each other's memory; one rank needs no other."""
+    """CUDA, and for several ranks GPUs of one host that reach each other's memory."""
     if not machine.cuda:
         return "needs a CUDA GPU"
     if machine.ranks > 1 and not machine.linked:
@@ -127,7 +132,7 @@ def needs_peers(machine: Machine) -> str | None:
 
 
 def resolve(params: Params, machine: Machine) -> dict[str, Any]:
-    """The parameters as they are, once they fit the number of ranks."""
+    """The parameters unchanged; raises UsageError if they do not fit the number of ranks."""
     ep.check(params, machine.ranks)
     return dict(params)
 
@@ -165,6 +170,6 @@ WORKLOAD = Workload(
     faults=FAULTS,
     resolve=resolve,
     ceilings=check.ceilings,
-    shows="communication hides behind expert GEMMs in chunks, and copy engines hide it without taking their SMs",
+    shows="in chunks, communication hides behind the expert GEMMs; copy engines hide it without taking SMs",
     ranks=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""kv_transfer's proof against a reference of higher precision, its calibration and its link ceiling."""
+"""The proof of kv_transfer against a reference of higher precision, its calibration and the ceiling of its link."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from moeprof.errors import UsageError
 from moeprof.workload.model import Machine, Params, Proof, Step
-from moeprof.workloads.common.timing import seconds, synchronise
-from moeprof.workloads.kv_transfer import link as kv
+from moeprof.workloads.common.timing import delay_gpu, seconds, synchronise
+from moeprof.workloads.kv_transfer import pipeline
+from moeprof.workloads.kv_transfer import tensors as kv
 
 CALIBRATION_STEPS = 3
 SUSTAINED_S = 0.3  # an H200 reaches its clock under load within 0.15 s
@@ -21,12 +22,12 @@ def prove(params: Params, device: str, step: Step) -> Proof:
     x, up, down = kv.weights(params, device)
     exact = kv.reference_dtype(params)
     step.poison()
-    kv.hold_back(device)
+    delay_gpu(device)
     step.run()
     synchronise(device)
     received, errors, wrong = step.output(), [], []
     for layer in range(params["layers"]):
-        expected = kv.functional_stage(x.to(exact), up[layer].to(exact), down[layer].to(exact))
+        expected = pipeline.functional_stage(x.to(exact), up[layer].to(exact), down[layer].to(exact))
         difference = received[layer].to(device).to(exact) - expected
         errors.append(float(difference.norm() / expected.norm()))
         largest = float(difference.abs().max() / expected.square().mean().sqrt())
@@ -38,7 +39,7 @@ def prove(params: Params, device: str, step: Step) -> Proof:
 
 
 def resolve(params: Params, machine: Machine) -> dict[str, Any]:
-    """Choose the link where it is `auto`, and the inner width (0: calibrate) that makes compute : transfer = ratio."""
+    """Choose the link if it is `auto`, and the inner width if it is 0, so that compute : transfer = ratio."""
     resolved = dict(params)
     device = "cuda" if machine.cuda else "cpu"
     if resolved["link"] == "auto":
@@ -60,14 +61,14 @@ def _calibrate(params: Params, device: str) -> int:
     100 ms, and an overlapped pipeline computes without a pause.
     """
     grain = 64 if device == "cuda" else 8
-    one = {**params, "layers": 4}
-    target = kv.target(one, device, 1)[0]
-    staged = kv.ring(one, device, 1)[0]
-    goal = params["ratio"] * _link_seconds(params, device, target, staged)
+    few_layers = {**params, "layers": 4}
+    target = kv.target(few_layers, device, 1)[0]
+    staged = kv.ring(few_layers, device, 1)[0]
+    goal_s = params["ratio"] * _link_seconds(params, device, target, staged)
     width = grain * (32 if device == "cuda" else 8)
     for _ in range(CALIBRATION_STEPS):
-        taken = _stage_seconds({**one, "width": width}, device)
-        width = max(grain, round(width * goal / taken / grain) * grain)
+        stage_s = _stage_seconds({**few_layers, "width": width}, device)
+        width = max(grain, round(width * goal_s / stage_s / grain) * grain)
     return width
 
 
@@ -77,22 +78,22 @@ def _stage_seconds(params: Params, device: str) -> float:
 
     def all_layers() -> None:
         for layer in layers:
-            kv.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, out)
+            pipeline.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, out)
 
     return seconds(all_layers, device, repeats=4, graph=device == "cuda", warm_s=SUSTAINED_S) / len(layers)
 
 
 def _link_seconds(params: Params, device: str, target: Any, staged: Any) -> float:
     on_one_device = device == "cuda" and params["link"] != "peer"  # a copy to a peer also involves the peer's stream
-    return seconds(lambda: kv.send(target, staged), device, repeats=8, graph=on_one_device)
+    return seconds(lambda: pipeline.send(target, staged), device, repeats=8, graph=on_one_device)
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:
-    """The link's own speed in GB/s: large copies back to back, nothing beside them (CPU: of a layer's size, since a cache
-    decides)."""
+    """The speed of the link in GB/s: large copies back to back with nothing else running. On a CPU the copies have the size of
+    a layer, since the caches decide their speed."""
     rows = params["tokens"] if device == "cpu" else (256 << 20) // (params["kv_width"] * kv.dtype(params).itemsize)
     large = {**params, "tokens": rows}
     target, staged = kv.target(large, device, 1)[0], kv.ring(large, device, 1)[0]
     staged.zero_()
-    taken = _link_seconds(params, device, target, staged)
-    return {"link_gb_per_s": staged.numel() * staged.element_size() / taken / 1e9}
+    transfer_s = _link_seconds(params, device, target, staged)
+    return {"link_gb_per_s": staged.numel() * staged.element_size() / transfer_s / 1e9}

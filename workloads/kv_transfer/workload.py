@@ -10,7 +10,7 @@ Versions, one idea each:
   graph     a deeper ring, the stage compiled, fork and join captured in one CUDA graph
 
 The limit for compute c and transfer x a layer is max(L c + x, c + L x). Streams pay only while the host keeps up: at
-stages of some 20 us the launches of events and copies cost more than they hide, and a graph removes the host.
+stages of some 20 us launching events and copies costs more than it hides; a graph removes the host.
 
 On a CPU `baseline` and `overlap` run for real, the copy on a worker thread beside the GEMM.
 """
@@ -18,13 +18,14 @@ On a CPU `baseline` and `overlap` run for real, the copy on a worker thread besi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from moeprof.workload.bounds import Pipeline
 from moeprof.workload.model import Params, Step, Variant, Workload, needs_cuda
-from moeprof.workloads.kv_transfer import link as kv
+from moeprof.workloads.kv_transfer import pipeline
+from moeprof.workloads.kv_transfer import tensors as kv
 from moeprof.workloads.kv_transfer.check import ceilings, prove, resolve
+from moeprof.workloads.kv_transfer.faults import FAULTS, Fault
 
 OVERLAP_DEPTH = 2
 
@@ -46,19 +47,10 @@ def build_baseline(params: Params, device: str) -> Step:
 
     def run() -> None:
         for layer in range(params["layers"]):
-            kv.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, ring[0])
-            kv.send(tensors.target[layer], ring[0])
+            pipeline.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, ring[0])
+            pipeline.send(tensors.target[layer], ring[0])
 
     return _step(params, tensors, ring, run)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What a planted fault leaves out or gets wrong; all False is the true variant."""
-
-    drop_ready: bool = False  # the copy does not wait for the compute
-    stale: bool = False  # the copy sends the ring's other buffer
-    zeros: bool = False  # the destination is zeroed instead of written
 
 
 def build_overlap(params: Params, device: str, fault: Fault = Fault()) -> Step:
@@ -66,16 +58,16 @@ def build_overlap(params: Params, device: str, fault: Fault = Fault()) -> Step:
     tensors, ring = kv.tensors(params, device), kv.ring(params, device, OVERLAP_DEPTH)
 
     def stage(layer: int, slot: int) -> Any:
-        return kv.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, ring[slot])
+        return pipeline.stage(tensors.x, tensors.up[layer], tensors.down[layer], tensors.inner, ring[slot])
 
     def send(layer: int, staged: Any, slot: int) -> None:
         if fault.zeros:
             tensors.target[layer].zero_()
         else:
-            kv.send(tensors.target[layer], ring[(slot + fault.stale) % len(ring)])
+            pipeline.send(tensors.target[layer], ring[(slot + fault.stale) % len(ring)])
 
-    pipeline = kv.Threads(OVERLAP_DEPTH) if device == "cpu" else kv.Streams(OVERLAP_DEPTH, params["link"])
-    return _step(params, tensors, ring, lambda: pipeline.run(params["layers"], stage, send, not fault.drop_ready))
+    lanes = pipeline.Threads(OVERLAP_DEPTH) if device == "cpu" else pipeline.Streams(OVERLAP_DEPTH, params["link"])
+    return _step(params, tensors, ring, lambda: lanes.run(params["layers"], stage, send, not fault.drop_ready))
 
 
 def build_graph(params: Params, device: str) -> Step:
@@ -85,7 +77,7 @@ def build_graph(params: Params, device: str) -> Step:
     from moeprof.workloads.common import compiler
 
     tensors, depth = kv.tensors(params, device), params["depth"]
-    compiled = compiler.compiled(kv.functional_stage)
+    compiled = compiler.compiled(pipeline.functional_stage)
     ring: list[Any] = [None] * depth  # holds a layer's KV until its copy is done: the graph's pool reuses it after that
 
     def stage(layer: int, slot: int) -> Any:
@@ -93,17 +85,17 @@ def build_graph(params: Params, device: str) -> Step:
         return ring[slot]
 
     def send(layer: int, staged: Any, slot: int) -> None:
-        kv.send(tensors.target[layer], staged)
+        pipeline.send(tensors.target[layer], staged)
 
-    pipeline = kv.Streams(depth, params["link"])
+    lanes = pipeline.Streams(depth, params["link"])
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compile and warm up before the capture
-        pipeline.run(min(2, params["layers"]), stage, send)
+        lanes.run(min(2, params["layers"]), stage, send)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=side):
-        pipeline.run(params["layers"], stage, send)
+        lanes.run(params["layers"], stage, send)
     ring.clear()
     return _step(params, tensors, (), graph.replay)
 
@@ -142,12 +134,8 @@ WORKLOAD = Workload(
     },
     prove=prove,
     limit=Pipeline(stages="layers", ceiling="link_gb_per_s"),
-    faults={
-        "dropped-event": lambda params, device: build_overlap(params, device, Fault(drop_ready=True)),
-        "stale-buffer": lambda params, device: build_overlap(params, device, Fault(stale=True)),
-        "zeros": lambda params, device: build_overlap(params, device, Fault(zeros=True)),
-    },
+    faults=FAULTS,
     resolve=resolve,
     ceilings=ceilings,
-    shows="streams pay only where the host keeps up, and a graph removes the host",
+    shows="a copy stream pays only while the host keeps up; a CUDA graph removes the host",
 )  # fmt: skip

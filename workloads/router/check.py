@@ -1,4 +1,4 @@
-"""The router's proof against a reference of higher precision, and the ceilings that bound it."""
+"""The proof of the router against a reference of higher precision, and the ceilings that bound it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANCELLED = 0.1  # the probe looks at tokens whose signed weights sum to less th
 
 
 def exact(params: Params) -> Any:
-    """The reference's dtype: float32 for the half precisions, float64 above."""
+    """The dtype of the reference: float32 for the half precisions, else float64."""
     import torch
 
     return torch.float32 if params["dtype"] in ("bfloat16", "float16") else torch.float64
@@ -31,14 +31,14 @@ def exact(params: Params) -> Any:
 def prove(params: Params, device: str, step: Step) -> Proof:
     """Poison, run, compare every token with the reference; run again, bit for bit; probe the precision of the combine."""
     assert isinstance(step, moe.MoeStep)
-    it = moe.layer(params, device)
-    expected = reference(it, *routed(params, it, step.capacity), exact(params))
+    layer = moe.layer(params, device)
+    expected = reference(layer, *routed(params, layer, step.capacity), exact(params))
     first = _fresh(step, device)
 
     def probe() -> float:
-        with alike(step.weights, 0, [weight[0].clone() for weight in step.weights]):
-            found = _fresh(step, device)
-        return combine_error(params, it, step.capacity, found)
+        with identical_experts(step.weights, 0, [weight[0].clone() for weight in step.weights]):
+            output = _fresh(step, device)
+        return combine_error(params, layer, step.capacity, output)
 
     probed = step.exact_combine and params["topk"] > 1
     return judged(params, expected, first, lambda: _fresh(step, device), probe if probed else None)
@@ -47,8 +47,8 @@ def prove(params: Params, device: str, step: Step) -> Proof:
 def judged(
     params: Params, expected: Any, first: Any, again: Callable[[], Any], probe: Callable[[], float] | None
 ) -> Proof:
-    """The verdict on an output [T, H]: every token against ``expected``, a second output bit for bit, the combine's precision
-    where there is a ``probe``."""
+    """The verdict on an output [T, H]: every token against ``expected``, a second output bit for bit, and with a ``probe`` the
+    precision of the combine."""
     import torch
 
     tolerance = TOLERANCES[params["dtype"]]
@@ -79,29 +79,29 @@ def _fresh(step: Step, device: str) -> Any:
     return step.output().clone()
 
 
-def routed(params: Params, it: moe.Layer, limit: int | None) -> tuple[Any, Any]:
-    """Experts and weights [T, K] in the reference's precision, the weights of what a capacity drops at zero."""
+def routed(params: Params, layer: moe.Layer, limit: int | None) -> tuple[Any, Any]:
+    """Experts and weights [T, K] in the precision of the reference; dropped assignments have weight zero."""
     import torch
 
     wide = exact(params)
-    chosen, weights = routing.route(it.x.to(wide) @ it.router.to(wide).t(), it.bias.to(wide), params)
+    chosen, weights = routing.route(layer.x.to(wide) @ layer.router.to(wide).t(), layer.bias.to(wide), params)
     if limit is None:
         return chosen, weights
     queue, order = chosen.t().flatten().sort(stable=True)  # first choices of all tokens, then second ones
     starts = torch.searchsorted(queue, torch.arange(params["experts"], device=queue.device))
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(queue), device=queue.device) - starts[queue]
-    return chosen, weights * (place.view(params["topk"], -1).t() < limit)
+    places_in_queue = torch.empty_like(order)
+    places_in_queue[order] = torch.arange(len(queue), device=queue.device) - starts[queue]
+    return chosen, weights * (places_in_queue.view(params["topk"], -1).t() < limit)
 
 
-def reference(it: moe.Layer, chosen: Any, weights: Any, wide: Any) -> Any:
+def reference(layer: moe.Layer, chosen: Any, weights: Any, wide: Any) -> Any:
     """The layer's output [T, H] in ``wide`` precision, expert by expert."""
     import torch
 
-    out = torch.zeros(it.x.shape, dtype=wide, device=it.x.device)
-    for expert in range(len(it.w13)):
+    out = torch.zeros(layer.x.shape, dtype=wide, device=layer.x.device)
+    for expert in range(len(layer.w13)):
         token, k = (chosen == expert).nonzero(as_tuple=True)
-        result = _expert(it.x[token], it.w13[expert], it.w2[expert], wide)
+        result = _expert(layer.x[token], layer.w13[expert], layer.w2[expert], wide)
         out.index_add_(0, token, result * weights[token, k].unsqueeze(1).to(wide))
     return out
 
@@ -111,44 +111,43 @@ def _expert(rows: Any, w13: Any, w2: Any, wide: Any) -> Any:
 
 
 @contextmanager
-def alike(weights: tuple[Any, ...], first: int, one: list[Any]) -> Iterator[None]:
-    """Within it every expert of ``weights`` [E, ...], numbered from ``first``, has the weights ``one``, w2 with its sign changed for
-    odd numbers: what ``combine_error`` asks for."""
-    kept = [weight.clone() for weight in weights]
+def identical_experts(weights: tuple[Any, ...], first: int, first_expert: list[Any]) -> Iterator[None]:
+    """Give every expert of ``weights`` [E, ...], numbered from ``first``, the weights ``first_expert``, with w2 negated for odd
+    numbers, as ``combine_error`` needs them; restore the weights afterwards."""
+    saved_weights = [weight.clone() for weight in weights]
     try:
-        for weight, same in zip(weights, one, strict=True):
+        for weight, same in zip(weights, first_expert, strict=True):
             weight.copy_(same.expand_as(weight))
         weights[1][1 - first % 2 :: 2].neg_()
         yield
     finally:
-        for weight, saved in zip(weights, kept, strict=True):
+        for weight, saved in zip(weights, saved_weights, strict=True):
             weight.copy_(saved)
 
 
-def combine_error(params: Params, it: moe.Layer, capacity: int | None, found: Any) -> float:
-    """How far the combine is from a sum rounded once, where the sum nearly cancels.
+def combine_error(params: Params, layer: moe.Layer, capacity: int | None, output: Any) -> float:
+    """The error of the combine relative to a sum that is rounded once, measured where the sum nearly cancels.
 
-    ``found`` is the output where every expert has the first one's weights, with the sign of w2 changed for the odd ones: a
-    token's K outputs are then equal but for their signs, so that whatever rounded them to the layer's dtype cancels too, and only
-    roundings of the combine itself remain. Over the size of what cancels, an exact combine is off by some 1e-4 in bf16, one that
-    rounds the products or the partial sums by 1e-3.
+    ``output`` is that of ``identical_experts``. The K results of a token are then equal except for their signs, so that their
+    rounding to the dtype of the layer cancels too, and only the rounding of the combine remains. Relative to the size of what
+    cancels, an exact combine is off by some 1e-4 in bf16; one that rounds the products or the partial sums by 1e-3.
     """
     import torch
 
     wide = exact(params)
-    chosen, weights = routed(params, it, capacity)
+    chosen, weights = routed(params, layer, capacity)
     signed = (weights * (1 - 2 * (chosen % 2))).sum(1)
     few = (signed.abs() < CANCELLED * weights.sum(1)).nonzero().flatten()[:4096]
     if not len(few):
         return 0.0
-    alone = _expert(it.x[few], it.w13[0], it.w2[0], wide)
+    alone = _expert(layer.x[few], layer.w13[0], layer.w2[0], wide)
     expected = alone * signed[few].unsqueeze(1).to(wide)
-    off = (found[few].to(wide) - expected) / weights[few].sum(1, keepdim=True).to(wide)
+    off = (output[few].to(wide) - expected) / weights[few].sum(1, keepdim=True).to(wide)
     return float(torch.linalg.norm(off) / torch.linalg.norm(alone))
 
 
 def ceilings(params: Params, device: str) -> dict[str, float]:
-    """TFLOP/s of one large GEMM and of torch.bmm on the experts' bare GEMMs, GB/s of reading; sustained, on random data."""
+    """TFLOP/s of one large GEMM and of torch.bmm on the GEMMs of the experts alone, GB/s of reading; sustained, random data."""
     return {
         "gemm_tflop_per_s": gemm_tflop_per_s(moe.dtype(params), device),
         "bmm_tflop_per_s": bmm(params, device, -(-params["tokens"] * params["topk"] // params["experts"])),
@@ -162,11 +161,11 @@ def bmm(params: Params, device: str, rows: int) -> float:
 
     experts, hidden, inner = params["experts"], params["hidden"], params["inner"]
 
-    def made(*shape: int) -> Any:
+    def random(*shape: int) -> Any:
         return torch.empty(*shape, dtype=moe.dtype(params), device=device).normal_()
 
-    x, w13, mid = made(experts, rows, hidden), made(experts, 2 * inner, hidden), made(experts, rows, inner)
-    w2, wide, out = made(experts, hidden, inner), made(experts, rows, 2 * inner), made(experts, rows, hidden)
+    x, w13, mid = random(experts, rows, hidden), random(experts, 2 * inner, hidden), random(experts, rows, inner)
+    w2, wide, out = random(experts, hidden, inner), random(experts, rows, 2 * inner), random(experts, rows, hidden)
 
     def both() -> None:
         torch.bmm(x, w13.transpose(1, 2), out=wide)

@@ -21,12 +21,12 @@ class Fault:
     zeros: bool = False  # the output is zeroed instead of written
     capacity: bool = False  # the capacity forgets the factor K
 
-    def layer(self, it: Layer) -> Layer:
+    def layer(self, layer: Layer) -> Layer:
         """The layer with the wrong weights."""
         if self.swap:
-            order = [1, 0, *range(2, len(it.w13))]
-            return replace(it, w13=it.w13[order], w2=it.w2[order])
-        return it
+            order = [1, 0, *range(2, len(layer.w13))]
+            return replace(layer, w13=layer.w13[order], w2=layer.w2[order])
+        return layer
 
     def params(self, params: Params) -> Params:
         """The parameters with the wrong routing."""
@@ -50,13 +50,13 @@ class Fault:
 
 
 def _grouped(fault: Fault, params: Params, device: str) -> Step:
-    from moeprof.workloads.router.workload import build_grouped
+    from moeprof.workloads.router.grouped import build_grouped
 
     return build_grouped(params, device, fault)
 
 
 def _topk(fault: Fault, params: Params, device: str) -> Step:
-    from moeprof.workloads.router.workload import build_topk
+    from moeprof.workloads.router.topk import build_topk
 
     return build_topk(params, device, fault)
 

@@ -1,4 +1,7 @@
-"""The router's last step: six kernels, at decode a seventh that reads weights ahead; no host, no copies of x. See ``_moe_kernels``, ``_moe_gemm_kernels`` and ``_moe_hopper_kernels``."""
+"""Launch the router's fused step: six kernels without the host and without copies of x; at decode a seventh prefetches weights.
+
+The kernels are in ``kernels/routing.py``, ``kernels/gemm.py`` and ``kernels/hopper.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from moeprof.workloads.router.layer import Layer
 from moeprof.workloads.router.routing import ROUTINGS, grouped
 
 DECODE_TOKENS = 64
-Way = dict[str, Any]
+Config = dict[str, Any]
 ROUTES = ((128, 4, 3), (128, 8, 4), (256, 4, 3), (256, 8, 3), (512, 8, 2))  # depth, warps, stages of the routing kernel
 SHARES = (0.0, 0.15, 0.3, 0.45, 0.6)  # of L2, to be filled with weights while the routing runs
 
@@ -31,9 +34,9 @@ def _ints(*shape: int) -> torch.Tensor:
 class Choice:
     """The routing kernel and what it writes: ids [T, K], weights [T, K] (fp32), ranks, counts a block of tokens."""
 
-    def __init__(self, params: Params, it: Layer) -> None:
+    def __init__(self, params: Params, layer: Layer) -> None:
         tokens, experts, topk = params["tokens"], params["experts"], params["topk"]
-        self.params, self.it = params, it
+        self.params, self.layer = params, layer
         self.ep, self.kp = triton.next_power_of_2(max(experts, 16)), triton.next_power_of_2(topk)
         if grouped(params) and self.ep != experts:
             raise UsageError(
@@ -44,34 +47,34 @@ class Choice:
         self.ids, self.ranks = _ints(tokens, topk), _ints(tokens, topk)
         self.weights = torch.zeros(tokens, topk, dtype=torch.float32, device="cuda")
         self.counts = _ints(self.blocks, self.ep)
-        self.way: Way = (
+        self.config: Config = (
             {"depth": 128, "warps": 4, "stages": 3} if self.block == 16 else {"depth": 64, "warps": 4, "stages": 4}
         )
 
     def tune(self, key: list[Any]) -> None:
-        """The fastest configuration; worth its compiling where so few blocks run that their latency is what they cost."""
+        """Choose the fastest configuration: worth compiling if so few blocks run that latency decides."""
         hidden = triton.next_power_of_2(self.params["hidden"])
-        found = [{"depth": d, "warps": w, "stages": s} for d, w, s in ROUTES if d <= hidden]
+        candidates = [{"depth": d, "warps": w, "stages": s} for d, w, s in ROUTES if d <= hidden]
 
-        def timed(way: Way) -> float:
-            self.way = way
+        def timed(config: Config) -> float:
+            self.config = config
             return seconds(self.run, "cuda", 10, graph=True)
 
-        self.way = fastest(["route", *key], found, timed)
+        self.config = fastest(["route", *key], candidates, timed)
 
     def run(self) -> None:
         """Launch it."""
-        p, way = self.params, self.way
+        p, config = self.params, self.config
         routing.route[(self.blocks,)](
-            self.it.x, self.it.router, self.it.bias, self.ids, self.weights, self.ranks, self.counts, p["tokens"], p["scale"],
+            self.layer.x, self.layer.router, self.layer.bias, self.ids, self.weights, self.ranks, self.counts, p["tokens"], p["scale"],
             H=p["hidden"], E=p["experts"], EP=self.ep, K=p["topk"], KP=self.kp, MODE=ROUTINGS.index(p["routing"]),
             RENORMALISE=p["renormalise"] or p["routing"] == "topk_softmax", GROUPS=p["groups"], KEPT=p["kept_groups"],
-            BT=self.block, BK=min(way["depth"], triton.next_power_of_2(p["hidden"])), num_warps=way["warps"], num_stages=way["stages"],
+            BT=self.block, BK=min(config["depth"], triton.next_power_of_2(p["hidden"])), num_warps=config["warps"], num_stages=config["stages"],
         )  # fmt: skip
 
 
 class Order:
-    """The sorted order for tiles of BM rows: positions [T, K], the token of each row, expert and rows of each tile."""
+    """The order by expert in tiles of BM rows: positions [T, K], the token of each row, expert and rows of each tile."""
 
     def __init__(self, choice: Choice, bm: int) -> None:
         p = choice.params
@@ -98,52 +101,55 @@ class Order:
 
 
 def interleaved(w13: torch.Tensor) -> torch.Tensor:
-    """w13 [E, 2I, H] with 8 rows of gate, then 8 of up: a thread of the GEMM then holds both halves of what it multiplies."""
+    """w13 [E, 2I, H] with 8 rows of gate, then 8 of up: a thread of the GEMM then has both factors of its products."""
     gate, up = w13.unflatten(1, (2, -1, 8)).unbind(1)
     return torch.stack([gate, up], 2).flatten(1, 3).contiguous()
 
 
 @dataclass
 class Experts:
-    """The two GEMMs over one order: ``gate_up(way)`` and ``down(way)`` give what launches them."""
+    """The two GEMMs over one order; ``gate_up(config)`` and ``down(config)`` return their launches."""
 
     params: Params
-    it: Layer  # w13 interleaved
+    layer: Layer  # w13 interleaved
     order: Order
 
     def __post_init__(self) -> None:
-        shape = {"dtype": self.it.x.dtype, "device": "cuda"}
+        shape = {"dtype": self.layer.x.dtype, "device": "cuda"}
         self.hidden = torch.zeros(self.order.rows, self.params["inner"], **shape)
         self.results = torch.zeros(self.order.rows, self.params["hidden"], **shape)
 
-    def gate_up(self, way: Way) -> Callable[[], object]:
+    def gate_up(self, config: Config) -> Callable[[], object]:
         """h = silu(x @ gate) * (x @ up) of every row."""
-        o, weights, n = self.order, self.it.w13.flatten(0, 1), 2 * self.params["inner"]
+        o, weights, n = self.order, self.layer.w13.flatten(0, 1), 2 * self.params["inner"]
         lists = (o.tokens, o.experts)
-        if way["kind"] == "hopper":
+        if config["kind"] == "hopper":
             from moeprof.workloads.router.kernels import hopper
 
-            w, h = _hopper(weights, way["bn"]), _hopper(self.hidden, way["bm"] // 2, way["bn"] // 2)
-            return lambda: hopper.gate_up[_grid(way)](self.it.x, w, h, *lists, o.tile_rows, o.tiles, KDIM=self.params["hidden"], N=n, **_blocks(way))  # fmt: skip
-        w = _descriptor(weights, way["bn"], way["bk"])
-        most = o.max_tiles * n // way["bn"]
-        return lambda: gemm.gate_up[_grid(way, most)](self.it.x, w, self.hidden, *lists, o.tiles, H=self.params["hidden"], N=n, **_blocks(way, most))  # fmt: skip
+            w, h = (
+                _hopper_descriptor(weights, config["bn"]),
+                _hopper_descriptor(self.hidden, config["bm"] // 2, config["bn"] // 2),
+            )
+            return lambda: hopper.gate_up[_grid(config)](self.layer.x, w, h, *lists, o.tile_rows, o.tiles, KDIM=self.params["hidden"], N=n, **_blocks(config))  # fmt: skip
+        w = _descriptor(weights, config["bn"], config["bk"])
+        most = o.max_tiles * n // config["bn"]
+        return lambda: gemm.gate_up[_grid(config, most)](self.layer.x, w, self.hidden, *lists, o.tiles, H=self.params["hidden"], N=n, **_blocks(config, most))  # fmt: skip
 
-    def down(self, way: Way) -> Callable[[], object]:
+    def down(self, config: Config) -> Callable[[], object]:
         """y = h @ w2 of every row."""
-        o, weights, n = self.order, self.it.w2.flatten(0, 1), self.params["hidden"]
-        if way["kind"] == "hopper":
+        o, weights, n = self.order, self.layer.w2.flatten(0, 1), self.params["hidden"]
+        if config["kind"] == "hopper":
             from moeprof.workloads.router.kernels import hopper
 
             h, w, y = (
-                _hopper(self.hidden, way["bm"]),
-                _hopper(weights, way["bn"]),
-                _hopper(self.results, way["bm"] // 2, way["bn"] // 2),
+                _hopper_descriptor(self.hidden, config["bm"]),
+                _hopper_descriptor(weights, config["bn"]),
+                _hopper_descriptor(self.results, config["bm"] // 2, config["bn"] // 2),
             )
-            return lambda: hopper.down[_grid(way)](h, w, y, o.experts, o.tile_rows, o.tiles, KDIM=self.params["inner"], N=n, **_blocks(way))  # fmt: skip
-        h, w = _descriptor(self.hidden, way["bm"], way["bk"]), _descriptor(weights, way["bn"], way["bk"])
-        most = o.max_tiles * n // way["bn"]
-        return lambda: gemm.down[_grid(way, most)](h, w, self.results, o.experts, o.tiles, INNER=self.params["inner"], N=n, **_blocks(way, most))  # fmt: skip
+            return lambda: hopper.down[_grid(config)](h, w, y, o.experts, o.tile_rows, o.tiles, KDIM=self.params["inner"], N=n, **_blocks(config))  # fmt: skip
+        h, w = _descriptor(self.hidden, config["bm"], config["bk"]), _descriptor(weights, config["bn"], config["bk"])
+        most = o.max_tiles * n // config["bn"]
+        return lambda: gemm.down[_grid(config, most)](h, w, self.results, o.experts, o.tiles, INNER=self.params["inner"], N=n, **_blocks(config, most))  # fmt: skip
 
 
 def _descriptor(tensor: torch.Tensor, *block: int) -> Any:
@@ -152,78 +158,88 @@ def _descriptor(tensor: torch.Tensor, *block: int) -> Any:
     return TensorDescriptor.from_tensor(tensor, list(block))
 
 
-def _hopper(tensor: torch.Tensor, rows: int, columns: int = 64) -> Any:
+def _hopper_descriptor(tensor: torch.Tensor, rows: int, columns: int = 64) -> Any:
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     return TensorDescriptor.from_tensor(tensor, [rows, columns], gl.NVMMASharedLayout(128, 16, 2))
 
 
-def _programs(way: Way, most: int) -> int:
-    """Programs of a launch: per_sm on each SM, or one a tile where it is 0."""
+def _programs(config: Config, most: int) -> int:
+    """Programs of a launch: per_sm on each SM; 0: one a tile."""
     sms = torch.cuda.get_device_properties(0).multi_processor_count
-    return int(way["per_sm"] * sms or most)
+    return int(config["per_sm"] * sms or most)
 
 
-def _grid(way: Way, most: int = 0) -> tuple[int]:
-    return (_programs(way, most),)
+def _grid(config: Config, most: int = 0) -> tuple[int]:
+    return (_programs(config, most),)
 
 
-def _blocks(way: Way, most: int = 0) -> dict[str, Any]:
+def _blocks(config: Config, most: int = 0) -> dict[str, Any]:
     """The keyword arguments of a launch."""
-    found = {"BM": way["bm"], "BN": way["bn"], "BK": way["bk"], "GROUP": way["group"], "PROGRAMS": _programs(way, most)}
-    if way["kind"] == "hopper":
-        return found | {"STAGES": way["stages"], "LAG": way["lag"], "num_warps": 4}
-    return found | {"FLATTEN": way["flatten"], "num_warps": way["warps"], "num_stages": way["stages"]}
+    arguments = {
+        "BM": config["bm"],
+        "BN": config["bn"],
+        "BK": config["bk"],
+        "GROUP": config["group"],
+        "PROGRAMS": _programs(config, most),
+    }
+    if config["kind"] == "hopper":
+        return arguments | {"STAGES": config["stages"], "LAG": config["lag"], "num_warps": 4}
+    return arguments | {"FLATTEN": config["flatten"], "num_warps": config["warps"], "num_stages": config["stages"]}
 
 
-def _way(kind: str, block: tuple[int, int, int], warps: int, stages: int, per_sm: int, group: int = 8, **more: Any) -> Way:  # fmt: skip
+def _config(kind: str, block: tuple[int, int, int], warps: int, stages: int, per_sm: int, group: int = 8, **more: Any) -> Config:  # fmt: skip
     bm, bn, bk = block
     return {"kind": kind, "bm": bm, "bn": bn, "bk": bk, "warps": warps, "stages": stages, "per_sm": per_sm, "group": group, "lag": 0, "flatten": False, **more}  # fmt: skip
 
 
-# (BN, BK), warps, stages, programs an SM; thin tiles with much in flight, for GEMMs that the weights' bytes decide
+# (BN, BK), warps, stages, programs an SM; thin tiles with many bytes in flight, for GEMMs bound by their weights
 THIN = (
     ((128, 128), 4, 3, 0), ((64, 256), 4, 3, 0), ((128, 64), 4, 5, 0), ((64, 128), 4, 4, 2), ((128, 128), 8, 4, 1), ((64, 64), 4, 3, 0),
 )  # fmt: skip
 WIDE = (((256, 64), 8, 3, 1), ((256, 64), 8, 4, 0), ((128, 64), 4, 3, 0), ((64, 64), 4, 3, 0))
 
 
-def ways(params: Params, columns: int, depth: int) -> list[Way]:
+def configs(params: Params, columns: int, depth: int) -> list[Config]:
     """Configurations worth timing for a GEMM of ``columns`` and ``depth``, by how many rows an expert gets on average."""
     rows = params["tokens"] * params["topk"] / params["experts"]
     if rows <= 48 or params["tokens"] <= DECODE_TOKENS:
         bm = 16 if rows + 2 * rows**0.5 <= 16 else 32  # an expert with more rows than a tile reads its weights twice
-        found = [_way("triton", (bm, *block), warps, stages, per_sm, group=4) for block, warps, stages, per_sm in THIN]
+        candidates = [
+            _config("triton", (bm, *block), warps, stages, per_sm, group=4) for block, warps, stages, per_sm in THIN
+        ]
     else:
         bm = 128 if rows > 96 else 64
-        found = [
-            _way("triton", (bm, *block), warps, stages, per_sm, flatten=per_sm > 0)
+        candidates = [
+            _config("triton", (bm, *block), warps, stages, per_sm, flatten=per_sm > 0)
             for block, warps, stages, per_sm in WIDE
         ]
         if bm == 128 and torch.cuda.get_device_capability() == (9, 0):
-            found = [_way("hopper", (bm, 256, 64), 4, 4, 1, group=16, lag=1), *found[:1]]
-    return [way for way in found if columns % way["bn"] == 0 and depth % way["bk"] == 0]
+            candidates = [_config("hopper", (bm, 256, 64), 4, 4, 1, group=16, lag=1), *candidates[:1]]
+    return [config for config in candidates if columns % config["bn"] == 0 and depth % config["bk"] == 0]
 
 
 def _key(params: Params) -> list[Any]:
-    """What a choice is remembered under."""
+    """The cache key of a choice."""
     sizes = (params[k] for k in ("tokens", "experts", "topk", "hidden", "inner", "dtype"))
     return [torch.cuda.get_device_name(), triton.__version__, *sizes]
 
 
-def tuned(params: Params, experts: Experts) -> tuple[Way, Way]:
-    """The fastest configuration of each GEMM here, for these sizes; the sorted order must have been written."""
+def tuned(params: Params, experts: Experts) -> tuple[Config, Config]:
+    """The fastest configuration of each GEMM for these sizes on this GPU; the order must have been computed."""
     key = _key(params)
     hidden, inner = params["hidden"], params["inner"]
-    found = []
+    fastest_configs = []
     for name, make, columns, depth in (
         ("gate_up", experts.gate_up, 2 * inner, hidden),
         ("down", experts.down, hidden, inner),
     ):
-        choices = ways(params, columns, depth)
-        found.append(fastest([name, *key], choices, lambda way, make=make: seconds(make(way), "cuda", 10, graph=True)))
-    return found[0], found[1]
+        choices = configs(params, columns, depth)
+        fastest_configs.append(
+            fastest([name, *key], choices, lambda config, make=make: seconds(make(config), "cuda", 10, graph=True))
+        )
+    return fastest_configs[0], fastest_configs[1]
 
 
 @dataclass
@@ -247,37 +263,44 @@ class Plan:
         self.ahead.join()
 
     def padding(self) -> float:
-        """Rows of the tiles over rows that tokens own."""
+        """Rows of the tiles over rows of tokens."""
         order = self.experts.order
         return int(order.tiles) * order.bm / self.choice.ids.numel()
 
 
-def plan(params: Params, it: Layer, choice: Choice) -> Plan:
-    """The launches in their fastest configuration; ``it`` has w13 interleaved.
+def plan(params: Params, layer: Layer, choice: Choice) -> Plan:
+    """The launches in their fastest configuration; w13 of ``layer`` is interleaved.
 
     Raises:
-        UsageError: the layer's dtype has no kernel here.
+        UsageError: there is no kernel for the dtype of the layer.
     """
-    if it.x.dtype not in (torch.bfloat16, torch.float16):
+    if layer.x.dtype not in (torch.bfloat16, torch.float16):
         raise UsageError(f"fused has no kernel for {params['dtype']}", "give dtype=bfloat16 or float16")
-    candidates = ways(params, 2 * params["inner"], params["hidden"])
+    candidates = configs(params, 2 * params["inner"], params["hidden"])
     order = Order(choice, candidates[0]["bm"] if candidates else 128)
-    experts = Experts(params, it, order)
+    experts = Experts(params, layer, order)
     order.run()
     decode = params["tokens"] <= DECODE_TOKENS
     if decode:
         choice.tune(_key(params))
     up, down = tuned(params, experts)
-    found = Plan(choice, experts, it.out, experts.gate_up(up), experts.down(down), glue.Prefetch(it.w13, 0))
-    return read_ahead(params, found) if decode else found
+    plan_without_prefetch = Plan(
+        choice, experts, layer.out, experts.gate_up(up), experts.down(down), glue.Prefetch(layer.w13, 0)
+    )
+    return read_ahead(params, plan_without_prefetch) if decode else plan_without_prefetch
 
 
-def read_ahead(params: Params, found: Plan) -> Plan:
-    """The plan that reads as much of w13 ahead as pays: while four blocks route, memory would rest."""
+def read_ahead(params: Params, plan_without_prefetch: Plan) -> Plan:
+    """The plan that prefetches the best part of w13: while four blocks route, memory would be idle."""
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
-    plans = {share: replace(found, ahead=glue.Prefetch(found.experts.it.w13, int(share * l2))) for share in SHARES}
-    choices = [{"share": share} for share in SHARES]
+    plans = {
+        share: replace(
+            plan_without_prefetch, ahead=glue.Prefetch(plan_without_prefetch.experts.layer.w13, int(share * l2))
+        )
+        for share in SHARES
+    }
+    shares = [{"share": share} for share in SHARES]
     best = fastest(
-        ["ahead", *_key(params)], choices, lambda way: seconds(plans[way["share"]].run, "cuda", 4, graph=True)
+        ["ahead", *_key(params)], shares, lambda config: seconds(plans[config["share"]].run, "cuda", 4, graph=True)
     )
     return plans[best["share"]]

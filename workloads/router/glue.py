@@ -1,4 +1,4 @@
-"""What surrounds the expert GEMMs on a GPU, one kernel each: SwiGLU, the rows in sorted order, the combine, reading ahead."""
+"""The kernels around the expert GEMMs on a GPU: SwiGLU, gather, combine, prefetch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import triton
 from moeprof.workloads.router.kernels import routing
 
 ROWS = 4  # of a SwiGLU program
-FEW, FEW_WIDE = 256, 512  # tokens so few that a program each would leave SMs idle: columns of a program then
-AHEAD = 8192  # elements that a program reads ahead
+FEW, FEW_WIDE = 256, 512  # with so few tokens one program each would leave SMs idle: columns of a program then
+AHEAD = 8192  # elements that a program prefetches
 
 
 def _wide(columns: int) -> int:
@@ -21,9 +21,9 @@ def swiglu(gate_up: torch.Tensor, out: torch.Tensor, weights: torch.Tensor | Non
     rows, inner = out.shape
     width = min(1024, _wide(inner))
     grid = (triton.cdiv(rows, ROWS), triton.cdiv(inner, width))
-    given = gate_up if weights is None else weights
+    weights_or_dummy = gate_up if weights is None else weights
     routing.swiglu[grid](
-        gate_up, given, out, rows, INNER=inner, BR=ROWS, BI=width, WEIGHTED=weights is not None, num_warps=4
+        gate_up, weights_or_dummy, out, rows, INNER=inner, BR=ROWS, BI=width, WEIGHTED=weights is not None, num_warps=4
     )
 
 
@@ -45,9 +45,9 @@ def combine(results: torch.Tensor, positions: torch.Tensor, weights: torch.Tenso
 
 
 class Prefetch:
-    """Reads the first ``nbytes`` of ``weights`` into L2 on a stream of its own, beside what runs on the current one meanwhile.
+    """Read the first ``nbytes`` of ``weights`` into L2 on a second stream, concurrently with the current one.
 
-    ``begin`` forks and ``join`` ends: in a captured graph this is a branch, which nothing waits for before the graph's end.
+    ``begin`` forks and ``join`` joins: in a captured graph this is a branch for which nothing waits before the end.
     """
 
     def __init__(self, weights: torch.Tensor, nbytes: int) -> None:
@@ -58,13 +58,13 @@ class Prefetch:
         self.stream = torch.cuda.Stream()
 
     def begin(self) -> None:
-        """Launch it, where there is anything to read."""
+        """Launch the kernel if there is anything to read."""
         if self.programs:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 routing.prefetch[(self.programs,)](self.flat, self.sink, self.numel, BLOCK=AHEAD, num_warps=4)
 
     def join(self) -> None:
-        """The current stream waits for it."""
+        """Make the current stream wait for the kernel."""
         if self.programs:
             torch.cuda.current_stream().wait_stream(self.stream)

@@ -1,4 +1,4 @@
-"""What the router's variants share: the layer and its tensors, the step with its figures, and the steps in plain torch."""
+"""The MoE layer that all variants of the router compute: its tensors, the step with its figures, parts in plain torch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class MoeStep(Step):
     """A built variant of the router, with what its proof needs.
 
     Attributes:
-        capacity: rows an expert takes at most; None where no token is dropped.
-        weights: the tensors [E, ...] that stand for w13 and w2 in the variant's own layout.
-        exact_combine: whether it promises to sum the K expert outputs in fp32, rounding once.
+        capacity: the most rows of an expert; None if no token is dropped.
+        weights: w13 and w2 [E, ...] in the layout of the variant.
+        exact_combine: whether it sums the K expert outputs in fp32 and rounds once.
     """
 
     capacity: int | None = None
@@ -49,7 +49,7 @@ def dtype(params: Params) -> Any:
 
 
 def layer(params: Params, device: str) -> Layer:
-    """The layer from its seed: the same values in every variant and process on one kind of device."""
+    """The layer from the seed: the same values in every variant and process on one kind of device."""
     import torch
 
     routing.check(params)
@@ -60,15 +60,15 @@ def layer(params: Params, device: str) -> Layer:
         return torch.randn(*shape, generator=source, device=device)
 
     def weights(rows: int, columns: int) -> Any:
-        made = torch.empty(experts, rows, columns, dtype=dtype(params), device=device)
+        stacked = torch.empty(experts, rows, columns, dtype=dtype(params), device=device)
         for expert in range(experts):
-            made[expert] = normal(rows, columns) * columns**-0.5
-        return made
+            stacked[expert] = normal(rows, columns) * columns**-0.5
+        return stacked
 
     router = torch.linalg.qr(normal(hidden, experts)).Q.t().contiguous()
-    wanted, bias, chosen = (t.to(device) for t in routed(params))
+    target_logits, bias, chosen = (t.to(device) for t in routed(params))
     noise = normal(tokens, hidden)
-    x = noise - (noise @ router.t()) @ router + wanted @ router
+    x = noise - (noise @ router.t()) @ router + target_logits @ router
     kind = dtype(params)
     return Layer(
         x.to(kind), router.to(kind), bias, weights(2 * inner, hidden), weights(hidden, inner),
@@ -77,7 +77,7 @@ def layer(params: Params, device: str) -> Layer:
 
 
 def routed(params: Params) -> tuple[Any, Any, Any]:
-    """Logits [T, E] for the load asked for, the selection bias [E], the experts [T, K]; from the CPU: the same anywhere."""
+    """Logits [T, E] for the requested load, the selection bias [E], the experts [T, K]; on the CPU, so the same on any device."""
     import torch
 
     source = torch.Generator().manual_seed(params["seed"])
@@ -88,14 +88,14 @@ def routed(params: Params) -> tuple[Any, Any, Any]:
     return routing.wanted_logits(chosen, bias, params, source), bias, chosen
 
 
-def logits(it: Layer) -> Any:
+def logits(layer: Layer) -> Any:
     """x @ router.T in fp32 (fp64 for fp64), whatever the dtype of x."""
     import torch
 
-    if it.x.device.type == "cuda" and it.x.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(it.x, it.router.t(), out_dtype=torch.float32)
-    wide = torch.promote_types(it.x.dtype, torch.float32)
-    return it.x.to(wide) @ it.router.to(wide).t()
+    if layer.x.device.type == "cuda" and layer.x.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(layer.x, layer.router.t(), out_dtype=torch.float32)
+    wide = torch.promote_types(layer.x.dtype, torch.float32)
+    return layer.x.to(wide) @ layer.router.to(wide).t()
 
 
 def swiglu(gate_up: Any) -> Any:
@@ -111,7 +111,7 @@ UNPADDED: Mapping[str, Callable[[], float]] = {"rows computed / rows kept": lamb
 
 
 def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """``action`` compiled without a graph break, or an error; as it is on a CPU, whose compiler may be missing."""
+    """``action`` compiled without a graph break; unchanged on a CPU, which may have no compiler."""
     if device != "cuda":
         return action
     from moeprof.workloads.common import compiler
@@ -121,19 +121,24 @@ def compiled(action: Callable[..., Any], device: str) -> Callable[..., Any]:
 
 
 def step(
-    params: Params, it: Layer, run: Callable[[], None], routed: Callable[[], Any], scratch: tuple[Any, ...], **more: Any
+    params: Params,
+    layer: Layer,
+    run: Callable[[], None],
+    routed: Callable[[], Any],
+    scratch: tuple[Any, ...],
+    **more: Any,
 ) -> MoeStep:
-    """The step of a variant. ``routed`` gives the experts [T, K] that it chose, ``scratch`` is poisoned with the output,
-    ``figures`` are its own figures beside the common ones."""
+    """The step of a variant. ``routed`` returns the experts [T, K] that it chose, ``scratch`` is poisoned with the output,
+    ``figures`` are figures of this variant alone."""
     limit, figures = more.get("capacity"), more.pop("figures", {})
 
     def poison() -> None:
-        for buffer in (it.out, *scratch):
+        for buffer in (layer.out, *scratch):
             buffer.fill_(float("nan") if buffer.is_floating_point() else 0)
 
     return MoeStep(
-        run=run, output=lambda: it.out, poison=poison, flops=flops(params), bytes_moved=bytes_moved(params, it),
-        facts=lambda: facts(params, routed(), limit, figures), weights=more.pop("weights", (it.w13, it.w2)), **more,
+        run=run, output=lambda: layer.out, poison=poison, flops=flops(params), bytes_moved=bytes_moved(params, layer),
+        facts=lambda: facts(params, routed(), limit, figures), weights=more.pop("weights", (layer.w13, layer.w2)), **more,
     )  # fmt: skip
 
 
@@ -143,23 +148,26 @@ def flops(params: Params) -> int:
     return int(6 * tokens * topk * hidden * inner + 2 * tokens * hidden * experts)
 
 
-def bytes_moved(params: Params, it: Layer) -> int:
+def bytes_moved(params: Params, layer: Layer) -> int:
     """Bytes that must move: the weights of every expert that gets a token, x in and the output out."""
-    weights = 3 * params["hidden"] * params["inner"] * it.touched
-    return int(it.x.element_size() * (weights + 2 * params["tokens"] * params["hidden"]))
+    weights = 3 * params["hidden"] * params["inner"] * layer.touched
+    return int(layer.x.element_size() * (weights + 2 * params["tokens"] * params["hidden"]))
 
 
 def facts(
     params: Params, chosen: Any, capacity: int | None, figures: Mapping[str, Callable[[], float]]
 ) -> dict[str, Any]:
-    """Figures beside the time, from the experts [T, K] that the variant really chose."""
+    """Figures beside the time, from the experts [T, K] that the variant chose."""
     import torch
 
     load = torch.bincount(chosen.flatten().long(), minlength=params["experts"]).tolist()
     total, dropped = sum(load), 0
-    found: dict[str, Any] = {"tokens of each expert": load, "expert load, max / mean": max(load) * len(load) / total}
+    figures_of_load: dict[str, Any] = {
+        "tokens of each expert": load,
+        "expert load, max / mean": max(load) * len(load) / total,
+    }
     if capacity is not None:
         dropped = sum(max(0, count - capacity) for count in load)
-        found["rows computed / rows kept"] = params["experts"] * capacity / (total - dropped)
-    found["dropped assignments (%)"] = 100 * dropped / total
-    return found | {name: value() for name, value in figures.items()}
+        figures_of_load["rows computed / rows kept"] = params["experts"] * capacity / (total - dropped)
+    figures_of_load["dropped assignments (%)"] = 100 * dropped / total
+    return figures_of_load | {name: value() for name, value in figures.items()}

@@ -1,11 +1,11 @@
-"""Who goes to which expert: the routing semantics, the load that a benchmark asks for, and the order of a capacity.
+"""Which token goes to which expert: routing semantics, the load of a benchmark, the queues of a capacity.
 
-Three semantics, named after what they do:
+Three semantics:
 
 softmax_topk  softmax over all experts, the K largest; their weights sum to 1 only if renormalised (Qwen3, Mixtral)
 topk_softmax  the K largest logits, softmax over those alone (gpt-oss)
-deepseek      sigmoid scores; a bias joins them for the choice alone; groups are ranked by the sum of their two best and only
-              the best groups are chosen from; weights are the unbiased scores, renormalised and scaled (DeepSeek-V3)
+deepseek      sigmoid scores, to which a bias is added for the choice alone; only the groups with the best sum of two scores are
+              eligible; weights are the unbiased scores, renormalised and scaled (DeepSeek-V3)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GAP = 0.05  # between the logits of a token's chosen experts: small, so that the
 
 
 def check(params: Params) -> None:
-    """Refuse parameters that name no layer; raises UsageError."""
+    """Raise UsageError if the parameters do not describe a layer."""
     experts, topk, groups = params["experts"], params["topk"], params["groups"]
     for key, known in (("routing", ROUTINGS), ("load", LOADS)):
         if params[key] not in known:
@@ -46,7 +46,7 @@ def check(params: Params) -> None:
 
 
 def grouped(params: Params) -> bool:
-    """Whether only some groups of experts may be chosen from."""
+    """Whether only some groups of experts are eligible."""
     return bool(params["routing"] == "deepseek" and params["kept_groups"] < params["groups"])
 
 
@@ -69,7 +69,7 @@ def route(logits: Any, bias: Any, params: Params) -> tuple[Any, Any]:
 
 
 def _kept(choice: Any, params: Params) -> Any:
-    """Scores with those of the groups that may not be chosen from at minus infinity."""
+    """Scores, minus infinity for groups that are not eligible."""
     if not grouped(params):
         return choice
     members = choice.unflatten(-1, (params["groups"], -1))
@@ -80,10 +80,10 @@ def _kept(choice: Any, params: Params) -> Any:
 
 
 def load(params: Params, source: Any) -> Any:
-    """The experts [T, K] (int64, first choice first) that a token shall get, drawn from ``source``, a CPU generator.
+    """The experts [T, K] (int64, first choice first) that each token shall choose, drawn from ``source``, a CPU generator.
 
-    balanced: every expert the same number, exactly where T K / E is whole; multinomial: all experts alike; zipf: the expert
-    of rank r is drawn with a chance proportional to 1 / r, without replacement for one token.
+    balanced: every expert equally often, exactly if T K / E is a whole number; multinomial: all experts equally likely; zipf:
+    the expert of rank r has a probability proportional to 1 / r, without replacement for one token.
     """
     import torch
 
@@ -106,7 +106,7 @@ def load(params: Params, source: Any) -> Any:
 
 
 def _balanced(params: Params, source: Any) -> Any:
-    """Tokens deal out shuffled decks of all experts, K cards each: a deck is whole after lcm(E, K) / K tokens."""
+    """Tokens draw K cards each from shuffled decks of all experts; a deck is used up after lcm(E, K) / K tokens."""
     import torch
 
     tokens, experts, topk = params["tokens"], params["experts"], params["topk"]
@@ -120,24 +120,24 @@ def _balanced(params: Params, source: Any) -> Any:
 
 
 def _balanced_groups(params: Params, source: Any) -> Any:
-    """Groups are dealt like experts, and each visit to a group takes its next experts."""
+    """Groups are drawn as experts are, and each visit to a group takes its next experts."""
     import torch
 
     tokens, size = params["tokens"], params["experts"] // params["groups"]
-    each = params["topk"] // params["kept_groups"]
+    experts_per_group = params["topk"] // params["kept_groups"]
     dealt = {**params, "experts": params["groups"], "topk": params["kept_groups"], "groups": 1, "kept_groups": 1}
     groups = _balanced(dealt, source)  # [T, kept]
     marks = torch.zeros(tokens, params["groups"], dtype=torch.int64).scatter(1, groups, 1)
     visit = (marks.cumsum(0) - marks).gather(1, groups)
-    inside = (visit[:, :, None] * each + torch.arange(each)) % size
+    inside = (visit[:, :, None] * experts_per_group + torch.arange(experts_per_group)) % size
     return (groups[:, :, None] * size + inside).flatten(1)
 
 
 def wanted_logits(chosen: Any, bias: Any, params: Params, source: Any) -> Any:
     """Logits [T, E] (float32) that make ``route`` choose ``chosen`` in its order, with room for rounding.
 
-    A trained router has near ties, which two right implementations may break differently; here the chosen experts are apart
-    from each other by GAP and from the others by more, so that a proof can ask for the same choice.
+    A trained router has near ties, which two correct implementations may break differently. Here the chosen experts differ from
+    each other by GAP and from the others by more, so that a proof can require the same choice.
     """
     import torch
 

@@ -39,14 +39,14 @@ def example(scene: Scene, rows: Times) -> dict[str, Any]:
     view = scene.view
     row = int(rows[np.argmax(view.ends[rows] - view.starts[rows])])
     op = view.ops.iloc[row]
-    found = {
+    evidence = {
         "operation": str(op["name"]),
         "stream": int(op["stream"]),
         "start_ns": int(op["start_ns"]),
         "duration_ns": int(op["end_ns"] - op["start_ns"]),
     }
     call = int(op["call"])
-    return found | (
+    return evidence | (
         {"call": str(view.calls["name"].iloc[call]), "thread": int(view.calls["tid"].iloc[call])} if call >= 0 else {}
     )
 

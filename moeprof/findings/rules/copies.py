@@ -19,8 +19,8 @@ def copies_of(scene: Scene, *causes: str, tiny: bool = False) -> pd.DataFrame:
     """Exposed copies of some causes (all, where none is given), tiny or not."""
     rows = scene.exposed
     size = scene.view.ops["bytes"].to_numpy()[rows["op"].to_numpy(dtype=np.int64)]
-    kept = ((size >= 0) & (size < TINY_BYTES)) == tiny
-    return rows[kept & (rows["cause"].isin(causes) if causes else True)]
+    chosen = ((size >= 0) & (size < TINY_BYTES)) == tiny
+    return rows[chosen & (rows["cause"].isin(causes) if causes else True)]
 
 
 def _rows(copies: pd.DataFrame) -> np.ndarray:
@@ -98,23 +98,23 @@ def queued_behind(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of copies (rows of the view): one, and a smaller one of another stream and the same direction that was
     submitted before it ended and begins right after it."""
     view, size = scene.view, scene.view.ops["bytes"].to_numpy()
-    found = [np.empty((2, 0), dtype=np.int64)]
-    mine = _rows(scene.exposed)
+    pairs = [np.empty((2, 0), dtype=np.int64)]
+    exposed = _rows(scene.exposed)
     for direction in scene.exposed["direction"].unique():
         alike = np.flatnonzero(view.is_copy & (view.direction == direction))
-        alike = alike[np.isin(alike, mine)]
+        alike = alike[np.isin(alike, exposed)]
         ahead, behind = alike[:-1], alike[1:]
         waits = (view.queue[ahead] != view.queue[behind]) & (
             view.ends[ahead] + ENGINE_TURNAROUND_NS >= view.starts[behind]
         )
         waits &= (view.call_ends[behind] < view.ends[ahead]) & (size[behind] < size[ahead])
-        found.append(np.stack([ahead[waits], behind[waits]]))
-    ahead, behind = np.concatenate(found, axis=1)
+        pairs.append(np.stack([ahead[waits], behind[waits]]))
+    ahead, behind = np.concatenate(pairs, axis=1)
     return ahead, behind
 
 
 def copy_engine_contention(scene: Scene) -> Finding | None:
-    """A copy that work waits for stands behind another stream's copy of the same direction."""
+    """A copy that work waits for is queued behind another stream's copy of the same direction."""
     view = scene.view
     ahead, waiting = queued_behind(scene)
     blocked = minus(intersection(union(view.starts[ahead], view.ends[ahead]), scene.focus.pieces), view.working)
@@ -131,15 +131,15 @@ def link_bound(scene: Scene) -> Finding | None:
     rows = copies_of(scene)
     rows = rows[(rows["memory"] != "pageable") & rows["direction"].isin(["H2D", "D2H", "P2P"])]
     best, gain = "", 0
-    for direction, mine in rows.groupby("direction"):
-        beyond = min(int(mine["exposed_ns"].sum()), scene.owned(busy(scene, mine)) - scene.compute_ns)
+    for direction, copies in rows.groupby("direction"):
+        beyond = min(int(copies["exposed_ns"].sum()), scene.owned(busy(scene, copies)) - scene.compute_ns)
         best, gain = (str(direction), beyond) if beyond > gain else (best, gain)
-    mine = rows[rows["direction"] == best]
-    kept_busy, moved = scene.owned(busy(scene, mine)), int(scene.view.ops["bytes"].to_numpy()[_rows(mine)].sum())
+    copies = rows[rows["direction"] == best]
+    kept_busy, moved = scene.owned(busy(scene, copies)), int(scene.view.ops["bytes"].to_numpy()[_rows(copies)].sum())
     return finding(
         "link-bound", scene, gain,
         f"{best} copies keep the link busy {kept_busy / 1e6:.2f} ms for {scene.compute_ns / 1e6:.2f} ms of compute: {{ms}} cannot hide",
         "move fewer bytes (a smaller dtype, a cache on the GPU, recompute), or give each byte more compute",
         direction=best, busy_ns=kept_busy, compute_ns=scene.compute_ns, gb_per_s=moved / max(kept_busy, 1),
-        example=example(scene, _rows(mine)),
+        example=example(scene, _rows(copies)),
     )  # fmt: skip

@@ -158,20 +158,24 @@ def _segments_with(scene: Scene, chosen: Chosen, from_the_beginning: bool = Fals
     """Operations in whose segments one of the chosen calls lies."""
     begin, finish = scene.host.segments
     starts, thread = scene.view.host.starts, scene.view.host.thread
-    found = np.zeros(len(scene.index), dtype=bool)
+    hit = np.zeros(len(scene.index), dtype=bool)
     for number in scene.host.calls:
-        mine, times = scene.host.thread == number, starts[chosen & (thread == number)]
-        low = np.where(begin[mine] <= scene.host.start, EARLY, begin[mine]) if from_the_beginning else begin[mine]
-        found[mine] = np.searchsorted(times, finish[mine]) > np.searchsorted(times, low)
-    return found
+        of_thread, times = scene.host.thread == number, starts[chosen & (thread == number)]
+        low = (
+            np.where(begin[of_thread] <= scene.host.start, EARLY, begin[of_thread])
+            if from_the_beginning
+            else begin[of_thread]
+        )
+        hit[of_thread] = np.searchsorted(times, finish[of_thread]) > np.searchsorted(times, low)
+    return hit
 
 
 def _attributed(scene: Scene, chosen: np.ndarray) -> int:
     """The gaps before the chosen operations that the host caused, without its long stays elsewhere and what is not usual."""
-    mine = chosen & scene.late
-    elsewhere = np.zeros(len(mine), dtype=np.int64)
+    late = chosen & scene.late
+    elsewhere = np.zeros(len(late), dtype=np.int64)
     for thread in scene.host.calls:
-        of_thread = mine & (scene.host.thread == thread)
+        of_thread = late & (scene.host.thread == thread)
         stays = scene.host.stays[thread]
         elsewhere[of_thread] = stays.covered(scene.before[of_thread], scene.starts[of_thread])
-    return int(np.maximum(scene.gaps - scene.once - elsewhere, 0)[mine].sum())
+    return int(np.maximum(scene.gaps - scene.once - elsewhere, 0)[late].sum())

@@ -54,13 +54,13 @@ def _lost(scene: Scene) -> tuple[np.ndarray, int]:
 
 def _capturing(scene: Scene) -> np.ndarray:
     """Calls that lie between cudaStreamBeginCapture and cudaStreamEndCapture of their process."""
-    found = np.zeros(len(scene.view.calls), dtype=bool)
+    capturing = np.zeros(len(scene.view.calls), dtype=bool)
     begins = np.flatnonzero(scene.view.host.named("StreamBeginCapture"))
     ends = np.flatnonzero(scene.view.host.named("StreamEndCapture"))
     for begin in begins:
         after = ends[ends > begin]
-        found[begin : after[0] if len(after) else len(found)] = True
-    return found
+        capturing[begin : after[0] if len(after) else len(capturing)] = True
+    return capturing
 
 
 def profiler_overhead(scene: Scene) -> Finding | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from moeprof.compare import variants
 from moeprof.errors import CaptureError, ToolError, UsageError
 from moeprof.loaded import capture as study
 from moeprof.loaded.capture import Capture, CapturedVariant
-from moeprof.report.export import chrome, markdown
+from moeprof.report import build, markdown
+from moeprof.report.export import chrome
 from moeprof.storage.files import whole
 from moeprof.trace import Trace
 
@@ -54,7 +54,7 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
 
 def _files(found: Capture, chosen: list[CapturedVariant], form: str) -> Iterator[tuple[str, Writer]]:
     if form == "markdown":
-        yield "report.md", lambda path: _text(path, [markdown.render(variants.contrast(found))])
+        yield "report.md", lambda path: _text(path, [markdown.render(build.page_of((found,)))])
     elif form == "chrome-trace":
         for one in chosen:
             if one.trace is not None:

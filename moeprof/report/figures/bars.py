@@ -1,4 +1,4 @@
-"""Diff -> plotly figures: waterfall, ledgers, overlap and link, launches. Axes in ms; theme is the page's."""
+"""Comparison -> plotly figures: waterfall, ledgers, overlap and link, launches. Axes in ms; theme is the page's."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from moeprof import units
 from moeprof.analysis.model import Window
 from moeprof.analysis.waterfall import Bar
 from moeprof.compare.row import Row
-from moeprof.compare.variants import Diff
-from moeprof.report import format as fmt
+from moeprof.compare.variants import Comparison
 from moeprof.report.figures.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
 
 BAR_HEIGHT = 44  # pixels a horizontal bar
 
 
-def waterfall(diff: Diff) -> go.Figure | None:
+def waterfall(comparison: Comparison) -> go.Figure | None:
     """From the baseline's traced iteration to the optimized one's, category by category."""
-    before, after = diff.row(diff.baseline), diff.row(diff.optimized)
-    if not diff.waterfall or before is None or after is None or before.traced_ns is None or after.traced_ns is None:
+    before, after = comparison.row(comparison.baseline), comparison.row(comparison.optimized)
+    if (
+        not comparison.waterfall
+        or before is None
+        or after is None
+        or before.traced_ns is None
+        or after.traced_ns is None
+    ):
         return None
-    return steps((before.name, before.traced_ns), diff.waterfall, (after.name, after.traced_ns), "ms an iteration")
+    return steps(
+        (before.name, before.traced_ns), comparison.waterfall, (after.name, after.traced_ns), "ms per iteration"
+    )
 
 
 def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], axis: str) -> go.Figure:
@@ -35,7 +43,7 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
     labels = [before[0], *(b.label for b in bars), after[0]]
     heights = [before[1], *(abs(b.delta_ns) for b in bars), after[1]]
     colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in bars), TOTAL]
-    texts = [fmt.ms(before[1]), *(fmt.signed_ms(b.delta_ns) for b in bars), fmt.ms(after[1])]
+    texts = [units.ms(before[1]), *(units.signed_ms(b.delta_ns) for b in bars), units.ms(after[1])]
     figure = go.Figure(
         go.Bar(
             x=labels, y=milliseconds(heights), base=milliseconds([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
@@ -46,9 +54,9 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
     return figure
 
 
-def ledgers(diff: Diff) -> go.Figure | None:
+def ledgers(comparison: Comparison) -> go.Figure | None:
     """One stacked bar a variant: every nanosecond of its iteration under one owner."""
-    rows = [r for r in diff.rows if r.ledger is not None and r.idle is not None]
+    rows = [r for r in comparison.rows if r.ledger is not None and r.idle is not None]
     return stacked([(r.name, r, 1) for r in rows]) if rows else None
 
 
@@ -64,23 +72,22 @@ def stacked(bars: Sequence[tuple[str, Row | Window, int]]) -> go.Figure:
                     hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
                 )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms an iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
+        barmode="stack", xaxis_title="ms per iteration", height=150 + BAR_HEIGHT * len(bars), **legend()
     )
     return figure
 
 
-def overlap(diff: Diff) -> go.Figure | None:
+def overlap(comparison: Comparison) -> go.Figure | None:
     """Copies beside compute and exposed, a bar a variant."""
-    rows = [r for r in diff.rows if r.copies][::-1]
+    rows = [r for r in comparison.rows if r.copies][::-1]
     if not rows:
         return None
-    hidden = [sum(c.overlapped_ns for c in r.copies) for r in rows]
-    exposed = [sum(c.exposed_ns for c in r.copies) for r in rows]
+    hidden, exposed = [r.hidden_copy_ns for r in rows], [r.exposed_copy_ns for r in rows]
     names = [r.name for r in rows]
     figure = go.Figure()
     figure.add_bar(
         y=names, x=milliseconds(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
-        text=[fmt.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
+        text=[units.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
         hovertemplate="%{y}: %{x:.3f} ms hidden<extra></extra>",
     )  # fmt: skip
     figure.add_bar(
@@ -88,30 +95,30 @@ def overlap(diff: Diff) -> go.Figure | None:
         hovertemplate="%{y}: %{x:.3f} ms exposed<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms of copies an iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
+        barmode="stack", xaxis_title="ms of copies per iteration", height=150 + BAR_HEIGHT * len(rows), **legend()
     )
     return figure
 
 
-def work(diff: Diff) -> go.Figure | None:
+def work(comparison: Comparison) -> go.Figure | None:
     """Useful TFLOP/s of each variant against the limit and the yardstick."""
-    rows = [r for r in diff.rows if r.work is not None][::-1]
-    if not rows or diff.roof is None:
+    rows = [r for r in comparison.rows if r.work is not None][::-1]
+    if not rows or comparison.roof is None:
         return None
-    top = diff.roof.flops / diff.roof.ideal_ns / 1e3
+    top = comparison.roof.flops / comparison.roof.ideal_ns / 1e3
     figure = go.Figure(
         go.Bar(
             y=[r.name for r in rows], x=[float(f"{r.work.tflop_per_s:.6g}") for r in rows if r.work], orientation="h", marker_color=COLOURS["compute"],
-            text=[fmt.rate(r.work.tflop_per_s) for r in rows if r.work], textposition="auto", showlegend=False,
+            text=[units.rate(r.work.tflop_per_s) for r in rows if r.work], textposition="auto", showlegend=False,
             hovertemplate="%{y}: %{text} TFLOP/s<extra></extra>",
         )
     )  # fmt: skip
     marks = [(top, "limit", SLOWER)]
-    if diff.roof.yardstick_tflop_per_s:
-        marks.append((diff.roof.yardstick_tflop_per_s, "yardstick", TOTAL))
+    if comparison.roof.yardstick_tflop_per_s:
+        marks.append((comparison.roof.yardstick_tflop_per_s, "yardstick", TOTAL))
     for place, (value, label, colour) in enumerate(marks):
         figure.add_vline(
-            x=float(f"{value:.6g}"), line_dash="dash", line_color=colour, annotation_text=f"{label} {fmt.rate(value)}",
+            x=float(f"{value:.6g}"), line_dash="dash", line_color=colour, annotation_text=f"{label} {units.rate(value)}",
             annotation_position=("top right", "bottom left")[place],
         )  # fmt: skip
     figure.update_layout(
@@ -147,19 +154,19 @@ def series(name: str, found: dict[str, tuple[float, ...]]) -> go.Figure:
     return figure
 
 
-def title_of_work(diff: Diff) -> str:
+def title_of_work(comparison: Comparison) -> str:
     """The finding that the work figure shows."""
-    rows = [r for r in diff.rows if r.work is not None]
+    rows = [r for r in comparison.rows if r.work is not None]
     best = max(rows, key=lambda r: r.work.tflop_per_s if r.work else 0.0, default=None)
     if best is None or best.work is None:
         return "What each variant does"
-    share = f", {fmt.percent(best.limit_ratio)} of the limit" if best.limit_ratio is not None else ""
-    return f"{best.name} reaches {fmt.rate(best.work.tflop_per_s)} TFLOP/s on useful FLOPs{share}"
+    share = f", {units.percent(best.limit_ratio)} of the limit" if best.limit_ratio is not None else ""
+    return f"{best.name} reaches {units.rate(best.work.tflop_per_s)} TFLOP/s on useful FLOPs{share}"
 
 
-def link(diff: Diff, ceiling: float | None) -> go.Figure | None:
+def link(comparison: Comparison, ceiling: float | None) -> go.Figure | None:
     """Copy throughput of each variant against the measured ceiling of the link."""
-    rows = [r for r in diff.rows if r.link_gb_per_s][::-1]
+    rows = [r for r in comparison.rows if r.link_gb_per_s][::-1]
     if not rows:
         return None
     figure = go.Figure(
@@ -194,9 +201,9 @@ CALL_WORDS = {
 }  # fmt: skip
 
 
-def launches(diff: Diff) -> go.Figure | None:
+def launches(comparison: Comparison) -> go.Figure | None:
     """Time that the host spends inside CUDA calls in one iteration, by kind of call, beside the device's work."""
-    rows = [r for r in diff.rows if r.launch is not None and r.launch.calls][::-1]
+    rows = [r for r in comparison.rows if r.launch is not None and r.launch.calls][::-1]
     if not rows:
         return None
     figure = go.Figure()
@@ -207,14 +214,14 @@ def launches(diff: Diff) -> go.Figure | None:
                 y=[r.name for r in rows], x=milliseconds(values), orientation="h", name=label, marker_color=colour,
                 hovertemplate=f"%{{y}}, {label}: %{{x:.3f}} ms<extra></extra>",
             )  # fmt: skip
-    work = [r.traced_ns - r.ledger.idle_ns for r in rows if r.traced_ns is not None and r.ledger is not None]
+    work = [r.gpu_work_ns for r in rows if r.gpu_work_ns is not None]
     figure.add_scatter(
         y=[r.name for r in rows], x=milliseconds(work), mode="markers", name="GPU work", marker={"symbol": "line-ns-open", "size": 26, "line": {"width": 3}, "color": SLOWER},
         hovertemplate="%{y}: %{x:.3f} ms of GPU work<extra></extra>",
     )  # fmt: skip
     figure.update_layout(
         barmode="stack",
-        xaxis_title="ms of host time in CUDA calls an iteration",
+        xaxis_title="ms of host time in CUDA calls per iteration",
         height=150 + BAR_HEIGHT * len(rows),
         **legend(),
     )
@@ -236,4 +243,4 @@ def title_of_overlap(rows: tuple[Row, ...]) -> str:
     best = max((r for r in rows if r.hidden_ratio is not None), key=lambda r: r.hidden_ratio or 0.0, default=None)
     if best is None:
         return "Copies beside compute"
-    return f"{best.name} hides {fmt.percent(best.hidden_ratio)} of its copy time under compute"
+    return f"{best.name} hides {units.percent(best.hidden_ratio)} of its copy time under compute"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
+from moeprof import units
 from moeprof.kernels.roofline import Ceiling
 from moeprof.kernels.roofline_points import WHOLE, Point, Roofline
-from moeprof.report import format as fmt
 from moeprof.report.figures.style import COLOURS, FASTER, SHADES, SLOWER, TOTAL
-from moeprof.report.tables import Table
+from moeprof.report.page import Table
 
 DASHES = ("solid", "dash", "dot")
 SHARED = 0.05  # of the drawn decades: nearer marks share a label
@@ -40,7 +40,7 @@ def figure(found: Roofline, baseline: str | None, optimized: str | None) -> go.F
     variants = list(dict.fromkeys(p.variant for p in found.points))
     marks = [
         Mark(
-            p.variant, p.intensity, p.flop_per_s, f"{fmt.short_kernel(p.kernel, 32)}, {p.launches} launched", SHADES[variants.index(p.variant) % len(SHADES)],
+            p.variant, p.intensity, p.flop_per_s, f"{units.short_kernel(p.kernel, 32)}, {p.launches} launched", SHADES[variants.index(p.variant) % len(SHADES)],
             "diamond-open" if p.kernel == WHOLE else "circle",
         )
         for p in found.points
@@ -110,7 +110,7 @@ def _line(drawn: go.Figure, ends: list[tuple[float, float]], ceiling: Ceiling, d
 def named(ceiling: Ceiling) -> str:
     """A ceiling with its number: gemm_tflop_per_s 554.0 TFLOP/s, measured."""
     unit, scale = SCALES[ceiling.unit]
-    return f"{ceiling.name} {fmt.rate(ceiling.per_s / scale)} {unit}, {'measured' if ceiling.measured else 'by ncu'}"
+    return f"{ceiling.name} {units.rate(ceiling.per_s / scale)} {unit}, {'measured' if ceiling.measured else 'by ncu'}"
 
 
 def add_marks(drawn: go.Figure, marks: Sequence[Mark]) -> None:
@@ -163,8 +163,8 @@ def table(found: Roofline) -> Table:
     """The numbers of the points."""
     rows = [
         (
-            p.variant, p.kernel if p.kernel == WHOLE else fmt.short_kernel(p.kernel, 40), str(p.launches), fmt.rate(p.flops / 1e9), p.pipe, fmt.size(p.dram_bytes),
-            fmt.us(p.time_ns), fmt.rate(p.intensity), fmt.rate(p.flop_per_s / 1e12),
+            p.variant, p.kernel if p.kernel == WHOLE else units.short_kernel(p.kernel, 40), str(p.launches), units.rate(p.flops / 1e9), p.pipe, units.size(p.dram_bytes),
+            units.us(p.time_ns), units.rate(p.intensity), units.rate(p.flop_per_s / 1e12),
         )
         for p in found.points
     ]  # fmt: skip
@@ -179,12 +179,12 @@ def table(found: Roofline) -> Table:
         "FLOP/byte",
         "TFLOP/s",
     )
-    return Table("Points of the roofline", header, tuple(rows))
+    return Table("Points of the roofline", header, tuple(rows), detail="summary")
 
 
 def roofs(found: Roofline) -> Table:
     """The lines."""
-    rows = [(c.name, fmt.rate(c.per_s / SCALES[c.unit][1]), SCALES[c.unit][0], origin(c)) for c in found.ceilings]
+    rows = [(c.name, units.rate(c.per_s / SCALES[c.unit][1]), SCALES[c.unit][0], origin(c)) for c in found.ceilings]
     return Table("Ceilings", ("ceiling", "value", "unit", "where it is from"), tuple(rows), plain=True)
 
 
@@ -207,5 +207,5 @@ def title(found: Roofline, optimized: str | None) -> str:
     if not found.points:
         return "No roofline: what it needs was not counted"
     point = next(iter(found.of(optimized)), None) or max(found.points, key=lambda p: p.flop_per_s)
-    what = WHOLE if point.kernel == WHOLE else fmt.short_kernel(point.kernel, 32)
-    return f"Roofline: {point.variant}'s {what} does {fmt.rate(point.flop_per_s / 1e12)} TFLOP/s at {fmt.rate(point.intensity)} FLOP a byte"
+    what = WHOLE if point.kernel == WHOLE else units.short_kernel(point.kernel, 32)
+    return f"Roofline: {point.variant}'s {what} does {units.rate(point.flop_per_s / 1e12)} TFLOP/s at {units.rate(point.intensity)} FLOP a byte"

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from moeprof import units
 from moeprof.analysis.intervals import union
 from moeprof.analysis.model import Window
 from moeprof.loaded.capture import Capture, CapturedVariant, representative
-from moeprof.report import format as fmt
 from moeprof.report.figures.style import COLOURS, COMPUTE_SHADES, KINDS, RANGE, TOTAL
 from moeprof.trace import Trace
 from moeprof.trace.classify import BLOCKING
@@ -113,13 +113,13 @@ def _families(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     kernels = rows[rows["kind"] == "kernel"]
     spent = (kernels["end_ns"] - kernels["start_ns"]).groupby(kernels["name"].astype(str)).sum()
     top = list(spent.sort_values(ascending=False, kind="stable").index[:FAMILIES])
-    found = [(fmt.short_kernel(n), COMPUTE_SHADES[i], kernels[kernels["name"] == n]) for i, n in enumerate(top)]
+    found = [(units.short_kernel(n), COMPUTE_SHADES[i], kernels[kernels["name"] == n]) for i, n in enumerate(top)]
     rest = kernels[~kernels["name"].isin(top)]
     if len(rest):
         found.append(("other kernels", COMPUTE_SHADES[-1], rest))
     for kind, mine in rows[rows["kind"] != "kernel"].groupby(rows["kind"].astype(str), sort=True):
         for label, part in mine.groupby(mine["name"].astype(str), sort=True):
-            text = f"copy {label}" if kind in ("copy", "migration") else fmt.short_kernel(str(label))
+            text = f"copy {label}" if kind in ("copy", "migration") else units.short_kernel(str(label))
             found.append((text, KINDS[str(kind)], part))
     return found
 

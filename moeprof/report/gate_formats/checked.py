@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from moeprof import units
 from moeprof.gate.gate import Check, Outcome
 from moeprof.gate.rule import Expectation
-from moeprof.report import format as fmt
-from moeprof.report.tables import Table
+from moeprof.report.markdown import escaped
+from moeprof.report.page import Table
 from moeprof.report.text import rendered, rich_table
 from moeprof.storage.baselines import Baseline
 
 STYLES = {"PASS": "bold green", "FAIL": "bold red", "UNCLEAR": "bold yellow"}
 ORDER = ("FAIL", "UNCLEAR", "PASS")
 MAX_MARKDOWN = 60_000  # bytes; what shows summaries takes little more than 64 KiB of one report
-MAX_CELL = 300  # characters
 MAX_NOTES = 20
-SPECIAL = re.compile(r"([\\`*_{}\[\]#!|~])")
 
 
 def word(check: Check) -> str:
@@ -46,7 +44,7 @@ def measured(outcome: Outcome) -> str:
     """What was compared with the threshold, and its interval."""
     found, as_asked = outcome.found, expected(outcome)
     if found is None:
-        return fmt.DASH
+        return units.DASH
     if found.low == found.high:
         return as_asked.said(found.value)
     return f"{as_asked.said(found.value)} ({as_asked.said(found.low)} to {as_asked.said(found.high)})"
@@ -74,12 +72,12 @@ def ordered(check: Check) -> list[Outcome]:
 
 
 def _value(value: float | None, unit: str) -> str:
-    return fmt.DASH if value is None else f"{Expectation('<', 0, '').said(value)} {unit}".strip()
+    return units.DASH if value is None else f"{Expectation('<', 0, '').said(value)} {unit}".strip()
 
 
 def _noise(outcome: Outcome) -> str:
     if outcome.noise is None:
-        return fmt.DASH
+        return units.DASH
     unit = outcome.of.replace("+", "").replace("x", "")
     return f"{outcome.noise:.2g}{unit}"
 
@@ -116,13 +114,6 @@ def markdown(check: Check) -> str:
     return "\n".join(lines + tail).rstrip() + "\n"
 
 
-def escaped(text: str, most: int = MAX_CELL) -> str:
-    """Text that Markdown shows as it stands, on one line and of at most so many characters."""
-    line = " ".join(text.split())
-    cut = line if len(line) <= most else line[: most - 1] + "…"
-    return SPECIAL.sub(r"\\\1", cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
 def _notes(lines: list[str]) -> list[str]:
     more = [f"... and {len(lines) - MAX_NOTES} more"] if len(lines) > MAX_NOTES else []
     return [part for line in lines[:MAX_NOTES] + more for part in (line, "")]
@@ -142,7 +133,7 @@ def baselines_text(found: Sequence[Baseline]) -> str:
     if not found:
         return "No baseline is kept here: moeprof baseline save NAME CAPTURE"
     rows = [
-        (f"{b.name} *" if b.default else b.name, b.workload, b.created, b.saved or fmt.DASH, b.git or fmt.DASH, b.gpu or fmt.DASH, fmt.size(b.bytes))
+        (f"{b.name} *" if b.default else b.name, b.workload, b.created, b.saved or units.DASH, b.git or units.DASH, b.gpu or units.DASH, units.size(b.bytes))
         for b in found
     ]  # fmt: skip
     header = ("baseline (* default)", "workload", "captured", "saved", "git", "GPU", "size")

@@ -35,7 +35,7 @@ def render(check: Check) -> str:
 
 
 def _rule(metric: str) -> dict[str, Any]:
-    about = measures.measure(metric)
+    about = measures.metric(metric)
     return {"id": metric, "shortDescription": {"text": about.meaning}}
 
 

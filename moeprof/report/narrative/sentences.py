@@ -1,60 +1,24 @@
-"""The sentences of a report: every number in them stands in a table of the same report."""
+"""The sentences of a report: every number in them is in a table of the same report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from moeprof.analysis.model import CallCount
 from moeprof.compare.row import Row
+from moeprof.compare.variants import Comparison
 from moeprof.stats.estimates import Verdict
+from moeprof.units import ms, percent, rate
 
-if TYPE_CHECKING:
-    from moeprof.compare.variants import Diff
-
-STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is told
+STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is reported
 LINK_BOUND = 0.95  # share of an iteration in which the link is busy, from which the link is the limit
-WORTH_SAYING = 0.01  # share of an iteration that copies take, from which they are told
-SLOWED = 1.03  # compute time against the baseline's, from which it is told
+WORTH_SAYING = 0.01  # share of an iteration that copies take, from which they are reported
+SLOWED = 1.03  # compute time against the baseline's, from which it is reported
 
 
-def ms(ns: float) -> str:
-    """Nanoseconds as milliseconds, with the digits that matter."""
-    value = ns / 1e6
-    return f"{value:.3f} ms" if abs(value) < 10 else f"{value:.2f} ms"
-
-
-def percent(ratio: float) -> str:
-    """A ratio as a percentage: 97.3 %."""
-    return f"{100 * ratio:.1f} %"
-
-
-def rate(value: float) -> str:
-    """A throughput with three digits or one decimal: 0.0481, 3.21, 554.2."""
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def size(count: float) -> str:
-    """Bytes in the decimal unit that fits: 939.5 MB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= factor:
-            return f"{count / factor:,.1f} {unit}"
-    return f"{count:,.0f} B"
-
-
-def amount(kind: str, value: float) -> str:
-    """A hardware counter: a share in percent, bytes, bytes a second in GB/s, or a count."""
-    if kind == "share":
-        return percent(value)
-    if kind == "bytes":
-        return size(value)
-    return f"{value / 1e9:,.0f} GB/s" if kind == "bytes_per_s" else f"{value:,.0f}"
-
-
-def sentence(diff: Diff) -> str:
+def sentence(comparison: Comparison) -> str:
     """The verdict in one sentence."""
-    row, base = diff.row(diff.optimized), diff.row(diff.baseline)
+    row, base = comparison.row(comparison.optimized), comparison.row(comparison.baseline)
     if row is None or base is None or row.verdict is None or row.time_ns is None or base.time_ns is None:
-        return _without_pair(diff)
+        return _without_pair(comparison)
     found = row.verdict
     claims = {
         "FASTER": f"{row.name} is {found.speedup.value:.2f} times as fast as {base.name}",
@@ -84,21 +48,21 @@ def _typical(found: Verdict) -> str:
     )
 
 
-def _without_pair(diff: Diff) -> str:
-    timed = [r for r in diff.rows if r.time_ns is not None]
+def _without_pair(comparison: Comparison) -> str:
+    timed = [r for r in comparison.rows if r.time_ns is not None]
     if not timed:
-        return "Nothing was timed: this report shows what the trace holds."
+        return "Nothing was timed: this report shows what the trace contains."
     best = min(timed, key=lambda r: r.time_ns.value if r.time_ns else 0.0)
     assert best.time_ns is not None
-    return f"There is no pair to contrast; {best.name} takes {ms(best.time_ns.value)} an iteration."
+    return f"There is no pair to compare; {best.name} takes {ms(best.time_ns.value)} per iteration."
 
 
-def reasons(diff: Diff) -> tuple[str, ...]:
+def reasons(comparison: Comparison) -> tuple[str, ...]:
     """Why each variant gained or lost, from its representative traced iteration."""
-    return tuple(text for row in diff.rows if row.ledger is not None and (text := _why(row, diff)))
+    return tuple(text for row in comparison.rows if row.ledger is not None and (text := _why(row, comparison)))
 
 
-def _why(row: Row, diff: Diff) -> str:
+def _why(row: Row, comparison: Comparison) -> str:
     parts = [
         part
         for part in (
@@ -106,8 +70,8 @@ def _why(row: Row, diff: Diff) -> str:
             _achieved(row),
             _hidden(row),
             _starved(row),
-            _bound(row, diff),
-            _slowed(row, diff),
+            _bound(row, comparison),
+            _slowed(row, comparison),
             _graph(row),
         )
         if part
@@ -121,7 +85,7 @@ def _gained(row: Row) -> str:
     if row.efficiency < 0:
         start = "loses: its" if row.verdict.word == "SLOWER" else "its"
         return f"{start} overlap efficiency is {row.efficiency:.3f}, below zero: overlapping costs more than it hides"
-    return f"its overlap efficiency is {row.efficiency:.3f} (1 is all that overlapping could gain)"
+    return f"its overlap efficiency is {row.efficiency:.3f} (1 is perfect)"
 
 
 def _achieved(row: Row) -> str:
@@ -137,62 +101,58 @@ def _achieved(row: Row) -> str:
 
 
 def _hidden(row: Row) -> str:
-    busy = sum(c.busy_ns for c in row.copies)
+    busy = row.copy_busy_ns
     if not _copies_matter(row) or row.hidden_ratio is None:
         return ""
-    exposed = sum(c.exposed_ns for c in row.copies)
     if not row.hidden_ratio:
-        return f"none of its {ms(busy)} of copies runs beside compute"
-    return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies run beside compute, {ms(exposed)} are exposed"
+        return f"none of its {ms(busy)} of copies overlaps with compute"
+    return f"{percent(row.hidden_ratio)} of its {ms(busy)} of copies overlap with compute, {ms(row.exposed_copy_ns)} are exposed"
 
 
 def _copies_matter(row: Row) -> bool:
-    busy = sum(c.busy_ns for c in row.copies)
-    return bool(busy) and busy >= WORTH_SAYING * (row.traced_ns or 0)
+    return bool(row.copy_busy_ns) and row.copy_busy_ns >= WORTH_SAYING * (row.traced_ns or 0)
 
 
 def _starved(row: Row) -> str:
-    """The device waits for the host: say for what, and what the host was doing."""
+    """The GPU waits for the host: for what, and what the host does."""
     if row.ledger is None or row.idle is None or row.launch is None or not row.traced_ns or not row.calls:
         return ""
-    waits = row.idle.launch_ns + row.idle.host_ns + row.idle.sync_ns
-    if waits < STARVED * row.traced_ns:
+    if row.host_wait_ns < STARVED * row.traced_ns:
         return ""
-    work = row.traced_ns - row.ledger.idle_ns
     calls = ", ".join(
         f"{sum(c.count for c in of)} {kind}" for kind, of in _by_kind(row.launch.calls) if kind != "other"
     )
     return (
-        f"the host cannot keep up: the GPU has {ms(work)} of work and waits {ms(waits)} for it "
-        f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronising calls "
-        f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls an iteration ({calls}) that take {ms(row.call_ns or 0)}"
+        f"the host cannot keep up: the GPU has {ms(row.gpu_work_ns)} of work and waits {ms(row.host_wait_ns)} for it "
+        f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronizing calls "
+        f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls per iteration ({calls}) that take {ms(row.call_ns or 0)}"
     )
 
 
 def _by_kind(calls: tuple[CallCount, ...]) -> list[tuple[str, list[CallCount]]]:
     words = {"launch": "kernel launches", "graph_launch": "graph launches", "copy": "copies", "copy_sync": "blocking copies",
-             "memset": "memsets", "sync": "synchronises", "event": "event calls", "alloc": "allocations"}  # fmt: skip
+             "memset": "memsets", "sync": "synchronizations", "event": "event calls", "alloc": "allocations"}  # fmt: skip
     kinds = sorted({c.kind for c in calls})
     return [(words.get(kind, "other"), [c for c in calls if c.kind == kind]) for kind in kinds]
 
 
-def _bound(row: Row, diff: Diff) -> str:
+def _bound(row: Row, comparison: Comparison) -> str:
     if row.link_gb_per_s is None or not row.traced_ns or not _copies_matter(row):
         return ""
     busy = row.link_busy_ratio or 0.0
     at_ceiling = f", {percent(row.link_ratio)} of its measured ceiling" if row.link_ratio else ""
     if busy >= LINK_BOUND:
-        return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: it is the limit"
-    if row.name == diff.baseline:
+        return f"the link is busy {percent(busy)} of the iteration at {row.link_gb_per_s:.1f} GB/s{at_ceiling}: the link is the limit"
+    if row.name == comparison.baseline:
         return f"its link runs at {row.link_gb_per_s:.1f} GB/s{at_ceiling}"
     return ""
 
 
-def _slowed(row: Row, diff: Diff) -> str:
+def _slowed(row: Row, comparison: Comparison) -> str:
     if row.compute_ratio is None or row.compute_ratio < SLOWED:
         return ""
-    baseline = diff.row(diff.baseline)
-    why = ", whose device rests while it copies" if baseline and _copies_matter(baseline) else ""
+    baseline = comparison.row(comparison.baseline)
+    why = ", whose GPU does not compute while it copies" if baseline and _copies_matter(baseline) else ""
     return f"its kernels take {row.compute_ratio:.2f} times as long as the baseline's{why}"
 
 

@@ -1,199 +1,201 @@
 """The closing paragraph of a report: what was slow, what changed, why it is faster or not, what bounds it now, what is left.
 
-Every number in it stands, as formatted here, in a table of the same report: times, speed-ups and the fraction of the limit in the
+Every number in it is, as formatted here, in a table of the same report: times, speed-ups and the fraction of the limit in the
 variants' table, parts of an iteration in the waterfall (or the ledger), counters and intensities in theirs.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from moeprof.analysis.waterfall import Bar, bars, parts
+from moeprof.analysis.waterfall import Bar
 from moeprof.compare.row import Row
+from moeprof.compare.variants import Comparison
 from moeprof.kernels.roofline_points import WHOLE, Point
-from moeprof.report.narrative.sentences import STARVED, amount, ms, percent, rate
-
-if TYPE_CHECKING:
-    from moeprof.compare.variants import Diff
+from moeprof.report.narrative.sentences import STARVED
+from moeprof.units import amount, ms, percent, rate
 
 WORTH_NAMING = 0.02  # of an iteration, from which a part of it is named
 AT_THE_LIMIT = 0.95  # of the limit, from which nothing is left without other work
 CALLED = {
-    "compute": "compute", "exposed communication": "communication that nothing hides", "exposed copy": "copies that nothing hides",
-    "exposed migration": "page migration", "exposed memset": "clearing memory", "idle: launch": "waiting for launches",
-    "idle: sync": "waiting while the host synchronises", "idle: host": "waiting for the host's code",
-    "idle: dependency": "waiting between dependent operations", "idle: edge": "idling at the edges",
+    "compute": "compute", "exposed communication": "exposed communication", "exposed copy": "exposed copies",
+    "exposed migration": "exposed page migration", "exposed memset": "exposed memsets", "idle: launch": "waits for launches",
+    "idle: sync": "waits for a synchronizing host", "idle: host": "waits for host code",
+    "idle: dependency": "waits between dependent operations", "idle: edge": "idle time at the edges",
 }  # fmt: skip
 
 
-def closing(diff: Diff) -> tuple[str, ...]:
-    """The paragraph, sentence by sentence; says what cannot be said, and why."""
-    before, after = diff.row(diff.baseline), diff.row(diff.optimized)
+def summary(comparison: Comparison) -> tuple[str, ...]:
+    """The paragraph, sentence by sentence; it states what is not known, and why."""
+    before, after = comparison.row(comparison.baseline), comparison.row(comparison.optimized)
     if before is None or after is None or before.name == after.name:
-        found = _alone(diff)
+        found = _alone(comparison)
     else:
         found = (
             _slow(before),
-            _changed(diff, before, after),
-            *_why(diff, before, after),
-            _counters(diff),
-            _bound(diff, after),
-            _left(diff, after),
+            _changed(comparison, before, after),
+            *_why(comparison, before, after),
+            _counters(comparison),
+            _bound(comparison, after),
+            _left(comparison, after),
         )
-    return tuple(sentence for sentence in (*found, *_doubts(diff)) if sentence)
+    return tuple(sentence for sentence in (*found, *_doubts(comparison)) if sentence)
 
 
-def _alone(diff: Diff) -> tuple[str, ...]:
+def _alone(comparison: Comparison) -> tuple[str, ...]:
     """One variant, or none that ran: what it does with its time."""
-    row = next((r for r in diff.rows if r.time_ns is not None or r.ledger is not None), None)
+    row = next((r for r in comparison.rows if r.time_ns is not None or r.ledger is not None), None)
     if row is None:
-        return ("Nothing ran here that could be timed or traced.",)
-    return ("With one variant there is nothing to compare.", _slow(row), _bound(diff, row), _left(diff, row))
+        return ("Nothing ran that could be timed or traced.",)
+    return (
+        "There is only one variant, so there is nothing to compare.",
+        _slow(row),
+        _bound(comparison, row),
+        _left(comparison, row),
+    )
 
 
 def _slow(row: Row) -> str:
-    """How long an iteration takes, and what takes most of it."""
+    """The time per iteration, and its largest parts."""
     spent = _parts(row)
-    where = f" Most of it goes into {CALLED[spent[0].label]}, {ms(spent[0].before_ns)} when traced" if spent else ""
+    where = f" Most of it is {CALLED[spent[0].label]}: {ms(spent[0].before_ns)} when traced" if spent else ""
     if spent[1:]:
-        where += f", followed by {CALLED[spent[1].label]} with {ms(spent[1].before_ns)}"
+        where += f", then {CALLED[spent[1].label]} with {ms(spent[1].before_ns)}"
     if row.time_ns is None:
         return f"{row.name} was not timed.{where}{'.' if where else ''}"
-    return f"An iteration of {row.name} takes {ms(row.time_ns.value)}.{where}{'.' if where else ''}"
+    return f"{row.name} takes {ms(row.time_ns.value)} per iteration.{where}{'.' if where else ''}"
 
 
 def _parts(row: Row) -> list[Bar]:
     """Where an iteration goes, the largest part first, without what is too small to be named."""
-    if row.ledger is None or row.idle is None or not row.traced_ns:
-        return []
-    spent = parts(row.ledger, row.idle)
-    found = sorted(bars(spent, spent), key=lambda b: -b.before_ns)
-    return [b for b in found if b.before_ns >= WORTH_NAMING * row.traced_ns]
+    return [b for b in row.parts if b.before_ns >= WORTH_NAMING * (row.traced_ns or 0)]
 
 
-def _changed(diff: Diff, before: Row, after: Row) -> str:
+def _changed(comparison: Comparison, before: Row, after: Row) -> str:
     """What the other side is."""
     if before.name.startswith("A: ") and after.name.startswith("B: "):
-        differing = [str(n.evidence.get("what")) for n in diff.unlike]
+        differing = [str(n.evidence.get("what")) for n in comparison.unlike]
         if differing:
-            return f"Capture B differs from A in more than the code ({', '.join(differing)}), so not all of the difference need come from it."
-        return (
-            "Capture B ran the same workload with the same parameters; its rounds were not interleaved with those of A."
-        )
-    what = after.summary if after.summary and not re.search(r"\d", after.summary) else "another way to do the same work"
-    return f"{after.name} tries this: {what}."
+            return f"Capture B differs from A in more than the code ({', '.join(differing)}): part of the difference may come from that."
+        return "Capture B ran the same workload with the same parameters. Its rounds were not interleaved with the rounds of A."
+    if not after.summary or re.search(r"\d", after.summary):  # a number there is in no table
+        return f"{after.name} does the same work in a different way."
+    return f"{after.name} does the work differently: {after.summary}."
 
 
-def _why(diff: Diff, before: Row, after: Row) -> tuple[str, ...]:
+def _why(comparison: Comparison, before: Row, after: Row) -> tuple[str, ...]:
     """The outcome, and the parts of the iteration that explain it."""
     word = after.verdict.word if after.verdict else ""
     if after.verdict is None or after.time_ns is None:
-        return ("It was not timed against that, so there is no verdict.", _moved(diff, faster=True))
+        return ("It was not timed against the baseline, so there is no verdict.", _moved(comparison, faster=True))
     ratio, time = f"{after.verdict.speedup.value:.2f}", ms(after.time_ns.value)
     outcome = {
-        "FASTER": f"That brings an iteration down to {time}, {ratio} times the speed.",
-        "SLOWER": f"It costs time instead: {time} an iteration, {ratio} times the speed.",
-        "SAME": f"The time stays what it was: {time}.",
-        "UNCLEAR": f"Whether it helps is open: {time} stand against {_time(before)}, but the rounds are too few or too noisy to tell.",
+        "FASTER": f"It takes {time} per iteration, {ratio} times the speed.",
+        "SLOWER": f"It is slower: {time} per iteration, {ratio} times the speed.",
+        "SAME": f"The time does not change: {time} per iteration.",
+        "UNCLEAR": f"Whether it is faster is unclear: {time} against {_time(before)}. The rounds are too few or too noisy to decide.",
     }
-    return outcome[word], _moved(diff, faster=word != "SLOWER")
+    return outcome[word], _moved(comparison, faster=word != "SLOWER")
 
 
 def _time(row: Row) -> str:
     return ms(row.time_ns.value) if row.time_ns else "an unknown time"
 
 
-def _moved(diff: Diff, faster: bool) -> str:
+def _moved(comparison: Comparison, faster: bool) -> str:
     """The step of the waterfall that explains the outcome most, and the largest one against it."""
-    if not diff.waterfall:
-        return "No trace of both was taken, so the times say how much and not where; nsys or torch.profiler would tell."
-    total = sum(b.before_ns for b in diff.waterfall)
-    told = [b for b in diff.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
+    if not comparison.waterfall:
+        return "There is no trace of both variants: the times show how much changed, not where. Capture with nsys or torch.profiler to see where."
+    total = sum(b.before_ns for b in comparison.waterfall)
+    told = [b for b in comparison.waterfall if abs(b.delta_ns) >= WORTH_NAMING * total]
     with_it = sorted((b for b in told if (b.delta_ns < 0) == faster), key=lambda b: -abs(b.delta_ns))
     against = sorted((b for b in told if (b.delta_ns < 0) != faster), key=lambda b: -abs(b.delta_ns))
     if not told:
-        return "No part of the traced iteration moved by enough to be named."
-    said = " and on ".join(f"{CALLED[b.label]} goes from {ms(b.before_ns)} to {ms(b.after_ns)}" for b in with_it[:2])
-    text = f"In the traced iteration the time spent on {said}" if said else "No part of the trace explains it"
+        return "No part of the traced iteration changed by enough to report."
+    said = " and ".join(
+        f"time in {CALLED[b.label]} {'falls' if b.delta_ns < 0 else 'rises'} from {ms(b.before_ns)} to {ms(b.after_ns)}"
+        for b in with_it[:2]
+    )
+    text = f"In the traced iteration, {said}" if said else "No part of the trace explains it"
     if against:
         bar = against[0]
-        text += f", while {ms(abs(bar.delta_ns))} {'more' if bar.delta_ns > 0 else 'less'} go into {CALLED[bar.label]}"
+        text += (
+            f", while time in {CALLED[bar.label]} {'rises' if bar.delta_ns > 0 else 'falls'} by {ms(abs(bar.delta_ns))}"
+        )
     return text + "."
 
 
-def _counters(diff: Diff) -> str:
+def _counters(comparison: Comparison) -> str:
     """The hardware counter that moved most."""
-    found = diff.counted
+    found = comparison.counted
     if found is None:
-        return "Hardware counters of both sides are missing, so what the kernels do inside is not known."
+        return "There are no hardware counters of both sides, so what happens inside the kernels is not known."
     row = found.moved
     if row is None or row.before is None or row.after is None:
-        return "The hardware counters that were collected are much alike on both sides."
-    return f"In the {row.scope} it is {row.label} that changed most, from {amount(row.kind, row.before)} to {amount(row.kind, row.after)}."
+        return "The hardware counters of both sides are nearly equal."
+    return f"The counter that changed most is {row.label} of the {row.scope}: from {amount(row.kind, row.before)} to {amount(row.kind, row.after)}."
 
 
-def _bound(diff: Diff, row: Row) -> str:
+def _bound(comparison: Comparison, row: Row) -> str:
     """What holds it back now."""
-    starved = 0 if row.idle is None else row.idle.launch_ns + row.idle.host_ns + row.idle.sync_ns
-    if row.traced_ns and starved >= STARVED * row.traced_ns:
-        return "Now the host sets the pace: the GPU waits for it for a good part of an iteration."
+    if row.traced_ns and row.host_wait_ns >= STARVED * row.traced_ns:
+        return f"{row.name} is host-bound: the GPU waits for the host for a large part of the iteration."
     if row.limit_ratio is not None and row.limit_ratio >= AT_THE_LIMIT:
-        return f"{_limit(diff)} now decides: {percent(row.limit_ratio)} of the limit is reached."
-    point = next((p for p in diff.roofline.of(row.name) if p.kernel != WHOLE), None) or next(
-        iter(diff.roofline.of(row.name)), None
+        return f"{row.name} reaches {percent(row.limit_ratio)} of the limit, which {_limit(comparison)} sets."
+    point = next((p for p in comparison.roofline.of(row.name) if p.kernel != WHOLE), None) or next(
+        iter(comparison.roofline.of(row.name)), None
     )
-    if point is not None and (side := _side(diff, point)):
-        return f"What computes longest in {row.name} does {rate(point.intensity)} FLOP for each byte of device memory, under the roof of {side}."
+    if point is not None and (side := _side(comparison, point)):
+        return f"The longest kernel of {row.name} has an arithmetic intensity of {rate(point.intensity)} FLOP/byte: it is {side}-bound."
     spent = _parts(row)
-    return "Compute sets the pace now." if spent and spent[0].label == "compute" else ""
+    return "Compute is now the largest part of the iteration." if spent and spent[0].label == "compute" else ""
 
 
-def _limit(diff: Diff) -> str:
+def _limit(comparison: Comparison) -> str:
     """What the limit of the work is made of."""
-    if diff.roof is not None:
-        moved = "Memory traffic" if diff.roof.pieces is None else "The exchange between ranks"
-        return "Arithmetic" if diff.roof.bound == "FLOPs" else moved
-    if diff.limit is not None:
-        return "The transfer" if diff.limit.transfer_ns > diff.limit.compute_ns else "The compute"
-    return "The limit of the work"
+    if comparison.roof is not None:
+        moved = "memory traffic" if comparison.roof.pieces is None else "the exchange between ranks"
+        return "arithmetic" if comparison.roof.bound == "FLOPs" else moved
+    if comparison.limit is not None:
+        return "the transfer" if comparison.limit.transfer_ns > comparison.limit.compute_ns else "compute"
+    return "the work itself"
 
 
-def _side(diff: Diff, point: Point) -> str:
-    """Which roof a point lies under: left of the ridge memory, right of it arithmetic; "" without both roofs."""
+def _side(comparison: Comparison, point: Point) -> str:
+    """What bounds a point: memory left of the ridge, compute right of it; "" without both roofs."""
     top = {
-        unit: max((c.per_s for c in diff.roofline.ceilings if c.unit == unit), default=0.0)
+        unit: max((c.per_s for c in comparison.roofline.ceilings if c.unit == unit), default=0.0)
         for unit in ("FLOP/s", "byte/s")
     }
     if not all(top.values()):
         return ""
-    return "memory" if point.intensity < top["FLOP/s"] / top["byte/s"] else "arithmetic"
+    return "memory" if point.intensity < top["FLOP/s"] / top["byte/s"] else "compute"
 
 
-def _left(diff: Diff, row: Row) -> str:
+def _left(comparison: Comparison, row: Row) -> str:
     """What could still be gained, and where."""
     spent = _parts(row)
     rest = [b for b in spent if b.label != "compute"]
-    where = "next to all of an iteration is compute"
+    where = "nearly all of the iteration is compute"
     if rest:
-        most = "most of an iteration is now" if rest[0] == spent[0] else "outside compute it is mostly"
+        most = "most of the iteration is" if rest[0] == spent[0] else "the largest part besides compute is"
         where = f"{most} {CALLED[rest[0].label]}, {ms(rest[0].before_ns)}"
     if row.limit_ratio is None:
         return (
-            f"How much is left cannot be said without a limit; {where}."
+            f"Without a limit it is not known how much is left; {where}."
             if _parts(row)
-            else "How much is left cannot be said without a limit or a trace."
+            else "Without a limit or a trace it is not known how much is left."
         )
     if row.limit_ratio >= AT_THE_LIMIT:
-        return "Little is left to gain without doing less work."
-    return f"With {percent(row.limit_ratio)} of the limit reached there is room left; {where}."
+        return "Only less work would make it much faster."
+    return f"{row.name} reaches {percent(row.limit_ratio)} of the limit; {where}."
 
 
-def _doubts(diff: Diff) -> tuple[str, ...]:
-    """What the reader must know before believing any of it."""
+def _doubts(comparison: Comparison) -> tuple[str, ...]:
+    """What makes the numbers unreliable."""
     said = []
-    if any(n.id == "no-gpu" for n in diff.notes):
-        said.append("All of this ran on the CPU, so none of it says how a GPU behaves.")
-    if any(r.proof_ok is False for r in diff.rows):
-        said.append("A variant failed its proof: it does other work, and its time counts for nothing.")
+    if any(n.id == "no-gpu" for n in comparison.notes):
+        said.append("Everything ran on the CPU, so nothing here describes a GPU.")
+    if any(r.proof_ok is False for r in comparison.rows):
+        said.append("A variant failed its proof: its result is wrong, so its time does not count.")
     return tuple(said)

@@ -24,12 +24,12 @@ DTYPES = {
 
 def of_events(events: list[dict[str, Any]], zero: int) -> pd.DataFrame:
     """The table MESSAGES of the kernels that name their collective."""
-    told = [e for e in events if e.get("cat") == "kernel" and NAME in e["args"]]
-    if not told:
+    kernels = [e for e in events if e.get("cat") == "kernel" and NAME in e["args"]]
+    if not kernels:
         return table(MESSAGES, {})
-    args = [e["args"] for e in told]
+    args = [e["args"] for e in kernels]
     columns = {
-        "start_ns": [e["start"] - zero for e in told], "end_ns": [e["end"] - zero for e in told],
+        "start_ns": [e["start"] - zero for e in kernels], "end_ns": [e["end"] - zero for e in kernels],
         "device": [_number(a.get("device", 0)) for a in args], "stream": [_number(a.get("stream")) for a in args],
         "collective": [str(a[NAME]) for a in args], "group": [_group(a) for a in args],
         "group_size": [_number(a.get("Group size")) for a in args], "bytes": [_bytes(a) for a in args],
@@ -46,9 +46,9 @@ def element_bytes(dtype: str) -> int:
 
 def _bytes(args: dict[str, Any]) -> int:
     """Of the larger of input and output; -1 where the trace does not tell."""
-    each = element_bytes(str(args.get("dtype", "")))
+    size = element_bytes(str(args.get("dtype", "")))
     elements = max(_number(args.get("In msg nelems")), _number(args.get("Out msg nelems")))
-    return elements * each if each > 0 and elements > 0 else -1
+    return elements * size if size > 0 and elements > 0 else -1
 
 
 def _group(args: dict[str, Any]) -> str:

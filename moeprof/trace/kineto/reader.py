@@ -273,8 +273,8 @@ def _outermost(events: list[Event], zero: int) -> pd.DataFrame:
 
 
 def _devices(document: dict[str, Any]) -> tuple[Device, ...]:
-    found = document.get("deviceProperties") or []
+    devices = document.get("deviceProperties") or []
     return tuple(
         Device(_whole(d.get("id")), d.get("name"), None, _whole(d.get("numSms")) if "numSms" in d else None)
-        for d in found
+        for d in devices
     )

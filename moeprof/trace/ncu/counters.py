@@ -24,9 +24,10 @@ def read_counters(path: Path) -> pd.DataFrame:
     """
     rows = _records(path)
     if len(rows) < 2 or not set(_IDENTITY) <= set(rows[0]):
-        said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise TraceError(
-            f"{path} holds no ncu table (it says: {said[-1][:120] if said else 'nothing'})", "run ncu again with --csv"
+            f"{path} holds no ncu table (it says: {lines[-1][:120] if lines else 'nothing'})",
+            "run ncu again with --csv",
         )
     return _details(rows) if "Metric Name" in rows[0] else _raw(rows)
 

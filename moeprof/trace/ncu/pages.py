@@ -38,11 +38,11 @@ def read_pages(files: Iterable[Path]) -> Pages:
     sass = lines = None
     for file in files:
         if source.is_source(file):
-            found = source.read_source(file)
-            if (found["line"] >= 0).any():
-                lines = found
-            elif len(found):
-                sass = found
+            page = source.read_source(file)
+            if (page["line"] >= 0).any():
+                lines = page
+            elif len(page):
+                sass = page
             continue
         rules += ncu.read_rules(file)
         counted = ncu.read_counters(file)

@@ -55,19 +55,19 @@ def read_report(path: Path) -> pd.DataFrame:
 
 def read_rules(path: Path) -> list[dict[str, Any]]:
     """What ncu's rules said, one entry a rule and kernel: launch, kernel, rule, type, description, speedup_percent."""
-    found = []
+    rules = []
     for launch, action in enumerate(_actions(path)):
         for rule in action.rule_results_as_dicts():
             message, estimate = rule.get("rule_message") or {}, rule.get("speedup_estimation") or {}
             if message.get("message"):
-                found.append(
+                rules.append(
                     {
                         "launch": launch, "kernel": _name(action), "rule": str(rule.get("rule_identifier", "")),
                         "type": str(message.get("type", "")), "description": str(message["message"]),
                         "speedup_percent": _percent(estimate.get("speedup")),
                     }
                 )  # fmt: skip
-    return found
+    return rules
 
 
 def _actions(path: Path) -> Iterator[Any]:

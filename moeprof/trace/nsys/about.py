@@ -31,10 +31,10 @@ def schema(export: Export) -> str | None:
 
 def _meta(export: Export, *keys: str) -> str | None:
     for name in (name for name in _META if name in export.tables):
-        found = dict(export.rows(f"SELECT name, value FROM {name}"))
+        values = dict(export.rows(f"SELECT name, value FROM {name}"))
         for key in keys:
-            if found.get(key):
-                return str(found[key])
+            if values.get(key):
+                return str(values[key])
     return None
 
 

@@ -72,16 +72,16 @@ class Export:
         names = [name for name in wanted if name in there]
         picked = ", ".join(f'COALESCE("{name}", {wanted[name]})' for name in names) or "1"
         arrays = self._arrays(table, f'SELECT {picked} FROM "{table}"', [name in narrow for name in names] or [False])
-        found = dict(zip(names, arrays, strict=False))
+        columns = dict(zip(names, arrays, strict=False))
         return {
-            name: found.get(name, np.full(len(arrays[0]), default, dtype=np.int32 if name in narrow else np.int64))
+            name: columns.get(name, np.full(len(arrays[0]), default, dtype=np.int32 if name in narrow else np.int64))
             for name, default in wanted.items()
         }
 
     def _arrays(self, table: str, query: str, narrow: list[bool]) -> list[npt.NDArray[np.int64]]:
-        found = self._fetched(table, query, narrow) if self.fast else None
-        if found is not None:
-            return found
+        fetched = self._fetched(table, query, narrow) if self.fast else None
+        if fetched is not None:
+            return fetched
         try:
             block = np.array(self.rows(query), dtype=np.int64).reshape(-1, len(narrow))
         except (ValueError, TypeError, OverflowError) as error:

@@ -54,26 +54,28 @@ def messages(export: Export, ops: pd.DataFrame, calls: pd.DataFrame) -> pd.DataF
         return table(MESSAGES, {})
     sizes = _group_sizes(threads)
     launch = calls.iloc[rows["call"].to_numpy()]
-    found: dict[tuple[int, int, int], list[int]] = {}
+    rows_of: dict[tuple[int, int, int], list[int]] = {}
     places = []
     for number, (pid, tid, at) in enumerate(zip(launch["pid"], launch["tid"], launch["start_ns"], strict=True)):
         place = _place(threads.get((int(pid), int(tid)), []), int(at))
         places.append((int(pid), int(tid), place))
         if place >= 0:
-            found.setdefault(places[-1], []).append(number)
-    told: dict[int, dict[str, Any]] = {}
-    for (pid, tid, place), kernels in found.items():
-        told |= dict(zip(kernels, _described(_members(threads[pid, tid], place), len(kernels), sizes), strict=True))
-    return _table(rows, told)
+            rows_of.setdefault(places[-1], []).append(number)
+    described: dict[int, dict[str, Any]] = {}
+    for (pid, tid, place), kernels in rows_of.items():
+        described |= dict(
+            zip(kernels, _described(_members(threads[pid, tid], place), len(kernels), sizes), strict=True)
+        )
+    return _table(rows, described)
 
 
-def _table(rows: pd.DataFrame, told: dict[int, dict[str, Any]]) -> pd.DataFrame:
-    chosen = sorted(n for n, message in told.items() if message)
+def _table(rows: pd.DataFrame, described: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    chosen = sorted(n for n, message in described.items() if message)
     if not chosen:
         return table(MESSAGES, {})
-    mine = rows.iloc[chosen]
-    columns = {name: mine[name].to_numpy() for name in ("start_ns", "end_ns", "device", "stream")}
-    return table(MESSAGES, columns | {name: [told[n][name] for n in chosen] for name in told[chosen[0]]})
+    operations = rows.iloc[chosen]
+    columns = {name: operations[name].to_numpy() for name in ("start_ns", "end_ns", "device", "stream")}
+    return table(MESSAGES, columns | {name: [described[n][name] for n in chosen] for name in described[chosen[0]]})
 
 
 def _threads(export: Export) -> dict[tuple[int, int], list[Call]]:
@@ -88,20 +90,20 @@ def _threads(export: Export) -> dict[tuple[int, int], list[Call]]:
         LEFT JOIN StringIds s ON s.id = n.textId
         WHERE n.domainId IN ({listed}) AND n.end IS NOT NULL AND name LIKE 'nccl%' ORDER BY n.start, n.end DESC"""
     schemas = _schemas(export)
-    found: dict[tuple[int, int], list[Call]] = {}
+    threads: dict[tuple[int, int], list[Call]] = {}
     for thread, start, end, text, blob in export.rows(query):
         key = ((thread >> 24) & TID_MASK, thread & TID_MASK)
-        found.setdefault(key, []).append(Call(start, end, str(text), decoded(blob, schemas)))
-    return found
+        threads.setdefault(key, []).append(Call(start, end, str(text), decoded(blob, schemas)))
+    return threads
 
 
 def _schemas(export: Export) -> Schemas:
-    found: Schemas = {}
+    schemas: Schemas = {}
     query = "SELECT DISTINCT schemaId, name, type, COALESCE(offset, 0) FROM NVTX_PAYLOAD_SCHEMA_ENTRIES"
     for schema, name, kind, offset in export.rows(query):
         if kind in FIELDS:
-            found.setdefault(schema, []).append((str(name), FIELDS[kind], offset))
-    return found
+            schemas.setdefault(schema, []).append((str(name), FIELDS[kind], offset))
+    return schemas
 
 
 def decoded(blob: Any, schemas: Schemas) -> dict[str, int]:
@@ -116,7 +118,7 @@ def decoded(blob: Any, schemas: Schemas) -> dict[str, int]:
 
 def _group_sizes(threads: dict[tuple[int, int], list[Call]]) -> dict[int, int]:
     """Communicator -> its ranks, where its initialisation was recorded."""
-    calls = [call for mine in threads.values() for call in mine if call.get(RANKS) > 0]
+    calls = [call for of_thread in threads.values() for call in of_thread if call.get(RANKS) > 0]
     return {call.get(COMMUNICATOR): call.get(RANKS) for call in calls}
 
 
@@ -130,14 +132,14 @@ def _members(calls: list[Call], place: int) -> list[Call]:
     """The calls that a range launches: itself, or those of its group."""
     if calls[place].name != END:
         return [calls[place]]
-    depth, found = 1, []
+    depth, members = 1, []
     for call in reversed(calls[:place]):
         depth += (call.name == END) - (call.name == START)
         if not depth:
             break
         if call.get(SIZE) >= 0:
-            found.append(call)
-    return found[::-1]
+            members.append(call)
+    return members[::-1]
 
 
 def _described(members: list[Call], kernels: int, sizes: dict[int, int]) -> list[dict[str, Any]]:

@@ -106,10 +106,10 @@ class _Reader:
         )
 
     def _overheads(self) -> pd.DataFrame:
-        found = [
+        overheads = [
             self.export.integers(name, _OVERHEAD) for name in ("PROFILER_OVERHEAD", "CUPTI_ACTIVITY_KIND_OVERHEAD")
         ]
-        raw = {name: np.concatenate([part[name] for part in found]) for name in _OVERHEAD}
+        raw = {name: np.concatenate([part[name] for part in overheads]) for name in _OVERHEAD}
         thread = {"pid": _pid(raw["globalTid"]), "tid": raw["globalTid"] & TID_MASK}
         return table(
             OVERHEADS, {"start_ns": raw["start"], "end_ns": raw["end"], "name": self._named(raw["nameId"])} | thread
@@ -212,8 +212,8 @@ class _Reader:
         named = self._named(ids)
         if "NVTX_EVENTS" not in self.tables or "text" not in self.export.columns("NVTX_EVENTS"):
             return named
-        own = np.array([row[0] for row in self.export.rows("SELECT text FROM NVTX_EVENTS")], dtype=object)
-        codes, unique = pd.factorize(own)
+        texts = np.array([row[0] for row in self.export.rows("SELECT text FROM NVTX_EVENTS")], dtype=object)
+        codes, unique = pd.factorize(texts)
         spelled = pd.Categorical.from_codes(codes, pd.Index(unique, dtype=object))
         both = union_categoricals([named, spelled])
         return pd.Categorical.from_codes(

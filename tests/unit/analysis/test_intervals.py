@@ -56,6 +56,7 @@ def test_newly_covered_tiles_the_union(pairs: list[tuple[int, int]]) -> None:
     ordered = sorted((a, b) for a, b in pairs if b > a)
     left, right = newly_covered(*arrays(ordered))
     seen: set[int] = set()
+    assert len(left) == len(right) == len(ordered)
     for (a, b), x, y in zip(ordered, left, right, strict=True):
         assert set(range(x, y)) == set(range(a, b)) - seen
         seen |= set(range(a, b))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import recordings
-from hypothesis import given, settings
-from tracetables import trace, traces
+from builders.trace_tables import trace, traces
+from hypothesis import given
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze, iterations
-from moeprof.analysis.device import PRECEDENCE
+from moeprof.analysis.device import PRECEDENCE, main_device, views
 from moeprof.analysis.model import Window
 from moeprof.analysis.projection import projected
 from moeprof.errors import UsageError
@@ -108,9 +108,9 @@ def _cause(ender: object, calls: object, t: int) -> str:
     return "sync" if ((blocked["start_ns"] <= t) & (t < blocked["end_ns"])).any() else "host"
 
 
-@settings(max_examples=300, deadline=None)
 @given(traces())
 def test_identities_and_brute_force(found: Trace) -> None:
+    assert len(analyze(found).windows) == found.ops["device"].nunique()
     for w in analyze(found).windows:
         ledger = [
             w.ledger.compute_ns,
@@ -156,6 +156,13 @@ def test_iterations_tile_the_measured_region_and_number_themselves() -> None:
 
 def test_a_trace_without_our_ranges_has_no_iterations() -> None:
     assert iterations(trace([{"start_ns": 0, "end_ns": 5}])) is None
+
+
+def test_the_main_device_has_most_operations_and_is_the_first_of_equals() -> None:
+    ops = [{"start_ns": 10 * n, "end_ns": 10 * n + 5, "device": device} for n, device in enumerate((3, 1, 1, 3, 2))]
+    devices = views(trace(ops))
+    assert [view.index for view in devices] == [1, 2, 3]
+    assert main_device(devices) is devices[0] and main_device(devices[1:]) is devices[2] and main_device(()) is None
 
 
 def test_launch_latency_is_told_from_queueing() -> None:

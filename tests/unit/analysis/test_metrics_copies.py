@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import recordings
-from hypothesis import given, settings
-from tracetables import trace, traces
+from builders.trace_tables import trace, traces
+from hypothesis import given
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze
 from moeprof.trace import Trace, read
@@ -22,12 +22,14 @@ def test_copies_of_a_real_trace(traces: Path) -> None:
     assert all(c.why_exposed == {"same_stream": c.exposed_ns} for c in pinned)
 
 
-@settings(max_examples=300, deadline=None)
 @given(traces())
 def test_copies_sum_and_their_causes_too(found: Trace) -> None:
     for w in analyze(found).windows:
         ops = list(found.ops.itertuples())
         working = {t for o in ops if o.kind in ("kernel", "graph", "comm") for t in range(o.start_ns, o.end_ns)}
+        assert {c.direction for c in w.copies} >= {
+            o.direction for o in ops if o.kind == "copy" and o.end_ns > o.start_ns
+        }
         for c in w.copies:
             alike = [o for o in ops if o.kind == "copy" and o.direction == c.direction]
             # the host side of D2H is the destination, the same for all here

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from paths import FAKES
 
@@ -164,22 +166,50 @@ def test_our_own_processes_are_no_others_in_any_namespace(
     assert found is not None and found.other_processes == others
 
 
-def test_readings_of_the_cpu(tmp_path: Path) -> None:
-    def write(busy: int, own: int) -> load.Reading:
-        (tmp_path / "stat").write_text(f"cpu {busy} 0 100 5000 77 0 0 0 0 0\ncpu0 1 2 3\n")
-        (tmp_path / "7").mkdir(exist_ok=True)
-        (tmp_path / "7" / "stat").write_text(f"7 (a b) c) S {' '.join(['0'] * 10)} {own} 10 0 0\n")
-        found = load.read([7, 8], tmp_path)
+def test_readings_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(busy_s: float, own_s: float) -> load.Reading:
+        times = SimpleNamespace(
+            user=busy_s, nice=0.0, system=1.0, idle=50.0, iowait=7.0, irq=0.0, softirq=0.0, steal=0.0
+        )
+        monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+        monkeypatch.setattr(psutil, "Process", process(own_s, 100))
+        found = load.read([7, 8])
         assert found is not None
         return found
 
-    before, after = write(1000, 200), write(1000 + 3 * load.TICKS, 200 + load.TICKS)
+    def process(own_s: float, resident_bytes: int) -> Callable[[int], Any]:
+        def one(pid: int) -> Any:
+            if pid != 7:
+                raise psutil.NoSuchProcess(pid)
+            return SimpleNamespace(
+                cpu_times=lambda: SimpleNamespace(user=own_s, system=0.5), memory_info=lambda: SimpleNamespace(rss=resident_bytes)
+            )  # fmt: skip
+
+        return one
+
+    before, after = read(10.0, 2.0), read(13.0, 3.0)
+    assert (before.busy_s, before.own_s) == (11.0, 2.5), (
+        "idle and waiting for input are not busy; an ended process is 0"
+    )
     assert load.others_cores(replace(before, at_s=1.0), replace(after, at_s=3.0)) == pytest.approx(1.0)
     assert load.others_cores(replace(before, at_s=1.0), replace(after, at_s=1.01)) is None, "a tick would be a core"
-    assert load.others_cores(None, after) is None and load.read([7], tmp_path / "nowhere") is None
-    (tmp_path / "7" / "statm").write_text("900 100 50\n")
-    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {100 * load.PAGE * 2 // 1024} kB\n")
-    assert load.has_room(7, 0.6, tmp_path) and not load.has_room(7, 0.5, tmp_path)
-    assert not load.has_room(8, 1.0, tmp_path)
-    mine = load.read([os.getpid()])
-    assert mine is None or mine.busy_s > mine.own_s > 0
+    assert load.others_cores(None, after) is None
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=200))
+    assert load.has_room(7, 0.6) and not load.has_room(7, 0.5)
+    assert not load.has_room(8, 1.0)
+
+
+def test_this_machine_gives_a_reading() -> None:
+    reading = load.read([os.getpid()])
+    assert reading is not None and reading.busy_s > reading.own_s > 0
+    assert load.available_bytes() and load.has_room(os.getpid(), 1.0)
+
+
+def test_a_system_that_reports_nothing_gives_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError("no /proc here")
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    monkeypatch.setattr(psutil, "virtual_memory", refuse)
+    assert load.read([os.getpid()]) is None and load.available_bytes() is None
+    assert not load.has_room(os.getpid(), 1.0)

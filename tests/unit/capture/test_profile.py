@@ -10,12 +10,13 @@ import pytest
 
 from moeprof.capture import profiling
 from moeprof.capture.child_processes import close_all
-from moeprof.capture.commands import Request
-from moeprof.capture.jobs import Job
+from moeprof.capture.commands import ToolRun
+from moeprof.capture.jobs import Job, ToolName
+from moeprof.capture.profiling import Ended
 from moeprof.capture.progress import Silent
-from moeprof.machine.command import Command
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Gpu, Manifest
+from moeprof.worker.start_barrier import StartBarrier
 
 GB = 10**9
 
@@ -37,7 +38,7 @@ def test_slots(monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, used: i
         "0", "3", "Linux", "cpu", cores, gpus_before=(Gpu(0, "g", memory_bytes=memory, memory_used_bytes=used),)
     )
     store = Store(Path("x"), Manifest(1, "workload", "w", "2026", (), "cuda", environment))
-    assert profiling.Profile(Request(), store, Silent(), [], each).slots(6) == slots
+    assert profiling.Profiling(store, Silent(), [], lambda job, ended: None, process_bytes=each).slots(6) == slots
 
 
 WAITS = """
@@ -59,19 +60,19 @@ def test_what_was_traced_is_kept_while_ncu_counts(tmp_path: Path, monkeypatch: p
     store.open()
     order: list[str] = []
 
-    def job(name: str, tool: str, until: str) -> Job:
+    def job(name: str, tool: ToolName, until: str) -> Job:
         gate, result = tmp_path / f"{name}.gate", tmp_path / f"{name}.result"
-
-        def finish(status: int, said: str) -> None:
-            order.append(f"{name} {status}")
-            (tmp_path / f"{name}.kept").touch()
-
         words = (sys.executable, "-c", WAITS, str(gate), str(tmp_path / until), str(result))
-        return Job(name, tool, Command(words, None, 20), gate, result, finish)
+        return Job(name, tool, ToolRun(None, words, None, 20), StartBarrier(gate), result)
 
     jobs = [job("one", "nsys", "one.gate"), job("two", "nsys", "one.gate"), job("three", "ncu", "two.kept"), job("four", "ncu", "three.kept")]  # fmt: skip
     problems: list[Any] = []
-    profiling.Profile(Request(), store, Silent(), problems).run(jobs)
+
+    def keep(job: Job, ended: Ended) -> None:
+        order.append(f"{job.name} {ended.status}")
+        (tmp_path / f"{job.name}.kept").touch()
+
+    profiling.Profiling(store, Silent(), problems, keep).run(jobs)
     assert order == ["one 0", "two 0", "three 0", "four 0"] and not problems
 
 

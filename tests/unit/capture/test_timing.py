@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from moeprof.capture import disturbance
-from moeprof.capture.commands import Request
 from moeprof.capture.disturbance import OTHER, Judged
 from moeprof.capture.progress import Silent
+from moeprof.capture.request import Request
 from moeprof.capture.rounds import REPEATS, Timing, Workers
 from moeprof.errors import MoeprofError, WorkloadError
 from moeprof.stats import estimates
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Manifest, VariantRecord
+from moeprof.worker import messages
 
 MACHINE = Environment("0", "3", "Linux", "cpu", 8)
 
@@ -28,11 +29,11 @@ class Clocked:
 
     def __init__(self, times: Callable[[int], float]) -> None:
         self.times, self.asked = times, 0
-        self.process, self.others = type("P", (), {"pid": os.getpid()}), ()
+        self.process, self.rank_pids = type("P", (), {"pid": os.getpid()}), ()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: messages.Round) -> messages.Timed:
         self.asked += 1
-        return {"times_ns": [round(self.times(self.asked - 1))] * 3}
+        return messages.Timed((round(self.times(self.asked - 1)),) * 3)
 
 
 def timing(tmp_path: Path, request: Request, **workers: Clocked) -> Timing:
@@ -137,7 +138,7 @@ def test_disturbed_rounds_are_repeated_but_not_for_ever(tmp_path: Path, monkeypa
 class Breaks(Clocked):
     """A worker that dies in its third round."""
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: messages.Round) -> messages.Timed:
         if self.asked == 2:
             raise WorkloadError("it died", "")
         return super().ask(request)

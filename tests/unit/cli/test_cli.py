@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+from builders.sample_captures import Ran, answer
 from paths import ROOT
+from schemas import closed, published, valid
 
 from moeprof.cli.main import cli
 from moeprof.errors import ExitCode
@@ -27,7 +30,7 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
     command = cli.commands[name]
     assert command.help
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert f"`moeprof {name}" in docs
     for option in command.params:
         if isinstance(option, click.Option) and option.name != "help":
@@ -36,7 +39,7 @@ def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
 
 @pytest.mark.parametrize("group_name", ["session", "baseline"])
 def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     group = cli.commands[group_name]
     assert isinstance(group, click.Group)
     for name, command in group.commands.items():
@@ -47,7 +50,8 @@ def test_every_command_of_a_group_stands_in_the_docs(group_name: str) -> None:
 
 
 def test_exit_codes_stand_in_the_docs() -> None:
-    docs = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert len(ExitCode) == len(re.findall(r"^\| \d+ \| ", docs, flags=re.M))
     for code in ExitCode:
         assert f"| {int(code)} |" in docs
 
@@ -59,20 +63,27 @@ def test_help_imports_nothing_heavy() -> None:
     assert "capture" in ran.stdout
 
 
-def test_list_shows_variants_and_why_one_is_skipped() -> None:
-    ran = run("list")
-    assert ran.returncode == 0 and "kv_transfer" in ran.stdout and "presets: default, short, gb10, tiny" in ran.stdout
-    found = json.loads(run("list", "--json").stdout)
+def test_moeprof_alone_prints_its_help_and_succeeds() -> None:
+    alone, explicit = run(), run("--help")
+    assert alone.returncode == 0 and alone.stdout == explicit.stdout and "capture" in alone.stdout and not alone.stderr
+
+
+def test_list_shows_variants_and_why_one_is_skipped(command: Callable[..., Ran]) -> None:
+    ran = command("list")
+    assert ran.code == 0 and "kv_transfer" in ran.out and "presets: default, short, gb10, tiny" in ran.out
+    found = answer(command("list", "--json"))
+    assert valid(found, closed(published("list"))) == []
     (row,) = [w for w in found["workloads"] if w["name"] == "kv_transfer"]
     assert [v["name"] for v in row["variants"]] == ["baseline", "overlap", "graph"] and row["optimized"] == "graph"
 
 
-def test_doctor_names_each_thing_and_its_mend() -> None:
-    found = json.loads(run("doctor", "--json").stdout)
+def test_doctor_names_each_thing_and_its_mend(command: Callable[..., Ran]) -> None:
+    found = answer(command("doctor", "--json"))
+    assert valid(found, closed(published("doctor"))) == []
     names = [c["name"] for c in found["checks"]]
     assert names == ["GPU", "other processes", "torch", "ranks", "nsys", "ncu", "counter permission", "nvcc", "disk"]
     assert all(c["mend"] for c in found["checks"] if c["status"] != "ok")
-    assert run("doctor", "--nsys", "/nowhere/nsys").stdout.count("does not exist") == 1
+    assert command("doctor", "--nsys", "/nowhere/nsys").out.count("does not exist") == 1
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("report", "--nothing"), ("analyze",)])

@@ -6,14 +6,15 @@ import gzip
 import json
 import os
 import random
+import shutil
 import sqlite3
 import warnings
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-import recordings
-from tracemaking import make_export
+from builders.nsys_export import make_export
+from recorded import recordings
 
 from moeprof.analysis.analyze import iterations
 from moeprof.errors import MoeprofError, TraceError
@@ -21,7 +22,8 @@ from moeprof.loaded.trace import analysis_of
 from moeprof.trace import read
 from moeprof.trace.ncu.counters import read_counters
 
-ROUNDS = int(os.environ.get("MOEPROF_FUZZ_ROUNDS", "60"))  # more for a campaign
+# Enough that each kind of damage meets each outcome; a campaign over nights sets some thousand.
+ROUNDS = int(os.environ.get("MOEPROF_FUZZ_ROUNDS", "24"))
 HOSTILE = (-1, 0, -(2**63), 2**63 - 1, 2**62, None, "'; DROP TABLE StringIds; --", "<script>", 1e300, float("inf"))
 TABLES = (
     "CUPTI_ACTIVITY_KIND_KERNEL",
@@ -66,17 +68,17 @@ def test_flipped_bytes_of_an_export(tmp_path: Path) -> None:
 
 
 def test_hostile_values_in_every_column(tmp_path: Path) -> None:
-    rng, path = random.Random(2), tmp_path / "t.sqlite"
-    for _ in range(2 * ROUNDS):
-        make_export(path, 3)
+    rng, path, whole = random.Random(2), tmp_path / "t.sqlite", tmp_path / "whole.sqlite"
+    make_export(whole, 3)
+    with closing(sqlite3.connect(whole)) as db:
+        columns = [(table, row[1]) for table in TABLES for row in db.execute(f"PRAGMA table_info({table})")]
+    assert len(columns) == 37
+    for table, column in columns * max(1, ROUNDS // 24):
+        shutil.copy(whole, path)
         with closing(sqlite3.connect(path)) as db:
-            table = rng.choice(TABLES)
-            columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            values = (rng.choice(HOSTILE), rng.randrange(3))
             with suppress(sqlite3.IntegrityError):
-                db.execute(
-                    f"UPDATE {table} SET {rng.choice(columns)} = ? WHERE rowid % 3 = ?",
-                    (rng.choice(HOSTILE), rng.randrange(3)),
-                )
+                db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid % 3 = ?", values)
             db.commit()
         survives(path)
 
@@ -95,7 +97,7 @@ REAL = (
 def test_flipped_bytes_of_real_exports(tmp_path: Path, name: str) -> None:
     rng, path = random.Random(name), tmp_path / "t.sqlite"
     data = recordings.path(name).read_bytes()
-    for _ in range(ROUNDS // 6):
+    for _ in range(ROUNDS // 4):
         path.write_bytes(flipped(data, rng))
         survives(path)
 
@@ -103,7 +105,7 @@ def test_flipped_bytes_of_real_exports(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_hostile_values_in_real_exports(tmp_path: Path, name: str) -> None:
     rng, path = random.Random(name), tmp_path / "t.sqlite"
-    for _ in range(ROUNDS // 6):
+    for _ in range(ROUNDS // 4):
         path.write_bytes(recordings.path(name).read_bytes())
         spoil(path, rng)
         survives(path)
@@ -134,10 +136,12 @@ def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_locked_export_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "t.sqlite"
+def test_a_locked_export_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, connect = tmp_path / "t.sqlite", sqlite3.connect
     make_export(path, 3)
-    with closing(sqlite3.connect(path)) as writer:
+    # sqlite3 waits 5 s for the writer
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, timeout=0.05, **named))
+    with closing(connect(path)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TraceError, match="locked") as caught:
             read(path)
@@ -185,10 +189,13 @@ def test_hostile_values_in_kineto(tmp_path: Path, key: str, value: object) -> No
 
 def test_flipped_bytes_of_ncu(traces: Path, tmp_path: Path) -> None:
     rng, path = random.Random(4), tmp_path / "t.csv"
-    data = (traces / "h200" / "ncu_raw.csv").read_bytes()[:60_000]
+    data = b"".join((traces / "h200" / "ncu_raw.csv").read_bytes().splitlines(keepends=True)[:5])
+    refused = 0
     for _ in range(ROUNDS):
         path.write_bytes(flipped(data, rng))
         try:
             read_counters(path)
         except MoeprofError as error:
+            refused += 1
             assert "\n" not in error.message
+    assert 0 < refused < ROUNDS

@@ -7,14 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cdp import Browser, overlapping
-from session_events import AT, SAMPLE, START, written
+from browser.chromium import Browser, overlapping
+from builders.session_events import AT, SAMPLE, START, written
 
 from moeprof.compare import variants
+from moeprof.compare.steps import StepComparison
 from moeprof.kernels.roofline import Ceiling
 from moeprof.loaded import capture as study
+from moeprof.report import html, session_steps
 from moeprof.report import session as shown
-from moeprof.report import stepviews
 from moeprof.report.figures.roofline import Mark, apart
 from moeprof.session import log, steps
 from moeprof.session.log import Decide, New, Predict, Session, Try
@@ -70,19 +71,24 @@ def session(folder: Path) -> Session:
     return log.read(folder)
 
 
+def reason(step: StepComparison) -> str:
+    """Why the step was not compared; "" where it was."""
+    return session_steps.comparison(step).title.partition(": ")[2] if step.missing else ""
+
+
 def test_each_step_is_compared_with_the_kept_one_that_it_started_from(folder: Path, session: Session) -> None:
     seen = steps.seen(folder, session)
-    assert [(d.number, d.against, d.reason) for d in seen.diffs] == [
+    assert [(d.number, d.against, reason(d)) for d in seen.steps] == [
         (1, 0, ""),
         (2, 1, ""),
         (3, 1, ""),
     ]  # step 2 was reverted
-    expected = variants.contrast(study.load(SAMPLE))
+    expected = variants.compare(study.load(SAMPLE))
     rows = {r.name: r for r in expected.rows}
-    one, two, three = seen.diffs
+    one, two, three = seen.steps
     assert (one.before_ns, one.after_ns) == (rows["baseline"].traced_ns, rows["overlap"].traced_ns)
     assert (three.before_ns, three.after_ns) == (rows["overlap"].traced_ns, rows["graph"].traced_ns)
-    for d in seen.diffs:
+    for d in seen.steps:
         assert sum(b.delta_ns for b in d.waterfall) == d.after_ns - d.before_ns != 0
     assert two.waterfall[0].before_ns == one.waterfall[0].after_ns
     assert all(
@@ -92,11 +98,11 @@ def test_each_step_is_compared_with_the_kept_one_that_it_started_from(folder: Pa
 
 
 def test_the_page_shows_them_and_is_the_same_twice(folder: Path, session: Session) -> None:
-    page = shown.render(session, steps.seen(folder, session))
-    assert page == shown.render(session, steps.seen(folder, session))
+    page = html.render(shown.page(session, steps.seen(folder, session)))
+    assert page == html.render(shown.page(session, steps.seen(folder, session)))
     assert (
-        "Traced against the start: −12.08 ms an iteration" in page
-        and "Traced against step 1: +12.08 ms an iteration" in page
+        "Traced against the start: −12.08 ms per iteration" in page
+        and "Traced against step 1: +12.08 ms per iteration" in page
     )
     assert "Under the roofline: step 3 reaches 123.0 TFLOP/s" in page and "How near to the limit" in page
     assert "a copy &lt;stream&gt;" in page and "<stream>" not in page
@@ -105,10 +111,10 @@ def test_the_page_shows_them_and_is_the_same_twice(folder: Path, session: Sessio
 
 
 def test_marks_stand_where_the_steps_recorded_them(session: Session) -> None:
-    found = stepviews.marks(session)
+    found = session_steps.marks(session)
     assert [(m.label, m.series) for m in found] == [("0", "kept"), ("1", "kept"), ("2", "reverted"), ("3", "open")]
     assert [(m.x, m.y) for m in found][1] == (pytest.approx(120e12 / 2600e9), pytest.approx(120e12))
-    figure = json.loads(str(stepviews.under_the_roof(found, LINES, ()).figure))
+    figure = json.loads(html.figure_json(session_steps.under_the_roof(found, LINES, ()).figure))
     assert [len(t["x"]) for t in figure["data"] if "markers" in t["mode"]] == [2, 1, 1]
     assert len(figure["layout"]["annotations"]) == 1, "the arrow follows what was kept"
 
@@ -127,16 +133,16 @@ def test_a_capture_that_is_gone_or_has_no_trace_is_said(folder: Path, session: S
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "captures" / "step-01")
     seen = steps.seen(copy, session)
-    assert [d.reason for d in seen.diffs] == ["its own capture is gone or cannot be read"] + [
+    assert [reason(d) for d in seen.steps] == ["its own capture is gone or cannot be read"] + [
         "the capture that it started from is gone or cannot be read"
     ] * 2
-    page = shown.render(session, seen)
+    page = html.render(shown.page(session, seen))
     assert "Not compared with the start: its own capture is gone" in page and 'id="figure-step-1-diff"' not in page
     manifest = copy / "captures" / "step-00" / "manifest.json"
     data = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(data | {"variants": [v | {"parts": []} for v in data["variants"]]}))
     shutil.copytree(folder / "captures" / "step-01", copy / "captures" / "step-01")
-    assert steps.seen(copy, session).diffs[0].reason == "the capture of the start holds no trace of the variant"
+    assert reason(steps.seen(copy, session).steps[0]) == "the capture of the start contains no trace of the variant"
 
 
 def test_a_long_session_compares_its_last_steps_and_says_so(tmp_path: Path) -> None:
@@ -151,15 +157,15 @@ def test_a_long_session_compares_its_last_steps_and_says_so(tmp_path: Path) -> N
     written(tmp_path, *events)
     found = log.read(tmp_path)
     seen = steps.seen(tmp_path, found)
-    assert (len(seen.diffs), seen.left_out, seen.diffs[0].number, seen.diffs[0].against) == (steps.COMPARED, 3, 4, 3)
-    page = shown.render(found, seen)
+    assert (len(seen.steps), seen.left_out, seen.steps[0].number, seen.steps[0].against) == (steps.COMPARED, 3, 4, 3)
+    page = html.render(shown.page(found, seen))
     assert 'id="left-out"' in page and "the first 3 tried steps are left out" in page
-    assert 'id="left-out"' not in shown.render(found)
+    assert 'id="left-out"' not in html.render(shown.page(found))
 
 
 def test_a_session_without_useful_flops_has_no_roofline(tmp_path: Path) -> None:
     written(tmp_path, START, Try("c", AT, None, "", {"step_time": 4.0, "of_limit": None, "tflop_per_s": None}))
-    page = shown.render(log.read(tmp_path))
+    page = html.render(shown.page(log.read(tmp_path)))
     assert "figure-trajectory" in page and "figure-roofline" not in page and "figure-of-limit" not in page
 
 
@@ -174,7 +180,7 @@ def test_the_page_in_a_browser(
     browser: Browser, folder: Path, session: Session, tmp_path: Path, width: int, dark: bool
 ) -> None:
     page = tmp_path / "session.html"
-    page.write_text(shown.render(session, steps.seen(folder, session)), encoding="utf-8")
+    page.write_text(html.render(shown.page(session, steps.seen(folder, session))), encoding="utf-8")
     browser.events.clear()
     browser.open(page, width=width, dark=dark)
     figures = "[...document.querySelectorAll('.figure')].map(f => f.querySelectorAll('.main-svg').length > 0 && f.getBoundingClientRect().height > 100)"

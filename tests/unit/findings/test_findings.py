@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import recordings
 from click.testing import CliRunner
 from paths import ROOT
-from recordings import FAULTS, names, path, scene, trace
+from recorded import recordings
+from recorded.recordings import FAULTS, names, path, scene, trace
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -80,6 +80,7 @@ def test_what_cannot_be_told_is_not_told() -> None:
 def test_gains_are_bounded_by_what_is_idle_or_exposed(name: str) -> None:
     judged = scene(trace(name))
     exposed = int(judged.exposed["exposed_ns"].sum())
+    assert len(find.find([judged])) >= 1
     for finding in find.find([judged]):
         narrow = finding.id in ("low-concurrency", "serialized-streams", "legacy-default-stream", "migration-stall")
         bound = judged.compute_ns if narrow else judged.idle_ns
@@ -237,7 +238,7 @@ def test_ranges_can_be_judged_alone() -> None:
 
 
 OWN = """
-from moeprof.rules.common import finding
+from moeprof.findings.rules.common import finding
 
 def long_kernels(scene):
     lengths = scene.view.ends[scene.index] - scene.view.starts[scene.index]
@@ -260,7 +261,7 @@ def test_a_users_rules_come_from_a_file(tmp_path: Path) -> None:
         ("RULES = 3", "no list RULES"),
         ("import nowhere", "does not run: ModuleNotFoundError"),
         ("def broken(scene):\n    return 1 / 0\nRULES = [broken]", "your rule broken failed: ZeroDivisionError"),
-        ("def odd(scene):\n    return 'x'\nRULES = [odd]", "your rule odd gave a str"),
+        ("def odd(scene):\n    return 'x'\nRULES = [odd]", "your rule odd returned a str"),
     ],
 )
 def test_a_bad_rules_file_is_one_clear_line(tmp_path: Path, text: str, says: str) -> None:

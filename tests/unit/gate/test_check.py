@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import schemas
-from captures import Ran, another_gpu, around, made, timed, variant
+from builders.sample_captures import Ran, another_gpu, around, made, timed, variant
 from paths import ROOT
 from schemas import valid
 
@@ -23,12 +23,14 @@ from moeprof.loaded import capture as study
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 from moeprof.workload.model import Proof
 
-DOCS = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+DOCS = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reference/gate.md", "howto/check_in_ci.md")
+)
 TIME = 20e6
 Run = Callable[..., Ran]
 
 
-# ---- the situations of docs/check.md
+# ---- the situations of docs/reference/gate.md
 
 
 def situation(name: str, folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import schemas
-from captures import Ran, made
+from builders.sample_captures import Ran, made
 from schemas import valid
 
 from moeprof.gate import gate
@@ -137,10 +137,10 @@ def test_the_schema_holds_for_every_kind_of_outcome_and_names_every_field(hostil
     found = json.loads(json.dumps(encode(hostile)))
     assert valid(found, schemas.CHECK) == []
     assert set(found) == set(schemas.CHECK["properties"]) and set(found["outcomes"][0]) == set(
-        schemas.CHECK["$defs"]["outcome"]["properties"]
+        schemas.CHECK["$defs"]["Outcome"]["properties"]
     )
     assert valid(found | {"failed": 1}, schemas.CHECK) and valid(found | {"outcomes": []}, schemas.CHECK)
-    assert valid({k: v for k, v in found.items() if k != "git"}, schemas.CHECK) == ["$.git is missing"]
+    assert valid({k: v for k, v in found.items() if k != "git"}, schemas.CHECK) == ["$: 'git' is a required property"]
 
 
 def test_a_file_of_each_form_beside_the_terminal(command: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from moeprof.cli.main import cli
 from moeprof.errors import ToolError, TraceError
-from moeprof.loaded.trace import counters
+from moeprof.trace.ncu.open import read_ncu
 
 
 class FakeMetric:
@@ -79,7 +79,7 @@ def test_a_raw_report_of_ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "r.ncu-rep"
     path.write_bytes(b"NVR\x00rest")
     monkeypatch.setitem(sys.modules, "ncu_report", SimpleNamespace(load_report=lambda _: FakeReport()))
-    found = counters(path)
+    found = read_ncu(path)
     assert found is not None
     rows = found.table.set_index("metric")
     assert rows.loc["gpu__time_duration.sum", "value"] == 12_500 and rows.loc["gpu__time_duration.sum", "unit"] == "ns"
@@ -89,7 +89,7 @@ def test_a_raw_report_of_ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rows["grid"].iloc[0] == "(7, -1, -1)" and rows["kernel"].iloc[0] == "void kernel<int>(T1 *)"
     assert [(r["rule"], r["speedup_percent"]) for r in found.rules] == [("R", 12.0)]
     assert (
-        json.loads(json.dumps(found.encoded()))["launches"][0]["metrics"]["gpu__time_duration.sum"]["value"] == 12_500
+        json.loads(json.dumps(found.to_json()))["launches"][0]["metrics"]["gpu__time_duration.sum"]["value"] == 12_500
     )
 
 
@@ -98,14 +98,14 @@ def test_a_raw_report_without_the_package_or_damaged(tmp_path: Path, monkeypatch
     path.write_bytes(b"NVR\x00rest")
     monkeypatch.setitem(sys.modules, "ncu_report", None)
     with pytest.raises(ToolError, match="needs the package ncu-report"):
-        counters(path)
+        read_ncu(path)
 
     def fails(_: str) -> None:
         raise RuntimeError("bad\nfile")
 
     monkeypatch.setitem(sys.modules, "ncu_report", SimpleNamespace(load_report=fails))
     with pytest.raises(TraceError, match="cannot be opened: bad file"):
-        counters(path)
+        read_ncu(path)
 
 
 def test_analyze_shows_counters_and_rules(traces: Path) -> None:
@@ -120,4 +120,4 @@ def test_analyze_shows_counters_and_rules(traces: Path) -> None:
     found = json.loads(ran.stdout)
     assert len(found["launches"]) == 10 and found["source"]["kind"] == "ncu"
     assert found["launches"][0]["metrics"]["gpu__time_duration.sum"] == {"value": pytest.approx(174_592), "unit": "ns"}
-    assert counters(traces / "h200" / "streams_graph_node.sqlite") is None and counters(traces) is None
+    assert read_ncu(traces / "h200" / "streams_graph_node.sqlite") is None and read_ncu(traces) is None

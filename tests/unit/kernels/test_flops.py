@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from counting import NOTHING
+from builders.counted_captures import NOTHING
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capturing import FAKES, TOKEN, environment, moeprof
+from builders.ncu_pages import GEMM, folder
 from click.testing import CliRunner
-from ncupages import GEMM, folder
+from fakes.command_line import FAKES, TOKEN, environment, moeprof
 
 from moeprof import resources
 from moeprof.capture.redact import leaks
 from moeprof.cli.main import cli
 from moeprof.errors import MoeprofError
 from moeprof.kernels import inspect, ncu
-from moeprof.machine import tools
+from moeprof.machine import nvml
 from moeprof.machine.tools import Tool
 from moeprof.storage.manifest import Gpu
 
@@ -48,7 +48,7 @@ class Ran:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, on a machine with a GPU."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tools, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
+    monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "a GPU", compute_capability="9.0"),))
     return tmp_path
 
 
@@ -67,6 +67,11 @@ def told(ran: Ran) -> dict[str, Any]:
     assert ran.returncode == 0, ran.stderr
     said: dict[str, Any] = json.loads(ran.stdout)
     return said
+
+
+def target_of(argv: list[str]) -> dict[str, Any]:
+    """The target of the worker that a command starts."""
+    return dict(json.loads(argv[argv.index("--spec") + 1])["target"])
 
 
 def argv_of(report: Path) -> list[str]:
@@ -120,9 +125,7 @@ def test_the_text_says_where_to_look_next(here: Path, pages: Path) -> None:
         argv[argv.index("--clock-control") + 1] == "none"
         and argv[argv.index("--nvtx-include") + 1] == "moeprof@measure/"
     )
-    assert (
-        argv[argv.index("--variant") + 1] == "fast" and argv[argv.index("--kernel-name") + 1] == "regex:nvjet|SoftMax"
-    )
+    assert target_of(argv)["variant"] == "fast" and argv[argv.index("--kernel-name") + 1] == "regex:nvjet|SoftMax"
 
 
 def test_a_counter_that_the_chip_lacks_is_named_and_not_asked_for(here: Path, pages: Path) -> None:
@@ -234,11 +237,12 @@ def test_a_capture_is_counted_again_as_it_was_captured(here: Path, pages: Path) 
         t["rank"] for t in said["traced"]
     ) == 1
     argv = argv_of(here / "out" / "report.ncu-rep")
-    assert (
-        json.loads(argv[argv.index("--params") + 1]) == {"stages": 7, "seed": 9}
-        and argv[argv.index("--variant") + 1] == "fast"
-    )
-    assert argv[argv.index("--workload") + 1] == SLEEPER and argv[argv.index("--device") + 1] == "cuda"
+    assert target_of(argv) == {
+        "workload": SLEEPER,
+        "variant": "fast",
+        "device": "cuda",
+        "params": {"stages": 7, "seed": 9},
+    }
 
 
 def test_a_capture_whose_counters_are_denied_still_shows_its_trace(here: Path) -> None:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from builders.ncu_pages import folder, sass_page
 from click.testing import CliRunner
-from ncupages import folder, sass_page
 
 from moeprof import resources
 from moeprof.cli.main import cli

@@ -9,16 +9,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from builders.ncu_pages import GEMM, SOFTMAX, column
 from hypothesis import given
 from hypothesis import strategies as st
-from ncupages import GEMM, SOFTMAX, column
 
 from moeprof.kernels.counters import LABELS, counted
 from moeprof.kernels.inspection import WANTED, Inspection, inspections, states
 from moeprof.kernels.memory_chart import memory_chart
 from moeprof.kernels.occupancy import occupancy
 from moeprof.kernels.operations import operations, roofs, uncounted
-from moeprof.report import inspected as shown
+from moeprof.report import inspection as shown
 from moeprof.trace.ncu.counters import read_counters
 from moeprof.trace.ncu.pages import Pages, read_pages
 

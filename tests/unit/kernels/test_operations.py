@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ncupages import GEMM, GEMM_SASS, SOFTMAX, column
+from builders.ncu_pages import GEMM, GEMM_SASS, SOFTMAX, column
 
 from moeprof.kernels.counters import counted
 from moeprof.kernels.inspection import WANTED, Inspection, inspections

@@ -8,23 +8,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from builders.trace_tables import trace, traces
 from click.testing import CliRunner
-from hypothesis import given, settings
-from tracetables import trace, traces
+from hypothesis import given
 
-from moeprof import resources
+from moeprof import resources, units
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
-from moeprof.kernels import rankings
-from moeprof.kernels.ranking import ORDERS, function, gaps, rank, shared_by_two
-from moeprof.report import ranked
+from moeprof.kernels.ranking import ORDERS, function, gaps, rank, rankings, shared_by_two
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
 
-@settings(max_examples=150, deadline=None)
 @given(traces())
 def test_exposed_time_and_gaps_are_those_of_a_count_of_nanoseconds(made: Trace) -> None:
     (view,) = views(made)
@@ -62,7 +59,7 @@ def test_costs_are_per_window_and_only_of_what_starts_inside() -> None:
 
 @pytest.mark.parametrize("name", ["baseline", "overlap", "graph"])
 def test_a_real_capture_is_ranked_whole_and_its_counters_cover_it(name: str) -> None:
-    found = rankings.rankings(SAMPLE, None, name, None, "time")[name]
+    found = rankings(SAMPLE, None, name, None, "time")[name]
     view = max(views(read(SAMPLE / name / "trace.sqlite")), key=lambda v: len(v.ops))
     kernels = view.ops[view.is_kernel]
     total = float((kernels["end_ns"] - kernels["start_ns"]).sum())
@@ -129,8 +126,8 @@ def test_a_range_and_a_trace_without_counters(traces: Path) -> None:
     assert shown.exit_code == 0 and "No counters" in shown.output
     names = {str(n) for n in read(path).ranges["name"]}
     one = sorted(names)[0]
-    inside = rankings.rankings(path, one, None, None, "time")[path.name]
-    whole = rankings.rankings(path, None, None, None, "time")[path.name]
+    inside = rankings(path, one, None, None, "time")[path.name]
+    whole = rankings(path, None, None, None, "time")[path.name]
     assert (
         inside.windows > 0
         and sum(k.count for k in inside.kernels) * inside.windows <= sum(k.count for k in whole.kernels) * whole.windows
@@ -150,5 +147,5 @@ def test_what_is_not_there_is_one_clear_line(words: list[str], said: str) -> Non
 
 
 def test_a_shape_is_short_and_unambiguous() -> None:
-    assert [ranked.shape(s) for s in ((1, 1, 1), (4, 1, 1), (4, 2, 1), (1, 1, 3))] == ["1", "4", "4x2", "1x1x3"]
+    assert [units.shape(s) for s in ((1, 1, 1), (4, 1, 1), (4, 2, 1), (1, 1, 3))] == ["1", "4", "4x2", "1x1x3"]
     assert len(read_counters(SAMPLE / "graph" / "counters.csv"))

@@ -1,22 +1,21 @@
-"""Where a launcher puts a process, how ranks' answers become one, and which of several failures came first."""
+"""Where a launcher puts a process, and how ranks' answers become one."""
 
 from __future__ import annotations
-
-import signal
 
 import pytest
 
 from moeprof.errors import UsageError
 from moeprof.machine import launcher
 from moeprof.machine.launcher import Place
-from moeprof.worker import failures, processes, reduce
-from moeprof.worker.failures import Cause, Late
+from moeprof.worker import processes, reduce
+from moeprof.worker.messages import Built, MeasuredCeilings
 from moeprof.workload.model import Proof
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 MPIRUN = {
     "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
 }  # fmt: skip
+MPIEXEC = {"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "2"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "2", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}
 BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}  # inside a batch script, under no srun
 
@@ -26,6 +25,8 @@ BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}  # insi
     [
         (TORCHRUN, Place("torchrun", 3, 4, 1, 2), 2),
         (MPIRUN, Place("mpirun", 1, 2, 1, 2), 1),
+        (MPIEXEC, Place("mpiexec", 2, 4, 0, 2), 2),
+        (SRUN | MPIEXEC, Place("mpiexec", 2, 4, 0, 2), 2),  # which Slurm started for it
         (SRUN, Place("srun", 2, 8, 2, 4), 2),
         (SRUN | {"SLURM_STEP_TASKS_PER_NODE": "8"}, Place("srun", 2, 8, 2, 8), 1),
     ],
@@ -48,11 +49,8 @@ def test_variables_that_do_not_fit(change: dict[str, str]) -> None:
 
 def test_an_iteration_takes_as_long_as_its_slowest_rank() -> None:
     assert reduce.slowest([[1, 5, 3], [2, 4, 3]]) == [2, 5, 3]
-    assert reduce.built([{"flops": 1, "bytes_moved": 9}, {"flops": 2, "bytes_moved": 8}]) == {
-        "flops": 2,
-        "bytes_moved": 9,
-    }
-    assert reduce.ceilings([{"ceilings": {"link": 9.0}}, {"ceilings": {"link": 7.0}}]) == {"link": 7.0}
+    assert reduce.built([Built(1, 9), Built(2, 8)]) == Built(2, 9)
+    assert reduce.ceilings([MeasuredCeilings({"link": 9.0}), MeasuredCeilings({"link": 7.0})]) == {"link": 7.0}
 
 
 def test_the_worst_proof_counts_and_names_its_rank() -> None:
@@ -65,27 +63,6 @@ def test_the_worst_proof_counts_and_names_its_rank() -> None:
     assert found.ok and found.error == 9e-7 and "rank 1 is the worst" in found.checked
     found = reduce.worst([near, good, wrong])
     assert not found.ok and found.reason == "rank 2: nan"
-
-
-def test_the_first_failure_is_blamed() -> None:
-    dead = Cause(2, "killed by SIGKILL", "nothing", 5.1, silent=True)
-    dragged = Cause(1, "exit status 5", "Connection closed by peer", 5.0)
-    aborted = Cause(2, f"killed by {signal.SIGABRT}", "watchdog", 5.2, silent=True, dragged=True)
-    assert failures.first([dragged, dead]) is dead, "others leave word before they end"
-    assert failures.first([aborted, dragged]) is dragged, "NCCL's watchdog ends the peers of a rank that failed"
-    later = Cause(0, "exit status 5", "Connection closed", 5.05)
-    assert failures.first([later, dragged]) is dragged
-    assert "rank 2 of 3 died in a timed round (killed by SIGKILL)" in failures.sentence(dead, 3, "times")
-
-
-def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
-    waiting = Late(0, False, "/x/torch/distributed/distributed_c10d.py:99")
-    busy, stopped = Late(1, False, "/x/work.py:26"), Late(2, True, "")
-    assert failures.late_ranks([waiting, busy]) == (busy,)
-    assert failures.late_ranks([waiting, busy, stopped]) == (stopped,)
-    assert failures.late_ranks([waiting]) == (waiting,)
-    said = failures.late_sentence((busy,), 2, "build", 20)
-    assert said == "rank 1 of 2 gave no answer in build within 20 s (at /x/work.py:26)"
 
 
 def test_the_innermost_line_of_the_last_stack() -> None:

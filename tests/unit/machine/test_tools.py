@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moeprof.errors import ToolError
-from moeprof.machine import tools
+from moeprof.machine import nvml, tools
 
 
 def executable(path: Path, says: str = "Version 1.2.3", status: int = 0) -> Path:
@@ -64,9 +64,9 @@ def test_one_that_does_not_run_is_passed_over_on_path_and_refused_when_named(tmp
 
 
 def test_no_driver_means_no_gpu_and_no_link() -> None:
-    if tools.gpus():
+    if nvml.gpus():
         pytest.skip("there is a GPU here")
-    assert tools.gpus() == () and tools.linked() is False
+    assert nvml.gpus() == () and nvml.linked() is False
 
 
 def test_libraries_that_the_importer_lacks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import manyranks
 import numpy as np
 import pandas as pd
 import pytest
-from manyranks import MOVING_NS, Planted, analysed, facts_of, grow
+from builders import rank_traces
+from builders.rank_traces import MOVING_NS, Planted, analysed, facts_of, grow
 
 from moeprof.ranks.analyze import Joined
 from moeprof.ranks.collective import bus_factor, kind_of_kernel, kind_of_message
@@ -18,7 +18,7 @@ from moeprof.ranks.model import Place
 from moeprof.trace import Trace
 from moeprof.trace.tables import RANGES, table
 
-base = manyranks.base
+base = rank_traces.base
 
 
 # matching

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import manyranks
 import numpy as np
 import pytest
-from manyranks import Planted, Truth, analysed, assert_consistent, facts_of, grow, more_blocks
+from builders import rank_traces
+from builders.rank_traces import Planted, Truth, analysed, assert_consistent, facts_of, grow, more_blocks
 
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.model import DEPENDENCY, LATE_LAUNCH, LOWER_CLOCK, MORE_ROWS, MORE_WORK, SLOWER, GroupAnalysis
 from moeprof.ranks.summary import RankFacts
 from moeprof.trace import Trace
 
-base = manyranks.base
+base = rank_traces.base
 
 
 def compared(analysis: GroupAnalysis, truth: Truth, within_ns: int) -> None:

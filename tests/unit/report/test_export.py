@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import recordings
-from captures import SAMPLE, Ran, made, variant
+from builders.sample_captures import SAMPLE, Ran, made, variant
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze
 from moeprof.analysis.device import views
@@ -93,7 +93,9 @@ def test_tables_lose_nothing(command: Run, tmp_path: Path, form: str) -> None:
     ops = load(tmp_path / "out" / f"overlap-ops.{form}")
     assert list(ops.columns) == list(found.trace.ops.columns)
     for column in ops.columns:
-        assert list(ops[column].fillna("").astype(str)) == list(found.trace.ops[column].astype(str)), column
+        assert list(ops[column].astype(str).where(ops[column].notna(), "")) == list(
+            found.trace.ops[column].astype(str)
+        ), column
 
 
 def test_twins_and_disturbed_rounds_are_marked(command: Run, tmp_path: Path) -> None:

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import manyranks
 import numpy as np
 import pytest
-from captures import Ran
-from cdp import Browser
-from manyranks import Planted, facts_of, grow, write_folder
+from browser.chromium import Browser
+from builders import rank_traces
+from builders.rank_traces import Planted, facts_of, grow, write_folder
+from builders.sample_captures import Ran
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.lanes import WAITING, lanes
 from moeprof.ranks.model import GroupAnalysis
-from moeprof.report import rankrows, ranks
+from moeprof.report import html, rank_tables, ranks, text
+from moeprof.report.figures import ranks as figures
 from moeprof.trace.classify import COMMUNICATION
 
 Run = Callable[..., Ran]
@@ -34,19 +35,19 @@ def many(traces: Path) -> GroupAnalysis:
     planted = Planted(
         tuple(int(c) for c in clocks), jitter=0.005, late={LATE: ("compute", 200_000)}, stretched={STRETCHED: 1.1}
     )
-    return analyse_ranks("made", facts_of(grow(manyranks.real(4, 2), planted)[0], one_clock=False))
+    return analyse_ranks("made", facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False))
 
 
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
     assert [s.rank for s in many.stragglers] == [STRETCHED, LATE] and len(many.ranks) == MANY
     assert {c.rank for c in many.critical} == {STRETCHED}
-    shown = ranks.text(many)
+    shown = text.render(ranks.page(((many, ()),)))
     assert len(shown.splitlines()) < 60 and "Rank 341 is a straggler" in shown and "12 of 1024" in shown
 
 
 def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(many: GroupAnalysis) -> None:
-    labels, cells = ranks.rows_of(many, "waiting")
-    assert len(labels) == len(set(labels)) == ranks.ROWS and cells.shape == (ranks.ROWS, len(many.ranks[0].windows))
+    labels, cells = figures.rows_of(many, "waiting")
+    assert len(labels) == len(set(labels)) == figures.ROWS and cells.shape == (figures.ROWS, len(many.ranks[0].windows))
     assert labels[:2] == [f"rank {STRETCHED}", f"rank {LATE}"]
     assert 20 * cells[0].max() < cells[2:].min(), "nobody waits less than the one that all wait for"
     held = sum(1 if "ranks" not in label else int(label.split()[3]) - int(label.split()[1]) + 1 for label in labels)
@@ -55,8 +56,8 @@ def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(man
 
 def test_more_windows_than_columns_become_means() -> None:
     values = np.arange(1000, dtype=float)
-    narrow = ranks._narrowed(values)
-    assert len(narrow) == ranks.COLUMNS and narrow.mean() == pytest.approx(values.mean())
+    narrow = figures._narrowed(values)
+    assert len(narrow) == figures.COLUMNS and narrow.mean() == pytest.approx(values.mean())
 
 
 @pytest.mark.browser
@@ -64,13 +65,13 @@ def test_more_windows_than_columns_become_means() -> None:
 def test_the_page_of_a_thousand_ranks_in_a_browser(
     browser: Browser, many: GroupAnalysis, tmp_path: Path, dark: bool
 ) -> None:
-    page, body = tmp_path / "many.html", ranks.render(((many, ()),))
-    assert len(body) < MOST_BYTES and body == ranks.render(((many, ()),))
+    page, body = tmp_path / "many.html", html.render(ranks.page(((many, ()),)))
+    assert len(body) < MOST_BYTES and body == html.render(ranks.page(((many, ()),)))
     page.write_text(body, encoding="utf-8")
     looked_at(browser, page, 1280, dark, 4)
     assert "Rank 341 is a straggler" in browser.evaluate("document.querySelector('#verdict').innerText")
     rows = browser.evaluate("document.getElementById('figure-waiting').data[0].y.length")
-    assert rows == ranks.ROWS
+    assert rows == figures.ROWS
 
 
 @pytest.mark.browser
@@ -106,7 +107,7 @@ def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int
 
 def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
+    made, _ = grow(rank_traces.real(), Planted((0, 5_000), late={1: ("compute", 400_000)}))
     found = facts_of(made, one_clock=False, drawn=True)
     analysis = analyse_ranks("made", found)
     first, second = lanes(found, analysis)
@@ -120,13 +121,13 @@ def test_lanes_show_what_each_rank_did(traces: Path) -> None:
 
 def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp_path: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
+    made, _ = grow(rank_traces.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
     write_folder(tmp_path / "set", made)
     (group,) = groups.groups(tmp_path / "set")
     analysis, found = groups.analyse_group(group)
     assert lanes(found, analysis) == ()
-    listed = [r.place.rank for r in rankrows.listed(analysis.ranks)]
-    drawn = lanes(groups.drawn(group, found, listed, COMMUNICATION), analysis)
+    listed = [r.place.rank for r in rank_tables.listed(analysis.ranks)]
+    drawn = lanes(groups.with_bars(group, found, listed, COMMUNICATION), analysis)
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")
@@ -135,11 +136,11 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
 
 def test_hostile_names_stay_text(traces: Path) -> None:
     assert traces
-    made, _ = grow(manyranks.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
+    made, _ = grow(rank_traces.real(4, 2), Planted((0, 0), late={1: ("compute", 300_000)}))
     found = facts_of(made)
     analysis = replace(
         analyse_ranks("<script>alert(1)</script>", found, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
     )
-    body = ranks.render(((analysis, ()),))
+    body = html.render(ranks.page(((analysis, ()),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))
     assert "&lt;b&gt;rows" in body and "&lt;i&gt;x" in body

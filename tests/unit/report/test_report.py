@@ -10,30 +10,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders.sample_captures import recorded
 from click.testing import CliRunner
+from pages import page as made
+from pages import printed, rendered, told
 
 from moeprof import resources
 from moeprof.cli.main import cli
-from moeprof.compare import variants as diff
-from moeprof.compare.variants import Diff
+from moeprof.compare import variants
+from moeprof.compare.variants import Comparison
 from moeprof.loaded import capture
-from moeprof.loaded.capture import Capture
-from moeprof.report import html, text
-from moeprof.report.format import short_kernel
-from moeprof.storage.json import encode
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.units import short_kernel
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 HOSTILE = "evil<script>alert('x')</script><int, (char)38>&amp;\"'</script>"
 
 
-def test_the_sample_is_whole_small_and_expected(sample: Capture, contrast: Diff) -> None:
+def test_the_sample_is_whole_small_and_expected(sample: Capture, contrast: Comparison) -> None:
     assert sum(p.stat().st_size for p in SAMPLE.rglob("*")) < 3_000_000
     assert sample.manifest.complete and sample.manifest.environment.nsys and sample.manifest.environment.ncu
     expected = json.loads((SAMPLE / "expected.json").read_text())
-    assert json.loads(json.dumps(encode(contrast))) == expected, "scripts/expect_sample.py writes expected.json anew"
+    assert json.loads(json.dumps(made(sample, contrast).data)) == expected, (
+        "scripts/expect_sample.py writes expected.json anew"
+    )
 
 
 def test_the_sample_names_no_host_user_or_path() -> None:
+    assert sum(path.is_file() for path in SAMPLE.rglob("*")) >= 8
     for path in SAMPLE.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
@@ -56,7 +60,7 @@ def test_the_identities_hold_in_every_window_of_the_sample(sample: Capture) -> N
     )
 
 
-def test_the_waterfall_sums_exactly(contrast: Diff) -> None:
+def test_the_waterfall_sums_exactly(contrast: Comparison) -> None:
     before, after = contrast.row("baseline"), contrast.row("graph")
     assert before is not None and after is not None
     assert sum(b.before_ns for b in contrast.waterfall) == before.traced_ns
@@ -64,7 +68,7 @@ def test_the_waterfall_sums_exactly(contrast: Diff) -> None:
     assert all(b.delta_ns == b.after_ns - b.before_ns for b in contrast.waterfall)
 
 
-def test_the_limit_and_the_efficiency_are_those_of_the_definition(contrast: Diff) -> None:
+def test_the_limit_and_the_efficiency_are_those_of_the_definition(contrast: Comparison) -> None:
     base, graph, limit = contrast.row("baseline"), contrast.row("graph"), contrast.limit
     assert base is not None and graph is not None and limit is not None and base.ledger is not None
     assert base.time_ns is not None and graph.time_ns is not None
@@ -74,10 +78,12 @@ def test_the_limit_and_the_efficiency_are_those_of_the_definition(contrast: Diff
     assert base.limit_ratio == limit.ideal_ns / base.time_ns.value
 
 
-def test_every_number_of_the_sentences_stands_in_the_page(sample: Capture, contrast: Diff) -> None:
-    cells = html.render(sample, contrast).split('<section id="variants">')[1]
+def test_every_number_of_the_sentences_stands_in_the_page(sample: Capture, contrast: Comparison) -> None:
+    cells = rendered(sample, contrast).split('<section id="variants">')[1]
     table_part = re.sub(r"<ul class=\"reasons\">.*?</ul>", "", cells, flags=re.S)
-    for reason in contrast.reasons:
+    reasons = told(sample).reasons
+    assert len(re.findall(r"\d+\.\d+(?= ms| %| GB/s)", " ".join(reasons))) >= 4
+    for reason in reasons:
         for number in re.findall(r"\d+\.\d+(?= ms| %| GB/s)", reason):
             assert number in table_part, (number, reason)
 
@@ -87,35 +93,34 @@ def test_hostile_names_are_text_everywhere(sample: Capture) -> None:
     assert variant.trace is not None and variant.iterations is not None
     ops = variant.trace.ops.assign(name=variant.trace.ops["name"].cat.rename_categories(lambda n: f"{HOSTILE}{n}"))
     kernels = tuple(replace(k, name=HOSTILE + k.name) for k in variant.iterations.kernels)
-    evil = replace(
-        variant,
+    evil = recorded(
+        replace(variant, record=replace(variant.record, summary=HOSTILE)),
         trace=replace(variant.trace, ops=ops),
         iterations=replace(variant.iterations, kernels=kernels),
-        record=replace(variant.record, summary=HOSTILE),
     )
-    shown = html.render(replace(sample, variants=(evil, *sample.variants[1:])), diff.contrast(sample))
+    shown = rendered(replace(sample, variants=(evil, *sample.variants[1:])), variants.compare(sample))
     assert "<script>alert" not in shown and "evil&lt;script&gt;" in shown
     data = re.search(r'id="data-timeline">(.*?)</script>', shown, flags=re.S)
     assert data is not None and "<" not in data.group(1) and json.loads(data.group(1))
 
 
-def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Capture, contrast: Diff, page: Path) -> None:
+def test_the_page_is_the_same_twice_and_asks_for_nothing(sample: Capture, contrast: Comparison, page: Path) -> None:
     written = page.read_text(encoding="utf-8")
-    assert html.render(capture.load(SAMPLE), diff.contrast(capture.load(SAMPLE))) == written
+    assert rendered(capture.load(SAMPLE)) == written
     markup = re.sub(r"<script.*?</script>", "", written, flags=re.S)
     assert not re.search(r"(src|href)\s*=|https?://|@import|url\(", markup)
     assert "default-src 'none'" in markup and "showSendToCloud: false" in written
 
 
 def test_a_variant_without_trace_or_times_is_shown_as_such(sample: Capture) -> None:
-    bare = tuple(replace(v, trace=None, iterations=None, counters=None) for v in sample.variants)
+    bare = tuple(CapturedVariant(v.record) for v in sample.variants)
     skipped = replace(bare[2], record=replace(bare[2].record, status="skipped", reason="needs a GPU", rounds=()))
     lone = replace(sample, variants=(bare[0], bare[1], skipped))
-    found = diff.contrast(lone)
+    found = variants.compare(lone)
     assert found.optimized == "overlap" and not found.waterfall and found.limit is None
-    assert "SKIPPED: needs a GPU" in html.render(lone, found) and "SKIPPED: needs a GPU" in text.diff_text(found)
+    assert "SKIPPED: needs a GPU" in rendered(lone, found) and "SKIPPED: needs a GPU" in printed(lone, found)
     nothing = replace(lone, variants=(replace(bare[0], record=replace(bare[0].record, rounds=())),))
-    assert "Nothing was timed" in diff.contrast(nothing).sentence and html.render_single(nothing)
+    assert "Nothing was timed" in told(nothing).sentence and rendered(nothing)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +182,8 @@ def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
         and sum(window["idle"].values()) == window["ledger"]["idle_ns"]
     )
     assert set(run_keys(found)) >= {"windows", "kernels", "ranges", "findings", "notes"}
-    variants = json.loads(run("analyze", str(SAMPLE), "--json", cwd=tmp_path).stdout)["variants"]
-    assert list(variants) == ["baseline", "overlap", "graph"]
+    analyses = json.loads(run("analyze", str(SAMPLE), "--json", cwd=tmp_path).stdout)["variants"]
+    assert list(analyses) == ["baseline", "overlap", "graph"]
     missing = run("analyze", "nowhere.sqlite", cwd=tmp_path)
     assert missing.returncode == 1 and missing.stderr.startswith("error: there is no trace at nowhere.sqlite")
 

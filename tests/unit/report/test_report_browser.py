@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import recordings
-from captures import marked
-from capturing import moeprof
-from cdp import CHROMIUM, Browser
+from browser.chromium import CHROMIUM, Browser
+from builders.sample_captures import marked
+from fakes.command_line import moeprof
+from pages import rendered
+from recorded import recordings
 
 from moeprof import resources
-from moeprof.compare import variants
 from moeprof.loaded.capture import Capture
-from moeprof.report import html
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
@@ -50,7 +49,7 @@ def test_the_page_in_a_browser(browser: Browser, page: Path, tmp_path: Path, wid
 @pytest.mark.browser
 def test_disturbed_rounds_are_drawn_as_crosses(browser: Browser, sample: Capture, tmp_path: Path) -> None:
     page, shown = tmp_path / "marked.html", marked(sample)
-    page.write_text(html.render(shown, variants.contrast(shown)), encoding="utf-8")
+    page.write_text(rendered(shown), encoding="utf-8")
     browser.events.clear()
     browser.open(page, width=390)
     assert "overlap, disturbed" in browser.evaluate("document.querySelector('#figure-times .legend').textContent")

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import page, told
 
 from moeprof import resources
 from moeprof.compare import variants
 from moeprof.loaded import capture
-from moeprof.loaded.trace import analysis_of, opened
+from moeprof.loaded.trace import analysis_of
 from moeprof.ranks import groups
-from moeprof.report import rankrows
+from moeprof.report import rank_tables
 from moeprof.storage import json as codec
 from moeprof.storage import manifest
+from moeprof.trace import open_trace
 
 SAMPLES = sorted(p for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
 PRIVATE = re.compile(r"/home/|/root/|/Users/|[A-Za-z_]*(TOKEN|SECRET|PASSWORD)[A-Za-z_]*=")
@@ -26,14 +28,14 @@ PRIVATE = re.compile(r"/home/|/root/|/Users/|[A-Za-z_]*(TOKEN|SECRET|PASSWORD)[A
 
 def contrast(name: str) -> Any:
     (folder,) = (p for p in SAMPLES if p.name == name)
-    return variants.contrast(capture.load(folder))
+    return variants.compare(capture.load(folder))
 
 
 @pytest.mark.parametrize("folder", SAMPLES, ids=lambda p: p.name)
 def test_a_sample_is_whole_small_and_what_is_expected(folder: Path) -> None:
     assert manifest.read(folder).complete
     assert sum(p.stat().st_size for p in folder.rglob("*")) < 3_000_000
-    found = json.loads(codec.dumps(variants.contrast(capture.load(folder))))
+    found = json.loads(codec.dumps(page(capture.load(folder)).data))
     assert found == json.loads((folder / "expected.json").read_text(encoding="utf-8"))
 
 
@@ -67,7 +69,7 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
         analysis, _ = groups.analyse_group(group)
         parts = [part for rank in analysis.ranks for window in rank.windows for part in window.communication]
         shares[group.variant] = sum(p.hidden_ns for p in parts) / sum(p.hidden_ns + p.exposed_ns for p in parts)
-        rates[group.variant] = min(rankrows.declared_gb_per_s(analysis).values()) / (
+        rates[group.variant] = min(rank_tables.declared_gb_per_s(analysis).values()) / (
             analysis.link_ceiling_gb_per_s or 0
         )
         for rank in analysis.ranks:
@@ -77,9 +79,9 @@ def test_the_sample_of_two_gpus_shows_that_hidden_is_not_all_won() -> None:
             )
     assert shares["baseline"] == 0 and min(shares[name] for name in ("overlap", "graph", "peer_copy")) > 0.9
     assert rates["baseline"] > 0.9 and rates["peer_copy"] > 0.95 and rates["overlap"] < 0.5
-    with opened(folder / "peer_copy" / "trace.sqlite") as trace:
-        told = {finding.id for finding in analysis_of(trace).findings}
-    assert "same-stream-copy" not in told, "signals between copies do not make theirs the stream of the kernels"
+    with open_trace(folder / "peer_copy" / "trace.sqlite") as trace:
+        ids = {finding.id for finding in analysis_of(trace).findings}
+    assert "same-stream-copy" not in ids, "signals between copies do not make theirs the stream of the kernels"
     times = {row.name: row.launch.kernels and row.time_ns.value for row in found.rows}
     assert times["baseline"] > 1.04 * times["overlap"] and times["overlap"] > times["graph"] > 1.05 * times["peer_copy"]
 
@@ -91,4 +93,6 @@ def test_the_attention_sample_shows_one_pass_over_the_cache_and_tells_no_tale_of
     assert naive.launch.kernels == 160 and split.launch.kernels == 1
     most = found.counted.moved
     assert most is not None and most.label != "DRAM bytes", "the naive variant's other kernels are not counted"
-    assert not any("rests while it copies" in line for line in (*found.reasons, *found.closing))
+    (folder,) = (p for p in SAMPLES if p.name == "decode_attention")
+    words = told(capture.load(folder))
+    assert not any("does not compute while it copies" in line for line in (*words.reasons, *words.closing))

@@ -10,15 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from builders.session_events import AT, BASE, GUESS, KEEP, SAMPLE, START, TRIED, written
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import FAKES, ROOT
-from session_events import AT, BASE, GUESS, KEEP, SAMPLE, START, TRIED, written
 
 from moeprof.errors import CaptureError, UsageError
 from moeprof.gate import metrics
 from moeprof.gate.rule import expectation
 from moeprof.loaded import capture
+from moeprof.report import html
 from moeprof.report import session as shown
 from moeprof.session import log, steps
 from moeprof.session.log import Decide, Try
@@ -70,7 +71,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_then_cut_off(
 def test_two_writers_take_turns_and_no_line_is_lost(tmp_path: Path) -> None:
     written(tmp_path, START, BASE)
     code = (
-        "import sys, pathlib; sys.path.insert(0, 'tests/support'); from session_events import written, GUESS, TRIED, KEEP; from moeprof.session import log as ledger\n"
+        "import sys, pathlib; sys.path.insert(0, 'tests/support'); from builders.session_events import written, GUESS, TRIED, KEEP; from moeprof.session import log as ledger\n"
         "from moeprof.errors import UsageError\n"
         "for _ in range(12):\n"
         "    for event in (GUESS, TRIED, KEEP):\n"
@@ -89,7 +90,7 @@ def test_two_writers_take_turns_and_no_line_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match="holds no session"):
+    with pytest.raises(CaptureError, match="contains no session"):
         log.read(tmp_path)
     written(tmp_path, START, BASE)
     path = tmp_path / log.FILE
@@ -137,9 +138,9 @@ def test_measures_of_a_real_capture_are_those_of_its_report() -> None:
 
 
 def _kernels() -> tuple[object, ...]:
-    from moeprof.kernels import rankings
+    from moeprof.kernels.ranking import rankings
 
-    return rankings.rankings(SAMPLE, None, "graph", None, "time")["graph"].kernels
+    return rankings(SAMPLE, None, "graph", None, "time")["graph"].kernels
 
 
 # ---- the flow
@@ -189,6 +190,8 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     assert "unknown: the capture does not hold the metric" in run(project, *trial).stdout  # no trace was taken
     assert "reverted" in run(project, "revert").stdout
     step = run(project, "show", "1").stdout
+    shown_step = json.loads(run(project, "show", "1", "--json").stdout)["step"]
+    assert (shown_step["number"], shown_step["decision"]["why"], shown_step["trial"]["held"]) == (1, "shorter", True)
     assert "+        Variant" in step and "build(0.0004)" in step and "+dirty" in step and "Why kept: shorter" in step
     assert run(project, "report").returncode == 0
     page = (project / "moeprof-session" / "session.html").read_text()
@@ -209,9 +212,9 @@ def test_a_failed_capture_leaves_the_ledger_as_it_was(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
-    [(("log",), 1, "holds no session"), (("try",), 1, "holds no session"), (("keep",), 1, "holds no session"),
+    [(("log",), 1, "contains no session"), (("try",), 1, "contains no session"), (("keep",), 1, "contains no session"),
      (("predict", "t", "--metric", "speed", "--expect", "<1"), 2, "no metric"), (("predict", "t", "--metric", "kernels", "--expect", "1"), 2, "no expectation"),
-     (("new", "q", "--workload", "nothing"), 2, "no workload"), (("show", "1"), 1, "holds no session")],
+     (("new", "q", "--workload", "nothing"), 2, "no workload"), (("show", "1"), 1, "contains no session")],
 )  # fmt: skip
 def test_what_cannot_be_is_one_clear_line(tmp_path: Path, words: tuple[str, ...], code: int, said: str) -> None:
     ran = run(tmp_path, *words)
@@ -220,18 +223,18 @@ def test_what_cannot_be_is_one_clear_line(tmp_path: Path, words: tuple[str, ...]
 
 def test_a_second_session_in_a_folder_and_a_trial_nobody_waits_for_are_refused(tmp_path: Path) -> None:
     written(tmp_path, START, BASE)
-    with pytest.raises(UsageError, match="holds a session already"):
+    with pytest.raises(UsageError, match="contains a session already"):
         steps.begin(tmp_path, "q", "kv_transfer", None)
     from moeprof.capture import Request, Silent
 
     with pytest.raises(UsageError, match="does not wait for a trial"):
-        steps.attempt(tmp_path, Request(), Silent())
+        steps.attempt(tmp_path, Request(), Silent(), str)
 
 
 def test_a_page_without_times_has_no_figure(tmp_path: Path) -> None:
     written(tmp_path, START, Try("c", AT, None, "", {}))
     found = log.read(tmp_path)
-    assert shown.trajectory(found) is None and "figure-trajectory" not in shown.render(found)
+    assert shown.trajectory(found) is None and "figure-trajectory" not in html.render(shown.page(found))
 
 
 def test_outside_of_git_there_is_no_state_and_a_long_change_is_cut(tmp_path: Path, project: Path) -> None:

@@ -9,14 +9,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from captures import made
+from builders.sample_captures import made
 from paths import ROOT
 
 from moeprof.stats import estimates, verdict
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Round, VariantRecord
 
-RUNS = 600  # of each machine; docs/results.md has 2,000
+RUNS = 600  # of each machine; docs/results has 2,000
 
 
 def _script() -> ModuleType:
@@ -42,7 +42,7 @@ def test_at_most_one_in_a_hundred_pairs_without_a_difference_is_called_different
 @pytest.mark.parametrize("rounds", [30, 54])
 @pytest.mark.parametrize("world", ["independent", "drift of 5 %", "step of 5 %", "shared, alike 0.9"])
 def test_three_percent_is_found_on_a_machine_with_one_percent_noise(world: str, rounds: int) -> None:
-    """30 rounds: what the default budget holds (docs/verdict.md); 54: what a capture ends with."""
+    """30 rounds: what the default budget holds (docs/reference/verdict.md); 54: what a capture ends with."""
     assert simulated.shares(world, RUNS, 0.03, 0.01, rounds)["FASTER"] >= 0.95
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from captures import SAMPLE, Ran, made
+from builders.sample_captures import SAMPLE, Ran, made
 from paths import ROOT
 
 from moeprof.errors import CaptureError, UsageError
@@ -65,7 +65,7 @@ def test_a_name_is_replaced_only_with_force(command: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("save", "../up", "cap"), 2, "no name"), (("save", ".x", "cap"), 2, "no name"), (("save", "a.partial", "cap"), 2, "no name"),
+        (("save", "../up", "cap"), 2, "not a valid name"), (("save", ".x", "cap"), 2, "not a valid name"), (("save", "a.partial", "cap"), 2, "not a valid name"),
         (("save", "a", "gone"), 1, "not a capture"), (("save", "a", "half"), 1, "not complete"), (("use", "a"), 1, "no baseline 'a'"),
         (("remove", "../cap"), 1, "no baseline"), (("use",), 2, "give a name"), (("use", "a", "--none"), 2, "give a name"),
     ],

@@ -267,7 +267,7 @@ def test_a_plain_run_loads_nothing_heavy(tmp_path: Path) -> None:
 
 # ---- the document
 
-DOCUMENT = ROOT / "docs" / "pytest.md"
+DOCUMENT = ROOT / "docs" / "howto" / "pytest.md"
 
 
 @pytest.mark.usefixtures("torch")

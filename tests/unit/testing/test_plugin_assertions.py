@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders.kineto_trace import OTHER_THREAD, Recorded, small
 from hypothesis import given
 from hypothesis import strategies as st
-from kinetomaking import OTHER_THREAD, Recorded, small
 
 from moeprof import resources
 from moeprof.errors import TraceError, UsageError

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from captures import Ran, answer
-from manyranks import EXPORT
+from builders.rank_traces import EXPORT
+from builders.sample_captures import Ran, answer
 
 from moeprof.capture import redact
 from moeprof.trace import read
@@ -74,6 +74,7 @@ def test_a_capture_keeps_the_payloads(traces: Path, tmp_path: Path) -> None:
 
 
 def test_payloads_that_are_cut_short_tell_nothing(command: Run, traces: Path, tmp_path: Path) -> None:
+    assert len(read(paid(traces, tmp_path / "whole.sqlite")).messages) > 0
     for lost, cut in {"header": 30, "size": 16}.items():
         assert read(paid(traces, tmp_path / f"{lost}.sqlite", cut=cut)).messages.empty, lost
 

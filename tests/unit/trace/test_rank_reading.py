@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import manyranks
 import pytest
-from captures import Ran, answer, made, variant
-from manyranks import EXPORT, Planted, grow, write_folder
+from builders import rank_traces
+from builders.rank_traces import EXPORT, Planted, grow, write_folder
+from builders.sample_captures import Ran, answer, made, variant
 
 from moeprof.storage.manifest import Manifest, Rank
 from moeprof.trace import Trace, read
@@ -23,7 +23,7 @@ from moeprof.trace.split import split
 
 Run = Callable[..., Ran]
 
-base = manyranks.base
+base = rank_traces.base
 
 
 # one export
@@ -120,7 +120,7 @@ def test_a_launcher_s_rank_is_read_from_the_export(traces: Path, tmp_path: Path)
         db.executemany("INSERT INTO META_DATA_CAPTURE(name, value) VALUES (?, ?)", rows)
         db.commit()
     found = peek(path)
-    assert (found.rank, found.world_size, found.told_by) == (5, 8, "environment (SLURM_PROCID)")
+    assert (found.rank, found.world_size, found.rank_source) == (5, 8, "environment (SLURM_PROCID)")
     (tmp_path / "none").write_text("nothing")
     assert peek(tmp_path / "none").rank is None
 

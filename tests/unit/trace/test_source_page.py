@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from builders.ncu_pages import COLUMNS, GEMM, GEMM_SASS, lines_page, sass_page, text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ncupages import COLUMNS, GEMM, GEMM_SASS, lines_page, sass_page, text
 
 from moeprof.capture import redact
 from moeprof.errors import TraceError

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import recordings
-from tracemaking import PERIOD_NS, PID, make_export
+from builders.nsys_export import PERIOD_NS, PID, make_export
+from recorded import recordings
 
 from moeprof.analysis.analyze import analyze, iterations
 from moeprof.errors import TraceError

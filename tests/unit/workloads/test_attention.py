@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from moeprof.worker.built_variant import Session  # noqa: E402
 from moeprof.workload.find import load  # noqa: E402
 from moeprof.workloads.decode import (  # noqa: E402
     attention,
-    decode_attention,
-    mla_decode,
+    attention_paged,
+    check,
+    mla,
+    sequences,
+    split_kv,
 )
-from moeprof.workloads.decode import split_kv as split  # noqa: E402
 from moeprof.workloads.decode.kernels import attention as kernels  # noqa: E402
-from moeprof.workloads.decode.kernels import mla  # noqa: E402
+from moeprof.workloads.decode.kernels import mla as mla_kernels  # noqa: E402
 
 ATTENTION, MLA = load("decode_attention"), load("mla_decode")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,14 +55,14 @@ def test_each_planted_fault_fails_the_proof(workload: Any, fault: str, more: dic
 
 def test_a_tail_that_is_read_and_a_wrong_head_fail_the_proof() -> None:
     p = ATTENTION.params("tiny", {})
-    it = decode_attention.cache(p, "cpu")
-    expected = decode_attention.reference(p, it)
+    kv = attention.cache(p, "cpu")
+    expected = attention.reference(p, kv)
 
     def proof(wrong: Any) -> Any:
-        return attention.compare(p, "cpu", attention.step(lambda: it.out.copy_(wrong), it.out, (), 1, 1), expected)
+        return check.compare(p, "cpu", sequences.step(lambda: kv.out.copy_(wrong), kv.out, (), 1, 1), expected)
 
     assert proof(expected).ok
-    longer = decode_attention.reference(p, decode_attention.replace(it, lengths=it.lengths + 1))
+    longer = attention.reference(p, replace(kv, lengths=kv.lengths + 1))
     assert not proof(longer).ok  # one row of NaN
     spoiled = expected.clone()
     spoiled[2, 5] *= 1 + 1e-4
@@ -86,29 +89,29 @@ def test_the_declared_work_counts_each_sequence_by_its_length() -> None:
 )  # fmt: skip
 def test_parameters_that_name_no_cache_are_refused(more: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        decode_attention.cache(ATTENTION.params("tiny", more), "cpu")
+        attention.cache(ATTENTION.params("tiny", more), "cpu")
 
 
 def test_pages_hold_the_cache_and_the_table_points_outside_past_a_length() -> None:
     p = ATTENTION.params("tiny", {"lengths": "100,7,384,65"})
-    it = decode_attention.cache(p, "cpu")
-    k, _, table = decode_attention.paged(it, 16, 0)
+    kv = attention.cache(p, "cpu")
+    k, _, table = attention_paged.paged(kv, 16, 0)
     assert len(k) == 7 + 1 + 24 + 5 and sorted(table[table < len(k)].tolist()) == list(range(len(k)))
     for sequence, count in enumerate([100, 7, 384, 65]):
         pages = -(-count // 16)
         rows = k[table[sequence, :pages].long()].transpose(0, 1).flatten(1, 2)[:, :count]
-        assert torch.equal(rows, it.k[sequence, :, :count])
+        assert torch.equal(rows, kv.k[sequence, :, :count])
         assert (table[sequence, pages:] == 1 << 30).all()
 
 
 def test_tails_are_poisoned_and_the_ends_of_a_sequence_weigh() -> None:
     p = ATTENTION.params("llama8b", {"batch": "1", "length": "2000", "dtype": "float32"})
-    it = decode_attention.cache(p, "cpu")
-    assert it.k.shape[2] == 2048 and torch.isnan(it.k[0, :, 2000:]).all() and torch.isnan(it.v[0, :, 2000:]).all()
-    scores = torch.einsum("hgd,hsd->hgs", it.q[0].unflatten(0, (8, 4)), it.k[0, :, :2000]) * 128**-0.5
+    kv = attention.cache(p, "cpu")
+    assert kv.k.shape[2] == 2048 and torch.isnan(kv.k[0, :, 2000:]).all() and torch.isnan(kv.v[0, :, 2000:]).all()
+    scores = torch.einsum("hgd,hsd->hgs", kv.q[0].unflatten(0, (8, 4)), kv.k[0, :, :2000]) * 128**-0.5
     weights = torch.softmax(scores, -1).mean((0, 1))
     assert min(weights[0], weights[-1]) > 0.05 and weights[1:-1].sum() > 0.3
-    c = mla_decode.latents(MLA.params("tiny", {}), "cpu")[1]
+    c = mla.latents(MLA.params("tiny", {}), "cpu")[1]
     assert torch.isnan(c[:, 200:]).all() and torch.isfinite(c[:, :200]).all()
 
 
@@ -141,60 +144,79 @@ def test_the_programs_that_share_a_unit_are_counted(lengths: list[int], lines: i
     for program in range(programs):
         owners += [program] * (total * (program + 1) // programs - total * program // programs)
     units = [owners[sum(blocks[:i]) : sum(blocks[: i + 1])] for i in range(len(blocks))]
-    assert split.holders(launched, 4, lengths, lines) == max(len(set(unit)) for unit in units)
+    assert split_kv.max_programs_per_unit(launched, 4, lengths, lines) == max(len(set(unit)) for unit in units)
 
 
 @given(st.integers(1, 300), st.integers(1, 2000))
 def test_whole_units_leave_no_rest(programs: int, units: int) -> None:
-    found = split.share(programs, units, True)
-    assert 1 <= found <= programs and split.share(programs, units, False) == programs
+    found = split_kv.program_count(programs, units, True)
+    assert 1 <= found <= programs and split_kv.program_count(programs, units, False) == programs
     if units <= programs:
         assert found % units == 0 and found + units > programs
-        assert split.holders(found, 1, [found // units] * units, 1) == found // units
+        assert split_kv.max_programs_per_unit(found, 1, [found // units] * units, 1) == found // units
     else:
         assert found == programs or (units % found == 0 and units // found == -(-units // programs))
 
 
 LENGTHS = ["50,7,130,64", "64,64", "1,1,300", "128,128,128,128"]
+PAGES = [(0, True), (8, True), (32, False)]
+# Triton's interpreter takes seconds a case: there each pair of values occurs, on a GPU each combination.
+EVERY = [(n, p, s, *page) for n in LENGTHS for p in (5, 60) for s in (False, True) for page in PAGES]
+PAIRS = [
+    (lengths, (5, 60)[(i + j) % 2], (i // 2 + j) % 2 == 1, *page)
+    for i, lengths in enumerate(LENGTHS)
+    for j, page in enumerate(PAGES)
+]
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("programs", [5, 60])
-@pytest.mark.parametrize("swap", [False, True])
-@pytest.mark.parametrize(("page", "inside"), [(0, True), (8, True), (32, False)])
+def test_the_pairs_are_all_there() -> None:
+    of_every, of_pairs = (
+        {(a, b, case[a], case[b]) for case in cases for a in range(4) for b in range(a)} for cases in (EVERY, PAIRS)
+    )
+    assert of_pairs == of_every and len(PAIRS) == 12
+
+
+@pytest.mark.parametrize(("lengths", "programs", "swap", "page", "inside"), EVERY if DEVICE == "cuda" else PAIRS)
 def test_the_decode_kernel_is_attention(lengths: str, programs: int, swap: bool, page: int, inside: bool) -> None:
     p = ATTENTION.params("tiny", {"lengths": lengths, "dtype": "float16", "q_heads": "6", "kv_heads": "2"})
-    it = decode_attention.cache(p, DEVICE)
-    k, v, table = (it.k, it.v, it.lengths) if page == 0 else decode_attention.paged(it, page, 0)
-    made = Launch(programs, len(it.q) * 2, 32)
+    kv = attention.cache(p, DEVICE)
+    k, v, table = (kv.k, kv.v, kv.lengths) if page == 0 else attention_paged.paged(kv, page, 0)
+    made = Launch(programs, len(kv.q) * 2, 32)
     for _ in range(2):  # the counters are left as they were found
-        it.out.fill_(float("nan"))
+        kv.out.fill_(float("nan"))
         kernels.decode[(programs,)](
-            it.q, k, v, it.lengths, table, it.out, made.parts, made.stats, made.counts, 32**-0.5 * attention.LOG2E, len(it.q), table.shape[-1],
-            it.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, launched=programs, INSIDE=inside, EARLY=False,
+            kv.q, k, v, kv.lengths, table, kv.out, made.parts, made.stats, made.counts, 32**-0.5 * sequences.LOG2E, len(kv.q), table.shape[-1],
+            kv.k.shape[2], HKV=2, G=3, GP=16, D=32, BP=4, BN=16, PAGE=page, CHUNK=2, SWAP=swap, launched=programs, INSIDE=inside, EARLY=False,
         )  # fmt: skip
         if not inside:
-            combine(it.lengths, it.out, made, 2, 3)
-        expected = decode_attention.reference(p, it)
-        assert float((it.out.float() - expected).norm() / expected.norm()) < 1e-3
+            combine(kv.lengths, kv.out, made, 2, 3)
+        expected = attention.reference(p, kv)
+        assert float((kv.out.float() - expected).norm() / expected.norm()) < 1e-3
         assert not made.counts.any()
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("programs", [1, 7])
-@pytest.mark.parametrize("inside", [False, True])
+MLA_CASES = [
+    (lengths, programs, inside)
+    for i, lengths in enumerate(LENGTHS)
+    for j, programs in enumerate((1, 7))
+    for inside in (False, True)
+    if DEVICE == "cuda" or inside == ((i + j) % 2 == 1)  # in the interpreter each pair of values
+]
+
+
+@pytest.mark.parametrize(("lengths", "programs", "inside"), MLA_CASES)
 def test_the_mla_kernel_is_attention(lengths: str, programs: int, inside: bool) -> None:
     p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
-    q, c, counts, out = given = mla_decode.latents(p, DEVICE)
+    q, c, counts, out = given = mla.latents(p, DEVICE)
     made = Launch(programs, 2 * len(q), 64)
     out.fill_(float("nan"))
-    mla.mla[(programs,)](
-        q, c, counts, out, made.parts, made.stats, made.counts, mla_decode.scale(p) * attention.LOG2E, len(q), c.shape[1],
+    mla_kernels.mla[(programs,)](
+        q, c, counts, out, made.parts, made.stats, made.counts, mla.scale(p) * sequences.LOG2E, len(q), c.shape[1],
         UNITS=2, G=2, GP=16, DV=64, DR=16, BP=4, BN=16, launched=programs, INSIDE=inside,
     )  # fmt: skip
     if not inside:
         combine(counts, out, made, 2, 2)
-    expected = mla_decode.reference(p, given, mla_decode.scale(p))
+    expected = mla.reference(p, given, mla.scale(p))
     assert float((out.float() - expected).norm() / expected.norm()) < 1e-3 and not made.counts.any()
 
 
@@ -210,7 +232,7 @@ def side_by_side(made: Launch, given: Any, units: int, block: int, factor: float
             blocks = [i for sequence, i in mine if sequence == b]
             rows = c[b, blocks[0] * block : min((blocks[-1] + 1) * block, int(lengths[b]))].double()
             heads = slice(u * group, (u + 1) * group)
-            scores = q[b, heads].double() @ rows.T * factor * attention.LOG2E
+            scores = q[b, heads].double() @ rows.T * factor * sequences.LOG2E
             most = scores.amax(1)
             weights = torch.exp2(scores - most[:, None])
             total = weights @ rows[:, : out.shape[2]]
@@ -226,12 +248,12 @@ def side_by_side(made: Launch, given: Any, units: int, block: int, factor: float
 @pytest.mark.parametrize("programs", [2, 7, 40])
 def test_parts_that_went_side_by_side_are_combined(lengths: str, programs: int) -> None:
     p = MLA.params("tiny", {"lengths": lengths, "dtype": "float16"})
-    given = mla_decode.latents(p, DEVICE)
+    given = mla.latents(p, DEVICE)
     made = Launch(programs // 2 * 2, 2 * len(given[0]), 64)
     given[3].fill_(float("nan"))
-    side_by_side(made, given, 2, 16, mla_decode.scale(p))
+    side_by_side(made, given, 2, 16, mla.scale(p))
     combine(given[2], given[3], made, 2, 2, side=2)
-    expected = mla_decode.reference(p, given, mla_decode.scale(p))
+    expected = mla.reference(p, given, mla.scale(p))
     assert float((given[3].float() - expected).norm() / expected.norm()) < 1e-3
 
 
@@ -269,19 +291,19 @@ def test_mla_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("more", [{}, {"heads": "8"}, {"heads": "32"}, {"heads": "128"}, {"heads": "64", "lengths": "4641,1730,64,1"}], ids=str)  # fmt: skip
 def test_every_way_of_mla_is_attention_on_the_gpu(more: dict[str, str]) -> None:
-    from moeprof.workloads.decode.mla_split import latent, latent_ways
+    from moeprof.workloads.decode.mla_split_kv import latent, latent_configs
 
     p = MLA.params("default", {"batch": "4", "length": "1000", **more})
-    q, c, lengths, out = given = mla_decode.latents(p, "cuda")
-    expected, wrong = mla_decode.reference(p, given, mla_decode.scale(p)), {}
-    for way in latent_ways(q, out):
+    q, c, lengths, out = given = mla.latents(p, "cuda")
+    expected, wrong = mla.reference(p, given, mla.scale(p)), {}
+    for config in latent_configs(q, out):
         out.fill_(float("nan"))
         try:
-            launch, _ = latent(way, q, c, lengths, out, mla_decode.scale(p))
+            launch, _ = latent(config, q, c, lengths, out, mla.scale(p))
             launch()
         except triton.runtime.errors.OutOfResources:
             continue
         error = float((out.float() - expected).norm() / expected.norm())
         if not error < 1e-2:
-            wrong[str(way)] = error
+            wrong[str(config)] = error
     assert not wrong

@@ -23,7 +23,7 @@ from moeprof.machine import tools  # noqa: E402
 from moeprof.worker.built_variant import Session  # noqa: E402
 from moeprof.workload.model import Machine  # noqa: E402
 from moeprof.workloads.common import nvcc  # noqa: E402
-from moeprof.workloads.decode import decode_kernel  # noqa: E402
+from moeprof.workloads.decode import decode_kernel, stream  # noqa: E402
 
 WORKLOAD = decode_kernel.WORKLOAD
 HOPPER = Machine(cuda=True, gpus=1, compute_capability="9.0")
@@ -38,7 +38,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "moeprof" / "cuda"
 
 
+@pytest.fixture
+def kept(request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries of earlier runs are used again: their names contain the hash of the source, the compiler and the flags."""
+    of_pytest = getattr(request.config, "cache", None)
+    if of_pytest is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(of_pytest.mkdir("moeprof-cuda")))
+
+
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0), (12, 1)])
 @pytest.mark.parametrize("source", sorted(p.name for p in resources.folder("cuda").glob("*.cu")))
 def test_every_source_compiles_for_every_architecture(source: str, capability: tuple[int, int]) -> None:
@@ -48,28 +57,40 @@ def test_every_source_compiles_for_every_architecture(source: str, capability: t
 
 
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 def test_the_assemblers_report_is_kept_by_kernel() -> None:
-    built = nvcc.build(decode_kernel.SOURCE, (9, 0))
-    for name in decode_kernel.NAMES:
+    built = nvcc.build(stream.SOURCE, (9, 0))
+    for name in stream.NAMES:
         usage = built.usage(name)
         assert 16 <= usage["registers a thread"] <= 128 and usage["spilled bytes"] <= 16
     assert built.usage("none") == {}
 
 
-@needs_nvcc
-def test_a_library_is_built_once_by_whoever_comes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    compile_ = nvcc._compile
-    monkeypatch.setattr(nvcc, "_compile", lambda *given: (calls.append("x"), compile_(*given)))
+FAKE_NVCC = """#!/bin/sh
+echo "$@" >> {calls}
+sleep 0.3
+while [ "$1" != -o ]; do shift; done
+echo library > "$2"
+"""
+
+
+def test_a_library_is_built_once_by_whoever_comes_first(tmp_path: Path, cache: Path) -> None:
+    """The compiler is an executable that notes its calls."""
+    calls, program = tmp_path / "calls", tmp_path / "nvcc"
+    program.write_text(FAKE_NVCC.format(calls=calls))
+    program.chmod(0o755)
+    fake = tools.Tool("nvcc", program, "13.0")
     with ThreadPoolExecutor(3) as pool:
-        paths = {b.path for b in pool.map(lambda _: nvcc.build(decode_kernel.SOURCE, (9, 0)), range(3))}
-    assert len(paths) == 1 and calls == ["x"]
-    assert nvcc.build(decode_kernel.SOURCE, (9, 0)).path in paths and calls == ["x"]
-    assert nvcc.build(decode_kernel.SOURCE, (8, 0)).path not in paths and len(calls) == 2
+        paths = {b.path for b in pool.map(lambda _: nvcc.build(decode_kernel.SOURCE, (9, 0), fake), range(3))}
+    assert len(paths) == 1 and len(calls.read_text().splitlines()) == 1
+    assert nvcc.build(decode_kernel.SOURCE, (9, 0), fake).path in paths and len(calls.read_text().splitlines()) == 1
+    assert nvcc.build(decode_kernel.SOURCE, (8, 0), fake).path not in paths
+    assert len(calls.read_text().splitlines()) == 2 and "sm_80" in calls.read_text().splitlines()[1]
     assert not list(cache.glob("*.partial"))
 
 
 @needs_nvcc
+@pytest.mark.usefixtures("kept")
 def test_flags_of_the_user_make_a_library_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """With MOEPROF_MEET nobody goes ahead of a barrier, which racecheck could not follow."""
     source = "latent_attention.cu"
@@ -102,17 +123,17 @@ def test_what_the_compiler_refuses_is_said_in_its_words(
 
 
 def test_a_missing_compiler_and_an_old_gpu_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nvcc.missing(Machine(cuda=False, gpus=0)) == "needs a CUDA GPU"
+    assert nvcc.needs_nvcc(Machine(cuda=False, gpus=0)) == "needs a CUDA GPU"
     found = tools.Tool("nvcc", Path("nvcc"), "13.0")
     monkeypatch.setattr(tools, "find", lambda name: found)
-    assert nvcc.missing(HOPPER) is None and nvcc.missing_tma(HOPPER) is None
-    assert "compute capability 9.0" in str(nvcc.missing_tma(replace(HOPPER, compute_capability="8.9")))
+    assert nvcc.needs_nvcc(HOPPER) is None and nvcc.needs_tma(HOPPER) is None
+    assert "compute capability 9.0" in str(nvcc.needs_tma(replace(HOPPER, compute_capability="8.9")))
     monkeypatch.setattr(tools, "find", lambda name: replace(found, version="12.8"))
-    assert "nvcc 13 or later, found 12.8" in str(nvcc.missing_tma(HOPPER)) and nvcc.missing(HOPPER) is None
+    assert "nvcc 13 or later, found 12.8" in str(nvcc.needs_tma(HOPPER)) and nvcc.needs_nvcc(HOPPER) is None
     monkeypatch.setattr(tools, "find", lambda name: None)
-    assert "needs nvcc" in str(nvcc.missing(HOPPER)) and "needs nvcc" in str(nvcc.missing_tma(HOPPER))
+    assert "needs nvcc" in str(nvcc.needs_nvcc(HOPPER)) and "needs nvcc" in str(nvcc.needs_tma(HOPPER))
     with pytest.raises(ToolError, match="nvcc is missing"):
-        nvcc.build(decode_kernel.SOURCE, (9, 0))
+        nvcc.build(stream.SOURCE, (9, 0))
 
 
 def test_an_architecture_has_its_own_features_from_hopper_on() -> None:
@@ -122,15 +143,15 @@ def test_an_architecture_has_its_own_features_from_hopper_on() -> None:
 
 
 def test_the_reference_passes_and_each_planted_fault_fails_the_proof() -> None:
-    given = decode_kernel.tensors(TINY, "cpu")
-    right = decode_kernel._step(TINY, given, lambda: given[2].copy_(decode_kernel.reference(given)))
+    given = stream.tensors(TINY, "cpu")
+    right = stream.step(TINY, given, lambda: given[2].copy_(stream.reference(given)))
     proof = WORKLOAD.prove(TINY, "cpu", right)
     assert proof.ok and right.bytes_moved == 3 * 256 * 128 * 2 + 3 * 128 * (2 + 4) and right.flops == 4 * 3 * 256 * 128
     for name, build in WORKLOAD.faults.items():
         assert not WORKLOAD.prove(TINY, "cpu", build(TINY, "cpu")).ok, name
     assert not WORKLOAD.prove(TINY, "cpu", replace(right, run=lambda: None)).ok
     with pytest.raises(UsageError, match="no multiple of 64"):
-        decode_kernel.tensors({**TINY, "rows": 100}, "cpu")
+        stream.tensors({**TINY, "rows": 100}, "cpu")
 
 
 @pytest.mark.gpu
@@ -139,7 +160,7 @@ def test_the_reference_passes_and_each_planted_fault_fails_the_proof() -> None:
     [{}, {"slices": "1", "rows": "64"}, {"slices": "777", "rows": "320"}, {"slices": "64", "rows": "8192"}],
     ids=str,
 )
-@pytest.mark.parametrize("name", decode_kernel.NAMES)
+@pytest.mark.parametrize("name", stream.NAMES)
 def test_each_version_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> None:
     variant = WORKLOAD.variant(name)
     session = Session(WORKLOAD, variant, "cuda", WORKLOAD.params("tiny", more))
@@ -150,20 +171,20 @@ def test_each_version_is_proven_on_the_gpu(name: str, more: dict[str, str]) -> N
 
 @pytest.mark.gpu
 def test_the_operator_is_accepted_by_the_compiler() -> None:
-    given: Any = decode_kernel.tensors(TINY, "cuda")
+    given: Any = stream.tensors(TINY, "cuda")
     parts, counts = torch.zeros(2 * 132 * 8, 128, device="cuda"), torch.zeros(3, dtype=torch.int32, device="cuda")
 
-    stream = decode_kernel.operator()  # made outside: making an operator is nothing to compile
+    launch = stream.operator()  # made outside: making an operator is nothing to compile
 
     def run(cached: Any, query: Any, out: Any) -> Any:
-        stream(cached, query, out, parts, counts, 1)
+        launch(cached, query, out, parts, counts, 1)
         return out * 2
 
     found = torch.compile(run, fullgraph=True)(*given)
-    assert torch.allclose(found.double(), 2 * decode_kernel.reference(given), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(found.double(), 2 * stream.reference(given), rtol=1e-4, atol=1e-6)
 
 
-PLANTED = "import sys; from moeprof.worker.script import main; from moeprof.workloads.decode import decode_kernel as d; d.SOURCE = sys.argv.pop(1); main(d.WORKLOAD)"
+PLANTED = "import sys; from moeprof.worker.script import main; from moeprof.workloads.decode import decode_kernel, stream; stream.SOURCE = sys.argv.pop(1); main(decode_kernel.WORKLOAD)"
 
 
 @pytest.mark.gpu

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("torch has no distributed here", allow_module_level=True)
 
-import ranked  # noqa: E402
-from ranked import SMALL  # noqa: E402
+import rank_processes  # noqa: E402
+from rank_processes import SMALL  # noqa: E402
 
 from moeprof.workload.find import load  # noqa: E402
 from moeprof.workloads.expert_parallel.faults import ON_PEERS, TWO_RANKS  # noqa: E402
@@ -54,18 +54,20 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, An
         "puts under zipf": {"do": "puts", "set": {**SMALL, "load": "zipf", "chunks": 3}, "folder": "b"},
         "deaf puts": {"do": "puts", "set": SMALL, "folder": "c", "late": 0.3, "deaf": True},
     }
-    return ranked.run(2, "cpu", tmp_path_factory.mktemp("two"), cases(ON_CPU) | more)
+    return rank_processes.run(2, "cpu", tmp_path_factory.mktemp("two"), cases(ON_CPU) | more)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     more = {"puts": {"do": "puts", "set": {**SMALL, "load": "zipf"}, "folder": "a", "late": 0.02}}
-    return ranked.run(4, "cpu", tmp_path_factory.mktemp("four"), cases(ON_CPU) | more)
+    return rank_processes.run(4, "cpu", tmp_path_factory.mktemp("four"), cases(ON_CPU) | more)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    return ranked.run(1, "cpu", tmp_path_factory.mktemp("one"), cases([n for n in ON_CPU if n not in TWO_RANKS]))
+    return rank_processes.run(
+        1, "cpu", tmp_path_factory.mktemp("one"), cases([n for n in ON_CPU if n not in TWO_RANKS])
+    )
 
 
 @pytest.fixture(params=["one", "two", "four"])
@@ -77,6 +79,7 @@ def found(request: pytest.FixtureRequest) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_rank_proves_each_variant(found: dict[str, list[dict[str, Any]]], name: str) -> None:
+    assert len(found[name]) == len(found["baseline"]) in (1, 2, 4)
     for proof in found[name]:
         assert proof["ok"], proof["reason"]
         assert proof["checked"].startswith("48 of 48 tokens, every element, twice the same")
@@ -92,6 +95,7 @@ def test_each_planted_fault_fails_the_proof(found: dict[str, list[dict[str, Any]
 
 def test_the_fault_of_a_sender_shows_on_every_rank(two: dict[str, list[dict[str, Any]]]) -> None:
     for name in ("wrong-rank", "dropped-expert", "missing-event"):
+        assert len(two[f"fault {name}"]) == 2
         for proof in two[f"fault {name}"]:
             assert "differs from the reference" in proof["reason"], name
 
@@ -102,11 +106,13 @@ def test_one_wrong_element_fails_that_rank_alone_and_no_rank_hangs(two: dict[str
 
 
 def test_a_right_answer_of_an_earlier_run_does_not_pass(two: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(two["no run"]) == 2
     for proof in two["no run"]:
         assert not proof["ok"] and "differs from the reference" in proof["reason"]
 
 
 def test_puts_into_the_memory_of_others_are_proven_over_files(two: Any, four: Any) -> None:
+    assert [len(ranks) for ranks in (two["puts"], two["puts under zipf"], four["puts"])] == [2, 2, 4]
     for proof in (*two["puts"], *two["puts under zipf"], *four["puts"]):
         assert proof["ok"], proof["reason"]
 
@@ -132,6 +138,7 @@ def test_the_facts_add_up_over_the_ranks(four: dict[str, list[dict[str, Any]]]) 
 
 
 def test_baseline_tells_the_speed_of_its_exchange(found: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(found["baseline"]) in (1, 2, 4)
     for proof in found["baseline"]:
         assert proof["facts"]["dispatch alone (GB/s, bus)"] > 0
 
@@ -214,7 +221,7 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, A
         found["peer_copy under zipf"] = {"do": "variant", "name": "peer_copy", "set": {**HALF, "load": "zipf"}}
     names = [n for n in WORKLOAD.faults if (count > 1 or n not in TWO_RANKS) and (linked or n not in ON_PEERS)]
     found |= {f"fault {name}": {"do": "fault", "name": name, "set": HALF} for name in names}
-    return ranked.run(count, "cuda", tmp_path_factory.mktemp("gpus"), found)
+    return rank_processes.run(count, "cuda", tmp_path_factory.mktemp("gpus"), found)
 
 
 GPU_CASES = (

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available():
     pytest.skip("torch has no distributed here", allow_module_level=True)
 
-from ranked import SMALL  # noqa: E402
+from rank_processes import SMALL  # noqa: E402
 
 from moeprof.errors import UsageError, WorkloadError  # noqa: E402
 from moeprof.kernels.roofline import roof  # noqa: E402
@@ -21,7 +21,7 @@ from moeprof.workload.find import load  # noqa: E402
 from moeprof.workload.model import Machine  # noqa: E402
 from moeprof.workloads.expert_parallel import layer as local  # noqa: E402
 from moeprof.workloads.expert_parallel import layout as ep  # noqa: E402
-from moeprof.workloads.expert_parallel import memory  # noqa: E402
+from moeprof.workloads.expert_parallel import registered_memory  # noqa: E402
 from moeprof.workloads.expert_parallel.faults import Fault  # noqa: E402
 from moeprof.workloads.router import layer as moe  # noqa: E402
 
@@ -46,15 +46,15 @@ def test_the_layout_counts_what_the_tokens_choose() -> None:
             leave = [sum(2 * r <= e < 2 * r + 2 for e in tokens[rank].flatten().tolist()) for r in range(4)]
             arrive = [sum(2 * rank <= e < 2 * rank + 2 for e in tokens[s].flatten().tolist()) for s in range(4)]
             assert layout.splits(c) == (leave, arrive)
-            assert sum(layout.mine[c]) == sum(arrive) == layout.arrived(c).stop - layout.arrived(c).start
+            assert sum(layout.expert_rows[c]) == sum(arrive) == layout.arrived(c).stop - layout.arrived(c).start
 
 
 def test_each_rank_has_its_own_tokens_and_each_expert_its_own_weights() -> None:
-    (one, chosen), (other, same) = (ep.given(params(), "cpu", ep.Ranks(rank, 2)) for rank in (0, 1))
+    (one, chosen), (other, same) = (ep.inputs(params(), "cpu", ep.Ranks(rank, 2)) for rank in (0, 1))
     assert torch.equal(chosen, same) and torch.equal(one.router, other.router)
     assert (one.x - other.x).abs().mean() > 0.5
     assert torch.equal(one.w13[5], other.w13[5]) and (one.w13[5] - one.w13[4]).abs().mean() > 0.05
-    assert torch.equal(ep.stacked(one.w2, ep.Ranks(1, 2))[1], one.w2[5])
+    assert torch.equal(ep.local_weights(one.w2, ep.Ranks(1, 2))[1], one.w2[5])
     assert not torch.equal(one.w13[4].flatten()[:24], one.w2[4].flatten()[:24])
 
 
@@ -63,8 +63,8 @@ def test_rows_that_arrive_are_put_in_the_order_of_the_experts() -> None:
     p = params(load="zipf")
     it = moe.Layer(*(torch.zeros(1) for _ in range(6)), touched=8)
     make = lambda name, shape, dtype: torch.zeros(*shape, dtype=dtype)  # noqa: E731
-    layer = local.Layer(p, it, layout, local.buffers(p, layout, make, make), Fault())
-    layer.room.heard.copy_(layout.counts[:, :, 4:].transpose(0, 1))
+    layer = local.RankLayer(p, it, layout, local.buffers(p, layout, make, make), Fault())
+    layer.buffers.counts_received.copy_(layout.counts[:, :, 4:].transpose(0, 1))
     layer.arrange()
     arrival = [
         (c, e, s) for c in range(3) for s in range(2) for e in range(4) for _ in range(layout.counts[c, s, 4 + e])
@@ -73,7 +73,7 @@ def test_rows_that_arrive_are_put_in_the_order_of_the_experts() -> None:
     for c in range(3):
         rows = layout.arrived(c)
         assert layer.source[rows][layer.home[rows]].tolist() == list(range(rows.start, rows.stop))
-        assert layer.ends[c].tolist() == torch.tensor(layout.mine[c]).cumsum(0).tolist()
+        assert layer.ends[c].tolist() == torch.tensor(layout.expert_rows[c]).cumsum(0).tolist()
 
 
 def test_the_kernels_of_the_gpu_do_what_plain_torch_does() -> None:
@@ -86,16 +86,16 @@ def test_the_kernels_of_the_gpu_do_what_plain_torch_does() -> None:
     weights = [0.1 * torch.randn(*shape, generator=source) for shape in ((4, 48, 32), (4, 32, 24))]
     it = moe.Layer(torch.zeros(1), *[torch.zeros(1)] * 2, *weights, torch.zeros(1), touched=8)
     make = lambda name, shape, dtype: torch.randn(*shape, generator=source).to(dtype)  # noqa: E731
-    layer = local.Layer(p, it, layout, local.buffers(p, layout, make, make), Fault())
-    layer.room.heard.copy_(layout.counts[:, :, :4].transpose(0, 1))
+    layer = local.RankLayer(p, it, layout, local.buffers(p, layout, make, make), Fault())
+    layer.buffers.counts_received.copy_(layout.counts[:, :, :4].transpose(0, 1))
     layer.arrange()
     answers = []
     for gpu in (False, True):
         layer.half = layer.grouped = gpu
-        layer.room.answers.fill_(float("nan"))
+        layer.buffers.results.fill_(float("nan"))
         for c in range(2):
             layer.experts(c)
-        answers.append(layer.room.answers.clone())
+        answers.append(layer.buffers.results.clone())
     assert torch.allclose(*answers, atol=1e-6) and answers[0].abs().max() > 0.01
 
 
@@ -178,19 +178,19 @@ class Communicator:
 @pytest.mark.parametrize(("ranks", "found"), [(2, True), (1, False)])
 def test_one_pool_is_registered_and_used(monkeypatch: pytest.MonkeyPatch, ranks: int, found: bool) -> None:
     backend, used = Communicator(), []
-    monkeypatch.setattr(memory.ep, "place", lambda device: torch.device("cpu"))
-    monkeypatch.setattr(memory.ep, "ranks", lambda: ep.Ranks(0, ranks))
-    monkeypatch.setattr(memory.ep, "meet", lambda device: None)
+    monkeypatch.setattr(registered_memory.ep, "rank_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(registered_memory.ep, "ranks", lambda: ep.Ranks(0, ranks))
+    monkeypatch.setattr(registered_memory.ep, "barrier", lambda device: None)
     monkeypatch.setattr(
         torch.distributed.distributed_c10d._world, "default_pg", SimpleNamespace(_get_backend=lambda where: backend)
     )
     monkeypatch.setattr(torch.cuda, "MemPool", lambda allocator: {"of": allocator})
     monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool: used.append(pool) or nullcontext())
-    memory._pool.cache_clear()
+    registered_memory._pool.cache_clear()
     try:
-        assert memory.registered("cuda") is found
+        assert registered_memory.registered("cuda") is found
         for _ in range(2):
-            assert memory.zeros((2, 3), torch.bfloat16, "cuda").tolist() == [[0, 0, 0]] * 2
+            assert registered_memory.zeros((2, 3), torch.bfloat16, "cuda").tolist() == [[0, 0, 0]] * 2
     finally:
-        memory._pool.cache_clear()
+        registered_memory._pool.cache_clear()
     assert backend.pools == [{"of": "NCCL's"}] * found and used == [{"of": "NCCL's"}] * (2 * found)

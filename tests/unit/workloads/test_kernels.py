@@ -178,7 +178,7 @@ def test_the_reading_kernel_reads_every_value_once() -> None:
 
 @pytest.mark.parametrize("capability", [80, 90, 100, 120])
 def test_the_kernels_compile_for_gpus_that_are_not_here(capability: int) -> None:
-    command = [sys.executable, "-P", "-W", "ignore", str(SUPPORT / "compiling.py"), str(capability)]
+    command = [sys.executable, "-P", "-W", "ignore", str(SUPPORT / "compile_kernels.py"), str(capability)]
     ran = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "0"}, check=False
     )

@@ -10,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from routed import SMALL, WORKLOAD, params, plain_places  # noqa: E402
+from builders.small_router import SMALL, WORKLOAD, params, plain_places  # noqa: E402
 
 from moeprof.errors import UsageError, WorkloadError  # noqa: E402
 from moeprof.worker.built_variant import Session  # noqa: E402
 from moeprof.workloads.common import tuning  # noqa: E402
 from moeprof.workloads.router import layer as moe  # noqa: E402
-from moeprof.workloads.router import routing  # noqa: E402
+from moeprof.workloads.router import routing, topk  # noqa: E402
 from moeprof.workloads.router import workload as router  # noqa: E402
 from moeprof.workloads.router.check import prove  # noqa: E402
 
@@ -74,10 +74,10 @@ def test_one_wrong_token_an_unwritten_one_and_a_changing_one_fail_the_proof() ->
 
 def test_topk_compiles_without_a_graph_break() -> None:
     p = params()
-    it = moe.layer(p, "cpu")
-    compiled = torch.compile(router._capacity_layer, fullgraph=True, dynamic=False, backend="eager")
-    eager = router._capacity_layer(p, it, routing.capacity(p))
-    assert all(torch.equal(a, b) for a, b in zip(compiled(p, it, routing.capacity(p)), eager, strict=True))
+    layer = moe.layer(p, "cpu")
+    compiled = torch.compile(topk.capacity_layer, fullgraph=True, dynamic=False, backend="eager")
+    eager = topk.capacity_layer(p, layer, routing.capacity(p))
+    assert all(torch.equal(a, b) for a, b in zip(compiled(p, layer, routing.capacity(p)), eager, strict=True))
 
 
 def test_a_torch_without_grouped_mm_takes_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_the_graph_of_vectorized_holds_every_kernel_and_asks_the_host_for_nothin
         return len(kernels), {e.name for e in events if "Synchronize" in e.name and e.name != "cudaDeviceSynchronize"}
 
     p = on_gpu()
-    eager, graph = traced(router.build_eager(p, "cuda")), traced(router.build_vectorized(p, "cuda"))
+    eager, graph = traced(topk.build_eager(p, "cuda")), traced(router.build_vectorized(p, "cuda"))
     assert graph[0] == eager[0] > 10
     assert not graph[1] and not eager[1]
 

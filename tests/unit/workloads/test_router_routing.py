@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from routed import params, plain_places  # noqa: E402
+from builders.small_router import params, plain_places  # noqa: E402
 
 from moeprof.workloads.router import layer as moe  # noqa: E402
 from moeprof.workloads.router import routing  # noqa: E402
@@ -80,12 +80,12 @@ def test_the_three_routings_differ() -> None:
 )  # fmt: skip
 def test_a_load_is_routed_as_drawn(name: str, kind: str, seed: int, experts: int, topk: int) -> None:
     p = params(routing=name, load=kind, seed=seed, experts=experts, topk=topk, tokens=64)
-    it = moe.layer(p, "cpu")
+    layer = moe.layer(p, "cpu")
     drawn = moe.routed(p)[2]
-    chosen, weights = routing.route(moe.logits(it), it.bias, p)
+    chosen, weights = routing.route(moe.logits(layer), layer.bias, p)
     assert torch.equal(chosen, drawn)  # the same experts in the same order
     assert all(len(set(row)) == topk for row in chosen.tolist())
-    assert it.touched == len(chosen.unique())
+    assert layer.touched == len(chosen.unique())
     assert torch.isfinite(weights).all() and (weights > 0).all()
 
 

@@ -1,0 +1,119 @@
+"""``moeprof capture``: profile the variants of a workload, or a program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moeprof.cli.options import (
+    budget_option,
+    dry_run_option,
+    echo_json,
+    force_option,
+    json_option,
+    ncu_option,
+    output_option,
+    rounds_option,
+    timeout_option,
+)
+from moeprof.errors import UsageError
+
+if TYPE_CHECKING:
+    from moeprof.capture.request import Request
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("target", nargs=-1, type=click.UNPROCESSED)
+@click.option("--variants", help="Comma-separated; default: all.")
+@click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
+@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    help="Ranks of a workload that has ranks; default: all GPUs of this host, on a CPU 2.",
+)
+@rounds_option
+@budget_option
+@click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
+@click.option(
+    "--ncu-kernels",
+    type=click.IntRange(min=1),
+    help="Kernels to count with ncu; default: as the workload says, else 3.",
+)
+@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@ncu_option
+@timeout_option(300, "Seconds a process may take.")
+@click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
+@dry_run_option
+@output_option
+@force_option
+@json_option
+def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
+
+    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
+    """
+    from moeprof import capture as capturing
+    from moeprof.cli.progress import terminal_progress
+
+    request = make_request(target, options)
+    said = capturing.elsewhere(request, os.environ, dry_run)
+    if said is not None:
+        click.echo(said, err=True)
+        return
+    if dry_run:
+        click.echo(capturing.dry_run(request))
+        return
+    result = capturing.capture(request, terminal_progress())
+    if as_json:
+        echo_json(
+            {
+                "schema_version": 1,
+                "folder": str(result.folder),
+                "exit_code": int(result.exit_code),
+                "message": result.message,
+            }
+        )
+    else:
+        click.echo(f"Wrote {result.folder}")
+        click.echo(result.next or f"Next: moeprof report --diff {result.folder}", err=True)
+    if result.message:
+        click.echo(result.message, err=True)
+    sys.exit(int(result.exit_code))
+
+
+def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
+    """The capture request of a command line; a word after ``--`` makes it a program."""
+    from moeprof.capture.request import Request
+    from moeprof.workload.model import pairs
+
+    words = sys.argv[1:]
+    is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
+    if not target:
+        raise UsageError(
+            "nothing to capture", "give a workload (see moeprof list), or: moeprof capture -- python train.py"
+        )
+    if not is_program and len(target) > 1:
+        raise UsageError(
+            f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
+        )
+    return Request(
+        workload=None if is_program else target[0],
+        program=tuple(target) if is_program else (),
+        overrides=pairs(options.pop("pairs")),
+        variants=split(options.pop("variants")),
+        tools=split(options.pop("tools")),
+        argv=("moeprof", *words),
+        **options,
+    )
+
+
+def split(text: str | None) -> tuple[str, ...] | None:
+    """Comma-separated words; None where the option was not given."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())

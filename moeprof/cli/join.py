@@ -1,0 +1,28 @@
+"""``moeprof join``: one capture of the parts that several hosts kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moeprof.cli.options import echo_json, force_option, json_option, output_option
+
+
+@click.command()
+@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_option
+@force_option
+@json_option
+def join(parts: tuple[Path, ...], output: Path | None, force: bool, as_json: bool) -> None:
+    """Make one capture of the PARTS that the hosts of a capture kept: NAME, NAME.host1, and so on."""
+    from moeprof.capture import join as joining
+    from moeprof.storage.capture_folder import choose
+
+    name = joining.read_parts(parts)[0].manifest.name
+    folder = joining.join(parts, choose(name, output, force))
+    if as_json:
+        echo_json({"schema_version": 1, "folder": str(folder)})
+        return
+    click.echo(f"Wrote {folder}")
+    click.echo(f"Next: moeprof report --diff {folder}", err=True)

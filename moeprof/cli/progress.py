@@ -1,0 +1,98 @@
+"""Progress on stderr: bars on a terminal, plain lines in a pipe or a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from moeprof.capture.progress import Progress  # with all of a capture's imports
+
+
+class Lines:
+    """One line a phase and a step, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def phase(self, title: str, steps: int) -> None:
+        """A line."""
+        self._print(f"{title} ...")
+
+    def step(self, what: str) -> None:
+        """A line."""
+        self._print(f"  {what}")
+
+    def _print(self, text: str) -> None:
+        print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Terminal:
+    """A bar a phase."""
+
+    def __init__(self) -> None:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[what]}"),
+            TimeElapsedColumn(),
+        )
+        self.bars = Bars(*columns, console=Console(stderr=True))
+        self.task: TaskID | None = None
+        self.bars.start()
+
+    def phase(self, title: str, steps: int) -> None:
+        """A new bar; the one before it is full."""
+        self._finish()
+        self.task = self.bars.add_task(title, total=steps, what="")
+
+    def step(self, what: str) -> None:
+        """The bar grows."""
+        if self.task is not None:
+            self.bars.update(self.task, advance=1, what=what)
+
+    def close(self) -> None:
+        """The bars stay as they are."""
+        self._finish()
+        self.bars.stop()
+
+    def _finish(self) -> None:
+        if self.task is not None:
+            self.bars.update(self.task, completed=self.bars.tasks[self.task].total, what="done")
+
+
+def terminal_progress() -> Progress:
+    """Bars if stderr is a terminal, else lines."""
+    return Terminal() if sys.stderr.isatty() else Lines()
+
+
+@contextmanager
+def counted(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Progress of one phase, by a function of (number done, of how many, which one)."""
+    bars: list[Terminal] = []
+
+    def done(number: int, of: int, label: str) -> None:
+        if not sys.stderr.isatty():
+            print(f"{number} of {of}: {label}", file=sys.stderr, flush=True)
+            return
+        if not bars:
+            bars.append(Terminal())
+            bars[0].phase(title, of)
+        bars[0].step(label)
+
+    try:
+        yield done
+    finally:
+        for bar in bars:
+            bar.close()
