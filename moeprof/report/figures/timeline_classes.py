@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from moeprof.analysis.device import COMM, COPY, MEMSET, MIGRATION, DeviceView, one_of
-from moeprof.report.format import short_kernel
+from moeprof.units import short_kernel
 
 # Kernel families, the first pattern that matches; any other kernel is "compute".
 FAMILIES = (

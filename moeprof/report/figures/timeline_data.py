@@ -30,8 +30,8 @@ from moeprof.report.figures.timeline_detail import MOST_BINS, Detail, detail_of,
 from moeprof.report.figures.timeline_lanes import Lane, Recording, extent, lanes_of
 from moeprof.report.figures.timeline_owners import owners, waiting
 from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, median_pass, passes_of
-from moeprof.report.format import short_kernel
 from moeprof.trace import Trace
+from moeprof.units import short_kernel
 
 VERSION = 1
 BUDGET = 150_000  # events: about 1.4 MB of base64, decoded in about 0.1 s

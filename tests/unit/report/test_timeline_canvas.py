@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import timelines
-from cdp import Browser
-from tracetables import trace
+from browser.chromium import Browser
+from builders.trace_tables import trace
 
 from moeprof import resources
 from moeprof.analysis.model import Finding

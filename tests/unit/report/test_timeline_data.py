@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import recordings
 import timelines
+from builders.trace_tables import trace, traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracetables import trace, traces
+from recorded import recordings
 
 from moeprof import resources
 from moeprof.analysis.device import views
@@ -24,8 +24,8 @@ from moeprof.report.figures.timeline_classes import IDLE, WORK, family_of
 from moeprof.report.figures.timeline_codec import bin_edges, sparse, text, varints, zigzag
 from moeprof.report.figures.timeline_data import Timeline, timeline_data
 from moeprof.report.figures.timeline_lanes import LEAST_CALL_NS, extent
-from moeprof.report.format import short_kernel
 from moeprof.trace import Trace, read
+from moeprof.units import short_kernel
 
 SAMPLES = resources.folder("reports") / "samples"
 OWNERS = {"compute_ns": ("attention", "gemm", "elementwise", "compute", "graph"), "exposed_comm_ns": ("comm",), "exposed_copy_ns": ("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_migration_ns": ("migration",), "exposed_memset_ns": ("memset",)}  # fmt: skip
