@@ -90,7 +90,7 @@ class Report:
     """``moeprof report``."""
 
     page: str
-    diff: Comparison | TraceComparison  # of two traces the latter
+    diff: Comparison | TraceComparison | Analysis | None  # of two traces the second, of one trace or program the third
     schema_version: int = 1
 
 

@@ -142,7 +142,9 @@ def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
 def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
     one = str(path("sync-item-faulty"))
     for argv, says in (
-        ([one], "a trace alone has no report"),
+        ([one, one], "2 traces were named"),
+        ([one, "--diff"], "--diff needs two traces"),
+        ([one, "--range", "step"], "--range is for two traces"),
         ([one, one, "--diff", "--range", "nowhere"], "no range 'nowhere'"),
     ):
         ran = CliRunner().invoke(cli, ["report", *argv, "-o", str(tmp_path / "x.html")])
