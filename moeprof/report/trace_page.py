@@ -24,7 +24,7 @@ from moeprof.storage.json import encode
 from moeprof.trace import Trace
 
 MAX_KERNELS = 20
-SHORT_KERNELS, SHORT_FINDINGS, SHORT_DEVICES = 8, 3, 4  # what the terminal shows
+SHORT_KERNELS, SHORT_FINDINGS, SHORT_DEVICES = 6, 3, 4  # what the terminal shows
 PARTS = (*LEDGER, *IDLE)
 RECORD = Fact("Next", "See what this machine can record:", "moeprof doctor")
 
@@ -136,7 +136,9 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
         note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
         yield section("findings", "Findings", note, None, (_findings(analysis),), "summary")
     if analysis.kernels:
+        left = len(analysis.kernels) - MAX_KERNELS
         note = "The share is of all kernel time of the device."
+        note += f" {units.number(left)} more with less time are not listed." if left > 0 else ""
         kernels = section("kernels", "Kernels", note, None, (_kernels(analysis.kernels),), "summary")
         yield replace(kernels, open="all")
     parts = (

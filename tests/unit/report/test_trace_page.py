@@ -109,6 +109,8 @@ def test_the_headline_names_what_is_lost_and_why() -> None:
     )
     copies = analysis(window(idle=5, copies=30), findings=(finding("pageable-copy", 28),))
     assert answer(copies).headline == "GPU 0 only copies 30.0 % of the time: copies use pageable host memory"
+    other = analysis(window(0, idle=20), window(1, idle=60), findings=(finding("sync-api", 15, device=0),))
+    assert answer(other).headline.startswith("GPU 0 is idle 20.0 %") and answer(other).slow.startswith("GPU 0 computes")
     own = analysis(window(idle=20), findings=(finding("my-rule", 15),))
     assert answer(own).headline == "GPU 0 is idle 20.0 % of the time: finding my-rule"
     lost = analysis(window(idle=20), findings=(finding("dropped-records", 20),))
