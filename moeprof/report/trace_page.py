@@ -18,11 +18,12 @@ from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
 from moeprof.report.glossary import GLOSSARY
-from moeprof.report.narrative.trace import Answer, answer, device_name, device_of
+from moeprof.report.narrative.trace import Answer, answer, device_of
 from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
 from moeprof.storage.json import encode
 from moeprof.trace import Trace
 
+CPU = "CPU"  # the name of a device that is no GPU
 MAX_KERNELS = 20
 SHORT_KERNELS, SHORT_FINDINGS, SHORT_DEVICES = 6, 3, 4  # what the terminal shows
 PARTS = (*LEDGER, *IDLE)
@@ -37,7 +38,7 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
         drawn: its timeline, whose flags are those findings.
         name: the trace as the reader knows it: the path that was given.
     """
-    found = answer(analysis)
+    found = answer(analysis, cpus(trace))
     compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
     sections = (
         _answer(found, analysis, drawn, compare),
@@ -57,7 +58,7 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
         return _untraced(capture, variant)
     folder, part = str(capture.folder), variant.record.part("trace")
     file = part.file if part else trace.path.name
-    found = answer(analysis)
+    found = answer(analysis, cpus(trace))
     compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
     sections = (
         _answer(found, analysis, drawn, compare),
@@ -85,6 +86,16 @@ def _command(capture: Capture) -> str:
     """The program as it was started."""
     words = capture.manifest.argv
     return shlex.join(words[words.index("--") + 1 :] if "--" in words else words)
+
+
+def cpus(trace: Trace) -> frozenset[int]:
+    """The devices of a trace that are no GPU: torch.profiler records the CPU's work where there is none."""
+    return frozenset(d.index for d in trace.devices if d.name == CPU)
+
+
+def _device_names(trace: Trace, analysis: Analysis) -> dict[int, str]:
+    indices = {w.device for w in analysis.windows} | {k.device for k in analysis.kernels}
+    return {i: CPU if i in cpus(trace) else f"GPU {i}" for i in indices}
 
 
 def _suffix(name: str) -> str:
@@ -116,7 +127,11 @@ def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) ->
         link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
         lines.append(Fact("Why", " ".join(text for text in (found.why, found.evidence) if text), link=link))
         gain = f" Gain: {found.gain}." if found.gain else ""
-        shared = f" Findings {', '.join(map(str, found.shared))} are about the same time." if found.shared else ""
+        shared = (
+            f" Findings {', '.join(map(str, found.shared))} gain from the same time: do not add them."
+            if found.shared
+            else ""
+        )
         lines.append(Fact("Try", f"{found.remedy}{gain}{shared}"))
         lines.append(Fact("Next", "Change it, record again, and compare:", compare))
     return Section("answer", above=(Facts(tuple(lines)),), style="answer")
@@ -124,22 +139,28 @@ def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) ->
 
 def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Iterator[Section]:
     """What has data, in the order of reading."""
+    names = _device_names(trace, analysis)
     if analysis.windows:
         note = "Every nanosecond has one owner: compute, else communication, copy, migration, memset, else idle by its cause."
         ledger = section(
-            "ledger", "Where the time goes", note, _bars(analysis.windows), (_ledger(analysis.windows),), "summary"
+            "ledger",
+            "Where the time goes",
+            note,
+            _bars(analysis.windows, names),
+            (_ledger(analysis.windows, names),),
+            "summary",
         )
         yield replace(ledger, open="none")
         figure = Drawing(timeline(drawn, what=name), timeline=True)
         yield Section("timeline", "Timeline", figure=figure)
     if analysis.findings:
         note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
-        yield section("findings", "Findings", note, None, (_findings(analysis),), "summary")
+        yield section("findings", "Findings", note, None, (_findings(analysis, names),), "summary")
     if analysis.kernels:
         left = len(analysis.kernels) - MAX_KERNELS
         note = "The share is of all kernel time of the device."
         note += f" {units.number(left)} more with less time are not listed." if left > 0 else ""
-        kernels = section("kernels", "Kernels", note, None, (_kernels(analysis.kernels),), "summary")
+        kernels = section("kernels", "Kernels", note, None, (_kernels(analysis.kernels, names),), "summary")
         yield replace(kernels, open="all")
     parts = (
         ("ranges", "Ranges", "Host time, and the span of the GPU work that was launched inside.", printed.ranges_table(analysis)),
@@ -153,7 +174,7 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
             yield section(id, title, how, None, (table,))
 
 
-def _ledger(windows: tuple[Window, ...]) -> Table:
+def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
     """A row for each owner that has time, a column for each device."""
     rows = []
     for label, key, _ in PARTS:
@@ -163,11 +184,11 @@ def _ledger(windows: tuple[Window, ...]) -> Table:
                 (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
-    names = tuple(device_name(w.device) for w in windows)
-    return Table("Where the time goes", ("owner", *names), tuple(rows), wide=names[SHORT_DEVICES:])
+    columns = tuple(names[w.device] for w in windows)
+    return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
 
 
-def _bars(windows: tuple[Window, ...]) -> Drawing:
+def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
     """One bar a device; the table has its numbers."""
     shown = [p for p in PARTS if any(_owned(w, p) for w in windows)]
     rows = []
@@ -185,7 +206,7 @@ def _bars(windows: tuple[Window, ...]) -> Drawing:
         rows.append(
             Markup(
                 '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
-            ).format(device_name(window.device), Markup("").join(parts))
+            ).format(names[window.device], Markup("").join(parts))
         )
     legend = Markup("").join(
         Markup(
@@ -205,26 +226,26 @@ def _css(part: tuple[str, str, str]) -> str:
     return f"own-{part[1].removesuffix('_ns').removeprefix('exposed_')}"
 
 
-def _findings(analysis: Analysis) -> Table:
+def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
     spans = {w.device: w.span_ns for w in analysis.windows}
     rows = []
     for number, f in enumerate(analysis.findings, 1):
         device = device_of(f)
         span = spans.get(device) if device is not None else None
         share = units.percent(f.gain_ns / span if span else None)
-        name = units.DASH if device is None else device_name(device)
+        name = units.DASH if device is None else names.get(device, units.DASH)
         rows.append((str(number), f.id, name, units.ms(f.gain_ns), share, f.claim, f.try_, f.where))
     header = ("no.", "finding", "device", "gain at most", "share", "claim", "try", "where")
     return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
 
 
-def _kernels(kernels: tuple[Kernel, ...]) -> Table:
+def _kernels(kernels: tuple[Kernel, ...], names: dict[int, str]) -> Table:
     totals: dict[int, int] = {}
     for kernel in kernels:
         totals[kernel.device] = totals.get(kernel.device, 0) + kernel.total_ns
     rows = [
         (
-            units.short_kernel(k.name), device_name(k.device), units.number(k.count), units.ms(k.total_ns),
+            units.short_kernel(k.name), names[k.device], units.number(k.count), units.ms(k.total_ns),
             units.percent(k.total_ns / totals[k.device] if totals[k.device] else None), units.us(k.median_ns),
         )
         for k in sorted(kernels, key=lambda k: (-k.total_ns, k.device, k.name))[:MAX_KERNELS]
@@ -247,7 +268,7 @@ def _missing(trace: Trace, analysis: Analysis, inspect: str) -> tuple[Section, .
         lacks.append(f"ranges of the program (name its steps with {ranges})")
     if not len(trace.calls):
         lacks.append("CUDA calls of the host (record them: nsys profile --trace=cuda,nvtx)")
-    if analysis.kernels:
+    if analysis.kernels and not cpus(trace):
         lacks.append(f"hardware counters of kernels ({inspect})")
     text = f"Not in this recording: {'; '.join(lacks)}."
     return (Section("missing", above=(Paragraph(text, "how"),)),) if lacks else ()

@@ -125,7 +125,7 @@ class _Encoder:
 
     def _group(self, view: DeviceView) -> dict[str, Any]:
         name = next((d.name for d in self.trace.devices if d.index == view.index and d.name), None)
-        label = "CPU" if view.index < 0 else f"GPU {view.index}"
+        label = "CPU" if view.index < 0 or name == "CPU" else f"GPU {view.index}"
         found = {"device": view.index, "label": label, "name": name or ""}
         if self.reduced:
             found["queue"] = text(sparse(self._queue(view)))

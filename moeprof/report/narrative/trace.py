@@ -69,23 +69,24 @@ class Answer:
     shared: tuple[int, ...] = ()
 
 
-def answer(analysis: Analysis) -> Answer:
-    """The answer of a trace that was analysed as a whole."""
+def answer(analysis: Analysis, cpus: frozenset[int] = frozenset()) -> Answer:
+    """The answer of a trace that was analysed as a whole; ``cpus`` are the devices that are no GPU."""
     finding = leading(analysis.findings)
     window = _window(analysis, finding)
     if window is None:
         return Answer("The trace contains no work of a GPU")
+    name = "The CPU" if window.device in cpus else f"GPU {window.device}"
     if finding is None:
-        return Answer(_quiet(window), _slow(window))
+        return Answer(_quiet(name, window), _slow(name, window))
     return Answer(
-        _headline(window, finding),
-        _slow(window),
+        _headline(name, window, finding),
+        _slow(name, window),
         _sentence(finding.claim),
         _evidence(finding),
         _sentence(finding.try_),
         _gain(finding, window),
         finding,
-        _shared(analysis.findings, finding),
+        _shared(analysis.findings, finding, window),
     )
 
 
@@ -106,11 +107,6 @@ def device_of(finding: Finding) -> int | None:
     return int(match[1]) if match else None
 
 
-def device_name(index: int) -> str:
-    """ "GPU 0"; the CPU has the number -1."""
-    return "The CPU" if index < 0 else f"GPU {index}"
-
-
 def _window(analysis: Analysis, finding: Finding | None) -> Window | None:
     """The window that the answer is about: that of the finding's device, else the one that computes the smallest part."""
     windows = [w for w in analysis.windows if w.span_ns > 0]
@@ -118,8 +114,7 @@ def _window(analysis: Analysis, finding: Finding | None) -> Window | None:
     return min(of_device or windows, key=lambda w: (w.ledger.compute_ns / w.span_ns, w.device), default=None)
 
 
-def _headline(window: Window, finding: Finding) -> str:
-    name = device_name(window.device)
+def _headline(name: str, window: Window, finding: Finding) -> str:
     if finding.id in TRUST:
         return f"The trace of {name} is not complete: records were dropped, and idle time may be work"
     if finding.id in NARROW:
@@ -132,9 +127,9 @@ def _headline(window: Window, finding: Finding) -> str:
     return f"{name} {LOST[part]} {_share(lost, window)} of the time, up to {_share(finding.gain_ns, window)} because {clause}"
 
 
-def _quiet(window: Window) -> str:
+def _quiet(name: str, window: Window) -> str:
     """No rule finds a cause: the largest part that is not compute, where it is worth a word."""
-    name, ledger = device_name(window.device), window.ledger
+    ledger = window.ledger
     part = max(LOST, key=lambda p: getattr(ledger, p))
     lost = getattr(ledger, part)
     if lost < WORTH_SAYING * window.span_ns:
@@ -142,9 +137,9 @@ def _quiet(window: Window) -> str:
     return f"{name} {LOST[part]} {_share(lost, window)} of the time, and no rule finds a cause"
 
 
-def _slow(window: Window) -> str:
+def _slow(name: str, window: Window) -> str:
     """What of the window is not compute, the largest part first."""
-    name, ledger, span = device_name(window.device), window.ledger, window.span_ns
+    ledger, span = window.ledger, window.span_ns
     parts = sorted(((getattr(ledger, p), verb) for p, verb in LOST.items()), key=lambda part: -part[0])
     told = [f"computes {ms(ledger.compute_ns)}", *(f"{verb} {ms(ns)}" for ns, verb in parts if ns >= LEAST_TOLD * span)]
     listed = " and ".join(text for text in (", ".join(told[:-1]), told[-1]) if text)
@@ -168,12 +163,13 @@ def _gain(finding: Finding, window: Window) -> str:
     return f"at most {ms(finding.gain_ns)}, {_share(finding.gain_ns, window)} of the window"
 
 
-def _shared(findings: tuple[Finding, ...], first: Finding) -> tuple[int, ...]:
-    """Findings about the empty launch queue of the same device: their gains are the same time."""
+def _shared(findings: tuple[Finding, ...], first: Finding, window: Window) -> tuple[int, ...]:
+    """Findings about the empty launch queue of the same device whose gain must overlap: both do not fit into the lost time."""
     if first.id not in (*CAUSES, *CONSEQUENCES):
         return ()
-    alike = (*CONSEQUENCES, *CAUSES)
-    return tuple(n for n, f in enumerate(findings, 1) if f is not first and f.where == first.where and f.id in alike)
+    alike, lost = (*CONSEQUENCES, *CAUSES), window.span_ns - window.ledger.compute_ns
+    others = ((n, f) for n, f in enumerate(findings, 1) if f is not first and f.where == first.where and f.id in alike)
+    return tuple(n for n, f in others if f.gain_ns + first.gain_ns > lost)
 
 
 def _share(ns: int, window: Window) -> str:

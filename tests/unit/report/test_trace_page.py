@@ -23,6 +23,7 @@ from moeprof.report.narrative.trace import CLAUSES, NARROW, Answer, answer, lead
 from moeprof.report.page import Facts, Page
 from moeprof.storage.manifest import Manifest, VariantRecord
 from moeprof.trace import Trace
+from moeprof.trace.tables import Device
 from moeprof.units import ms, percent
 
 HOSTILE = '</script><script>alert(1)</script><!-- & "quotes" \'\u2028'
@@ -135,6 +136,8 @@ def test_a_cause_leads_its_consequences_on_the_same_device() -> None:
     graph = finding("graph-opportunity", 30)
     found = answer(analysis(window(idle=45), window(1), findings=(host, sync, graph, finding("host-bound", 30, 1))))
     assert found.finding == sync and found.shared == (1, 3)
+    roomy = answer(analysis(window(idle=80), findings=(host, sync, graph)))
+    assert roomy.shared == (), "gains that fit beside each other may be different time"
 
 
 def test_the_answer_says_what_to_try_and_how_to_check_it() -> None:
@@ -199,6 +202,17 @@ def test_hostile_names_stay_text() -> None:
     rendered = html.render(page_of(trace(ops, (), [{"start_ns": 0, "end_ns": 900, "name": HOSTILE}]), HOSTILE))
     assert "alert(1)</script>" not in rendered and "<!--" not in rendered
     assert rendered.count("<script") == rendered.count("</script")
+
+
+def test_the_cpu_is_not_called_a_gpu() -> None:
+    ops = [{"start_ns": i * 100, "end_ns": i * 100 + 99, "name": "matmul", "call": -1} for i in range(30)]
+    shown = replace(trace(ops), devices=(Device(0, "CPU"),))
+    page = page_of(shown)
+    assert page.title.startswith("The CPU computes") and lines(page)["Slow"].startswith("The CPU computes")
+    printed = text.render(page)
+    assert "GPU 0" not in printed and "GPU 0" not in re.sub("<script.*?</script>", "", html.render(page), flags=re.S)
+    assert '"label":"CPU"' in html.render(page) and '"label":"GPU 0"' not in html.render(page)
+    assert not any("hardware counters" in str(s) for s in page.sections)
 
 
 def program(found: Manifest) -> Manifest:
