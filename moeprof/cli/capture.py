@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,8 +82,11 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
             }
         )
     else:
-        click.echo(f"Wrote {result.folder}")
-        click.echo(result.next or f"Next: moeprof report --diff {result.folder}", err=True)
+        if result.folder.exists():
+            click.echo(f"Wrote {result.folder}")
+        if result.next or result.folder.exists():
+            diff = "" if request.program else "--diff "
+            click.echo(result.next or f"Next: moeprof report {diff}{shlex.quote(str(result.folder))}", err=True)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))

@@ -121,7 +121,8 @@ class Report:
     """``moeprof report``."""
 
     page: str
-    diff: DescribedComparison | DescribedTraces  # of two traces the latter
+    # of two traces the second, of one trace or program the third
+    diff: DescribedComparison | DescribedTraces | Analysis | None
     schema_version: int = 1
 
 

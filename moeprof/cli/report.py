@@ -1,4 +1,4 @@
-"""``moeprof report``: a page of captures, or of two traces."""
+"""``moeprof report``: a page of captures, of one trace, or of two."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ from moeprof.errors import UsageError
 @force_option
 @json_option
 def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_page: bool, **options: Any) -> None:
-    """Write an HTML page of the newest capture, or of those named; the terminal shows its short form."""
+    """Write an HTML page of the newest capture, or of those named: captures or traces; the terminal shows its short form."""
     from moeprof.report import build, text
 
-    if captures and not any(path.is_dir() for path in captures):
+    traces = bool(captures) and not any(path.is_dir() for path in captures)
+    if options["range_name"] is not None and not (traces and len(captures) == 2):
+        raise UsageError("--range is for two traces", "of one trace: moeprof analyze TRACE --range NAME")
+    if traces and len(captures) == 1:
+        if contrast:
+            raise UsageError("--diff needs two traces, found one", "name a second one, or leave --diff out")
+        written = build.write_trace(captures[0], options["output"], options["force"])
+    elif traces:
         if len(captures) != 2 or not contrast:
-            raise UsageError("a trace alone has no report", "contrast two: report --diff A B; or see moeprof analyze")
+            raise UsageError(f"{len(captures)} traces were named", "contrast two: moeprof report --diff A B")
         pair = (captures[0], captures[1])
         written = build.write_traces(pair, options["range_name"], options["output"], options["force"])
     else:

@@ -27,7 +27,7 @@ def page(analysis: Analysis) -> Page:
     )
     ledger = replace(_windows(analysis.windows[:MAX_ROWS]), detail="summary")
     details = (
-        _copies(analysis), _communication(analysis), _causes(analysis), _launches(analysis), _kernels(analysis), _ranges(analysis),
+        copies_table(analysis), communication_table(analysis), causes_table(analysis), launches_table(analysis), _kernels(analysis), ranges_table(analysis),
     )  # fmt: skip
     findings = tuple(
         Paragraph(f"finding {f.id} ({f.where}): {f.claim}. Try: {f.try_}", detail="summary")
@@ -77,7 +77,7 @@ def _windows(windows: tuple[Window, ...]) -> Table:
     return Table("Time ledger", header, tuple(rows))
 
 
-def _copies(analysis: Analysis) -> Table:
+def copies_table(analysis: Analysis) -> Table:
     rows = [
         (
             _where(w.range, w.instance, w.device), f"{c.direction} {c.memory}", units.number(c.count), units.size(c.bytes or None), units.ms(c.busy_ns),
@@ -93,7 +93,7 @@ def _copies(analysis: Analysis) -> Table:
     )
 
 
-def _communication(analysis: Analysis) -> Table:
+def communication_table(analysis: Analysis) -> Table:
     rows = [
         (
             _where(w.range, w.instance, w.device), c.name, units.number(c.count), units.size(c.bytes), units.ms(c.busy_ns),
@@ -104,7 +104,7 @@ def _communication(analysis: Analysis) -> Table:
     return Table("Communication", ("window", "class", "count", "bytes", "busy", "hidden", "exposed"), tuple(rows))
 
 
-def _causes(analysis: Analysis) -> Table:
+def causes_table(analysis: Analysis) -> Table:
     """The largest causes of exposed copies and of idle time."""
     all_causes = [
         (c.total_ns, kind, label, _where(w.range, w.instance, w.device), c)
@@ -132,7 +132,7 @@ def _causes(analysis: Analysis) -> Table:
     return Table("Why", header, tuple(rows))
 
 
-def _launches(analysis: Analysis) -> Table:
+def launches_table(analysis: Analysis) -> Table:
     rows = [
         (
             _where(w.range, w.instance, w.device), units.number(w.launch.kernels), units.number(w.launch.joined), units.us(w.launch.api_ns_median),
@@ -167,7 +167,7 @@ def _kernels(analysis: Analysis) -> Table:
     return Table("Kernels", ("kernel", "device", "count", "total", "median"), tuple(rows))
 
 
-def _ranges(analysis: Analysis) -> Table:
+def ranges_table(analysis: Analysis) -> Table:
     """The ranges but for those that tie a trace of several hosts to their clocks: nothing runs in them."""
     ranges = [r for r in analysis.ranges if (r.domain, r.name) != (DOMAIN, CLOCK)]
     rows = [

@@ -15,8 +15,9 @@ from moeprof.errors import CaptureError, UsageError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
-from moeprof.report import html, traces
+from moeprof.report import html, trace_page, traces
 from moeprof.report import variants as report
+from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
 from moeprof.storage.capture_folder import OUTPUT, newest
@@ -66,8 +67,32 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
     if len(captures) == 2:
         comparison = two.compare(*captures)
         return report.two_captures(*captures, comparison, narrate(comparison))
+    if captures[0].manifest.kind == "program":
+        return _program(captures[0])
     comparison = variants.compare(captures[0])
     return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+
+
+def _program(shown: Capture) -> Page:
+    traced = next((v for v in shown.variants if v.trace is not None), None)
+    if traced is None or traced.trace is None:
+        return trace_page.program(shown, None)
+    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings))
+
+
+def write_trace(path: Path, output: Path | None, force: bool) -> Written:
+    """The page of one trace, written to ``output`` or ``moeprof-out/NAME.html``.
+
+    Raises:
+        UsageError: the page exists and ``force`` is not given.
+        TraceError: the trace cannot be read.
+    """
+    target = _path(output, OUTPUT / f"{_stem(path)}.html", force)
+    with open_trace(path) as trace:
+        prepared = views(trace)
+        analysis = analysis_of(trace, prepared=prepared)
+        drawn = timeline_data(trace, prepared, analysis.findings)
+        return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
 
 
 def write_page(path: Path, force: bool, page: Page) -> None:

@@ -15,6 +15,7 @@ from moeprof.notes import Note
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from markupsafe import Markup
 
 Detail = Literal["summary", "report", "page"]
 DETAILS: tuple[Detail, ...] = ("summary", "report", "page")
@@ -26,7 +27,8 @@ SENTENCE = 40  # characters from which a cell is a sentence and not a number
 class Table:
     """A caption, a header and rows of text. The first column is text, the others are numbers unless ``plain``.
 
-    ``marked`` is the row to look at first; ``wide`` names the columns that the terminal leaves out.
+    ``marked`` is the row to look at first; ``wide`` names the columns that the terminal leaves out, ``short`` is how many rows
+    it prints; None: all.
     """
 
     caption: str
@@ -36,6 +38,7 @@ class Table:
     marked: int | None = None
     detail: Detail = "page"
     wide: tuple[str, ...] = ()
+    short: int | None = None
 
     @property
     def prose(self) -> frozenset[int]:
@@ -91,26 +94,51 @@ class Terms:
     pairs: tuple[tuple[str, str], ...]
 
 
-Block = Paragraph | Bullets | Listing | Terms
+@dataclass(frozen=True)
+class Fact:
+    """A line of an answer: SLOW, WHY, TRY or NEXT, its text, a command after it, and on the HTML page a link to its place."""
+
+    label: str
+    text: str
+    code: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The lines of an answer; every output shows them."""
+
+    lines: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is markup already; ``timeline``: it needs the script and the style of timelines."""
+
+    markup: Markup
+    timeline: bool = False
+
+
+Block = Paragraph | Bullets | Listing | Terms | Facts
 
 
 @dataclass(frozen=True)
 class Section:
     """A part of a page, in the order of its fields. ``id`` is its anchor, ``style`` its class on the HTML page.
 
-    ``open``: which tables of the HTML page are not folded: the first if it is short, all short ones, or all.
+    ``open``: which tables of the HTML page are not folded: none, the first if it is short, all short ones, or all.
     """
 
     id: str
     title: str = ""
     above: tuple[Block, ...] = ()
     note: str = ""
-    figure: go.Figure | None = None
+    figure: go.Figure | Drawing | None = None
     tables: tuple[Table, ...] = ()
     parts: tuple[Section, ...] = ()
     below: tuple[Block, ...] = ()
     style: str = ""
-    open: Literal["first", "short", "all"] = "first"
+    open: Literal["none", "first", "short", "all"] = "first"
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,12 @@ class Page:
 
 
 def section(
-    id: str, title: str, note: str, figure: go.Figure | None, tables: Iterable[Table], detail: Detail | None = None
+    id: str,
+    title: str,
+    note: str,
+    figure: go.Figure | Drawing | None,
+    tables: Iterable[Table],
+    detail: Detail | None = None,
 ) -> Section:
     """A section of a figure and tables, without the tables that have no rows; ``detail`` is that of all its tables."""
     shown = tuple(t if detail is None else replace(t, detail=detail) for t in tables if t.rows)

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from moeprof.report.page import Block, Bullets, Page, Paragraph, Section, Table, shows
+from moeprof.report.page import Block, Bullets, Facts, Page, Paragraph, Section, Table, shows
 
 WIDTH = 160  # of text that is not for a terminal
 STYLES = {
@@ -34,7 +34,11 @@ def render(page: Page) -> str:
 def _section(section: Section, headline: str = "") -> Iterator[RenderableType]:
     """A section under its title; nothing where none of its parts is in the summary."""
     parts = list(_above(section))
-    parts += [_table(t, section.title) for t in section.tables if shows("summary", t.detail)]
+    for t in section.tables:
+        if shows("summary", t.detail):
+            parts.append(_table(t, section.title))
+            if t.short is not None and t.short < len(t.rows):
+                parts.append(Text(f"... and {len(t.rows) - t.short} more rows on the page", style="dim"))
     parts += [part for nested in section.parts for part in _section(nested)]
     parts += [part for block in section.below for part in _block(block, section)]
     if parts and section.title not in ("", headline) and section.id != "unlike":
@@ -63,6 +67,11 @@ def _block(block: Block, section: Section) -> Iterator[RenderableType]:
             lead = f"{item.severity}: " if item.severity else "" if section.style else "- "
             style = "bold yellow" if section.id == "unlike" else STYLES.get(item.severity, "")
             yield Text(lead + item.text, style=style)
+    elif isinstance(block, Facts):
+        grid = RichTable(box=None, show_header=False, pad_edge=False)
+        for fact in block.lines:
+            grid.add_row(Text(fact.label, style="bold"), Text(f"{fact.text} {fact.code}".strip()))
+        yield grid
     elif isinstance(block, Paragraph) and shows("summary", block.detail):
         yield Text(block.text)
 
@@ -85,7 +94,7 @@ def rich_table(table: Table) -> RichTable:
     )
     for index, name in enumerate(table.header):
         shown.add_column(name, justify="left" if index == 0 or table.plain else "right", overflow="fold")
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(table.rows[: table.short]):
         shown.add_row(*(Text(cell) for cell in row), style="bold" if number == table.marked else None)
     return shown
 

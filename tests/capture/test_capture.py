@@ -156,6 +156,9 @@ def test_a_program_under_nsys(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     found = whole(tmp_path / "cap")
     assert found.kind == "program" and [p.tool for p in found.variants[0].parts] == ["nsys"]
+    following = ran.stderr.rpartition("Next: moeprof ")[2].split()
+    assert following == ["report", "cap"]
+    assert "Wrote moeprof-out/cap.html" in moeprof(*following, cwd=tmp_path).stdout
 
 
 def test_dry_run_prints_the_commands_and_runs_nothing(tmp_path: Path) -> None:

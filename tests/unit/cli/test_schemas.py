@@ -58,6 +58,7 @@ def test_each_command_with_json_has_a_schema() -> None:
         ("inspect", SAMPLE, "--kernel", "."),
         ("kernels", SAMPLE),
         ("ranks", RANKS),
+        ("report", recordings.path("peer")),
         ("report", "--diff", SAMPLE, SAMPLE),
         ("report", "--diff", recordings.path("peer"), recordings.path("startend")),
         ("session", "log", "--sample", "first_investigation"),

@@ -142,7 +142,9 @@ def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
 def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
     name = str(path("sync-item-faulty"))
     for argv, says in (
-        ([name], "a trace alone has no report"),
+        ([name, name], "2 traces were named"),
+        ([name, "--diff"], "--diff needs two traces"),
+        ([name, "--range", "step"], "--range is for two traces"),
         ([name, name, "--diff", "--range", "nowhere"], "no range 'nowhere'"),
     ):
         ran = CliRunner().invoke(cli, ["report", *argv, "-o", str(tmp_path / "x.html")])

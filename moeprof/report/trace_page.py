@@ -1,0 +1,291 @@
+"""The page of any one trace, and of the capture of a user's program: the answer first, then what it rests on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+
+from markupsafe import Markup
+
+from moeprof import units
+from moeprof.analysis.model import Analysis, Kernel, Window
+from moeprof.loaded.capture import Capture, CapturedVariant
+from moeprof.notes import Note
+from moeprof.report import analysis as printed
+from moeprof.report import tables
+from moeprof.report.figures.style import IDLE, LEDGER
+from moeprof.report.figures.timeline_canvas import timeline
+from moeprof.report.figures.timeline_data import Timeline
+from moeprof.report.glossary import GLOSSARY
+from moeprof.report.narrative.trace import Answer, answer, device_of
+from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
+from moeprof.storage.json import encode
+from moeprof.trace import Trace
+
+CPU = "CPU"  # the name of a device that is no GPU
+MAX_KERNELS = 20
+SHORT_KERNELS, SHORT_FINDINGS, SHORT_DEVICES = 6, 3, 4  # what the terminal shows
+PARTS = (*LEDGER, *IDLE)
+RECORD = Fact("Next", "See what this machine can record:", "moeprof doctor")
+
+
+def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
+    """The page of one trace.
+
+    Args:
+        analysis: of the whole trace, with its findings.
+        drawn: its timeline, whose flags are those findings.
+        name: the trace as the reader knows it: the path that was given.
+    """
+    found = answer(analysis, cpus(trace))
+    compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
+    sections = (
+        _answer(found, analysis, drawn, compare),
+        *_body(trace, analysis, drawn, trace.path.name),
+        *_notes(analysis.notes),
+        *_missing(trace, analysis, "moeprof inspect --kernel REGEX -- PROGRAM"),
+        *_words(analysis),
+    )
+    return Page(found.headline, _facts(trace, analysis, trace.path.name), sections, data=encode(analysis))
+
+
+def program(capture: Capture, drawn: Timeline | None) -> Page:
+    """The page of the capture of a user's program; ``drawn``: the timeline of its trace, None where it was not traced."""
+    variant = capture.variants[0] if capture.variants else None
+    trace, analysis = (None, None) if variant is None else (variant.trace, variant.analysis)
+    if variant is None or trace is None or analysis is None or drawn is None:
+        return _untraced(capture, variant)
+    folder, part = str(capture.folder), variant.record.part("trace")
+    file = part.file if part else trace.path.name
+    found = answer(analysis, cpus(trace))
+    compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
+    sections = (
+        _answer(found, analysis, drawn, compare),
+        *_body(trace, analysis, drawn, capture.manifest.name),
+        *_notes((*capture.manifest.notes, *analysis.notes)),
+        *_missing(trace, analysis, f"moeprof inspect {shlex.quote(folder)} --kernel REGEX"),
+        _environment(capture),
+        *_words(analysis),
+    )
+    return Page(found.headline, _facts(trace, analysis, _command(capture)), sections, data=encode(analysis))
+
+
+def _untraced(capture: Capture, variant: CapturedVariant | None) -> Page:
+    reason = variant.record.reason if variant is not None else ""
+    why = (Fact("Why", f"{reason}."),) if reason else ()
+    sections = (
+        Section("answer", above=(Facts((*why, RECORD)),), style="answer"),
+        *_notes(capture.manifest.notes),
+        _environment(capture),
+    )
+    return Page("The program was not traced", _command(capture), sections)
+
+
+def _command(capture: Capture) -> str:
+    """The program as it was started."""
+    words = capture.manifest.argv
+    return shlex.join(words[words.index("--") + 1 :] if "--" in words else words)
+
+
+def cpus(trace: Trace) -> frozenset[int]:
+    """The devices of a trace that are no GPU: torch.profiler records the CPU's work where there is none."""
+    return frozenset(d.index for d in trace.devices if d.name == CPU)
+
+
+def _device_names(trace: Trace, analysis: Analysis) -> dict[int, str]:
+    indices = {w.device for w in analysis.windows} | {k.device for k in analysis.kernels}
+    return {i: CPU if i in cpus(trace) else f"GPU {i}" for i in indices}
+
+
+def _suffix(name: str) -> str:
+    """What a second trace of the same kind is called at its end."""
+    return next((s for s in (".json.gz", ".json", ".nsys-rep") if name.endswith(s)), ".sqlite")
+
+
+def _facts(trace: Trace, analysis: Analysis, name: str) -> str:
+    """What was recorded, with what, for how long, on what."""
+    longest = max((w.span_ns for w in analysis.windows), default=None)
+    models: dict[str, int] = {}
+    for device in trace.devices:
+        if device.name and any(w.device == device.index for w in analysis.windows):
+            models[device.name] = models.get(device.name, 0) + 1
+    told = (
+        name, trace.producer or trace.kind, "" if longest is None else f"{units.ms(longest)} traced",
+        *(f"{count} × {model}" for model, count in models.items()),
+    )  # fmt: skip
+    return " · ".join(text for text in told if text)
+
+
+def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) -> Section:
+    if not analysis.windows:
+        return Section("answer", above=(Facts((RECORD,)),), style="answer")
+    lines = [Fact("Slow", found.slow)]
+    if found.finding is not None:
+        number = analysis.findings.index(found.finding) + 1
+        flag = next((f for f in drawn.flags if f.number == number), None)
+        link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
+        lines.append(Fact("Why", " ".join(text for text in (found.why, found.evidence) if text), link=link))
+        gain = f" Gain: {found.gain}." if found.gain else ""
+        shared = (
+            f" Findings {', '.join(map(str, found.shared))} gain from the same time: do not add them."
+            if found.shared
+            else ""
+        )
+        lines.append(Fact("Try", f"{found.remedy}{gain}{shared}"))
+        lines.append(Fact("Next", "Change it, record again, and compare:", compare))
+    return Section("answer", above=(Facts(tuple(lines)),), style="answer")
+
+
+def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Iterator[Section]:
+    """What has data, in the order of reading."""
+    names = _device_names(trace, analysis)
+    if analysis.windows:
+        note = "Every nanosecond has one owner: compute, else communication, copy, migration, memset, else idle by its cause."
+        ledger = section(
+            "ledger",
+            "Where the time goes",
+            note,
+            _bars(analysis.windows, names),
+            (_ledger(analysis.windows, names),),
+            "summary",
+        )
+        yield replace(ledger, open="none")
+        figure = Drawing(timeline(drawn, what=name), timeline=True)
+        yield Section("timeline", "Timeline", figure=figure)
+    if analysis.findings:
+        note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
+        yield section("findings", "Findings", note, None, (_findings(analysis, names),), "summary")
+    if analysis.kernels:
+        left = len(analysis.kernels) - MAX_KERNELS
+        note = "The share is of all kernel time of the device."
+        note += f" {units.number(left)} more with less time are not listed." if left > 0 else ""
+        kernels = section("kernels", "Kernels", note, None, (_kernels(analysis.kernels, names),), "summary")
+        yield replace(kernels, open="all")
+    parts = (
+        ("ranges", "Ranges", "Host time, and the span of the GPU work that was launched inside.", printed.ranges_table(analysis)),
+        ("causes", "Why copies are exposed and devices idle", "The largest causes.", printed.causes_table(analysis)),
+        ("copies", "Copies", "Copy time while kernels run is hidden. The rest is exposed.", printed.copies_table(analysis)),
+        ("communication", "Communication", "Hidden time runs under compute kernels.", printed.communication_table(analysis)),
+        ("launches", "Launches", "A is the time inside a launch call. Q is from its end to the start of the kernel.", printed.launches_table(analysis)),
+    )  # fmt: skip
+    for id, title, how, table in parts:
+        if table.rows:
+            yield section(id, title, how, None, (table,))
+
+
+def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
+    """A row for each owner that has time, a column for each device."""
+    rows = []
+    for label, key, _ in PARTS:
+        values = [(getattr(w.idle if label.startswith("idle") else w.ledger, key), w.span_ns) for w in windows]
+        if any(ns for ns, _ in values):
+            rows.append(
+                (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
+            )
+    rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
+    columns = tuple(names[w.device] for w in windows)
+    return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
+
+
+def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
+    """One bar a device; the table has its numbers."""
+    shown = [p for p in PARTS if any(_owned(w, p) for w in windows)]
+    rows = []
+    for window in windows:
+        at, parts = 0.0, []
+        for part in shown:
+            width = 1000 * _owned(window, part) / max(window.span_ns, 1)
+            title = f"{part[0]}: {units.ms(_owned(window, part))}"
+            parts.append(
+                Markup('<rect class="{}" x="{:.2f}" width="{:.2f}" height="20"><title>{}</title></rect>').format(
+                    _css(part), at, width, title
+                )
+            )
+            at += width
+        rows.append(
+            Markup(
+                '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
+            ).format(names[window.device], Markup("").join(parts))
+        )
+    legend = Markup("").join(
+        Markup(
+            '<li><svg viewBox="0 0 1 1" aria-hidden="true"><rect class="{}" width="1" height="1"/></svg>{}</li>'
+        ).format(_css(p), p[0])
+        for p in shown
+    )
+    return Drawing(Markup('<div class="ledger-bars">{}<ul>{}</ul></div>').format(Markup("").join(rows), legend))
+
+
+def _owned(window: Window, part: tuple[str, str, str]) -> int:
+    label, key, _ = part
+    return int(getattr(window.idle if label.startswith("idle") else window.ledger, key))
+
+
+def _css(part: tuple[str, str, str]) -> str:
+    return f"own-{part[1].removesuffix('_ns').removeprefix('exposed_')}"
+
+
+def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
+    spans = {w.device: w.span_ns for w in analysis.windows}
+    rows = []
+    for number, f in enumerate(analysis.findings, 1):
+        device = device_of(f)
+        span = spans.get(device) if device is not None else None
+        share = units.percent(f.gain_ns / span if span else None)
+        name = units.DASH if device is None else names.get(device, units.DASH)
+        rows.append((str(number), f.id, name, units.ms(f.gain_ns), share, f.claim, f.try_, f.where))
+    header = ("no.", "finding", "device", "gain at most", "share", "claim", "try", "where")
+    return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
+
+
+def _kernels(kernels: tuple[Kernel, ...], names: dict[int, str]) -> Table:
+    totals: dict[int, int] = {}
+    for kernel in kernels:
+        totals[kernel.device] = totals.get(kernel.device, 0) + kernel.total_ns
+    rows = [
+        (
+            units.short_kernel(k.name), names[k.device], units.number(k.count), units.ms(k.total_ns),
+            units.percent(k.total_ns / totals[k.device] if totals[k.device] else None), units.us(k.median_ns),
+        )
+        for k in sorted(kernels, key=lambda k: (-k.total_ns, k.device, k.name))[:MAX_KERNELS]
+    ]  # fmt: skip
+    header = ("kernel", "device", "count", "total", "share", "median")
+    return Table("Kernels", header, tuple(rows), short=SHORT_KERNELS)
+
+
+def _notes(noted: tuple[Note, ...]) -> tuple[Section, ...]:
+    return (notes(noted, "warning"),) if noted else ()
+
+
+def _missing(trace: Trace, analysis: Analysis, inspect: str) -> tuple[Section, ...]:
+    """What the recording lacks and how to get it."""
+    lacks = []
+    if analysis.windows and not analysis.ranges:
+        ranges = (
+            "torch.profiler.record_function" if trace.kind == "kineto" else "torch.cuda.nvtx.range or nvtx.annotate"
+        )
+        lacks.append(f"ranges of the program (name its steps with {ranges})")
+    if not len(trace.calls):
+        lacks.append("CUDA calls of the host (record them: nsys profile --trace=cuda,nvtx)")
+    if analysis.kernels and not cpus(trace):
+        lacks.append(f"hardware counters of kernels ({inspect})")
+    text = f"Not in this recording: {'; '.join(lacks)}."
+    return (Section("missing", above=(Paragraph(text, "how"),)),) if lacks else ()
+
+
+def _environment(capture: Capture) -> Section:
+    shown = (tables.environment(capture), tables.commands(capture))
+    return Section("environment", "Environment and commands", tables=shown)
+
+
+def _words(analysis: Analysis) -> tuple[Section, ...]:
+    """The words of the glossary that the page uses."""
+    used = {"time ledger"} if analysis.windows else set()
+    for w in analysis.windows:
+        used |= {label for label, key, _ in IDLE if getattr(w.idle, key)}
+        used |= {"exposed copy"} if w.copies else set()
+        used |= {"A, Q"} if w.launch.kernels else set()
+    used |= {"NVTX range, projected"} if analysis.ranges else set()
+    pairs = tuple((term, meaning) for term, meaning in GLOSSARY if term in used)
+    return (glossary(pairs),) if pairs else ()
