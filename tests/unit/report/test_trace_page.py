@@ -110,6 +110,12 @@ def test_the_headline_names_what_is_lost_and_why() -> None:
     )
     copies = analysis(window(idle=5, copies=30), findings=(finding("pageable-copy", 28),))
     assert answer(copies).headline == "GPU 0 only copies 30.0 % of the time: copies use pageable host memory"
+    waits = analysis(window(idle=10, copies=60), findings=(finding("sync-api", 9),))
+    assert answer(waits).headline.startswith("GPU 0 is idle 10.0 % of the time: the host waits"), (
+        "copies have another cause"
+    )
+    blocking = analysis(window(idle=5, copies=30), findings=(finding("sync-api", 28),))
+    assert answer(blocking).headline.startswith("GPU 0 only copies 30.0 % of the time: the host waits")
     other = analysis(window(0, idle=20), window(1, idle=60), findings=(finding("sync-api", 15, device=0),))
     assert answer(other).headline.startswith("GPU 0 is idle 20.0 %") and answer(other).slow.startswith("GPU 0 computes")
     own = analysis(window(idle=20), findings=(finding("my-rule", 15),))
