@@ -124,6 +124,21 @@ def test_the_headline_names_what_is_lost_and_why() -> None:
     assert "records were dropped" in answer(lost).headline and answer(lost).gain == ""
 
 
+@pytest.mark.parametrize("name", FAULTY)
+def test_no_part_is_larger_than_its_whole(name: str) -> None:
+    page = page_of(recordings.trace(name))
+    tables = [t for s in page.sections for t in s.tables]
+    told = "\n".join([page.title, *lines(page).values(), *(cell for t in tables for row in t.rows for cell in row)])
+    shares = [float(share.replace(",", "")) for share in re.findall(r"([\d,.]+) %", told)]
+    assert shares and max(shares) <= 100
+
+
+def test_a_gain_before_the_first_work_is_no_share_of_the_window() -> None:
+    found = answer(analysis(window(idle=2), findings=(finding("first-iteration", 110),)))
+    assert found.gain == "at most 110.00 ms"
+    assert found.headline.startswith("Before and in its first pass GPU 0 waits up to 110.00 ms: code is compiled")
+
+
 def test_without_a_finding_it_accuses_nobody() -> None:
     assert (
         answer(analysis(window(idle=2))).headline == "GPU 0 computes 98.0 % of the time: no rule finds anything wrong"
