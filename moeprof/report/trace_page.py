@@ -232,7 +232,7 @@ def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
     for number, f in enumerate(analysis.findings, 1):
         device = device_of(f)
         span = spans.get(device) if device is not None else None
-        share = units.percent(f.gain_ns / span if span else None)
+        share = units.percent(f.gain_ns / span if span and f.gain_ns <= span else None)
         name = units.DASH if device is None else names.get(device, units.DASH)
         rows.append((str(number), f.id, name, units.ms(f.gain_ns), share, f.claim, f.try_, f.where))
     header = ("no.", "finding", "device", "gain at most", "share", "claim", "try", "where")

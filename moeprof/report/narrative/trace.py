@@ -25,7 +25,7 @@ LOST = {
     "exposed_migration_ns": "only migrates pages",
     "exposed_memset_ns": "only sets memory",
 }
-# rule -> the parts of the ledger that its cause costs, and the cause in a few words
+# rule -> the parts of the ledger that its cause costs (the first where the gain fits into it), and the cause in a few words
 CLAUSES: dict[str, tuple[tuple[str, ...], str]] = {
     "profiler-overhead": (("idle_ns",), "the profiler is at work"),
     "pageable-copy": (("exposed_copy_ns", "idle_ns"), "copies use pageable host memory"),
@@ -119,8 +119,11 @@ def _headline(name: str, window: Window, finding: Finding) -> str:
         return f"The trace of {name} is not complete: records were dropped, and idle time may be work"
     if finding.id in NARROW:
         return f"{name} is not filled: {NARROW[finding.id]}, up to {_share(finding.gain_ns, window)} of the time"
+    if finding.id == "first-iteration" and finding.gain_ns > window.ledger.idle_ns:
+        return f"Before and in its first pass {name} waits up to {ms(finding.gain_ns)}: {CLAUSES[finding.id][1]}"
     parts, clause = CLAUSES.get(finding.id, (tuple(LOST), f"finding {finding.id}"))
-    part = max(parts, key=lambda p: getattr(window.ledger, p))
+    first = getattr(window.ledger, parts[0]) if finding.id in CLAUSES else 0
+    part = parts[0] if first >= finding.gain_ns else max(parts, key=lambda p: getattr(window.ledger, p))
     lost = getattr(window.ledger, part)
     if finding.gain_ns >= MOSTLY * lost:
         return f"{name} {LOST[part]} {_share(lost, window)} of the time: {clause}"
@@ -160,7 +163,8 @@ def _evidence(finding: Finding) -> str:
 def _gain(finding: Finding, window: Window) -> str:
     if finding.id in TRUST:
         return ""
-    return f"at most {ms(finding.gain_ns)}, {_share(finding.gain_ns, window)} of the window"
+    gain = f"at most {ms(finding.gain_ns)}"
+    return gain if finding.gain_ns > window.span_ns else f"{gain}, {_share(finding.gain_ns, window)} of the window"
 
 
 def _shared(findings: tuple[Finding, ...], first: Finding, window: Window) -> tuple[int, ...]:

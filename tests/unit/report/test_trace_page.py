@@ -110,12 +110,33 @@ def test_the_headline_names_what_is_lost_and_why() -> None:
     )
     copies = analysis(window(idle=5, copies=30), findings=(finding("pageable-copy", 28),))
     assert answer(copies).headline == "GPU 0 only copies 30.0 % of the time: copies use pageable host memory"
+    waits = analysis(window(idle=10, copies=60), findings=(finding("sync-api", 9),))
+    assert answer(waits).headline.startswith("GPU 0 is idle 10.0 % of the time: the host waits"), (
+        "copies have another cause"
+    )
+    blocking = analysis(window(idle=5, copies=30), findings=(finding("sync-api", 28),))
+    assert answer(blocking).headline.startswith("GPU 0 only copies 30.0 % of the time: the host waits")
     other = analysis(window(0, idle=20), window(1, idle=60), findings=(finding("sync-api", 15, device=0),))
     assert answer(other).headline.startswith("GPU 0 is idle 20.0 %") and answer(other).slow.startswith("GPU 0 computes")
     own = analysis(window(idle=20), findings=(finding("my-rule", 15),))
     assert answer(own).headline == "GPU 0 is idle 20.0 % of the time: finding my-rule"
     lost = analysis(window(idle=20), findings=(finding("dropped-records", 20),))
     assert "records were dropped" in answer(lost).headline and answer(lost).gain == ""
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_no_part_is_larger_than_its_whole(name: str) -> None:
+    page = page_of(recordings.trace(name))
+    tables = [t for s in page.sections for t in s.tables]
+    told = "\n".join([page.title, *lines(page).values(), *(cell for t in tables for row in t.rows for cell in row)])
+    shares = [float(share.replace(",", "")) for share in re.findall(r"([\d,.]+) %", told)]
+    assert shares and max(shares) <= 100
+
+
+def test_a_gain_before_the_first_work_is_no_share_of_the_window() -> None:
+    found = answer(analysis(window(idle=2), findings=(finding("first-iteration", 110),)))
+    assert found.gain == "at most 110.00 ms"
+    assert found.headline.startswith("Before and in its first pass GPU 0 waits up to 110.00 ms: code is compiled")
 
 
 def test_without_a_finding_it_accuses_nobody() -> None:
