@@ -76,7 +76,7 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     if len(expected) < 2 or iterations is None:
         return trace(path, iterations), None
     found = trace(path, None)
-    ours = found.ranges[(found.ranges["domain"] == nvtx.DOMAIN) & (found.ranges["name"] == nvtx.ITERATION)]
+    ours = _iterations(found)
     by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):
         return found, None

@@ -39,10 +39,11 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
     """
     from moeprof.report import build, text
     from moeprof.report import ranks as report
+    from moeprof.storage.capture_folder import refuse_existing
     from moeprof.storage.json import encode
 
-    if output is not None and output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    if output is not None:  # before the analysis, which may take long
+        refuse_existing(output, force)
     analyses = _analysed(path, output is not None, **options)
     if output is not None:
         build.write_page(output, force, report.page(analyses))

@@ -152,17 +152,16 @@ def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
 @sample_option
 def report(folder: Path, sample: str | None, output: Path | None, force: bool) -> None:
     """Write the session's page; for a recorded session to ./moeprof-out/NAME.html."""
-    from moeprof.errors import UsageError
     from moeprof.report import html
     from moeprof.report import session as shown
     from moeprof.session import log, steps
-    from moeprof.storage.capture_folder import OUTPUT
+    from moeprof.storage.capture_folder import OUTPUT, refuse_existing
     from moeprof.storage.files import write_whole
 
     folder = steps.place(folder, sample)
     page = output or (OUTPUT / f"{sample}.html" if sample else folder / "session.html")
-    if output is not None and output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    if output is not None:
+        refuse_existing(output, force)
     state = log.read(folder)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(page, html.render(shown.page(state, steps.seen(folder, state))))

@@ -20,7 +20,7 @@ from moeprof.machine import ncu_query, tools
 from moeprof.machine.tools import Tool
 from moeprof.notes import Note, note
 from moeprof.storage import manifest
-from moeprof.storage.capture_folder import OUTPUT
+from moeprof.storage.capture_folder import numbered, refuse_existing
 from moeprof.storage.files import whole_folder, write_whole
 from moeprof.storage.json import dumps
 from moeprof.trace.ncu import report as ncu_report
@@ -194,10 +194,8 @@ def output_folder(output: Path | None, force: bool) -> Path:
         UsageError: it exists and ``force`` is not given, or it is no folder of an inspection.
     """
     if output is None:
-        numbered = (re.fullmatch(rf"{NAME}-(\d+)(\.partial)?", path.name) for path in OUTPUT.glob(f"{NAME}-*"))
-        return OUTPUT / f"{NAME}-{max((int(match[1]) for match in numbered if match), default=0) + 1:03d}"
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+        return numbered(NAME)
+    refuse_existing(output, force)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / ncu.RAW).is_file())):
         raise UsageError(f"{output} is no inspection: it is not replaced", "choose another -o")
     return output

@@ -20,7 +20,7 @@ from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
-from moeprof.storage.capture_folder import OUTPUT, newest
+from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
 from moeprof.storage.files import PARTIAL, write_whole
 from moeprof.trace import open_trace
 
@@ -102,8 +102,8 @@ def write_page(path: Path, force: bool, page: Page) -> None:
 
 def _path(output: Path | None, default: Path, force: bool) -> Path:
     """Where the page goes: what the user named is not overwritten without ``force``."""
-    if output is not None and output.exists() and not force:
-        raise UsageError(f"{output} exists", "choose another -o, or add --force")
+    if output is not None:
+        refuse_existing(output, force)
     return output or default
 
 

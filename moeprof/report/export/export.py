@@ -14,10 +14,10 @@ from moeprof.loaded import capture as study
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.report import build, markdown
 from moeprof.report.export import chrome
+from moeprof.storage.capture_folder import refuse_existing
 from moeprof.storage.files import whole
 from moeprof.trace import Trace
 
-FORMATS = ("chrome-trace", "csv", "parquet", "markdown")
 TIMES = ("variant", "twin", "round", "position", "used", "sample", "time_ns")  # used: nothing disturbed the round
 Writer = Callable[[Path], None]
 
@@ -42,9 +42,8 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
         files[_free(name, files)] = write
     if not files:
         raise CaptureError(f"{capture} holds no trace", "capture again with --tools nsys or torch")
-    taken = [folder / name for name in files if (folder / name).exists()]
-    if taken and not force:
-        raise UsageError(f"{taken[0]} exists", "choose another -o, or add --force")
+    for name in files:
+        refuse_existing(folder / name, force)
     folder.mkdir(parents=True, exist_ok=True)
     for name, write in files.items():
         with whole(folder / name) as unfinished:
