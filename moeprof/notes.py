@@ -39,6 +39,15 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "host-missing": ("warning", "the part of host {hosts} is missing: its capture ended before it was complete"),
     "timing-only": ("info", "timed only (--tools none): there is no trace to explain the verdict"),
+    "not-proven": (
+        "warning",
+        "same work: not proven. Nothing compared what the commands compute (--check COMMAND, or --check-file FILE)",
+    ),
+    "few-rounds": (
+        "warning",
+        "one round takes {round_s:.0f} s, so {rounds} rounds fit in the {budget_s:.0f} s of clean timing. A verdict "
+        "needs {needed} (--budget SECONDS, or --rounds N)",
+    ),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
     "interrupted": ("warning", "the capture was interrupted. It contains {kept}"),
     "redacted": (

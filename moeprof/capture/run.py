@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, hosts, join, manifest_builder, ranks
+from moeprof.capture import command_timing, commands, hosts, join, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean, clean_processes
 from moeprof.capture.host_part import HostPart
 from moeprof.capture.hosts import Hello, Hosts, Meeting
@@ -92,7 +92,9 @@ def _lead(plan: Plan, store: Store, others: Hosts | None, progress: Progress) ->
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
     with _kept(store, progress), _led(others, store, plan.request.timeout_s, problems):
         profiling = Profiling(store, progress, problems, Parts(plan, store, others).keep, others, plan.local_ranks)
-        if plan.workload is not None:
+        if plan.request.commands is not None:
+            command_timing.run_commands(plan, store, profiling)
+        elif plan.workload is not None:
             _run_workload(plan, store, profiling)
         else:
             _run_program(plan, store, profiling)
@@ -258,6 +260,8 @@ def dry_run(request: Request) -> str:
     """The commands that ``capture`` would run, each under a comment that names it; parameters are not calibrated yet."""
     plan = make_plan(request, os.environ)
     store = Store(choose(plan.name, request.output, True), manifest_builder.manifest(plan))
+    if request.commands is not None:
+        return "\n".join(command_timing.dry_run(plan, store))
     lines = []
     for process in clean_processes(plan):
         worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))

@@ -18,6 +18,7 @@ from moeprof.loaded.trace import analysis_of
 from moeprof.report import html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report.narrative import commands as of_commands
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
@@ -70,6 +71,8 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
     if captures[0].manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
+    if captures[0].manifest.kind == "commands":
+        return report.one_capture(captures[0], comparison, of_commands.narrate(captures[0].manifest, comparison))
     return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
 
 
