@@ -109,6 +109,16 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "busier unit",
     ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
+    "unlike-shapes": (
+        "warning",
+        "GPU {device}: {resized} of {total} kernels that run equally often per {unit} have other launch shapes. One "
+        "{unit} may be other work in B, such as another batch size",
+    ),
+    "unlike-count": (
+        "warning",
+        "GPU {device}: {kernels} kernels run {ratio:.3g} times as often per {unit} in B. One {unit} may be more work "
+        "there",
+    ),
     "unlike-code": ("info", "the two captures are of different code: checkout {before} and {after}"),
     # trace
     "one-run": (
