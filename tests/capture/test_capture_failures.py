@@ -110,13 +110,21 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+def started(cwd: Path, number: signal.Signals, **changes: str) -> subprocess.Popen[str]:
+    """A capture in a fresh interpreter that heeds the signal: one that this process ignores (``nohup``, ``&``) a child ignores too."""
+    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
+    before = signal.signal(number, lambda *_: None)  # a handler is not handed on, so that the child has the default
+    try:
+        return subprocess.Popen(
+            command, cwd=cwd, env=environment(**changes), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
-    env = environment(FAKE_NSYS="hang")
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with started(tmp_path, number, FAKE_NSYS="hang") as child:
         assert child.stderr is not None
         for line in child.stderr:
             if "profile ..." in line:
@@ -140,8 +148,7 @@ def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path,
 
 
 def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as child:
+    with started(tmp_path, signal.SIGINT) as child:
         assert child.stderr is not None and "prove" in child.stderr.readline()
         child.send_signal(signal.SIGINT)
         rest = child.stderr.read()
