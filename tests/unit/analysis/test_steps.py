@@ -24,6 +24,7 @@ def program(
     requests: int,
     tokens: int,
     layers: int,
+    *,
     chooser: str = "argmax_kernel",
     set_up: int = 0,
     slow: int | None = None,

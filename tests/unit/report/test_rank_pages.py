@@ -38,9 +38,7 @@ def many(traces: Path) -> GroupAnalysis:
     made = facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False)
     source = {LATE: 0, STRETCHED: 1}
     ranks = range(MANY)
-    return analyse_ranks(
-        "made", [shifted(made[source.get(r, 2 + r % (MADE - 2))], r, int(clocks[r])) for r in ranks]
-    )
+    return analyse_ranks("made", [shifted(made[source.get(r, 2 + r % (MADE - 2))], r, int(clocks[r])) for r in ranks])
 
 
 def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> None:
@@ -49,7 +47,9 @@ def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> Non
         facts_of(grow(rank_traces.real(4, 2), Planted(clocks, jitter=0.005))[0], one_clock=False)
         for clocks in ((0, 0), (-7_000, 123_456_789))
     )
-    moved = [shifted(facts, rank, by) for rank, (facts, by) in enumerate(zip(without, (-7_000, 123_456_789), strict=True))]
+    moved = [
+        shifted(facts, rank, by) for rank, (facts, by) in enumerate(zip(without, (-7_000, 123_456_789), strict=True))
+    ]
     assert [repr(facts) for facts in moved] == [repr(facts) for facts in with_clocks] and repr(moved) != repr(without)
     assert analyse_ranks("made", moved) == analyse_ranks("made", with_clocks)
 
