@@ -59,7 +59,9 @@ def test_an_nsys_that_fails_takes_only_its_traces_along(
 
 def test_a_hanging_nsys_is_killed(tmp_path: Path) -> None:
     started = time.monotonic()
-    ran = capture(tmp_path, "--tools", "nsys", "--timeout", "4", "--rounds", "1", "--variants", "slow", FAKE_NSYS="hang")
+    ran = capture(
+        tmp_path, "--tools", "nsys", "--timeout", "4", "--rounds", "1", "--variants", "slow", FAKE_NSYS="hang"
+    )
     assert ran.returncode == 5
     one_clear_line(ran, "ran past 4 s", "--timeout")
     assert time.monotonic() - started < 60

@@ -77,7 +77,17 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Captures:
 
 def torchrun(cwd: Path) -> Ran:
     """A capture that torchrun starts on each of two ranks."""
-    launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "moeprof", "capture"]
+    launcher = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "moeprof",
+        "capture",
+    ]
     return subprocess.run(
         [*launcher, RANKED, "-o", "cap", "--device", "cpu", *QUICK],
         cwd=cwd, capture_output=True, text=True, timeout=150, check=False, env=environment(PYTHONPATH=""),

@@ -31,7 +31,9 @@ class Forks:
 
     process: subprocess.Popen[bytes] | None = None
 
-    def run(self, words: list[str], cwd: Path, env: dict[str, str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, words: list[str], cwd: Path, env: dict[str, str], timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
         """What ``subprocess.run`` of the command with captured output returns."""
         with tempfile.TemporaryDirectory(prefix="moeprof-fork-") as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
@@ -66,9 +68,8 @@ class Forks:
         process, self.process = self.process, None
         if process is None:
             return
-        with process:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+        with process, suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
 
 
 FORKS = Forks()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from builders.sample_captures import recorded
-from fakes.command_line import moeprof
 from click.testing import CliRunner
+from fakes.command_line import moeprof
 from pages import page as made
 from pages import printed, rendered, told
 
