@@ -126,14 +126,14 @@ class CommandsClean:
             name, usual = variant.name, self.units.get(baseline)
             if name not in self.lost and baseline not in self.lost and self.units.get(name) != usual:
                 clock = self.commands.clock
-                self._fail(
-                    name,
-                    WorkloadError(
-                        f"{name} has {self.units[name]} times of {clock.what!r} a run, {baseline} has {usual}: one is not the same "
-                        "work in both",
-                        f"mark equal work, or time the whole run (without --{'unit' if clock.kind == 'region' else 'time'})",
-                    ),
+                wrong = (
+                    f"{name} has {self.units[name]} times of {clock.what!r} a run, {baseline} has {usual}: one is not the same "
+                    "work in both"
                 )
+                self.store.record(name, proof=Proof(False, f"times of {clock.what!r} a run", None, 0.0, wrong))
+                option = "unit" if clock.kind == "region" else "time"
+                hint = f"mark equal work, or time the whole run (without --{option})"
+                self._fail(name, WorkloadError(wrong, hint))
 
     def _file(self, variant: CommandVariant, check: Check) -> Path:
         """The file that a variant's run wrote: below its ``{out}``, else below its folder."""

@@ -189,8 +189,9 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
 
 
 def _has_anything(store: Store) -> bool:
-    """Whether anything was finished."""
-    return any(v.rounds or v.parts for v in store.manifest.variants)
+    """Whether anything was finished; of commands a proof is a result of its own, and a failed one ends the capture."""
+    proven = store.manifest.kind == "commands" and any(v.proof is not None for v in store.manifest.variants)
+    return proven or any(v.rounds or v.parts for v in store.manifest.variants)
 
 
 def _finished(store: Store) -> str:
