@@ -43,19 +43,27 @@ class Kept:
     lacking: RankError | None = None
 
 
+class ExportError(CaptureError):
+    """A report is there, and nsys could not export it."""
+
+
 def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: str) -> Kept:
     """The redacted export of a report.
 
     Raises:
+        ExportError: the report is there and cannot be exported.
         MoeprofError: there is no report, or it does not hold what it must.
     """
-    if status < 0:
+    if status < 0 and not report.is_file():
         raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {run_.log('nsys')}")
     validate.report_exists(report, status, said)
     export = report.with_suffix(".sqlite")
-    exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
+    try:
+        exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
+    except WorkloadError as error:
+        raise ExportError(error.message, error.hint) from error
     if exported != 0 or not export.is_file():
-        raise CaptureError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
+        raise ExportError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
     trace, lacking = validate.ranks(export, run_.iterations, run_.expected, run_.team)
     redact.nsys_export(export, target, os.environ)
     no_leak(target)

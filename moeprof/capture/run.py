@@ -17,8 +17,10 @@ from moeprof.capture.host_part import HostPart
 from moeprof.capture.hosts import Hello, Hosts, Meeting
 from moeprof.capture.jobs import Job, profiling_jobs
 from moeprof.capture.parts import Parts
-from moeprof.capture.plan import PROGRAM, Plan, make_plan
+from moeprof.capture.plan import Plan, make_plan
 from moeprof.capture.profiling import Profiling
+from moeprof.capture.program import capture as program_capture
+from moeprof.capture.program.capture import ProgramCapture
 from moeprof.capture.progress import Progress
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
@@ -91,11 +93,11 @@ def _lead(plan: Plan, store: Store, others: Hosts | None, progress: Progress) ->
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
     with _kept(store, progress), _led(others, store, plan.request.timeout_s, problems):
-        profiling = Profiling(store, progress, problems, Parts(plan, store, others).keep, others, plan.local_ranks)
+        parts = Parts(plan, store, others)
         if plan.workload is not None:
-            _run_workload(plan, store, profiling)
+            _run_workload(plan, store, Profiling(store, progress, problems, parts.keep, others, plan.local_ranks))
         else:
-            _run_program(plan, store, profiling)
+            ProgramCapture(plan, store, parts, progress, problems).run()
         store.update(environment=replace(store.manifest.environment, gpus_after=nvml.gpus()))
     return _joined(_result(store, problems), others)
 
@@ -194,8 +196,8 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
 
 
 def _has_anything(store: Store) -> bool:
-    """Whether anything was finished."""
-    return any(v.rounds or v.parts for v in store.manifest.variants)
+    """Whether anything was finished, or a report was kept as its tool wrote it."""
+    return any(v.rounds or v.parts for v in store.manifest.variants) or any(store.folder.glob("*/*.nsys-rep"))
 
 
 def _finished(store: Store) -> str:
@@ -232,14 +234,6 @@ def _run_workload(plan: Plan, store: Store, profiling: Profiling) -> None:
         profiling.early.close()
 
 
-def _run_program(plan: Plan, store: Store, profiling: Profiling) -> None:
-    profiling.run(profiling_jobs(plan, store, ()))
-    if profiling.problems:
-        store.record(PROGRAM, status="failed", reason=profiling.problems[0].message)
-    else:
-        store.record(PROGRAM, status="ok")
-
-
 def _result(store: Store, problems: list[MoeprofError]) -> Result:
     """A capture whose tools all worked takes its final name, a wrong variant included: that is its finding."""
     broken = [p for p in problems if p.exit_code != ExitCode.WORKLOAD]
@@ -262,6 +256,9 @@ def dry_run(request: Request) -> str:
     for process in clean_processes(plan):
         worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))
         lines += [f"# {process.name}: clean timing", commands.printed(worker.argv)]
-    for job in profiling_jobs(plan, store, plan.targets.values()):
-        lines += [f"# {job.name}: {job.tool}", commands.printed(job.run.command.argv)]
+    jobs = [(f"{job.name}: {job.tool}", job) for job in profiling_jobs(plan, store, plan.targets.values())]
+    if plan.workload is None:
+        jobs = list(program_capture.planned(plan, store))
+    for title, job in jobs:
+        lines += [f"# {title}", commands.printed(job.run.command.argv)]
     return "\n".join(lines)

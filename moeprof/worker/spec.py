@@ -15,13 +15,13 @@ from moeprof.errors import UsageError
 from moeprof.machine.launcher import Team
 from moeprof.storage.json import decode, encode
 
-Mode = Literal["serve", "measure", "follow", "program"]
+Mode = Literal["serve", "measure", "follow"]
 Device = Literal["cuda", "cpu"]
 Profiler = Literal["nsys", "ncu", "torch", "none"]
 Params = dict[str, Any]  # a workload's own parameters: name -> JSON value
 TIMEOUT_S = 300.0
 SECTIONS: dict[Mode, tuple[str, ...]] = {
-    "serve": ("target",), "measure": ("target", "measurement"), "follow": ("target", "follower"), "program": ("program",),
+    "serve": ("target",), "measure": ("target", "measurement"), "follow": ("target", "follower"),
 }  # fmt: skip
 
 
@@ -76,21 +76,12 @@ class Follower:
 
 
 @dataclass(frozen=True)
-class Program:
-    """A Python program of the user's under torch.profiler: ``script.py args`` or ``-m module args``."""
-
-    command: tuple[str, ...]
-    out: str
-    result: str
-
-
-@dataclass(frozen=True)
 class WorkerSpec:
     """One worker process.
 
     Attributes:
         mode: ``serve`` answers requests on stdin; ``measure`` runs once under a profiler; ``follow`` is a rank that answers the
-            leader; ``program`` runs a Python program under torch.profiler.
+            leader.
         timeout_s: time limit of what ranks do together.
         log: the log of rank 0; every other rank writes its own beside it.
 
@@ -104,7 +95,6 @@ class WorkerSpec:
     log: str | None = None
     measurement: Measurement | None = None
     follower: Follower | None = None
-    program: Program | None = None
 
     def __post_init__(self) -> None:
         missing = [section for section in SECTIONS[self.mode] if getattr(self, section) is None]
