@@ -62,6 +62,11 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
     ),
+    "counters-of-program": (
+        "info",
+        "ncu counted {counted} launches, of the kernels that took most time in the later half of the trace (--ncu-kernels); "
+        "without a trace, the first launches",
+    ),
     "no-flops": (
         "info",
         "ncu {version} did not count FLOPs: {why}. The roofline uses the FLOPs that the variants declare",

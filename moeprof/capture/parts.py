@@ -68,7 +68,16 @@ class Parts:
     def _keep_trace(self, job: Job, ended: Ended, iterations: int | None, anchors: Anchors) -> None:
         on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == self.host)
         limit_s = EXPORT_TIMEOUT_S if self.plan.workload is None else self.plan.request.timeout_s
-        traced = postprocess.Run(job.name, iterations, limit_s, self._tool_log(job), self._team, on_this_host, anchors)
+        traced = postprocess.Run(
+            job.name,
+            iterations,
+            limit_s,
+            self._tool_log(job),
+            self._team,
+            on_this_host,
+            anchors,
+            self.plan.request.window,
+        )
         if job.tool == "nsys":
             self._keep_nsys(job, ended, traced)
         else:
@@ -125,6 +134,8 @@ class Parts:
                 continue
             part = self._part(job, "trace", file, traced.iterations or 0, rank if team.ranks > 1 else None)
             self.store.keep(job.name, partial_file, _placed(part, checked.zero))
+            if checked.lacking is not None:
+                raise checked.lacking
         for missing in lacking:
             ranks.failed(self.store, job.name, missing)
         if lacking:
@@ -146,7 +157,9 @@ class Parts:
         redact.ncu_csv(source, partial_file)
         postprocess.no_leak(partial_file)
         self.store.keep(job.name, partial_file, self._part(job, "counters", file, 1))
-        if counted >= counting.kernels:
+        if self.plan.workload is None:
+            self.store.note(note("counters-of-program", counted=counted))
+        elif counted >= counting.kernels:
             self.store.note(note("counters-partial", variant=job.name, counted=counted))
 
     def _part(

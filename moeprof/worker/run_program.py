@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from moeprof.worker import profiler
 
@@ -36,21 +36,32 @@ class Recording:
     out: Path
     _pid: int = field(init=False, default_factory=os.getpid)
     _recorder: Any = field(init=False, default=None)
-    _done: bool = field(init=False, default=False)
+    _state: Literal["", "starting", "started", "done"] = field(init=False, default="")
+    _wanted: bool = field(init=False, default=True)
+
+    def prepare(self) -> None:
+        """Import what the profiler needs: where it begins in the middle of the program, that takes seconds of the window."""
+        import torch
+
+        hasattr(torch, "_inductor")  # torch imports it at the first look
+        self._recorder = profiler.profiler("cuda" if torch.cuda.is_available() else "cpu")
 
     def start(self) -> None:
         """Begin, unless it has begun."""
-        if self._recorder is None and not self._done:
-            import torch
-
-            self._recorder = profiler.profiler("cuda" if torch.cuda.is_available() else "cpu")
-            self._recorder.start()
+        if self._state or os.getpid() != self._pid:
+            return
+        self._state = "starting"
+        self._recorder.start()
+        self._state = "started"
+        if not self._wanted:  # the end came while it began
+            self.finish()
 
     def finish(self) -> None:
         """End and write the trace, once; nothing if it never began, or in a forked child."""
-        if self._done or self._recorder is None or os.getpid() != self._pid:
+        self._wanted = False
+        if self._state != "started" or os.getpid() != self._pid:
             return
-        self._done = True
+        self._state = "done"
         self._recorder.stop()
         part = self.out.with_name(f"{self.out.stem}.part.json")
         self._recorder.export_chrome_trace(str(part))
@@ -67,6 +78,7 @@ def main(words: Sequence[str]) -> NoReturn:
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminated)
     _finish_before_exit(recording)
+    recording.prepare()
     if not options.later:
         recording.start()
     status: int | _Signalled = FAILED
