@@ -26,6 +26,7 @@ from moeprof.worker import profiler
 
 START, STOP = signal.SIGRTMIN + 4, signal.SIGRTMIN + 5  # as moeprof.capture sends them
 DEFAULT_OUT = "trace.json"
+NO_FILE = 2  # the exit status of Python that cannot open its script
 FAILED = 1  # the exit status of a Python program that raised
 
 
@@ -132,11 +133,24 @@ def _prepare(program: list[str]) -> Callable[[], CodeType]:
         sys.path.insert(0, "")
         return lambda: compile(program[1], "<string>", "exec")
     sys.argv = program
-    sys.path.insert(0, str(Path(program[0]).resolve().parent))
-    module.__file__ = program[0]
+    script = Path(program[0]).absolute()  # as Python spells it: absolute, links not followed
+    sys.path.insert(0, str(script.resolve().parent))
+    module.__file__ = str(script)
     module.__dict__["__cached__"] = None
-    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", program[0])
-    return lambda: compile(Path(program[0]).read_bytes(), program[0], "exec")
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", str(script))
+    return lambda: _script_code(script)
+
+
+def _script_code(script: Path) -> CodeType:
+    try:
+        source = script.read_bytes()
+    except OSError as error:
+        print(
+            f"{sys.executable}: can't open file {str(script)!r}: [Errno {error.errno}] {error.strerror}",
+            file=sys.stderr,
+        )
+        raise SystemExit(NO_FILE) from error
+    return compile(source, str(script), "exec")
 
 
 def _module_code(name: str, main_module: ModuleType) -> CodeType:

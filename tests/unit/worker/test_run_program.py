@@ -1,19 +1,36 @@
-"""A program under torch.profiler runs and ends as under Python itself: each case is run both ways and compared."""
+"""A program under torch.profiler runs and ends as under Python itself: each case is run both ways and compared.
+
+What torch itself does not matter for that: a module that stands for it is imported in a tenth of a second.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="torch is not installed")
-WORK = "import torch\ntorch.ones(4).sum()\n"
+WORK = "import torch\n"
+TORCH = """
+import json, types
+cuda = types.SimpleNamespace(is_available=lambda: False)
+_C = types.SimpleNamespace(_profiler=types.SimpleNamespace(_ExperimentalConfig=lambda **options: None))
+"""
+PROFILER = """
+import json
+class ProfilerActivity: CPU = CUDA = 1
+class profile:
+    def __init__(self, **options): self.log = []
+    def start(self): self.log.append("start")
+    def stop(self): self.log.append("stop")
+    def export_chrome_trace(self, path):
+        with open(path, "w") as file: json.dump(self.log, file)
+"""
 WORKER = [sys.executable, "-P", "-m", "moeprof.worker", "run", "--out", "t.json", "--"]
 PROGRAMS: dict[str, tuple[str, list[str]]] = {
     "arguments": ("import sys\nprint(sys.argv, __name__, __file__, __spec__)\n", ["p.py", "a", "--b"]),
@@ -40,6 +57,10 @@ WITHOUT_TRACE = ("no module", "no file", "syntax")  # nothing ran
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    stub = tmp_path / "stub" / "torch"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text(TORCH)
+    (stub / "profiler.py").write_text(PROFILER)
     (tmp_path / "helper.py").write_text("VALUE = 7\n")
     (tmp_path / "package").mkdir()
     for name in ("__init__", "tool", "__main__"):
@@ -52,14 +73,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ran(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, input="typed\n", timeout=60, check=False)
-
-
-def told(text: str) -> list[str]:
-    """What a program wrote to stderr, without torch's own warnings."""
-    return [
-        line for line in text.splitlines() if "moeprof" not in line and "Warning" not in line and "USDT" not in line
-    ]
+    env = os.environ | {"PYTHONPATH": str(folder / "stub")}
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, input="typed\n", timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -71,13 +88,14 @@ def test_it_runs_and_ends_as_under_python(folder: Path, name: str) -> None:
     alone, profiled = ran(folder, [sys.executable, *words]), ran(folder, WORKER + words)
     assert (profiled.returncode, profiled.stdout) == (alone.returncode, alone.stdout), profiled.stderr
     if name != "no file":
-        assert told(profiled.stderr) == told(alone.stderr)
+        assert profiled.stderr == alone.stderr
     if name not in WITHOUT_TRACE:
-        events: list[dict[str, Any]] = json.loads((folder / "t.json").read_text())["traceEvents"]
-        assert any(event["name"] == "aten::sum" for event in events)
+        assert json.loads((folder / "t.json").read_text()) == ["start", "stop"], "written once, by this process alone"
 
 
 def test_the_recording_begins_and_ends_by_signals(folder: Path) -> None:
+    """The real torch."""
+    pytest.importorskip("torch", reason="torch is not installed")
     code = "import time, torch\nprint('up', flush=True)\nfor i in range(400):\n    torch.ones(4).sum(); time.sleep(0.01)\nprint('done')\n"
     (folder / "p.py").write_text(code)
     command = [*WORKER[:-1], "--later", "--", "p.py"]
