@@ -19,6 +19,7 @@ from moeprof.machine.launcher import Team
 from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
+from moeprof.worker.leader import GROUP_FACTOR
 from moeprof.worker.spec import Follower, Measurement, Profiler, Target, WorkerSpec
 
 LEADER_GRACE_S = 15
@@ -174,13 +175,17 @@ def patience_s(plan: Plan) -> int:
 
 
 def serve(plan: Plan, target: Target, log: Path) -> WorkerSpec:
-    """The worker that proves and times a variant on request."""
-    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
+    """The worker that proves and times a variant on request; on a further host the parent of the ranks there."""
+    spec = WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
+    if not plan.host:
+        return spec
+    follower = Follower(os.getpid(), GROUP_FACTOR * plan.request.timeout_s, host=plan.host)
+    return replace(spec, mode="host", follower=follower)
 
 
 def _in_room(team: Team | None, log: Path) -> Team | None:
     """Ranks of several hosts share a store, in which each run has keys of its own: the name of its log is in them."""
-    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}{log.stem}")
+    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}/{log.stem}")
 
 
 def trace(plan: Plan, target: Target, files: Files) -> ToolRun:
@@ -225,8 +230,10 @@ def count_program(plan: Plan, files: Files, launches: Launches | None) -> ToolRu
 
 
 def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement) -> WorkerSpec:
-    measurement = replace(measurement, gate=str(files.gate))
-    return replace(serve(plan, target, files.log), mode="measure", measurement=measurement)
+    spec = serve(plan, target, files.log)
+    if spec.follower is not None:
+        return replace(spec, follower=replace(spec.follower, out=measurement.out))
+    return replace(spec, mode="measure", measurement=replace(measurement, gate=str(files.gate)))
 
 
 def _under_torch(plan: Plan, files: Files) -> tuple[str, ...]:
@@ -247,14 +254,6 @@ def _under_torch(plan: Plan, files: Files) -> tuple[str, ...]:
     later = ("--later",) if plan.request.window.start_after_s is not None else ()
     worker = ("-P", "-m", "moeprof.worker", "run", "--out", str(files.out), *later, "--")
     return (executable, *python.options, *worker, *python.words)
-
-
-def head(plan: Plan, target: Target, log: Path, follower: Follower, report: Path | None) -> ToolRun:
-    """The first rank of a further host, which starts the others there; under nsys if it writes a ``report``, else bare."""
-    worker = replace(serve(plan, target, log), mode="follow", follower=follower)
-    if report is None or plan.nsys is None:
-        return ToolRun(None, worker, None, plan.request.timeout_s)
-    return ToolRun(Nsys(plan.nsys.path, report, region=True), worker, report, patience_s(plan))
 
 
 def nsys_export(tool: Tool, report: Path, export: Path, timeout_s: int) -> Command:
