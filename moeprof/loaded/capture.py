@@ -18,7 +18,8 @@ from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.model import Analysis, Finding, Window
 from moeprof.errors import CaptureError
 from moeprof.findings.find import find
-from moeprof.findings.what_if import scenes_of
+from moeprof.findings.what_if import Scene, scenes_of
+from moeprof.loaded.trace import broken_down
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
@@ -58,16 +59,22 @@ class Recording:
         return None if self.trace is None else iterations(self.trace, self.views)
 
     @cached_property
+    def scenes(self) -> tuple[Scene, ...]:
+        """What the rules judge on each device."""
+        return () if self.trace is None else scenes_of(self.trace, self.views)
+
+    @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What the built-in rules find in the trace, the largest gain first."""
-        return () if self.trace is None else find(scenes_of(self.trace, self.views))
+        return find(self.scenes)
 
     @cached_property
     def analysis(self) -> Analysis | None:
         """All numbers of the whole trace, with the findings; None without a trace."""
         if self.trace is None:
             return None
-        return replace(analyze(self.trace, prepared=self.views), findings=self.findings)
+        analysis = replace(analyze(self.trace, prepared=self.views), findings=self.findings)
+        return broken_down(self.trace, self.scenes, analysis)
 
 
 @dataclass(frozen=True)
