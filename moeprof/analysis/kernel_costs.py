@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from moeprof.analysis.device import DeviceView, one_of
-from moeprof.analysis.intervals import Times, union
-from moeprof.analysis.kernel_families import COMMUNICATION, family_of
+from moeprof.analysis.device import COMPUTE, DeviceView, one_of
+from moeprof.analysis.intervals import Times, Union, minus, newly_covered, union
+from moeprof.analysis.kernel_families import COMMUNICATION, GRAPH, PATTERNS, family_of
+from moeprof.analysis.kernel_families import COMPUTE as OTHER
 from moeprof.analysis.ledger import gaps
 from moeprof.analysis.model import Family, Kernel
 
+FAMILY_NUMBER = {name: number for number, name in enumerate((OTHER, *(name for name, _ in PATTERNS), GRAPH))}
 HIDING = ("kernel", "comm", "graph")  # kinds of operations that hide a kernel that runs beside them
 
 
@@ -31,8 +34,30 @@ def costed(view: DeviceView, kernels: list[Kernel]) -> list[Kernel]:
     return rows
 
 
-def families(kernels: tuple[Kernel, ...]) -> tuple[Family, ...]:
-    """Costed kernels by device and family, the most time first."""
+def owners(view: DeviceView) -> dict[str, Union]:
+    """The compute and exposed communication of a device by family, "graph" for CUDA graphs that were traced whole.
+
+    A nanosecond in which several compute kernels run belongs to the one that began first. Compute hides communication.
+    """
+    compute = np.flatnonzero(one_of(view.ops["kind"], COMPUTE))
+    names = view.ops["name"].cat
+    of_name = np.array([*(FAMILY_NUMBER[family_of(str(name))] for name in names.categories), 0])
+    family = np.where(one_of(view.ops["kind"], ("graph",)), FAMILY_NUMBER[GRAPH], of_name[names.codes.to_numpy()])[
+        compute
+    ]
+    left, right = newly_covered(view.starts[compute], view.ends[compute])
+    owned = {
+        name: union(left[family == n], right[family == n]) for name, n in FAMILY_NUMBER.items() if (family == n).any()
+    }
+    return owned | ({COMMUNICATION: minus(view.owners[1], view.owners[0])} if len(view.owners[1].starts) else {})
+
+
+def families(kernels: tuple[Kernel, ...], owned: Mapping[int, Mapping[str, Union]]) -> tuple[Family, ...]:
+    """Costed kernels by device and family, the most time first.
+
+    Args:
+        owned: ``owners`` of each device.
+    """
     groups: dict[tuple[int, str], list[Kernel]] = {}
     for kernel in kernels:
         groups.setdefault((kernel.device, kernel.family or ""), []).append(kernel)
@@ -40,6 +65,7 @@ def families(kernels: tuple[Kernel, ...]) -> tuple[Family, ...]:
         Family(
             family, device, len(of_family), sum(k.count for k in of_family), sum(k.total_ns for k in of_family),
             sum(k.exposed_ns or 0 for k in of_family), sum(k.idle_before_ns or 0 for k in of_family),
+            owned[device][family].total_ns if family in owned[device] else 0,
         )
         for (device, family), of_family in groups.items()
     ]  # fmt: skip

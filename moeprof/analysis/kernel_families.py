@@ -8,7 +8,7 @@ from moeprof.units import short_kernel
 
 LONG_NAME = 40  # characters from which the template arguments of a name are left out before it is matched
 HEAD = 400  # characters of a long name that are matched beside its short form
-COMPUTE, COMMUNICATION = "compute", "communication"
+COMPUTE, COMMUNICATION, GRAPH = "compute", "communication", "graph"
 
 # Compute kernels, the first pattern that matches; any other compute kernel is COMPUTE.
 PATTERNS = (

@@ -29,7 +29,9 @@ def memory_use(trace: Trace) -> tuple[MemoryUse, ...]:
             total = total - min(int(total.min()), 0)
         held = reserved if (reserved >= 0).all() else None
         chosen = _thinned(total)
-        points = tuple(MemoryPoint(int(times[i]), int(total[i]), None if held is None else int(held[i])) for i in chosen)
+        points = tuple(
+            MemoryPoint(int(times[i]), int(total[i]), None if held is None else int(held[i])) for i in chosen
+        )
         peak = int(np.argmax(total))
         uses.append(
             MemoryUse(

@@ -169,6 +169,7 @@ class Family:
     total_ns: int
     exposed_ns: int
     idle_before_ns: int
+    owned_ns: int  # of the device's ledger: families of compute kernels sum to compute_ns less whole CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -224,13 +225,16 @@ class Pass:
     span_ns: int
     ledger: Ledger  # sums to span_ns
     idle: Idle  # sums to the ledger's idle_ns
+    compute: dict[str, int]  # family of kernels -> ns, "graph" for whole CUDA graphs; sums to the ledger's compute_ns
 
 
 @dataclass(frozen=True)
 class Excess:
     """What a slow pass has more of than the pass of median length."""
 
-    kind: Literal["owner", "idle", "kernel"]  # a part of the ledger, a cause of idle time with its call, kernels of a name
+    kind: Literal[
+        "owner", "idle", "kernel"
+    ]  # a part of the ledger, a cause of idle time with its call, kernels of a name
     name: str
     ns: int
     count: int  # operations or gaps in the slow pass less those in the median one

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from moeprof.analysis.intervals import Times, newly_covered
 from moeprof.analysis.model import RangeNode
 from moeprof.trace import Trace
 
+Kind = Literal["range", "operation", "outside"]
+OPERATION, UNRANGED = -2, -3  # stand for the number of a range's node where there is none
 OUTSIDE = "outside any range"
 ALL = "all GPU work"
 LEAST_SHARE = 0.001  # of the GPU time: a smaller node is left out, and its time stays in its parent
@@ -75,42 +78,47 @@ def range_tree(trace: Trace, devices: Sequence[DeviceView]) -> tuple[RangeNode, 
 
 
 def _assembled(
-    nest: _Nest, templates: list[str], total: Times, instances: Times, kernels: pd.DataFrame, whole: int
+    nest: _Nest, templates: Sequence[str], total: Times, instances: Times, kernels: pd.DataFrame, whole: int
 ) -> tuple[RangeNode, ...]:
     """Nodes that are large enough, parents first."""
     least = max(int(LEAST_SHARE * whole), 1)
-    below: dict[int, list[tuple[int, str, str, int, int]]] = {}  # node -> (time, kind, name, instances, node of a range)
+    below: dict[
+        int, list[tuple[int, Kind, str, int, int]]
+    ] = {}  # node -> (time, kind, name, instances, node of a range)
     for number, (parent, template) in enumerate(nest.nodes):
         if total[number] >= least:
-            entry = (int(total[number]), "range", templates[template], int(instances[number]), number)
-            below.setdefault(parent, []).append(entry)
-    outside: list[tuple[int, str, str, int, int]] = []
+            below.setdefault(parent, []).append(
+                (int(total[number]), "range", templates[template], int(instances[number]), number)
+            )
+    outside: list[tuple[int, Kind, str, int, int]] = []
     for node, name, size, ns in kernels.itertuples(index=False, name=None):
-        entry = (int(ns), "operation", str(name), int(size), -2)
+        entry: tuple[int, Kind, str, int, int] = (int(ns), "operation", str(name), int(size), OPERATION)
         if node < 0:
             outside.append(entry)
         elif ns >= least:
             below.setdefault(int(node), []).append(entry)
     lost = sum(entry[0] for entry in outside)
     if lost >= least:
-        below.setdefault(-1, []).append((lost, "outside", OUTSIDE, sum(e[3] for e in outside), -3))
-        below[-3] = [entry for entry in outside if entry[0] >= least]
+        below.setdefault(-1, []).append((lost, "outside", OUTSIDE, sum(e[3] for e in outside), UNRANGED))
+        below[UNRANGED] = [entry for entry in outside if entry[0] >= least]
     rows = [RangeNode(ALL, "all", None, 1, whole)]
     waiting = [(0, -1)]
     while waiting and len(rows) < MOST_NODES:
         parent, node = waiting.pop(0)
-        for ns, kind, name, size, number in sorted(below.get(node, ()), key=lambda e: (-e[0], e[2]))[: MOST_NODES - len(rows)]:
+        for ns, kind, name, size, number in sorted(below.get(node, ()), key=lambda e: (-e[0], e[2]))[
+            : MOST_NODES - len(rows)
+        ]:
             rows.append(RangeNode(name, kind, parent, size, ns))
-            if number != -2:
+            if number != OPERATION:
                 waiting.append((len(rows) - 1, number))
     return tuple(rows)
 
 
-def _nest(trace: Trace) -> tuple[_Nest | None, list[str]]:
+def _nest(trace: Trace) -> tuple[_Nest | None, Sequence[str]]:
     rows = trace.ranges
     rows = rows[(rows["style"] == "pushpop") & (rows["end_ns"] > rows["start_ns"])]
     if not len(rows):
-        return None, []
+        return None, ()
     thread = pd.factorize((rows["pid"].to_numpy().astype(np.int64) << 32) ^ rows["tid"].to_numpy())[0]
     starts, ends = rows["start_ns"].to_numpy(), rows["end_ns"].to_numpy()
     order = np.lexsort((-ends, starts, thread))
@@ -136,17 +144,21 @@ def _nest(trace: Trace) -> tuple[_Nest | None, list[str]]:
 def _templates(rows: pd.DataFrame) -> tuple[Times, list[str]]:
     """A number for each row's folded name; a name that nothing else folds onto stays as it is."""
     domain, name = rows["domain"].cat, rows["name"].cat
-    keys, distinct = pd.factorize(domain.codes.to_numpy().astype(np.int64) * (len(name.categories) + 1) + name.codes.to_numpy())
+    keys, distinct = pd.factorize(
+        domain.codes.to_numpy().astype(np.int64) * (len(name.categories) + 1) + name.codes.to_numpy()
+    )
     width = len(name.categories) + 1
     names = [
-        f"{domain.categories[k // width]}@{name.categories[k % width]}" if domain.categories[k // width] else str(name.categories[k % width])
+        f"{domain.categories[k // width]}@{name.categories[k % width]}"
+        if domain.categories[k // width]
+        else str(name.categories[k % width])
         for k in (int(key) for key in distinct)
     ]
     groups: dict[str, list[int]] = {}
     for number, text in enumerate(names):
         groups.setdefault(fold(text), []).append(number)
     of_name = np.empty(len(names), dtype=np.int64)
-    templates = []
+    templates: list[str] = []
     for text, members in groups.items():
         of_name[members] = len(templates)
         templates.append(text if len(members) > 1 else names[members[0]])

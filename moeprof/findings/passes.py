@@ -11,6 +11,8 @@ import numpy as np
 from moeprof.analysis.causes import idle_causes
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.intervals import Times
+from moeprof.analysis.kernel_costs import owners
+from moeprof.analysis.kernel_families import COMMUNICATION
 from moeprof.analysis.ledger import gaps
 from moeprof.analysis.model import Excess, Idle, Ledger, Pass, Passes, SlowPass
 from moeprof.analysis.projection import projected, tiled
@@ -60,8 +62,16 @@ def passes_of(trace: Trace, view: DeviceView, judged: Focus | None = None) -> Pa
     order = np.argsort(-lengths, kind="stable")
     slow = [int(i) for n, i in enumerate(order[:MOST_SLOW]) if lengths[i] > (SLOW if n else 1) * lengths[median]]
     what = spans[0].label.rpartition(" ")[0] or spans[0].label
-    explained = tuple(SlowPass(i, int(lengths[i] - lengths[median]), _excess(view, passes[i], passes[median])) for i in slow)
+    explained = tuple(
+        SlowPass(i, int(lengths[i] - lengths[median]), _excess(view, passes[i], passes[median])) for i in slow
+    )
     return Passes(view.index, what, median, passes, explained)
+
+
+def main_spans(of_devices: Sequence[Passes]) -> tuple[Span, ...]:
+    """The passes of the device whose passes hold the most compute; none where no device repeats."""
+    main = max(of_devices, key=lambda of: (sum(p.ledger.compute_ns for p in of.passes), -of.device), default=None)
+    return () if main is None else tuple(Span(p.start_ns, p.end_ns, p.name) for p in main.passes)
 
 
 def _split(view: DeviceView, spans: Sequence[Span]) -> tuple[Pass, ...]:
@@ -80,6 +90,7 @@ def _split(view: DeviceView, spans: Sequence[Span]) -> tuple[Pass, ...]:
         sums = np.zeros(len(spans), dtype=np.int64)
         np.add.at(sums, owner[inside], ns[inside])
         parts.append(sums)
+    of_family = {name: owned.covered(starts, ends) for name, owned in owners(view).items() if name != COMMUNICATION}
     lengths = ends - starts
     idle = lengths - covered.sum(axis=0)
     edge = idle - np.sum(parts, axis=0)  # only where a pass ends in the middle of a gap
@@ -88,7 +99,8 @@ def _split(view: DeviceView, spans: Sequence[Span]) -> tuple[Pass, ...]:
     return tuple(
         Pass(
             span.label, span.start_ns, span.end_ns, int(lengths[i]),
-            Ledger(*(int(ns) for ns in covered[:, i]), int(idle[i])), Idle(*(int(part[i]) for part in parts), int(edge[i])),
+            Ledger(*(int(ns) for ns in (*covered[:, i], idle[i]))), Idle(*(int(part[i]) for part in (*parts, edge))),
+            {name: int(ns[i]) for name, ns in of_family.items() if ns[i]},
         )
         for i, span in enumerate(spans)
     )  # fmt: skip
@@ -100,7 +112,8 @@ def _excess(view: DeviceView, slow: Pass, median: Pass) -> tuple[Excess, ...]:
     rows = [
         Excess("owner", key.removesuffix("_ns"), ns - getattr(median.ledger, key), 0)
         for key, ns in vars(slow.ledger).items()
-        if key in ("exposed_copy_ns", "exposed_migration_ns", "exposed_memset_ns")  # kernels and idle time follow by name
+        if key
+        in ("exposed_copy_ns", "exposed_migration_ns", "exposed_memset_ns")  # kernels and idle time follow by name
     ]
     for kind, of in (("idle", _idle), ("kernel", _kernels)):
         more, usual = of(view, slow), of(view, median)
@@ -141,7 +154,9 @@ def _ranged(trace: Trace, view: DeviceView, judged: Focus) -> tuple[Span, ...]:
     rows = projected(trace, view.index)
     rows = rows[(rows["gpu_ops"] > 0) & (rows["name"] == name)]
     columns = (rows[key].to_numpy() for key in ("start_ns", "first_ns", "last_ns"))
-    instances = sorted((int(first), int(last)) for begin, first, last in zip(*columns, strict=True) if (begin, last) in spans)
+    instances = sorted(
+        (int(first), int(last)) for begin, first, last in zip(*columns, strict=True) if (begin, last) in spans
+    )
     ends = tiled(instances)
     return tuple(
         Span(first, end, f"{name} {i}") for i, ((first, _), end) in enumerate(zip(instances, ends, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from moeprof.analysis.analyze import analyze
 from moeprof.analysis.copy_sizes import copy_sizes
 from moeprof.analysis.device import DeviceView, views
-from moeprof.analysis.kernel_costs import costed, families
+from moeprof.analysis.kernel_costs import costed, families, owners
 from moeprof.analysis.memory import memory_use
 from moeprof.analysis.model import Analysis
 from moeprof.analysis.range_tree import range_tree
@@ -90,7 +90,7 @@ def broken_down(trace: Trace, judged: tuple[Scene, ...], analysis: Analysis) -> 
     return replace(
         analysis,
         kernels=kernels,
-        families=families(kernels),
+        families=families(kernels, {view.index: owners(view) for view in devices}),
         passes=tuple(passes for passes in repeated if passes is not None),
         range_tree=range_tree(trace, devices),
         copy_sizes=tuple(sizes for view in devices for sizes in copy_sizes(view)),

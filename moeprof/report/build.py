@@ -12,6 +12,7 @@ from moeprof.compare import traces as two_traces
 from moeprof.compare import variants
 from moeprof.compare.traces import Side
 from moeprof.errors import CaptureError, UsageError
+from moeprof.findings.passes import main_spans
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
@@ -77,7 +78,8 @@ def _program(shown: Capture) -> Page:
     traced = next((v for v in shown.variants if v.trace is not None), None)
     if traced is None or traced.trace is None:
         return trace_page.program(shown, None)
-    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings))
+    passes = () if traced.analysis is None else main_spans(traced.analysis.passes)
+    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings, passes))
 
 
 def write_trace(path: Path, output: Path | None, force: bool) -> Written:
@@ -91,7 +93,7 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
     with open_trace(path) as trace:
         prepared = views(trace)
         analysis = analysis_of(trace, prepared=prepared)
-        drawn = timeline_data(trace, prepared, analysis.findings)
+        drawn = timeline_data(trace, prepared, analysis.findings, main_spans(analysis.passes))
         return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
 
 

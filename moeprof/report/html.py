@@ -41,7 +41,11 @@ def render(page: Page) -> str:
     environment.filters["kind"] = lambda block: type(block).__name__
     figures = [s.figure for s in _sections(page.sections) if s.figure is not None]
     drawings = [f for f in figures if isinstance(f, Drawing)]
-    theme, script, styles = _file(templates, "theme.js"), _file(templates, "page.js"), [_file(templates, "style.css"), _file(templates, "sections.css")]
+    theme, script, styles = (
+        _file(templates, "theme.js"),
+        _file(templates, "page.js"),
+        [_file(templates, "style.css"), _file(templates, "sections.css")],
+    )
     scripts = [script, _file(templates, "sections.js")]
     if any(d.timeline for d in drawings):
         styles.append(timeline_canvas.style())

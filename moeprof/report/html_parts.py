@@ -23,7 +23,9 @@ def explained(text: str, terms: Sequence[tuple[str, str]]) -> Markup:
     for start, end, number in sorted(places):
         parts.append(escape(text[at:start]))
         parts.append(
-            Markup('<button type="button" class="term" popovertarget="term-{}">{}</button>').format(number, text[start:end])
+            Markup('<button type="button" class="term" popovertarget="term-{}">{}</button>').format(
+                number, text[start:end]
+            )
         )
         at = end
     return Markup("").join([*parts, escape(text[at:])])

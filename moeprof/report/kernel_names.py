@@ -11,8 +11,11 @@ LIMIT = 60  # characters of a label
 SHORTEST = 16  # characters of the function's own name that a label keeps
 WORD = re.compile(r"[A-Za-z_]\w*|\d+")
 PLAIN = frozenset(  # words that say little of a kernel
-    "void int unsigned const at native std c10 float char bool long detail kernel impl anonymous unnamed namespace gpu_kernel_impl gpu_kernel_impl_nocast".split()
-)
+    {
+        "void", "int", "unsigned", "const", "at", "native", "std", "c10", "float", "char", "bool", "long", "detail", "kernel", "impl",
+        "anonymous", "unnamed", "namespace", "gpu_kernel_impl", "gpu_kernel_impl_nocast",
+    }
+)  # fmt: skip
 
 
 def labels(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
@@ -35,10 +38,9 @@ def labels(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
 def _differences(members: Sequence[str]) -> list[str]:
     """For each name the fewest words that no other one contains all of; words before numbers, rare ones first."""
     words = [list(dict.fromkeys(WORD.findall(name))) for name in members]
-    sets = [set(of) for of in words]
     owners: dict[str, set[int]] = {}
-    for number, of in enumerate(sets):
-        for word in of:
+    for number, distinct in enumerate(words):
+        for word in distinct:
             owners.setdefault(word, set()).add(number)
     parts = []
     for number, of in enumerate(words):

@@ -14,7 +14,8 @@ from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.notes import Note
 from moeprof.report import analysis as printed
 from moeprof.report import tables
-from moeprof.report.figures.passes import css_of, legend
+from moeprof.report.figures import passes
+from moeprof.report.figures.passes import FAMILIES, Part, css_of, legend
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
@@ -28,6 +29,7 @@ from moeprof.trace import Trace
 CPU = "CPU"  # the name of a device that is no GPU
 SHORT_FINDINGS, SHORT_DEVICES = 3, 4  # what the terminal shows
 PARTS = (*LEDGER, *IDLE)
+BARS = (Part("compute", css_of("compute_ns"), "compute_ns", "ledger"), *passes.PARTS)
 RECORD = Fact("Next", "See what this machine can record:", "moeprof doctor")
 
 
@@ -43,7 +45,7 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
     compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
     shown = (
         _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, trace.path.name),
+        *_body(trace, analysis, drawn, trace.path.name, found),
         *_notes(analysis.notes),
         *_missing(trace, analysis, "moeprof inspect --kernel REGEX -- PROGRAM"),
     )
@@ -62,7 +64,7 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
     compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
     shown = (
         _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, capture.manifest.name),
+        *_body(trace, analysis, drawn, capture.manifest.name, found),
         *_notes((*capture.manifest.notes, *analysis.notes)),
         *_missing(trace, analysis, f"moeprof inspect {shlex.quote(folder)} --kernel REGEX"),
         _environment(capture),
@@ -136,7 +138,7 @@ def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) ->
     return Section("answer", above=(Facts(tuple(lines)),), style="answer")
 
 
-def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Iterator[Section]:
+def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: Answer) -> Iterator[Section]:
     """What has data, in the order of reading."""
     names = _device_names(trace, analysis)
     if analysis.windows:
@@ -145,7 +147,7 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
             "ledger",
             "Where the time goes",
             note,
-            _bars(analysis.windows, names),
+            _bars(analysis, names),
             (_ledger(analysis.windows, names),),
             "summary",
         )
@@ -155,7 +157,8 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
     if analysis.findings:
         note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
         yield section("findings", "Findings", note, None, (_findings(analysis, names),), "summary")
-    yield from sections(analysis, names, int(drawn.payload["zero_ns"]))
+    main = None if found.finding is None else device_of(found.finding)
+    yield from sections(analysis, names, int(drawn.payload["zero_ns"]), main)
     if not analysis.range_tree:
         ranges = printed.ranges_table(analysis)
         if ranges.rows:
@@ -177,33 +180,43 @@ def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
     return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
 
 
-def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
-    """One bar a device; the table has its numbers."""
-    shown = [p for p in PARTS if any(_owned(w, p) for w in windows)]
-    rows = []
-    for window in windows:
-        at, parts = 0.0, []
+def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:
+    """One bar a device, its compute by family of kernels; the table has its numbers."""
+    rows = [(window, _owned(analysis, window)) for window in analysis.windows]
+    shown = [part for part in BARS if any(owned.get(part.label) for _, owned in rows)]
+    drawn = []
+    for window, owned in rows:
+        at, rects = 0.0, []
         for part in shown:
-            width = 1000 * _owned(window, part) / max(window.span_ns, 1)
-            title = f"{part[0]}: {units.ms(_owned(window, part))}"
-            parts.append(
+            width = 1000 * owned.get(part.label, 0) / max(window.span_ns, 1)
+            title = f"{part.label}: {units.ms(owned.get(part.label, 0))}"
+            rects.append(
                 Markup('<rect class="{}" x="{:.2f}" width="{:.2f}" height="20"><title>{}</title></rect>').format(
-                    css_of(part[1]), at, width, title
+                    part.css, at, width, title
                 )
             )
             at += width
-        rows.append(
+        drawn.append(
             Markup(
                 '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
-            ).format(names[window.device], Markup("").join(parts))
+            ).format(names[window.device], Markup("").join(rects))
         )
-    names_of = legend([(label, css_of(key)) for label, key, _ in shown])
-    return Drawing(Markup('<div class="ledger-bars">{}{}</div>').format(Markup("").join(rows), names_of))
+    labelled = legend([(part.label, part.css) for part in shown])
+    return Drawing(Markup('<div class="ledger-bars">{}{}</div>').format(Markup("").join(drawn), labelled))
 
 
-def _owned(window: Window, part: tuple[str, str, str]) -> int:
-    label, key, _ = part
-    return int(getattr(window.idle if label.startswith("idle") else window.ledger, key))
+def _owned(analysis: Analysis, window: Window) -> dict[str, int]:
+    """The time of each part of a bar; compute in one piece where its families are not known."""
+    families = {
+        FAMILIES[f.name]: f.owned_ns for f in analysis.families if f.device == window.device and f.name in FAMILIES
+    }
+    families.pop(FAMILIES["communication"], None)
+    owned = {
+        label: int(getattr(window.idle if label.startswith("idle") else window.ledger, key)) for label, key, _ in PARTS
+    }
+    compute = owned.pop("compute")
+    families[FAMILIES["graph"]] = window.graph_busy_ns and max(compute - sum(families.values()), 0)
+    return owned | (families if sum(families.values()) == compute else {"compute": compute})
 
 
 def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
@@ -231,6 +244,9 @@ def _missing(trace: Trace, analysis: Analysis, inspect: str) -> tuple[Section, .
             "torch.profiler.record_function" if trace.kind == "kineto" else "torch.cuda.nvtx.range or nvtx.annotate"
         )
         lacks.append(f"ranges of the program (name its steps with {ranges})")
+    if analysis.windows and not analysis.memory and not cpus(trace):
+        how = "profile_memory=True" if trace.kind == "kineto" else "nsys profile --cuda-memory-usage=true"
+        lacks.append(f"allocations of memory ({how})")
     if not len(trace.calls):
         lacks.append("CUDA calls of the host (record them: nsys profile --trace=cuda,nvtx)")
     if analysis.kernels and not cpus(trace):

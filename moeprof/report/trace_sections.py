@@ -15,22 +15,18 @@ from moeprof.analysis.model import Analysis, CopySize, Excess, Kernel, Passes, R
 from moeprof.report.figures.icicle import colour_of, icicle
 from moeprof.report.figures.launch import launch_drawing
 from moeprof.report.figures.memory import memory_figure
-from moeprof.report.figures.passes import MOST_ROWS, PARTS, owned, passes_figure, place
+from moeprof.report.figures.passes import FAMILIES, MOST_ROWS, PARTS, passes_figure, place
 from moeprof.report.kernel_names import labels
-from moeprof.report.page import Bullets, Drawing, Item, Look, Paragraph, Section, Table
+from moeprof.report.page import Bullets, Detail, Drawing, Item, Look, Paragraph, Section, Table
 from moeprof.report.tables import CAUSES
 
 MATTERS = 0.02  # of the traced time: a section about less is folded
-MAX_KERNELS = 40  # rows of a device
+MAX_KERNELS = 30  # rows of a device
 MAX_RANGES, MAX_CAUSES, MAX_CALLS = 40, 12, 12
 SHORT_KERNELS = 6  # what the terminal shows
 DEEPEST = 6  # levels of ranges in the table
 TITLED = 3  # families in a title
 
-FAMILIES = {
-    "attention": "attention", "gemm": "GEMM", "elementwise": "elementwise", "compute": "other compute",
-    "communication": "communication",
-}  # fmt: skip
 OWNERS = {"exposed_copy": "exposed copies", "exposed_migration": "page migrations", "exposed_memset": "memsets"}
 WAITS = {
     "launch": "idle inside the launch call {}", "sync": "idle while the host waits in {}", "host": "idle while the host runs other code",
@@ -38,25 +34,29 @@ WAITS = {
 }  # fmt: skip
 
 
-def sections(analysis: Analysis, names: Mapping[int, str], zero_ns: int) -> Iterator[Section]:
+def sections(analysis: Analysis, names: Mapping[int, str], zero_ns: int, main: int | None = None) -> Iterator[Section]:
     """The sections in the order of reading.
 
     Args:
         analysis: of the whole trace.
         names: of its devices, by index.
         zero_ns: what the timeline's axis counts from.
+        main: the device that the answer is about; None: the one with the most kernel time.
     """
+    spent = {k.device: _spent(analysis, k.device) for k in analysis.kernels}
+    if main not in spent:
+        main = max(spent, key=lambda device: (spent[device], -device), default=0)
     shown = labels(dict.fromkeys([*(k.name for k in analysis.kernels), *_operations(analysis)]))
     if analysis.passes:
-        yield _passes(analysis, names, shown, zero_ns)
+        yield _passes(analysis, names, shown, zero_ns, main)
     if analysis.kernels:
-        yield _kernels(analysis, names, shown)
+        yield _kernels(analysis, names, shown, main)
     if len(analysis.range_tree) > 1:
         yield _ranges(analysis, shown)
     yield from _causes(analysis, names)
     yield from _copies(analysis, names)
     yield from _communication(analysis, names)
-    yield from _launches(analysis, names)
+    yield from _launches(analysis, names, main)
     if analysis.memory:
         yield _memory(analysis, names, zero_ns)
 
@@ -77,23 +77,29 @@ def _title(name: str, fact: str) -> str:
 # Passes
 
 
-def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, str], zero_ns: int) -> Section:
-    """One part a device; the one with the most passes' time first, the others folded into their tables."""
-    main = max(analysis.passes, key=lambda p: (sum(one.span_ns for one in p.passes), -p.device))
-    parts = [_passes_of(main, names, shown, zero_ns)]
-    parts += [_passes_of(of, names, shown, zero_ns) for of in analysis.passes if of is not main]
-    longest = max((slow.longer_ns / max(p.passes[p.median].span_ns, 1) for p in analysis.passes for slow in p.slow), default=0.0)
+def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, str], zero_ns: int, main: int) -> Section:
+    """The passes of the main device, those of the others folded."""
+    first, *others = sorted(analysis.passes, key=lambda p: (p.device != main, p.device))
+    longest = max(
+        (slow.longer_ns / max(p.passes[p.median].span_ns, 1) for p in analysis.passes for slow in p.slow), default=0.0
+    )
     note = "One row per pass, from its first operation to the first one of the next. Click a row to see it in the timeline."
-    if len(main.passes) > MOST_ROWS:
+    if len(first.passes) > MOST_ROWS:
         note = "One cell per pass in the order of time, coloured by its length. Click a cell to see it in the timeline."
-    first, *others = parts
-    several = tuple(replace(part, title=names[of.device]) for part, of in zip(parts, _ordered(analysis, main), strict=True))
-    body = {"above": first.above, "figure": first.figure, "tables": first.tables} if not others else {"parts": several}
-    return Section("passes", _title("Passes", _passes_fact(main)), note=note, open="none", nav="Passes", folded=longest < MATTERS, **body)  # type: ignore[arg-type]
-
-
-def _ordered(analysis: Analysis, main: Passes) -> list[Passes]:
-    return [main, *(of for of in analysis.passes if of is not main)]
+    body = _passes_of(first, names, shown, zero_ns)
+    title = f"Passes of {names[first.device]}" if others else "Passes"
+    parts = tuple(
+        replace(
+            _passes_of(of, names, shown, zero_ns),
+            title=_title(f"Passes of {names[of.device]}", _passes_fact(of)),
+            folded=True,
+        )
+        for of in others
+    )
+    return replace(
+        body, id="passes", title=_title(title, _passes_fact(first)), above=(Paragraph(note, "how"), *body.above), nav="Passes",
+        folded=longest < MATTERS, parts=parts,
+    )  # fmt: skip
 
 
 def _passes_fact(of: Passes) -> str:
@@ -109,12 +115,15 @@ def _passes_of(of: Passes, names: Mapping[int, str], shown: Mapping[str, str], z
     items = tuple(Item(_slow(of, slow, shown), detail="report") for slow in of.slow)
     above = (Bullets(items),) if items else ()
     figure = Drawing(passes_figure(of, zero_ns))
-    return Section(f"passes-{of.device}", above=above, figure=figure, tables=(_passes_table(of, names, zero_ns),), open="none")
+    return Section(
+        f"passes-{of.device}", above=above, figure=figure, tables=(_passes_table(of, names, zero_ns),), open="none"
+    )
 
 
 def _slow(of: Passes, slow: SlowPass, shown: Mapping[str, str]) -> str:
     told = "; ".join(_excess(excess, shown) for excess in slow.excess)
     name = of.passes[slow.index].name
+    name = name[:1].upper() + name[1:] if name.startswith("pass ") else name
     longer = f"{name} takes {units.ms(slow.longer_ns)} longer than the median pass"
     return f"{longer}: {told}." if told else f"{longer}, spread over many parts."
 
@@ -137,18 +146,18 @@ def _passes_table(of: Passes, names: Mapping[int, str], zero_ns: int) -> Table:
     numbers = range(len(of.passes))
     if len(of.passes) > MOST_ROWS:
         numbers = sorted({of.median, *(s.index for s in of.slow)})  # type: ignore[assignment]
-    parts = [part for part in PARTS if any(owned(p, part[1], part[3]) for p in of.passes)]
+    parts = [part for part in PARTS if any(part.ns(p) for p in of.passes)]
     median = of.passes[of.median].span_ns
     rows = tuple(
         (
             _pass_name(of, number), units.ms(of.passes[number].span_ns), _difference(of.passes[number].span_ns - median),
-            *(units.ms(owned(of.passes[number], key, is_idle)) for _, key, _, is_idle in parts),
+            *(units.ms(part.ns(of.passes[number])) for part in parts),
         )
         for number in numbers
     )  # fmt: skip
     slowest = of.slow[0].index if of.slow else None
     marked = next((row for row, number in enumerate(numbers) if number == slowest), None)
-    header = ("pass", "length", "against the median", *(label for label, *_ in parts))
+    header = ("pass", "length", "against the median", *(part.label for part in parts))
     caption = f"Passes of {names[of.device]}"
     if len(rows) < len(of.passes):
         caption += f": the median and the slowest of {units.number(len(of.passes))} (moeprof analyze --json has all)"
@@ -167,12 +176,11 @@ def _difference(ns: int) -> str:
 # Kernels
 
 
-def _kernels(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, str]) -> Section:
-    devices = sorted({k.device for k in analysis.kernels}, key=lambda d: (-_spent(analysis, d), d))
-    main = devices[0]
+def _kernels(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, str], main: int) -> Section:
+    devices = sorted({k.device for k in analysis.kernels}, key=lambda d: (d != main, d))
     tables = [_families(analysis, devices, names)] if any(k.family for k in analysis.kernels) else []
     for number, device in enumerate(devices):
-        detail = "summary" if number == 0 else "report"
+        detail: Detail = "summary" if number == 0 else "report"
         tables.append(replace(_kernel_table(analysis, device, names, shown), detail=detail))
     left = sum(k.device == main for k in analysis.kernels) - MAX_KERNELS
     note = (
@@ -193,7 +201,10 @@ def _families_fact(analysis: Analysis, device: int) -> str:
     rows = [f for f in analysis.families if f.device == device][:TITLED]
     if not rows or not whole:
         return ""
-    return ", ".join(f"{FAMILIES.get(f.name, f.name)} {units.percent(f.total_ns / whole)}" for f in rows) + " of kernel time"
+    return (
+        ", ".join(f"{FAMILIES.get(f.name, f.name)} {units.percent(f.total_ns / whole)}" for f in rows)
+        + " of kernel time"
+    )
 
 
 def _families(analysis: Analysis, devices: list[int], names: Mapping[int, str]) -> Table:
@@ -209,7 +220,9 @@ def _families(analysis: Analysis, devices: list[int], names: Mapping[int, str]) 
             )  # fmt: skip
             colours.append(colour_of(f.name))
     header = ("family", "device", "names", "count", "total", "share", "exposed", "idle before")
-    table = Table("Kernels by family", header, tuple(rows), detail="report", look=Look("share", tuple(colours), sorted_by="total"))
+    table = Table(
+        "Kernels by family", header, tuple(rows), detail="report", look=Look("share", tuple(colours), sorted_by="total")
+    )
     return table if len(devices) > 1 else table.without("device")
 
 
@@ -229,7 +242,9 @@ def _kernel_table(analysis: Analysis, device: int, names: Mapping[int, str], sho
     )  # fmt: skip
     look = Look("share", tuple(colour_of(k.family) for k in top), tuple(k.name for k in top), "total", marks=True)
     header = ("kernel", "family", "count", "total", "share", "median", "exposed", "idle before")
-    return Table(f"Kernels of {names[device]}", header, rows, wide=("family", "exposed"), short=SHORT_KERNELS, look=look)
+    return Table(
+        f"Kernels of {names[device]}", header, rows, wide=("family", "exposed"), short=SHORT_KERNELS, look=look
+    )
 
 
 # Ranges
@@ -245,7 +260,15 @@ def _ranges(analysis: Analysis, shown: Mapping[str, str]) -> Section:
         "Escape shows all."
     )
     figure = Drawing(icicle(nodes, shown, families))
-    return Section("ranges", _title("Ranges", fact), note=note, figure=figure, tables=(_range_table(nodes),), open="none", nav="Ranges")
+    return Section(
+        "ranges",
+        _title("Ranges", fact),
+        note=note,
+        figure=figure,
+        tables=(_range_table(nodes),),
+        open="none",
+        nav="Ranges",
+    )
 
 
 def _short(name: str, limit: int = 40) -> str:
@@ -297,7 +320,14 @@ def _causes(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Section]:
     )  # fmt: skip
     header = ("cause", "device", "call", "stream", "count", "total", "share", "longest", "try")
     colours = tuple(_cause_colour(kind, c.cause) for _, _, kind, _, c in largest)
-    table = Table("Largest causes", header, rows, detail="report", wide=("try", "stream"), look=Look("share", colours, sorted_by="total"))
+    table = Table(
+        "Largest causes",
+        header,
+        rows,
+        detail="report",
+        wide=("try", "stream"),
+        look=Look("share", colours, sorted_by="total"),
+    )
     lost = max((w.ledger.idle_ns + w.ledger.exposed_copy_ns) / w.span_ns for w in analysis.windows if w.span_ns)
     yield Section(
         "causes", "Why devices are idle and copies exposed", note="The largest causes of all devices.", tables=(table,),
@@ -334,8 +364,12 @@ def _copies(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Section]:
     sizes = Table("Copies by size", columns, by_size)
     tables = (kinds, sizes) if by_size else (kinds,)
     fact = f"{units.percent(share)} of the time only copies run"
-    note = "Copy time under kernels is hidden. The rest is exposed. Small copies reach no bandwidth: look at GB/s by size."
-    yield Section("copies", _title("Copies", fact), note=note, tables=tables, open="short", folded=share < MATTERS, nav="Copies")
+    note = (
+        "Copy time under kernels is hidden. The rest is exposed. Small copies reach no bandwidth: look at GB/s by size."
+    )
+    yield Section(
+        "copies", _title("Copies", fact), note=note, tables=tables, open="short", folded=share < MATTERS, nav="Copies"
+    )
 
 
 def _size_class(of: CopySize) -> str:
@@ -368,11 +402,11 @@ def _communication(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Sec
     )  # fmt: skip
 
 
-def _launches(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Section]:
+def _launches(analysis: Analysis, names: Mapping[int, str], first: int) -> Iterator[Section]:
     windows = [w for w in analysis.windows if w.launch.kernels and w.launch.joined]
     if not windows:
         return
-    main = max(windows, key=lambda w: (w.launch.joined, -w.device))
+    main = next((w for w in windows if w.device == first), windows[0])
     rows = tuple(_launch_row(w, names) for w in windows)
     header = (
         "device", "kernels", "with a launch call", "launch call, median", "wait in the queue, median", "of", "delay, empty stream", "of",
@@ -387,7 +421,9 @@ def _launches(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Section]
     fact = f"a call takes {units.us(main.launch.api_ns_median)}" if main.launch.api_ns_median is not None else ""
     if main.launch.queue_ns_median is not None:
         fact += f", then the kernel waits {units.us(main.launch.queue_ns_median)}" if fact else ""
-    note = "A long wait in the queue is good: the host runs ahead. It costs time only where the stream was empty (delay)."
+    note = (
+        "A long wait in the queue is good: the host runs ahead. It costs time only where the stream was empty (delay)."
+    )
     figure = Drawing(launch_drawing(main.launch)) if main.launch.api_ns_median is not None else None
     yield Section(
         "launches", _title("Launches", fact), note=note, figure=figure, tables=(table, *((host,) if host.rows else ())), open="lead",
@@ -413,12 +449,30 @@ def _memory(analysis: Analysis, names: Mapping[int, str], zero_ns: int) -> Secti
         )
         for use in analysis.memory
     )  # fmt: skip
-    header = ("device", "allocations and frees", "at the beginning", "at the end", "peak", "peak at", "held by PyTorch, peak")
+    header = (
+        "device",
+        "allocations and frees",
+        "at the beginning",
+        "at the end",
+        "peak",
+        "peak at",
+        "held by PyTorch, peak",
+    )
     table = Table("Memory", header, rows, detail="report")
     most = max(analysis.memory, key=lambda use: (use.peak_bytes, -use.device))
-    source = "PyTorch's allocator" if most.source == "pytorch" else "CUDA (nsys knows no allocation from before the recording)"
+    source = (
+        "PyTorch's allocator"
+        if most.source == "pytorch"
+        else "CUDA (nsys knows no allocation from before the recording)"
+    )
     figures = Markup("").join(memory_figure(use, zero_ns) for use in analysis.memory if use.points)
     note = f"As recorded from {source}. The area is in use; the line is held by the allocator."
     fact = f"peak {units.size(most.peak_bytes)}"
-    return Section("memory", _title("Memory", fact), above=(Paragraph(note, "how"),), figure=Drawing(figures), tables=(table,), nav="Memory")
-
+    return Section(
+        "memory",
+        _title("Memory", fact),
+        above=(Paragraph(note, "how"),),
+        figure=Drawing(figures),
+        tables=(table,),
+        nav="Memory",
+    )

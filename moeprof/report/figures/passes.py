@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -13,7 +16,38 @@ from moeprof.report.figures.style import IDLE, LEDGER
 MOST_ROWS = 60  # passes that get a bar each
 MOST_CELLS = 600  # of the heat map; above it a cell is the slowest of several passes
 HEAT = (1.02, 1.05, 1.1, 1.25, 1.5, 2.0)  # times the median pass: upper bounds of the colours but the last
-PARTS = tuple((*part, False) for part in LEDGER) + tuple((*part, True) for part in IDLE)
+FAMILIES = {
+    "attention": "attention", "gemm": "GEMM", "elementwise": "elementwise", "compute": "other compute", "graph": "CUDA graphs",
+    "communication": "communication",
+}  # fmt: skip
+
+
+def css_of(key: str) -> str:
+    """The CSS class of a part of the ledger or a cause of idle time, by its field."""
+    return f"own-{key.removesuffix('_ns').removeprefix('exposed_')}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a stacked bar: its label, its CSS class, and the field of the ledger, the idle time or the families of compute."""
+
+    label: str
+    css: str
+    key: str
+    of: Literal["ledger", "idle", "compute"]
+
+    def ns(self, of: Pass) -> int:
+        """What the part has of a pass."""
+        if self.of == "compute":
+            return of.compute.get(self.key, 0)
+        return int(getattr(of.idle if self.of == "idle" else of.ledger, self.key))
+
+
+PARTS = (
+    *(Part(label, f"fam-{name}", name, "compute") for name, label in FAMILIES.items() if name != "communication"),
+    *(Part(label, css_of(key), key, "ledger") for label, key, _ in LEDGER if key != "compute_ns"),
+    *(Part(label, css_of(key), key, "idle") for label, key, _ in IDLE),
+)
 
 
 def passes_figure(of: Passes, zero_ns: int) -> Markup:
@@ -28,16 +62,6 @@ def place(start_ns: int, end_ns: int, zero_ns: int) -> str:
     return f"#t={low / 1e6:.3f}-{high / 1e6:.3f}"
 
 
-def css_of(key: str) -> str:
-    """The CSS class of a part of the ledger or a cause of idle time, by its field."""
-    return f"own-{key.removesuffix('_ns').removeprefix('exposed_')}"
-
-
-def owned(of: Pass, key: str, is_idle: bool) -> int:
-    """What a part has of a pass, in ns."""
-    return int(getattr(of.idle if is_idle else of.ledger, key))
-
-
 def legend(parts: Sequence[tuple[str, str]]) -> Markup:
     """A list of (label, CSS class) with their colours."""
     items = (
@@ -50,17 +74,17 @@ def legend(parts: Sequence[tuple[str, str]]) -> Markup:
 def _bars(of: Passes, zero_ns: int) -> Markup:
     longest = max(p.span_ns for p in of.passes) or 1
     slowest = of.slow[0].index if of.slow else -1
-    shown = [part for part in PARTS if any(owned(p, part[1], part[3]) for p in of.passes)]
+    shown = [part for part in PARTS if any(part.ns(p) for p in of.passes)]
     rows = []
     for number, one in enumerate(of.passes):
         at, rects = 0.0, []
-        for label, key, _, is_idle in shown:
-            width = 1000 * owned(one, key, is_idle) / longest
+        for part in shown:
+            width = 1000 * part.ns(one) / longest
             if width > 0:
-                title = f"{label}: {units.ms(owned(one, key, is_idle))}"
+                title = f"{part.label}: {units.ms(part.ns(one))}"
                 rects.append(
                     Markup('<rect class="{}" x="{:.1f}" width="{:.1f}" height="10"><title>{}</title></rect>').format(
-                        css_of(key), at, width, title
+                        part.css, at, width, title
                     )
                 )
             at += width
@@ -75,7 +99,7 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
                 Markup(' <i>{}</i>').format(word) if word else "", Markup("").join(rects), units.ms(one.span_ns),
             )
         )  # fmt: skip
-    names = legend([(label, css_of(key)) for label, key, _, _ in shown])
+    names = legend([(part.label, part.css) for part in shown])
     return Markup('<div class="passes" role="group" aria-label="Passes: each leads to its place in the timeline">{}</div>{}').format(
         Markup("").join(rows), names
     )  # fmt: skip
@@ -98,7 +122,7 @@ def _heat_map(of: Passes, zero_ns: int) -> Markup:
                 heat, place(shown.start_ns, shown.end_ns, zero_ns), 0 if first <= slowest < first + each else -1, title, title
             )
         )  # fmt: skip
-    bounds = ("up to 1.02", *(f"{a:g} to {b:g}" for a, b in zip(HEAT, HEAT[1:], strict=False)), f"over {HEAT[-1]:g}")
+    bounds = ("up to 1.02", *(f"{a:g} to {b:g}" for a, b in pairwise(HEAT)), f"over {HEAT[-1]:g}")
     names = Markup("").join(
         Markup('<li><i class="heat-{}"></i>{}</li>').format(number, label) for number, label in enumerate(bounds)
     )
