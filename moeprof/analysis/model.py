@@ -297,6 +297,41 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class SlowStep:
+    """A step that takes longer than the others; ``more_of`` is the owner of the ledger that it has more of than the
+    median step, by ``more_ns``."""
+
+    number: int
+    start_ns: int
+    span_ns: int
+    more_of: str
+    more_ns: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The periods of a program's repeating work on one device (METRICS: steps). They tile from start_ns to end_ns."""
+
+    device: int
+    count: int
+    source: Literal[
+        "profiler", "range", "anchor"
+    ]  # its step marks, a family of ranges, a kernel that occurs once a step
+    name: str  # the family or the kernel
+    coverage: float  # share of the launches of the repeating part in steps of the usual make-up
+    sure: bool  # whether the trace shows that these are steps; else a period may also be a layer
+    median_ns: float  # this and the next two of the steps after the warm-up
+    p90_ns: float
+    p99_ns: float
+    start_ns: int
+    end_ns: int
+    set_up_ns: int  # device time before the first step
+    warm_up: int  # leading steps that are longer than the others
+    tail_ns: int  # device time after the last step
+    slow: tuple[SlowStep, ...] = ()
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All numbers of one trace."""
 
@@ -306,6 +341,7 @@ class Analysis:
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[Note, ...] = ()
+    steps: tuple[Steps, ...] = ()
     schema_version: int = SCHEMA_VERSION
     families: tuple[Family, ...] = ()
     passes: tuple[Passes, ...] = ()

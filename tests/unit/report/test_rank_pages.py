@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser.chromium import Browser
 from builders import rank_traces
-from builders.rank_traces import Planted, facts_of, grow, write_folder
+from builders.rank_traces import Planted, facts_of, grow, shifted, write_folder
 from builders.sample_captures import Ran
 
 from moeprof.ranks import groups
@@ -25,18 +25,33 @@ from moeprof.trace.classify import COMMUNICATION
 
 Run = Callable[..., Ran]
 MANY, LATE, STRETCHED = 1024, 700, 341
+MADE = 128  # ranks that have a trace of their own
 MOST_BYTES = 8 << 20
 
 
 @pytest.fixture(scope="module")
 def many(traces: Path) -> GroupAnalysis:
-    """1,024 ranks, each with a clock of its own, two of them stragglers."""
+    """1,024 ranks, each with a clock of its own, two of them stragglers; of the others every 126 begin anew."""
     assert traces
     clocks = np.random.default_rng(0).integers(-(10**9), 10**9, MANY)
-    planted = Planted(
-        tuple(int(c) for c in clocks), jitter=0.005, late={LATE: ("compute", 200_000)}, stretched={STRETCHED: 1.1}
+    planted = Planted((0,) * MADE, jitter=0.005, late={0: ("compute", 200_000)}, stretched={1: 1.1})
+    made = facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False)
+    source = {LATE: 0, STRETCHED: 1}
+    ranks = range(MANY)
+    return analyse_ranks("made", [shifted(made[source.get(r, 2 + r % (MADE - 2))], r, int(clocks[r])) for r in ranks])
+
+
+def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> None:
+    assert traces
+    without, with_clocks = (
+        facts_of(grow(rank_traces.real(4, 2), Planted(clocks, jitter=0.005))[0], one_clock=False)
+        for clocks in ((0, 0), (-7_000, 123_456_789))
     )
-    return analyse_ranks("made", facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False))
+    moved = [
+        shifted(facts, rank, by) for rank, (facts, by) in enumerate(zip(without, (-7_000, 123_456_789), strict=True))
+    ]
+    assert [repr(facts) for facts in moved] == [repr(facts) for facts in with_clocks] and repr(moved) != repr(without)
+    assert analyse_ranks("made", moved) == analyse_ranks("made", with_clocks)
 
 
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
