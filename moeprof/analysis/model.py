@@ -251,10 +251,10 @@ class SlowPass:
 
 @dataclass(frozen=True)
 class Passes:
-    """The repetitions of one device; ``what`` names them: a range's name, or the part that repeats."""
+    """The steps of one device, one by one; a period that may also be a layer is a pass."""
 
     device: int
-    what: str
+    what: Literal["step", "pass"]
     median: int  # index of the pass of median length
     passes: tuple[Pass, ...]
     slow: tuple[SlowPass, ...]  # the slowest first

@@ -11,10 +11,10 @@ from moeprof.analysis.device import DeviceView, views
 from moeprof.analysis.kernel_costs import costed, families, owners
 from moeprof.analysis.memory import memory_use
 from moeprof.analysis.model import Analysis
+from moeprof.analysis.passes import passes_of
 from moeprof.analysis.range_tree import range_tree
 from moeprof.errors import CaptureError
 from moeprof.findings.find import Rule, find
-from moeprof.findings.passes import passes_of
 from moeprof.findings.steady_state import named
 from moeprof.findings.what_if import Scene, scenes_of
 from moeprof.storage import manifest
@@ -86,7 +86,7 @@ def broken_down(trace: Trace, judged: tuple[Scene, ...], analysis: Analysis) -> 
     devices = tuple(scene.view for scene in judged)
     of_device = {view.index: [k for k in analysis.kernels if k.device == view.index] for view in devices}
     kernels = tuple(kernel for view in devices for kernel in costed(view, of_device[view.index]))
-    repeated = (passes_of(trace, scene.view, scene.focus) for scene in judged)
+    repeated = (passes_of(trace, view) for view in devices)
     return replace(
         analysis,
         kernels=kernels,

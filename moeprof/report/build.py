@@ -12,7 +12,6 @@ from moeprof.compare import traces as two_traces
 from moeprof.compare import variants
 from moeprof.compare.traces import Side
 from moeprof.errors import CaptureError, UsageError
-from moeprof.findings.passes import main_spans
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
@@ -78,7 +77,7 @@ def _program(shown: Capture) -> Page:
     traced = next((v for v in shown.variants if v.trace is not None), None)
     if traced is None or traced.trace is None:
         return trace_page.program(shown, None)
-    passes = () if traced.analysis is None else main_spans(traced.analysis.passes)
+    passes = None if traced.analysis is None else trace_page.passes_shown(traced.analysis)
     return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings, passes))
 
 
@@ -93,7 +92,7 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
     with open_trace(path) as trace:
         prepared = views(trace)
         analysis = analysis_of(trace, prepared=prepared)
-        drawn = timeline_data(trace, prepared, analysis.findings, main_spans(analysis.passes))
+        drawn = timeline_data(trace, prepared, analysis.findings, trace_page.passes_shown(analysis))
         return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
 
 

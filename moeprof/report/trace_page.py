@@ -19,6 +19,7 @@ from moeprof.report.figures.passes import FAMILIES, Part, css_of, legend
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
+from moeprof.report.figures.timeline_places import Pass
 from moeprof.report.glossary import used
 from moeprof.report.narrative.trace import Answer, answer, device_of
 from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
@@ -70,6 +71,12 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
         _environment(capture),
     )
     return _explained(Page(found.headline, _facts(trace, analysis, _command(capture)), shown, data=encode(analysis)))
+
+
+def passes_shown(analysis: Analysis) -> tuple[Pass, ...] | None:
+    """The passes that the timeline marks: those of the device that computes most; None where the analysis has none."""
+    most = max(analysis.passes, key=lambda of: (sum(p.ledger.compute_ns for p in of.passes), -of.device), default=None)
+    return None if most is None else tuple(Pass(p.start_ns, p.end_ns, p.name) for p in most.passes)
 
 
 def _untraced(capture: Capture, variant: CapturedVariant | None) -> Page:

@@ -27,6 +27,7 @@ SHORT_KERNELS = 6  # what the terminal shows
 DEEPEST = 6  # levels of ranges in the table
 TITLED = 3  # families in a title
 
+PLURAL = {"step": "Steps", "pass": "Passes"}
 OWNERS = {"exposed_copy": "exposed copies", "exposed_migration": "page migrations", "exposed_memset": "memsets"}
 WAITS = {
     "launch": "idle inside the launch call {}", "sync": "idle while the host waits in {}", "host": "idle while the host runs other code",
@@ -83,21 +84,21 @@ def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, st
     longest = max(
         (slow.longer_ns / max(p.passes[p.median].span_ns, 1) for p in analysis.passes for slow in p.slow), default=0.0
     )
-    note = "One row per pass, from its first operation to the first one of the next. Click a row to see it in the timeline."
+    note = f"One row per {first.what}, from its first operation to the first one of the next. Click a row to see it in the timeline."
     if len(first.passes) > MOST_ROWS:
-        note = "One cell per pass in the order of time, coloured by its length. Click a cell to see it in the timeline."
+        note = f"One cell per {first.what} in the order of time, coloured by its length. Click a cell to see it in the timeline."
     body = _passes_of(first, names, shown, zero_ns)
-    title = f"Passes of {names[first.device]}" if others else "Passes"
+    title = f"{PLURAL[first.what]} of {names[first.device]}" if others else PLURAL[first.what]
     parts = tuple(
         replace(
             _passes_of(of, names, shown, zero_ns),
-            title=_title(f"Passes of {names[of.device]}", _passes_fact(of)),
+            title=_title(f"{PLURAL[of.what]} of {names[of.device]}", _passes_fact(of)),
             folded=True,
         )
         for of in others
     )
     return replace(
-        body, id="passes", title=_title(title, _passes_fact(first)), above=(Paragraph(note, "how"), *body.above), nav="Passes",
+        body, id="passes", title=_title(title, _passes_fact(first)), above=(Paragraph(note, "how"), *body.above), nav=PLURAL[first.what],
         folded=longest < MATTERS, parts=parts,
     )  # fmt: skip
 
@@ -123,8 +124,8 @@ def _passes_of(of: Passes, names: Mapping[int, str], shown: Mapping[str, str], z
 def _slow(of: Passes, slow: SlowPass, shown: Mapping[str, str]) -> str:
     told = "; ".join(_excess(excess, shown) for excess in slow.excess)
     name = of.passes[slow.index].name
-    name = name[:1].upper() + name[1:] if name.startswith("pass ") else name
-    longer = f"{name} takes {units.ms(slow.longer_ns)} longer than the median pass"
+    name = name[:1].upper() + name[1:] if name.startswith(of.what) else name
+    longer = f"{name} takes {units.ms(slow.longer_ns)} longer than the median {of.what}"
     return f"{longer}: {told}." if told else f"{longer}, spread over many parts."
 
 
@@ -157,8 +158,8 @@ def _passes_table(of: Passes, names: Mapping[int, str], zero_ns: int) -> Table:
     )  # fmt: skip
     slowest = of.slow[0].index if of.slow else None
     marked = next((row for row, number in enumerate(numbers) if number == slowest), None)
-    header = ("pass", "length", "against the median", *(part.label for part in parts))
-    caption = f"Passes of {names[of.device]}"
+    header = (of.what, "length", "against the median", *(part.label for part in parts))
+    caption = f"{PLURAL[of.what]} of {names[of.device]}"
     if len(rows) < len(of.passes):
         caption += f": the median and the slowest of {units.number(len(of.passes))} (moeprof analyze --json has all)"
     links = tuple(place(of.passes[n].start_ns, of.passes[n].end_ns, zero_ns) for n in numbers)

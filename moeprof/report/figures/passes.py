@@ -100,7 +100,7 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
             )
         )  # fmt: skip
     names = legend([(part.label, part.css) for part in shown])
-    return Markup('<div class="passes" role="group" aria-label="Passes: each leads to its place in the timeline">{}</div>{}').format(
+    return Markup('<div class="passes" role="group" aria-label="Each leads to its place in the timeline">{}</div>{}').format(
         Markup("").join(rows), names
     )  # fmt: skip
 
@@ -126,8 +126,8 @@ def _heat_map(of: Passes, zero_ns: int) -> Markup:
     names = Markup("").join(
         Markup('<li><i class="heat-{}"></i>{}</li>').format(number, label) for number, label in enumerate(bounds)
     )
-    several = Markup("<p class=how>Each cell is the slowest of {} passes.</p>").format(each) if each > 1 else ""
+    several = Markup("<p class=how>Each cell is the slowest of {} in a row.</p>").format(each) if each > 1 else ""
     return Markup(
-        '<div class="heat" role="group" aria-label="Passes in the order of time: each leads to its place in the timeline">{}</div>'
+        '<div class="heat" role="group" aria-label="In the order of time: each leads to its place in the timeline">{}</div>'
         '{}<ul class="legend" aria-label="Length over the median">{}</ul>'
     ).format(Markup("").join(cells), several, names)

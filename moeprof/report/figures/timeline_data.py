@@ -24,13 +24,12 @@ import pandas as pd
 from moeprof.analysis.device import DeviceView, views
 from moeprof.analysis.intervals import Times, union
 from moeprof.analysis.model import Finding
-from moeprof.findings.passes import Span
 from moeprof.report.figures.timeline_classes import CLASSES, NUMBER, call_classes
 from moeprof.report.figures.timeline_codec import Names, bin_edges, row_numbers, sparse, text, varints, zigzag
 from moeprof.report.figures.timeline_detail import MOST_BINS, Detail, detail_of, home_of, note_of
 from moeprof.report.figures.timeline_lanes import Lane, Recording, extent, lanes_of
 from moeprof.report.figures.timeline_owners import owners, waiting
-from moeprof.report.figures.timeline_places import Flag, flags_of, median_pass, passes_of
+from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, median_pass, passes_of
 from moeprof.report.kernel_names import labels
 from moeprof.trace import Trace
 
@@ -66,7 +65,7 @@ def timeline_data(
     trace: Trace,
     prepared: Sequence[DeviceView] | None = None,
     findings: Iterable[Finding] = (),
-    passes: Sequence[Span] | None = None,
+    passes: Sequence[Pass] | None = None,
     budget: int = BUDGET,
 ) -> Timeline:
     """The data of a trace's timeline.

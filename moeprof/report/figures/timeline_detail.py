@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moeprof.analysis.intervals import union
-from moeprof.findings.passes import Span
 from moeprof.report.figures.timeline_lanes import LEAST_CALL_NS, Lane, Recording
-from moeprof.report.figures.timeline_places import Flag, median_pass
+from moeprof.report.figures.timeline_places import Flag, Pass, median_pass
 
 MOST_BINS = 2_000  # of the overview, over all devices; of a lane's busy fractions
 LONG_RANGE_BINS = 4  # a range longer than so many bins stays everywhere: there can be few of them
@@ -58,7 +57,7 @@ class Detail:
 
 
 def detail_of(
-    recording: Recording, lanes: list[Lane], flags: Sequence[Flag], passes: Sequence[Span], budget: int
+    recording: Recording, lanes: list[Lane], flags: Sequence[Flag], passes: Sequence[Pass], budget: int
 ) -> Detail:
     """All events, where they fit the budget; else the median pass, the slowest one, 20 ms around each finding, and as much
     around the first of these as fits."""
@@ -113,7 +112,7 @@ def kept_of(recording: Recording, lanes: list[Lane], windows: Windows) -> list[n
 
 
 def _candidates(
-    recording: Recording, lanes: list[Lane], flags: Sequence[Flag], passes: Sequence[Span]
+    recording: Recording, lanes: list[Lane], flags: Sequence[Flag], passes: Sequence[Pass]
 ) -> list[Candidate]:
     found = []
     if passes:
@@ -170,7 +169,7 @@ def _folded(names: Sequence[str]) -> list[str]:
     return rest + ([f"{AROUND}{'s' * (len(around) > 1)} {', '.join(around)}"] if around else [])
 
 
-def home_of(recording: Recording, passes: Sequence[Span], flags: Sequence[Flag]) -> list[int]:
+def home_of(recording: Recording, passes: Sequence[Pass], flags: Sequence[Flag]) -> list[int]:
     """What is shown first, in ns from the beginning: two typical passes; else the first finding; else all."""
     span = recording.span
     if len(passes) > 2:

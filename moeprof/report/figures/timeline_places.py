@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from moeprof.analysis.device import DeviceView, main_device
+import numpy as np
+
+from moeprof.analysis.device import DeviceView
 from moeprof.analysis.model import Finding
-from moeprof.findings.passes import Span, spans_of
+from moeprof.analysis.projection import projected, tiled
+from moeprof.findings.steady_state import LEAST_PASSES, Focus, focus
 from moeprof.trace import Trace
 
+REGULAR = (0.5, 2.0)  # of the median distance: passes whose distances lie outside are no loop
+LEAST_REACH = 0.6  # of the part that repeats that its passes must reach over
 EXAMPLES = ("example", "waiting", "ahead")  # keys of a finding's evidence that name an operation
 
 
@@ -36,6 +42,15 @@ class Flag:
         return f"#t={max(low, 0) / 1e6:.3f}-{high / 1e6:.3f}"
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One repetition of the loop."""
+
+    start_ns: int
+    end_ns: int
+    label: str
+
+
 def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, ...]:
     """The findings' places inside [start, end): that of the operation which its evidence names."""
     found = []
@@ -51,12 +66,56 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
     return tuple(found)
 
 
-def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Span, ...]:
-    """The passes of the device with the most work."""
-    view = main_device(devices)
-    return () if view is None else spans_of(trace, view)
+def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Pass, ...]:
+    """The passes of the device with the most work: the instances of its repeated range, else from one appearance to the next
+    of an operation that comes once a pass; none where nothing repeats."""
+    view = max(devices, key=lambda v: len(v.ops), default=None)
+    if view is None or not len(view.ops):
+        return ()
+    judged = focus(trace, view)
+    return _ranged(trace, view, judged) if judged.spans else _recurring(view, judged)
 
 
-def median_pass(passes: Sequence[Span]) -> Span:
+def median_pass(passes: Sequence[Pass]) -> Pass:
     """The pass of median length (of two the shorter; the first of equals); at least one is needed."""
     return sorted(passes, key=lambda p: (p.end_ns - p.start_ns, p.start_ns))[(len(passes) - 1) // 2]
+
+
+def _ranged(trace: Trace, view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
+    rows = projected(trace, view.index)
+    spans = set(judged.spans)
+    mine = [
+        (int(r.first_ns), int(r.last_ns), str(r.name))
+        for r in rows[rows["gpu_ops"] > 0].itertuples()
+        if (int(r.start_ns), int(r.last_ns)) in spans and judged.label.startswith(f"{r.name} x ")
+    ]
+    mine.sort()
+    ends = tiled([(a, b) for a, b, _ in mine])
+    return tuple(Pass(a, end, f"{name} {i}") for i, ((a, _, name), end) in enumerate(zip(mine, ends, strict=True)))
+
+
+def _recurring(view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
+    """From each appearance of the rarest operation that comes regularly to the next."""
+    if not judged.repeats:
+        return ()
+    rows = np.flatnonzero(judged.pieces.contains(view.starts))
+    kinds, starts = view.signatures[rows], view.starts[rows]
+    reach = judged.end_ns - judged.start_ns
+    best: tuple[int, int] | None = None
+    marks = starts[:0]
+    order = np.argsort(kinds, kind="stable")
+    _, first = np.unique(kinds[order], return_index=True)
+    for places in np.split(order, first[1:]):
+        times = starts[np.sort(places)]
+        if len(times) <= LEAST_PASSES or (best is not None and len(times) > best[0]):
+            continue
+        gap = np.diff(times)
+        usual = float(np.median(gap))
+        regular = usual > 0 and gap.min() >= REGULAR[0] * usual and gap.max() <= REGULAR[1] * usual
+        if (
+            regular
+            and times[-1] - times[0] >= LEAST_REACH * reach
+            and (best is None or (len(times), int(times[0])) < best)
+        ):
+            best, marks = (len(times), int(times[0])), times
+    return tuple(Pass(int(a), int(b), f"pass {i}") for i, (a, b) in enumerate(pairwise(marks)))
