@@ -32,11 +32,11 @@ def memory_use(trace: Trace) -> tuple[MemoryUse, ...]:
         points = tuple(
             MemoryPoint(int(times[i]), int(total[i]), None if held is None else int(held[i])) for i in chosen
         )
-        peak = int(np.argmax(total))
+        peak, first = int(np.argmax(total)), int(total[0] - change[0])
         uses.append(
             MemoryUse(
-                int(device), "pytorch" if known else "cuda", len(rows), int(total[0] - change[0]),
-                int(total[-1]), int(total[peak]), int(times[peak]), None if held is None else int(held.max()), points,
+                int(device), "pytorch" if known else "cuda", len(rows), first,
+                int(total[-1]), max(int(total[peak]), first), int(times[peak if total[peak] >= first else 0]), None if held is None else int(held.max()), points,
             )
         )  # fmt: skip
     return tuple(uses)

@@ -26,6 +26,8 @@ MAX_RANGES, MAX_CAUSES, MAX_CALLS = 40, 12, 12
 SHORT_KERNELS = 6  # what the terminal shows
 DEEPEST = 6  # levels of ranges in the table
 TITLED = 3  # families in a title
+TOLD = 3  # differences of a slow step in its sentence
+LEAST_CAUSE = 0.001  # of the time: a smaller cause is not listed
 
 PLURAL = {"step": "Steps", "pass": "Passes"}
 OWNERS = {"exposed_copy": "exposed copies", "exposed_migration": "page migrations", "exposed_memset": "memsets"}
@@ -122,7 +124,7 @@ def _passes_of(of: Passes, names: Mapping[int, str], shown: Mapping[str, str], z
 
 
 def _slow(of: Passes, slow: SlowPass, shown: Mapping[str, str]) -> str:
-    told = "; ".join(_excess(excess, shown) for excess in slow.excess)
+    told = "; ".join(_excess(excess, shown) for excess in slow.excess[:TOLD])
     name = of.passes[slow.index].name
     name = name[:1].upper() + name[1:] if name.startswith(of.what) else name
     longer = f"{name} takes {units.ms(slow.longer_ns)} longer than the median {of.what}"
@@ -308,6 +310,7 @@ def _causes(analysis: Analysis, names: Mapping[int, str]) -> Iterator[Section]:
         for kind, of, labelled in (("exposed copy", w.exposed_causes, CAUSES), ("idle", w.idle_causes, {}))
         for c in of
         for label in (labelled.get(c.cause, c.cause),)
+        if c.total_ns >= LEAST_CAUSE * w.span_ns
     ]
     if not causes:
         return

@@ -132,7 +132,7 @@
       detail.textContent = told(zoomed);
     }
 
-    function zoom(one) { zoomed = one.below.length ? one : nodes[Math.max(one.up, 0)]; current = one.id; draw(true); }
+    function zoom(one) { zoomed = one; current = one.id; draw(true); }
     function go(id) { var old = box.querySelector('[data-id="' + current + '"]'), next = box.querySelector('[data-id="' + id + '"]'); if (!next) return; if (old) old.tabIndex = -1; current = id; next.tabIndex = 0; next.focus(); }
 
     box.addEventListener("click", function (event) { var hit = event.target.closest("button"); if (hit) zoom(nodes[hit.dataset.id]); });
