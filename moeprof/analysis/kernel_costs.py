@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from moeprof.analysis.device import COMPUTE, DeviceView, one_of
-from moeprof.analysis.intervals import Times, Union, minus, newly_covered, union
+from moeprof.analysis.intervals import EMPTY, Times, Union, intersection_ns, minus, newly_covered, union
 from moeprof.analysis.kernel_families import COMMUNICATION, GRAPH, PATTERNS, family_of
 from moeprof.analysis.kernel_families import COMPUTE as OTHER
 from moeprof.analysis.ledger import gaps
@@ -52,11 +52,14 @@ def owners(view: DeviceView) -> dict[str, Union]:
     return owned | ({COMMUNICATION: minus(view.owners[1], view.owners[0])} if len(view.owners[1].starts) else {})
 
 
-def families(kernels: tuple[Kernel, ...], owned: Mapping[int, Mapping[str, Union]]) -> tuple[Family, ...]:
+def families(
+    kernels: tuple[Kernel, ...], owned: Mapping[int, Mapping[str, Union]], judged: Mapping[int, Union]
+) -> tuple[Family, ...]:
     """Costed kernels by device and family, the most time first.
 
     Args:
         owned: ``owners`` of each device.
+        judged: the judged part of each device.
     """
     groups: dict[tuple[int, str], list[Kernel]] = {}
     for kernel in kernels:
@@ -65,7 +68,7 @@ def families(kernels: tuple[Kernel, ...], owned: Mapping[int, Mapping[str, Union
         Family(
             family, device, len(of_family), sum(k.count for k in of_family), sum(k.total_ns for k in of_family),
             sum(k.exposed_ns or 0 for k in of_family), sum(k.idle_before_ns or 0 for k in of_family),
-            owned[device][family].total_ns if family in owned[device] else 0,
+            owned[device].get(family, EMPTY).total_ns, intersection_ns(owned[device].get(family, EMPTY), judged[device]),
         )
         for (device, family), of_family in groups.items()
     ]  # fmt: skip

@@ -170,6 +170,7 @@ class Family:
     exposed_ns: int
     idle_before_ns: int
     owned_ns: int  # of the device's ledger: families of compute kernels sum to compute_ns less whole CUDA graphs
+    judged_ns: int | None = None  # the same of the judged part
 
 
 @dataclass(frozen=True)
@@ -285,8 +286,29 @@ class MemoryUse:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The part of a device's time that findings judge: the steady part of the trace, or all of it where none is known."""
+
+    device: int
+    label: str  # "step x 10", "the part that repeats", "the whole trace"
+    repeats: bool  # whether a structure of repetition is known; else the whole trace is judged
+    passes: int  # how often the part repeats; 0 where that is not known
+    start_ns: int
+    end_ns: int
+    span_ns: int
+    of_span_ns: int  # from the device's first operation to the end of its last one
+    operations: int
+    of_operations: int
+    ledger: Ledger  # of the judged part: sums to its span
+    idle: Idle  # sums to the ledger's idle time
+
+
+@dataclass(frozen=True)
 class Finding:
-    """One claim with what it rests on; ``gain_ns`` is an upper bound of what the whole window would gain."""
+    """One claim with what it rests on; ``gain_ns`` is an upper bound of what the judged part would gain.
+
+    A cause stands before its consequences: they are other findings of the device, of which little is left without it.
+    """
 
     id: str
     claim: str
@@ -294,6 +316,18 @@ class Finding:
     where: str
     evidence: dict[str, Any]
     try_: str
+    device: int | None = None
+    gain_share: float | None = None  # of the judged time; None where the gain lies outside of it
+    passes: int = 0  # passes of the judged part: gain_ns / passes is the gain per pass; 0 where that is not known
+    left_ns: int | None = None  # of a consequence: what it would still gain at most once its cause is gone
+    consequences: tuple[Finding, ...] = ()
+    on_other_devices: tuple[Finding, ...] = ()  # the same finding there, each with its own consequences
+
+    @property
+    def all(self) -> tuple[Finding, ...]:
+        """The finding, its consequences, and the same on other devices."""
+        parts = (*self.consequences, *self.on_other_devices)
+        return (self, *(finding for part in parts for finding in part.all))
 
 
 @dataclass(frozen=True)
@@ -340,6 +374,7 @@ class Analysis:
     kernels: tuple[Kernel, ...]
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...] = ()
+    judged: tuple[Judged, ...] = ()  # one a device
     notes: tuple[Note, ...] = ()
     steps: tuple[Steps, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -60,7 +60,7 @@ class Recording:
 
     @cached_property
     def scenes(self) -> tuple[Scene, ...]:
-        """What the rules judge on each device."""
+        """What the rules judge on each device of the trace."""
         return () if self.trace is None else scenes_of(self.trace, self.views)
 
     @cached_property
@@ -73,7 +73,8 @@ class Recording:
         """All numbers of the whole trace, with the findings; None without a trace."""
         if self.trace is None:
             return None
-        analysis = replace(analyze(self.trace, prepared=self.views), findings=self.findings)
+        judged = tuple(scene.judged for scene in self.scenes)
+        analysis = replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
         return broken_down(self.trace, self.scenes, analysis)
 
 

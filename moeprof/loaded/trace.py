@@ -73,7 +73,7 @@ def analysis_of(
     prepared = views(trace, device) if prepared is None else prepared
     analysis = analyze(trace, range_name, device, prepared)
     judged = scenes(trace, prepared, analysis, range_name)
-    analysis = replace(analysis, findings=find(judged, rules))
+    analysis = replace(analysis, findings=find(judged, rules), judged=tuple(scene.judged for scene in judged))
     return analysis if range_name is not None or not details else broken_down(trace, judged, analysis)
 
 
@@ -90,7 +90,9 @@ def broken_down(trace: Trace, judged: tuple[Scene, ...], analysis: Analysis) -> 
     return replace(
         analysis,
         kernels=kernels,
-        families=families(kernels, {view.index: owners(view) for view in devices}),
+        families=families(
+            kernels, {s.view.index: owners(s.view) for s in judged}, {s.view.index: s.focus.pieces for s in judged}
+        ),
         passes=tuple(passes for passes in repeated if passes is not None),
         range_tree=range_tree(trace, devices),
         copy_sizes=tuple(sizes for view in devices for sizes in copy_sizes(view)),

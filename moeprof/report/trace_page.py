@@ -9,7 +9,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Window
+from moeprof.analysis.model import Analysis, Judged, Window
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.notes import Note
 from moeprof.report import analysis as printed
@@ -21,6 +21,7 @@ from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
 from moeprof.report.figures.timeline_places import Pass
 from moeprof.report.glossary import used
+from moeprof.report.narrative.finding import elsewhere, follows
 from moeprof.report.narrative.trace import Answer, answer, device_of
 from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
 from moeprof.report.trace_sections import sections
@@ -128,12 +129,14 @@ def _facts(trace: Trace, analysis: Analysis, name: str) -> str:
 def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) -> Section:
     if not analysis.windows:
         return Section("answer", above=(Facts((RECORD,)),), style="answer")
-    lines = [Fact("Slow", found.slow)]
+    lines = [Fact("Slow", found.slow), Fact("Judged", found.judged)]
     if found.finding is not None:
         number = analysis.findings.index(found.finding) + 1
         flag = next((f for f in drawn.flags if f.number == number), None)
         link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
-        lines.append(Fact("Why", " ".join(text for text in (found.why, found.evidence) if text), link=link))
+        lines.append(
+            Fact("Why", " ".join(text for text in (found.why, found.evidence, found.follows) if text), link=link)
+        )
         gain = f" Gain: {found.gain}." if found.gain else ""
         shared = (
             f" Findings {', '.join(map(str, found.shared))} gain from the same time: do not add them."
@@ -155,7 +158,7 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: A
             "Where the time goes",
             note,
             _bars(analysis, names),
-            (_ledger(analysis.windows, names),),
+            (_ledger(_parts(analysis), names),),
             "summary",
         )
         yield replace(ledger, open="none")
@@ -173,7 +176,21 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: A
             yield section("ranges", "Ranges", note, None, (ranges,))
 
 
-def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
+def _parts(analysis: Analysis) -> tuple[Window | Judged, ...]:
+    """What has a ledger: of each device the judged part, where it is not all of it, and the whole trace."""
+    judged = {part.device: part for part in analysis.judged}
+    parts: list[Window | Judged] = []
+    for window in analysis.windows:
+        part = judged.get(window.device)
+        parts += [window] if part is None or part.span_ns >= window.span_ns else [part, window]
+    return tuple(parts)
+
+
+def _named(part: Window | Judged, names: dict[int, str]) -> str:
+    return f"{names[part.device]}, judged" if isinstance(part, Judged) else names[part.device]
+
+
+def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Table:
     """A row for each owner that has time, a column for each device."""
     rows = []
     for label, key, _ in PARTS:
@@ -183,13 +200,13 @@ def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
                 (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
-    columns = tuple(names[w.device] for w in windows)
+    columns = tuple(_named(w, names) for w in windows)
     return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
 
 
 def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:
-    """One bar a device, its compute by family of kernels; the table has its numbers."""
-    rows = [(window, _owned(analysis, window)) for window in analysis.windows]
+    """One bar for each part that has a ledger, its compute by family of kernels; the table has its numbers."""
+    rows = [(window, _owned(analysis, window)) for window in _parts(analysis)]
     shown = [part for part in BARS if any(owned.get(part.label) for _, owned in rows)]
     drawn = []
     for window, owned in rows:
@@ -206,36 +223,37 @@ def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:
         drawn.append(
             Markup(
                 '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
-            ).format(names[window.device], Markup("").join(rects))
+            ).format(_named(window, names), Markup("").join(rects))
         )
     labelled = legend([(part.label, part.css) for part in shown])
     return Drawing(Markup('<div class="ledger-bars">{}{}</div>').format(Markup("").join(drawn), labelled))
 
 
-def _owned(analysis: Analysis, window: Window) -> dict[str, int]:
+def _owned(analysis: Analysis, window: Window | Judged) -> dict[str, int]:
     """The time of each part of a bar; compute in one piece where its families are not known."""
-    families = {
-        FAMILIES[f.name]: f.owned_ns for f in analysis.families if f.device == window.device and f.name in FAMILIES
-    }
-    families.pop(FAMILIES["communication"], None)
+    of_device = {f.name: f for f in analysis.families if f.device == window.device and f.name in FAMILIES}
+    of_device.pop("communication", None)
+    whole = isinstance(window, Window)
+    families = {FAMILIES[name]: (f.owned_ns if whole else f.judged_ns) or 0 for name, f in of_device.items()}
     owned = {
         label: int(getattr(window.idle if label.startswith("idle") else window.ledger, key)) for label, key, _ in PARTS
     }
     compute = owned.pop("compute")
-    families[FAMILIES["graph"]] = window.graph_busy_ns and max(compute - sum(families.values()), 0)
+    if any(w.graph_busy_ns for w in analysis.windows if w.device == window.device):
+        families[FAMILIES["graph"]] = max(compute - sum(families.values()), 0)
     return owned | (families if sum(families.values()) == compute else {"compute": compute})
 
 
 def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
-    spans = {w.device: w.span_ns for w in analysis.windows}
     rows = []
     for number, f in enumerate(analysis.findings, 1):
         device = device_of(f)
-        span = spans.get(device) if device is not None else None
-        share = units.percent(f.gain_ns / span if span and f.gain_ns <= span else None)
         name = units.DASH if device is None else names.get(device, units.DASH)
-        rows.append((str(number), f.id, name, units.ms(f.gain_ns), share, f.claim, f.try_, f.where))
-    header = ("no.", "finding", "device", "gain at most", "share", "claim", "try", "where")
+        claim = " ".join(text for text in (f"{f.claim}.", follows(f, names), elsewhere(f, names)) if text)
+        per_pass = units.ms(f.gain_ns / f.passes) if f.passes > 1 else units.DASH
+        gains = (units.ms(f.gain_ns), per_pass, units.percent(f.gain_share))
+        rows.append((str(number), f.id, name, *gains, claim, f.try_, f.where))
+    header = ("no.", "finding", "device", "gain at most", "per pass", "of judged time", "claim", "try", "where")
     return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
 
 

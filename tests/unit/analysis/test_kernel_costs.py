@@ -57,11 +57,12 @@ def test_costs_against_a_walk_over_every_nanosecond(made: Trace) -> None:
         graphs = any(op.kind == "graph" for op in ops)
         if not graphs:
             assert {n: k.exposed_ns for n, k in costs.items()} == exposed
-        of_family = families(tuple(costs.values()), {view.index: owners(view)})
+        of_family = families(tuple(costs.values()), {view.index: owners(view)}, {view.index: view.busy})
         window = next(w for w in analysis.windows if w.device == view.index)
         compute = sum(union.total_ns for name, union in owners(view).items() if name != "communication")
         assert compute == window.ledger.compute_ns
         assert sum(u.total_ns for n, u in owners(view).items() if n == "communication") == window.ledger.exposed_comm_ns
+        assert all(f.judged_ns == f.owned_ns for f in of_family), "all of the busy time is judged here"
         assert sum(f.total_ns for f in of_family) == sum(k.total_ns for k in costs.values())
 
 
