@@ -12,10 +12,11 @@ from typing import Any
 from moeprof.capture import command_clock, command_run, commands
 from moeprof.capture.command_run import Place, Watched
 from moeprof.capture.command_set import Check, CommandSet, CommandVariant
-from moeprof.capture.commands import Files
+from moeprof.capture.commands import Files, Nsys, ToolRun
 from moeprof.capture.jobs import Job, ToolName
-from moeprof.capture.plan import Plan
+from moeprof.capture.plan import PACKAGES, Plan
 from moeprof.capture.profiling import Profiling
+from moeprof.capture.program import interpreter
 from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
@@ -292,10 +293,15 @@ def _trace(plan: Plan, store: Store, variant: CommandVariant) -> Job:
     out = scratch / f"{name}{'-kineto.json' if plan.nsys is None else '.nsys-rep'}"
     place = _traced_place(store, name)
     files = Files(out, scratch / f"{name}-trace.json", scratch / f"{name}-trace.gate", store.log(name, tool))
-    alone = replace(plan, request=replace(plan.request, program=command_run.words(variant, place)))
-    run = replace(
-        commands.trace(alone, None, files), environment=command_run.environment(variant, place), folder=variant.folder
-    )
+    words = command_run.words(variant, place)
+    if plan.nsys is not None:
+        run = ToolRun(Nsys(plan.nsys.path, out, region=False), words, out, plan.request.timeout_s)
+    else:
+        own = interpreter.of_program(words, PACKAGES)
+        run = commands.trace_program(
+            replace(plan, request=replace(plan.request, program=words), interpreter=own), files
+        )
+    run = replace(run, environment=command_run.environment(variant, place), folder=variant.folder)
     return Job(name, tool, run, None, files.result)
 
 

@@ -156,7 +156,8 @@ def test_options_that_do_not_fit_are_one_line(place: Path) -> None:
     for words, says in (
         (("router", *two), "are for commands, not for a workload or a program"),
         (("--unit", "x", "--", "python", "p.py"), "are for commands, not for a workload or a program"),
-        ((*two, "--preset", "tiny"), "--preset is for workloads"),
+        ((*two, "--preset", "tiny"), "--preset is not for commands"),
+        ((*two, "--duration", "3"), "--duration is not for commands"),
         ((*two, "--tools", "ncu"), "ncu counts no commands"),
         (("--variants", "none.toml"), "cannot read none.toml"),
         ((*two, "--variants", "none.toml"), "exclude each other"),
