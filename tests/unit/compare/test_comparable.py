@@ -15,6 +15,7 @@ from recorded import recordings
 from moeprof import resources
 from moeprof.compare import captures, comparable, variants
 from moeprof.compare import traces as two_traces
+from moeprof.errors import CaptureError
 from moeprof.gate import metrics
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
@@ -136,3 +137,14 @@ def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Capture) -
     )
     (row,) = (r for r in rounds.verdicts(variants.compare(sample)).rows if r[0] == "graph")
     assert row[1:4] == ("1.684×", "1.680 to 1.686 (99 %)", "0.1 % (halves)") and row[6].startswith("FASTER: the whole")
+
+
+def test_captures_of_commands_that_timed_unlike_things_are_refused(sample: Capture) -> None:
+    def of(clock: str) -> Capture:
+        return replace(sample, manifest=replace(sample.manifest, clock=clock))
+
+    with pytest.raises(CaptureError, match="timed unlike things: each region 'step', and each run"):
+        captures.compare(of("each region 'step'"), of("each run"))
+    named = replace(sample.manifest, variants=(replace(sample.manifest.variants[0], command=("python", "a b.py")),))
+    notes = comparable.unlike(sample.manifest, named)
+    assert any(n.evidence["what"] == "command of baseline" and n.evidence["after"] == "python 'a b.py'" for n in notes)
