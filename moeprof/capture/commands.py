@@ -133,7 +133,7 @@ def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:
     """The trace of a variant, or of the user's program where ``target`` is None: by nsys, else by torch.profiler.
 
     Of a variant only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as
-    they are children of its process; torch.profiler leaves one trace a rank.
+    they are children of its process; torch.profiler leaves one trace per rank.
 
     Raises:
         ToolError: the program is no Python program, so that only nsys could trace it.

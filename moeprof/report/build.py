@@ -66,11 +66,13 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
     """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison))
+        return report.two_captures(*captures, comparison, narrate(comparison, captures[-1].manifest.shows))
     if captures[0].manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
-    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+    return report.one_capture(
+        captures[0], comparison, narrate(comparison, captures[0].manifest.shows), waterfall=contrast
+    )
 
 
 def _program(shown: Capture) -> Page:
