@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from moeprof.capture import commands, postprocess, ranks, redact, validate
 from moeprof.capture.child_processes import failure_in, last_line, run
-from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job
 from moeprof.capture.plan import Plan
 from moeprof.capture.postprocess import Anchors
 from moeprof.capture.profiling import Ended
-from moeprof.errors import CaptureError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, WorkloadError
 from moeprof.machine.launcher import Team
+from moeprof.machine.tools import EXPORT_TIMEOUT_S
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.storage.manifest import Part
 from moeprof.worker.clock_offset import Offset
-from moeprof.worker.failures import how_it_ended
-from moeprof.worker.messages import Measured
+from moeprof.worker.failures import RankError, how_it_ended
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Keeps the parts of one capture that host ``host`` has. ``hosts``: the others, where rank 0's capture leads several."""
+    """Keeps the parts of one capture that this host has."""
 
     plan: Plan
     store: Store
-    hosts: Hosts | None = None
-    host: int = 0
+
+    @property
+    def host(self) -> int:
+        """The number of this host."""
+        return self.plan.host
 
     def keep(self, job: Job, ended: Ended) -> None:
         """Keep what a job left.
@@ -50,24 +52,28 @@ class Parts:
 
     def _keep_ranks(self, job: Job, ended: Ended) -> None:
         """The trace of a variant with ranks. A rank that failed is reported before whatever the tool says."""
-        processes = ranks.traced(job.result)
+        processes = ended.traced or ranks.traced(job.result)
         failure = None if processes else failure_in(lines_of(self._log(job)))
         if failure is not None:
             raise failure.exception()
-        if self.hosts and processes:
-            self.hosts.keep(self._log(job).stem, ended.clock, processes)
-        self.keep_trace(job, ended, processes)
-
-    def keep_trace(self, job: Job, ended: Ended, processes: Sequence[Measured]) -> None:
-        """Keep the trace that these processes left; raises what ``keep`` raises."""
         ranks.started(self.store, job.name, processes)
         anchors = {process.rank: process.anchors for process in processes}
-        self._keep_trace(job, ended, self.plan.request.iterations, anchors)
+        try:
+            self._keep_trace(job, ended, self.plan.request.iterations, anchors)
+        except MoeprofError as error:
+            if isinstance(error, RankError) or not self.host:
+                raise
+            raise postprocess.without_trace(self._team.first(self.host), self._team, error) from error
+        finally:
+            if self.host:
+                ranks.clocked(self.store, job.name, self.host, *ended.clocks)
 
     def _keep_trace(self, job: Job, ended: Ended, iterations: int | None, anchors: Anchors) -> None:
         on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == self.host)
+        log = partial(self.store.log, job.name)
+        limit_s = EXPORT_TIMEOUT_S if self.plan.workload is None else self.plan.request.timeout_s
         traced = postprocess.Run(
-            job.name, iterations, self.plan.request.timeout_s, self._tool_log(job), self._team, on_this_host, anchors
+            job.name, iterations, limit_s, log, self._team, on_this_host, anchors, self.plan.request.window
         )
         if job.tool == "nsys":
             self._keep_nsys(job, ended, traced)
@@ -80,7 +86,11 @@ class Parts:
         report, file = job.run.produces, f"{stem}.sqlite"
         assert report is not None and self.plan.nsys is not None
         partial_file = self.store.partial(file)
-        checked = postprocess.nsys(traced, self.plan.nsys, report, partial_file, ended.status, ended.last_line)
+        try:
+            checked = postprocess.nsys(traced, self.plan.nsys, report, partial_file, ended.status, ended.last_line)
+        except postprocess.ExportError:
+            self._keep_raw(report, stem)
+            raise
         part = self._part(job, "trace", file, traced.iterations or 0)
         self.store.keep(job.name, partial_file, _placed(part, checked.zero))
         keep_raw = self.plan.request.keep_raw
@@ -90,18 +100,20 @@ class Parts:
         self.store.note(note("redacted", file=file, raw=raw))
         if checked.lacking is not None:
             raise checked.lacking
-        if ended.status != 0:
-            raise WorkloadError(
-                f"the program ended with {how_it_ended(ended.status)} under nsys; it last said: {ended.last_line}",
-                "its trace was kept",
-            )
+
+    def _keep_raw(self, report: Path, stem: str) -> None:
+        """Keep a report of a program that could not be exported, as nsys wrote it: the run may have taken hours."""
+        if self.plan.workload is None:
+            file = f"{stem}.nsys-rep"
+            shutil.copyfile(report, self.store.folder / file)
+            self.store.note(note("raw-report", file=file))
 
     def _keep_kineto(self, job: Job, ended: Ended, traced: postprocess.Run) -> None:
         """Redact, validate and keep a trace of torch.profiler; each rank of this host has its own."""
         source, team = job.run.produces, self._team
         assert source is not None
         first = team.first(self.host)
-        if ended.status != 0 or not of_rank(source, first).is_file():
+        if (ended.status != 0 and self.plan.workload is not None) or not of_rank(source, first).is_file():
             raise WorkloadError(
                 f"the traced process ended with {how_it_ended(ended.status)}; it last said: {ended.last_line}",
                 f"read {self._log(job)}",
@@ -119,6 +131,8 @@ class Parts:
                 continue
             part = self._part(job, "trace", file, traced.iterations or 0, rank if team.ranks > 1 else None)
             self.store.keep(job.name, partial_file, _placed(part, checked.zero))
+            if checked.lacking is not None:
+                raise checked.lacking
         for missing in lacking:
             ranks.failed(self.store, job.name, missing)
         if lacking:
@@ -140,7 +154,9 @@ class Parts:
         redact.ncu_csv(source, partial_file)
         postprocess.no_leak(partial_file)
         self.store.keep(job.name, partial_file, self._part(job, "counters", file, 1))
-        if counted >= counting.kernels:
+        if self.plan.workload is None:
+            self.store.note(note("counters-of-program", counted=counted))
+        elif counted >= counting.kernels:
             self.store.note(note("counters-partial", variant=job.name, counted=counted))
 
     def _part(
@@ -152,11 +168,6 @@ class Parts:
     @property
     def _team(self) -> Team:
         return self.plan.team or Team((1,))
-
-    def _tool_log(self, job: Job) -> Callable[[str], Path]:
-        """The log of a tool, whose name is that of no log of another host."""
-        first = self._team.first(self.host)
-        return lambda tool: of_rank(self.store.log(job.name, tool), first)
 
     def _log(self, job: Job) -> Path:
         return self.store.log(job.name, job.tool)

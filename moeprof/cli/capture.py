@@ -19,12 +19,13 @@ from moeprof.cli.options import (
     ncu_option,
     output_option,
     rounds_option,
-    timeout_option,
 )
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
     from moeprof.capture.request import Request
+
+SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -49,7 +50,28 @@ if TYPE_CHECKING:
 )
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
 @ncu_option
-@timeout_option(300, "Seconds a process may take.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(min=1),
+    help="Seconds that a process of a workload may take (default: 300), or a program (default: no limit).",
+)
+@click.option("--start-after", type=SECONDS, help="Of a program: record from S seconds after its start.", metavar="S")
+@click.option(
+    "--start-on", metavar="REGEX", help="Of a program: keep what follows the first NVTX range of a matching name."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Of a program: keep N of the ranges of --start-on."
+)
+@click.option("--duration", type=SECONDS, metavar="S", help="Of a program: record S seconds. The program goes on.")
+@click.option("--end-program", is_flag=True, help="With --duration: end the program after it, as by Ctrl-C.")
+@click.option("--nsys-args", default="", metavar="OPTIONS", help="More options of nsys profile, of a program's run.")
+@click.option(
+    "--trace-fork-before-exec",
+    "fork_before_exec",
+    is_flag=True,
+    help="Of a program: trace children that are forked and never call exec.",
+)
 @click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
 @dry_run_option
 @output_option
@@ -61,9 +83,9 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
     """
     from moeprof import capture as capturing
-    from moeprof.cli.progress import terminal_progress
+    from moeprof.cli.progress import Lines, terminal_progress
 
-    request = make_request(target, options)
+    request = make_request(target, options, as_json)
     said = capturing.elsewhere(request, os.environ, dry_run)
     if said is not None:
         click.echo(said, err=True)
@@ -71,7 +93,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     if dry_run:
         click.echo(capturing.dry_run(request))
         return
-    result = capturing.capture(request, terminal_progress())
+    result = capturing.capture(request, Lines() if request.program else terminal_progress())
     if as_json:
         echo_json(
             {
@@ -92,9 +114,16 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     sys.exit(int(result.exit_code))
 
 
-def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """The capture request of a command line; a word after ``--`` makes it a program."""
-    from moeprof.capture.request import Request
+def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool = False) -> Request:
+    """The capture request of a command line; a word after ``--`` makes it a program, whose output does not mix with JSON.
+
+    Raises:
+        UsageError: there is no target, more than one workload, or a script that declares no workload.
+    """
+    from moeprof.capture.program import nsys_options
+    from moeprof.capture.program.window import Window
+    from moeprof.capture.request import WORKLOAD_TIMEOUT_S, Request
+    from moeprof.workload.find import declares_workload
     from moeprof.workload.model import pairs
 
     words = sys.argv[1:]
@@ -107,6 +136,19 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
+    script = Path(target[0])
+    if not is_program and script.suffix == ".py" and script.is_file() and not declares_workload(script):
+        raise UsageError(
+            f"{script} declares no WORKLOAD: it is a program", f"moeprof capture -- python {shlex.quote(target[0])}"
+        )
+    limit_s = options.pop("timeout_s")
+    window = Window(
+        options.pop("start_after"),
+        options.pop("start_on"),
+        options.pop("steps"),
+        options.pop("duration"),
+        options.pop("end_program"),
+    )
     return Request(
         workload=None if is_program else target[0],
         program=tuple(target) if is_program else (),
@@ -114,6 +156,11 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         variants=split(options.pop("variants")),
         tools=split(options.pop("tools")),
         argv=("moeprof", *words),
+        timeout_s=limit_s or WORKLOAD_TIMEOUT_S,
+        limit_s=limit_s,
+        window=window,
+        nsys_args=nsys_options.parsed(options.pop("nsys_args")),
+        stdout_to=2 if as_json else 1,
         **options,
     )
 

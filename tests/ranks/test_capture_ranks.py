@@ -196,7 +196,7 @@ def on_two_gpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     folder = tmp_path_factory.mktemp("gpus")
     script = folder / "second"
     script.write_text('{}\n{}\n{"reasons": 64, "clock": 1200}\n')
-    return folder, on_gpus(folder, "--rounds", "3", FAKE_NVML_1=str(script))
+    return folder, on_gpus(folder, FAKE_NVML_1=str(script))
 
 
 def test_all_ranks_of_a_host_are_in_one_report_of_nsys(on_two_gpus: tuple[Path, Ran]) -> None:

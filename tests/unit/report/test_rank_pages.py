@@ -13,6 +13,7 @@ from browser.chromium import Browser
 from builders import rank_traces
 from builders.rank_traces import Planted, facts_of, grow, shifted, write_folder
 from builders.sample_captures import Ran
+from fakes.command_line import moeprof
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
@@ -86,18 +87,23 @@ def test_the_page_of_a_thousand_ranks_in_a_browser(
     assert rows == figures.BOUNDS.rows
 
 
+@pytest.fixture(scope="module")
+def two(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two ranks, which is not written over."""
+    folder = tmp_path_factory.mktemp("two")
+    words = ("ranks", str(traces / "nsys" / "mfu_2gpu_before.sqlite"), "-o", "two.html")
+    ran, again = moeprof(*words, cwd=folder), moeprof(*words, cwd=folder)
+    assert ran.returncode == 0 and ran.stdout.endswith("Wrote two.html\n")
+    assert again.returncode == 2 and "two.html exists" in again.stderr
+    return folder / "two.html"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_page_of_two_ranks_in_a_browser(
-    browser: Browser, command: Run, traces: Path, tmp_path: Path, width: int, dark: bool
-) -> None:
-    ran = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
-    assert ran.code == 0 and ran.out.endswith("Wrote two.html\n")
-    looked_at(browser, tmp_path / "two.html", width, dark, 5)
+def test_the_page_of_two_ranks_in_a_browser(browser: Browser, two: Path, width: int, dark: bool) -> None:
+    looked_at(browser, two, width, dark, 5)
     assert browser.evaluate("document.querySelectorAll('#figure-lanes canvas').length") > 0
     assert "collective waits" in browser.evaluate("document.querySelector('#figure-lanes .legend').textContent")
-    again = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
-    assert again.code == 2 and "two.html exists" in again.err
 
 
 def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int) -> None:
