@@ -71,13 +71,15 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted
         return _programs(captures[0], captures[1], wanted)
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison))
+        return report.two_captures(*captures, comparison, narrate(comparison, captures[-1].manifest.shows))
     if captures[0].manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
     if captures[0].manifest.kind == "commands":
         return report.one_capture(captures[0], comparison, of_commands.narrate(captures[0].manifest, comparison))
-    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+    return report.one_capture(
+        captures[0], comparison, narrate(comparison, captures[0].manifest.shows), waterfall=contrast
+    )
 
 
 def _program(shown: Capture) -> Page:
