@@ -90,7 +90,11 @@ def test_a_further_host_without_any_trace_names_its_first_rank(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("clocks", "offset", "uncertainty", "drift"),
-    [((Offset(100, 10), Offset(120, 20)), 115, 25, 20), ((None, Offset(120, 20)), None, 0, 0), ((None, None), None, 0, 0)],
+    [
+        ((Offset(100, 10), Offset(120, 20)), 115, 25, 20),
+        ((None, Offset(120, 20)), None, 0, 0),
+        ((None, None), None, 0, 0),
+    ],
 )
 def test_a_further_host_s_clock_is_that_of_before_and_after_the_run(
     tmp_path: Path, clocks: tuple[Offset | None, ...], offset: int | None, uncertainty: int, drift: int
