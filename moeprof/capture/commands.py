@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moeprof.capture.plan import Counting, Plan
@@ -121,19 +121,23 @@ class Ncu:
 class ToolRun:
     """One process, bare or under a tool: a worker by its spec, or the user's own command line.
 
-    ``produces`` is the file that it must leave; None if nothing waits for one.
+    ``produces`` is the file that it must leave; None if nothing waits for one. ``environment`` is on top of moeprof's, ``folder`` where it
+    runs (None: where moeprof runs).
     """
 
     tool: Nsys | Ncu | None
     process: WorkerSpec | tuple[str, ...]
     produces: Path | None
     timeout_s: int
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def command(self) -> Command:
         """The command to start."""
         words = self.process.argv if isinstance(self.process, WorkerSpec) else self.process
-        return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
+        words = (*(self.tool.words if self.tool else ()), *words)
+        return Command(words, self.produces, self.timeout_s, self.environment, self.folder)
 
     @property
     def target(self) -> Target | None:

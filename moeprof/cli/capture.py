@@ -23,6 +23,7 @@ from moeprof.cli.options import (
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
+    from moeprof.capture.command_set import CommandSet
     from moeprof.capture.request import Request
 
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -30,7 +31,15 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 
 @click.command(context_settings={"ignore_unknown_options": False})
 @click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--variants", help="Comma-separated; default: all.")
+@click.option("--variants", help="Comma-separated; default: all. Without a WORKLOAD: a TOML file of commands.")
+@click.option(
+    "--variant", "commands", multiple=True, metavar="NAME=COMMAND", help="Compare commands: give two or more."
+)
+@click.option("--unit", help="Of commands: time each region of that name (moeprof.region); default: the whole run.")
+@click.option("--time", metavar="REGEX", help="Of commands: time what they print; groups `value` and `unit`.")
+@click.option("--check", metavar="COMMAND", help="Of commands: ends with 0 if both did the same work.")
+@click.option("--check-file", metavar="FILE", help="Of commands: the result that each run writes below {out}.")
+@click.option("--tolerance", type=float, help="Of --check-file: relative, for numbers; default: equal.")
 @click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
@@ -80,7 +89,8 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
     """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
 
-    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
+    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one. Without one, --variant NAME=COMMAND compares any
+    two commands.
     """
     from moeprof import capture as capturing
     from moeprof.cli.progress import Lines, terminal_progress
@@ -107,7 +117,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         if result.folder.exists():
             click.echo(f"Wrote {result.folder}")
         if result.next or result.folder.exists():
-            diff = "" if request.program else "--diff "
+            diff = "--diff " if request.workload else ""
             click.echo(result.next or f"Next: moeprof report {diff}{shlex.quote(str(result.folder))}", err=True)
     if result.message:
         click.echo(result.message, err=True)
@@ -128,7 +138,8 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
 
     words = sys.argv[1:]
     is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
-    if not target:
+    commands = make_commands(target, options)
+    if not target and commands is None:
         raise UsageError(
             "nothing to capture", "give a workload (see moeprof list), or: moeprof capture -- python train.py"
         )
@@ -136,7 +147,7 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
-    script = Path(target[0])
+    script = Path(target[0] if target else "")
     if not is_program and script.suffix == ".py" and script.is_file() and not declares_workload(script):
         raise UsageError(
             f"{script} declares no WORKLOAD: it is a program", f"moeprof capture -- python {shlex.quote(target[0])}"
@@ -150,7 +161,8 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         options.pop("end_program"),
     )
     return Request(
-        workload=None if is_program else target[0],
+        workload=None if is_program or commands is not None else target[0],
+        commands=commands,
         program=tuple(target) if is_program else (),
         overrides=pairs(options.pop("pairs")),
         variants=split(options.pop("variants")),
@@ -163,6 +175,45 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         stdout_to=2 if as_json else 1,
         **options,
     )
+
+
+NOT_OF_COMMANDS = (
+    "preset", "pairs", "nproc", "ncu_kernels", "start_after", "start_on", "steps", "duration", "nsys_args", "fork_before_exec",
+)  # fmt: skip
+
+
+OPTION_OF = {"pairs": "--set", "fork_before_exec": "--trace-fork-before-exec"}
+
+
+def make_commands(target: tuple[str, ...], options: dict[str, Any]) -> CommandSet | None:
+    """The commands to compare; None for a workload or a program. Takes their options out of ``options``.
+
+    Raises:
+        UsageError: options of commands beside a workload or a program, or the other way round.
+    """
+    from moeprof.capture.command_set import Given, from_options, read
+
+    given = Given(
+        options.pop("commands"), *(options.pop(name) for name in ("unit", "time", "check", "check_file", "tolerance"))
+    )
+    file = options["variants"] if not target and str(options["variants"]).endswith(".toml") else None
+    if file is None and not given.any:
+        return None
+    if target or (options["variants"] is not None and file is None):
+        raise UsageError(
+            "--variant, --unit, --time, --check, --check-file and --tolerance are for commands, not for a workload or a program",
+            "compare two: moeprof capture --variant baseline=COMMAND --variant optimized=COMMAND",
+        )
+    if file is not None and given.any:
+        raise UsageError(f"{file} and --variant, --unit, --time or --check exclude each other", f"write it into {file}")
+    for name in NOT_OF_COMMANDS:
+        if options[name]:
+            option = OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{option} is not for commands", "each command has words of its own")
+    if "ncu" in (split(options["tools"]) or ()):
+        raise UsageError("ncu counts no commands that are compared", "count one: moeprof inspect -- PROGRAM ARGS")
+    options["variants"] = None
+    return read(Path(file)) if file is not None else from_options(given)
 
 
 def split(text: str | None) -> tuple[str, ...] | None:

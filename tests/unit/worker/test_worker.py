@@ -106,6 +106,7 @@ def test_a_gate_holds_the_measurement_back(tmp_path: Path) -> None:
     with subprocess.Popen(spec.argv, stderr=subprocess.PIPE, text=True) as child:
         while not gate.ready.exists():
             assert child.poll() is None
+            time.sleep(0.01)
         assert not result.exists()
         gate.open()
         assert child.wait(30) == 0
@@ -120,6 +121,7 @@ def test_who_waits_at_a_gate_ends_when_nobody_is_left_to_open_it(tmp_path: Path)
         with subprocess.Popen(spec.argv, stderr=subprocess.PIPE, text=True, env=env) as child:
             while not gate.ready.exists():
                 assert child.poll() is None
+                time.sleep(0.01)
             time.sleep(1.2)
             assert child.poll() is None  # the holder is there
             holder.kill()
