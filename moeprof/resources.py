@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moeprof.errors import MoeprofError, UsageError
+from moeprof.errors import MoeprofError, UsageError, choices
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -25,7 +25,11 @@ def shipped(kind: str, name: str) -> Path:
     """
     recorded = folder("reports") / kind / name
     if not recorded.is_dir():
-        known = ", ".join(sorted(p.name for p in recorded.parent.iterdir() if p.is_dir()))
         what = {"samples": "sample", "sessions": "recorded session"}[kind]
-        raise UsageError(f"there is no {what} {name!r}", f"known: {known}")
+        raise UsageError(f"there is no {what} {name!r}", choices(name, names(kind), f"{what}s"))
     return recorded
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The recordings of a ``kind`` that ship with moeprof."""
+    return tuple(sorted(path.name for path in (folder("reports") / kind).iterdir() if path.is_dir()))

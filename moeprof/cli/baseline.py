@@ -22,7 +22,10 @@ baselines_option = click.option(
 
 @click.group()
 def baseline() -> None:
-    """Save captures under a name, for `moeprof check --against NAME`."""
+    """Save captures by name, to check against.
+
+    moeprof check CAPTURE --against NAME compares with one.
+    """
 
 
 @baseline.command()

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprof.cli import completion as names
+from moeprof.cli.help import GroupedOptions
 from moeprof.cli.options import (
     budget_option,
     dry_run_option,
-    echo_json,
     force_option,
     json_option,
     ncu_option,
     output_option,
+    print_document,
     rounds_option,
     timeout_option,
 )
@@ -25,42 +27,82 @@ from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
     from moeprof.capture.request import Request
+    from moeprof.capture.run import Result
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--variants", help="Comma-separated; default: all.")
-@click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
-@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+SECTIONS = {
+    "What runs": ("variants", "preset", "pairs", "device", "nproc"),
+    "Timing without a profiler": ("rounds", "budget_s"),
+    "Profiling": ("tools", "iterations", "ncu_kernels", "nsys", "ncu"),
+    "Output": ("output", "force", "keep_raw", "as_json"),
+    "Control": ("timeout_s", "dry_run", "help"),
+}
+
+
+@click.command(cls=GroupedOptions, sections=SECTIONS)
+@click.argument(
+    "target",
+    nargs=-1,
+    metavar="-- PROGRAM [ARGS]... | WORKLOAD",
+    type=click.UNPROCESSED,
+    shell_complete=names.workloads,
+)
+@click.option(
+    "--variants", metavar="A,B", shell_complete=names.variants, help="Variants of the workload.  [default: all]"
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=names.presets,
+    help="A parameter set.  [default: `default` on a GPU, `tiny` on a CPU]",
+)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter; may be repeated.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[default: cuda if there is a GPU]")
+@click.option("--tools", metavar="LIST", help="Of nsys, ncu, torch, none.  [default: the best there is]")
 @click.option(
     "--nproc",
+    metavar="N",
     type=click.IntRange(min=1),
-    help="Ranks of a workload that has ranks; default: all GPUs of this host, on a CPU 2.",
+    help="Ranks of a workload that has ranks.  [default: all GPUs of this host; 2 on a CPU]",
 )
 @rounds_option
 @budget_option
-@click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
+@click.option(
+    "--iterations", metavar="N", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace."
+)
 @click.option(
     "--ncu-kernels",
+    metavar="N",
     type=click.IntRange(min=1),
-    help="Kernels to count with ncu; default: as the workload says, else 3.",
+    help="Kernels to count with ncu.  [default: as many as the workload requests, else 3]",
 )
-@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@click.option(
+    "--nsys",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="The nsys to use.  [default: MOEPROF_NSYS, then PATH]",
+)
 @ncu_option
-@timeout_option(300, "Seconds a process may take.")
-@click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
+@timeout_option(300, "Seconds that one process may take.")
+@click.option(
+    "--keep-raw", is_flag=True, help="Save the raw .nsys-rep, which contains the environment and the host's name."
+)
 @dry_run_option
-@output_option
+@output_option("The capture's folder.  [default: moeprof-out/NAME-NNN]")
 @force_option
 @json_option
 def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
-    """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
+    """Profile a program, or a workload's variants.
 
-    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
+    \b
+    moeprof capture -- python train.py          any program
+    moeprof capture router                      a workload of `moeprof list`
+    moeprof capture ./mine.py --variants a,b    a workload of your own
+
+    The variants of a workload are proved to do the same work, timed without a profiler, and profiled.
     """
     from moeprof import capture as capturing
+    from moeprof.cli.outputs import Captured
     from moeprof.cli.progress import terminal_progress
 
     request = make_request(target, options)
@@ -73,23 +115,24 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         return
     result = capturing.capture(request, terminal_progress())
     if as_json:
-        echo_json(
-            {
-                "schema_version": 1,
-                "folder": str(result.folder),
-                "exit_code": int(result.exit_code),
-                "message": result.message,
-            }
-        )
+        print_document(Captured(str(result.folder), int(result.exit_code), result.message))
     else:
-        if result.folder.exists():
-            click.echo(f"Wrote {result.folder}")
-        if result.next or result.folder.exists():
-            diff = "" if request.program else "--diff "
-            click.echo(result.next or f"Next: moeprof report {diff}{shlex.quote(str(result.folder))}", err=True)
+        _print_result(result)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))
+
+
+def _print_result(result: Result) -> None:
+    """Where the capture is and what comes next; a capture that is not whole has no page."""
+    from moeprof.storage.files import PARTIAL
+
+    whole = result.folder.exists() and not result.folder.name.endswith(PARTIAL)
+    if whole:
+        click.echo(f"Wrote {result.folder}")
+    following = f"Next: moeprof report {shlex.quote(str(result.folder))}" if whole else ""
+    if result.next or following:
+        click.echo(result.next or following, err=True)
 
 
 def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, force_option, json_option
 
 
 @click.command()
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option(
     "--format",
     "form",
@@ -18,7 +19,7 @@ from moeprof.cli.options import echo_json, force_option, json_option
     required=True,
     help="Timelines for ui.perfetto.dev, tables, or the report's text.",
 )
-@click.option("--variant", help="Only this variant.")
+@click.option("--variant", shell_complete=names.variants, help="Only this variant.")
 @click.option(
     "-o",
     "--output",
@@ -28,7 +29,10 @@ from moeprof.cli.options import echo_json, force_option, json_option
 @force_option
 @json_option
 def export(capture: Path, form: str, variant: str | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Write the data of CAPTURE into files of a folder."""
+    """Write a capture's data for other tools.
+
+    The files go into a folder, each whole or not at all.
+    """
     from moeprof.report.export import export as exporting
     from moeprof.storage.capture_folder import OUTPUT
 

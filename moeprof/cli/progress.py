@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
     from moeprof.capture.progress import Progress  # with all of a capture's imports
+
+
+PATIENCE_S = 3.0  # what takes longer is named in a pipe too
 
 
 class Lines:
@@ -96,3 +100,22 @@ def counted(title: str) -> Iterator[Callable[[int, int, str], None]]:
     finally:
         for bar in bars:
             bar.close()
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show ``what`` takes long while it runs; yields a function that changes the text.
+
+    A terminal shows a line with a spinner, which is gone at the end. A pipe or a log gets one line, after PATIENCE_S.
+    """
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(f"{what} ...") as status:
+            yield lambda text: status.update(f"{text} ...")
+        return
+    late = threading.Timer(PATIENCE_S, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+    late.daemon = True
+    late.start()
+    try:
+        yield lambda text: None
+    finally:
+        late.cancel()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, force_option, json_option, output_option
 from moeprof.errors import UsageError
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
-@click.option("--variant", help="Only this variant of a capture.")
+@click.option("--variant", shell_complete=names.variants, help="Only this variant of a capture.")
 @click.option(
     "--link-ceiling",
     type=click.FloatRange(min=0, min_open=True),
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
 )
-@output_option
+@output_option("A page to write too.")
 @force_option
 @json_option
 def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:

@@ -7,40 +7,66 @@ from typing import Any
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, force_option, json_option, output_option
-from moeprof.errors import UsageError
+from moeprof.errors import UsageError, choices
 
 
 @click.command()
-@click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--diff", "contrast", is_flag=True, help="Contrast baseline and optimized, or two captures or traces A B."
+@click.argument(
+    "captures", metavar="[X | A B]", nargs=-1, type=click.Path(path_type=Path), shell_complete=names.captures
 )
+@click.option("--diff", "contrast", is_flag=True, help="The contrast; never needed: A B asks for it, and X has it.")
 @click.option("--range", "range_name", help="With two traces: the NVTX range whose instances are compared.")
-@click.option("--sample", help="Use the recorded capture of that name, which ships with moeprof.")
+@click.option(
+    "--sample", shell_complete=names.samples, help="A recorded capture that ships, such as kv_transfer (one H200)."
+)
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
-@output_option
+@output_option("The page.  [default: moeprof-out/NAME.html]")
 @force_option
 @json_option
 def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_page: bool, **options: Any) -> None:
-    """Write an HTML page of the newest capture, or of those named: captures or traces; the terminal shows its short form."""
+    """Write one HTML page: what is slow, and why.
+
+    X is a trace (nsys: .sqlite, .nsys-rep; torch.profiler: .json, .json.gz) or a capture folder; without X it is the
+    newest capture in ./moeprof-out. A B contrasts two captures or two traces. The terminal shows the page's short form.
+
+    \b
+    moeprof report                            the newest capture
+    moeprof report trace.sqlite               one trace
+    moeprof report before.sqlite after.sqlite what the same work costs in each
+    moeprof report --sample kv_transfer       recorded on one H200; needs no GPU
+    """
+    from moeprof.cli.progress import working
     from moeprof.report import build, text
 
-    traces = bool(captures) and not any(path.is_dir() for path in captures)
-    if options["range_name"] is not None and not (traces and len(captures) == 2):
+    if sample is not None and captures:
+        raise UsageError(f"--sample {sample} and {captures[0]} were both named", "name one of them")
+    for path in captures:
+        _existing(path)
+    if len(captures) > 2:
+        raise UsageError(f"a page shows one thing or contrasts two, found {len(captures)}", "name one or two")
+    sides = tuple(map(build.side_of, captures)) if len(captures) == 2 else captures
+    traces = bool(sides) and not any(path.is_dir() for path in sides)
+    if len({path.is_dir() for path in sides}) == 2:
+        raise UsageError(
+            f"{captures[0]} and {captures[1]} are a capture and a trace",
+            "name two of a kind; a variant's trace is a file in the folder of its capture",
+        )
+    if options["range_name"] is not None and not (traces and len(sides) == 2):
         raise UsageError("--range is for two traces", "of one trace: moeprof analyze TRACE --range NAME")
-    if traces and len(captures) == 1:
-        if contrast:
-            raise UsageError("--diff needs two traces, found one", "name a second one, or leave --diff out")
-        written = build.write_trace(captures[0], options["output"], options["force"])
-    elif traces:
-        if len(captures) != 2 or not contrast:
-            raise UsageError(f"{len(captures)} traces were named", "contrast two: moeprof report --diff A B")
-        pair = (captures[0], captures[1])
-        written = build.write_traces(pair, options["range_name"], options["output"], options["force"])
-    else:
-        studies = build.load(captures, sample)
-        written = build.write(studies, contrast, options["output"], options["force"])
+    if traces and len(sides) == 1 and contrast:
+        raise UsageError("--diff needs two traces, found one", "name a second one, or leave --diff out")
+    with working(f"reading {', '.join(path.name for path in sides) or sample or 'the newest capture'}"):
+        if traces and len(sides) == 1:
+            written = build.write_trace(sides[0], options["output"], options["force"])
+        elif traces:
+            written = build.write_traces(
+                (sides[0], sides[1]), options["range_name"], options["output"], options["force"]
+            )
+        else:
+            studies = build.load(sides, sample)
+            written = build.write(studies, contrast, options["output"], options["force"])
     if options["as_json"]:
         echo_json({"schema_version": 1, "page": str(written.path), "diff": written.page.data})
     else:
@@ -48,3 +74,14 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         click.echo(f"Wrote {written.path}")
     if open_page:
         click.launch(written.path.resolve().as_uri())
+
+
+def _existing(path: Path) -> None:
+    """Raises UsageError, with the nearest name in the same folder, where there is nothing at ``path``."""
+    if path.exists():
+        return
+    folder = path.parent
+    beside = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    near = choices(path.name, beside, "").partition("?")[0]
+    hint = f"{near}?" if near.startswith("did you mean") else "give a capture folder or a trace that exists"
+    raise UsageError(f"{path} does not exist", hint)

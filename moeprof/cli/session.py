@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
 
 session_option = click.option(
@@ -18,12 +19,14 @@ session_option = click.option(
     help="The session's folder.",
 )
 
-sample_option = click.option("--sample", help="The recorded session of that name, which ships with moeprof.")
+sample_option = click.option(
+    "--sample", shell_complete=names.samples, help="The recorded session of that name, which ships with moeprof."
+)
 
 
 @click.group()
 def session() -> None:
-    """Investigate: predict the effect of a change, try it, keep or revert it.
+    """Log predictions, trials and decisions.
 
     \b
     moeprof session new "why is the range slow?" --workload router
@@ -36,8 +39,15 @@ def session() -> None:
 
 @session.command()
 @click.argument("question")
-@click.option("--workload", required=True, help="A name of `moeprof list`, or the path of a .py file.")
-@click.option("--variant", help="The variant to measure; default: the workload's optimized one.")
+@click.option(
+    "--workload",
+    required=True,
+    shell_complete=names.workloads,
+    help="A name of `moeprof list`, or the path of a .py file.",
+)
+@click.option(
+    "--variant", shell_complete=names.variants, help="The variant to measure; default: the workload's optimized one."
+)
 @session_option
 def new(question: str, workload: str, variant: str | None, folder: Path) -> None:
     """Begin a session that answers QUESTION."""
@@ -50,7 +60,10 @@ def new(question: str, workload: str, variant: str | None, folder: Path) -> None
 @session.command()
 @click.argument("text")
 @click.option(
-    "--metric", required=True, help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME."
+    "--metric",
+    required=True,
+    shell_complete=names.metrics,
+    help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME.",
 )
 @click.option("--expect", required=True, help="'<0.5x' or '<-20%': against the kept capture; '>0.9': the value itself.")
 @session_option
@@ -146,7 +159,7 @@ def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
 
 
 @session.command()
-@output_option
+@output_option("The page.  [default: SESSION/session.html]")
 @force_option
 @session_option
 @sample_option

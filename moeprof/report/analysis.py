@@ -2,44 +2,183 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Window
+from moeprof.analysis.model import Analysis, Finding
 from moeprof.report import counters, tables
-from moeprof.report.figures.style import IDLE, LEDGER
-from moeprof.report.page import Block, Bullets, Item, Page, Paragraph, Section, Table, section
+from moeprof.report.narrative.trace import answer, device_of
+from moeprof.report.page import Block, Bullets, Fact, Facts, Item, Page, Paragraph, Section, Table, section
+from moeprof.trace.tables import Device
 from moeprof.worker.nvtx import CLOCK, DOMAIN
 
+CPU = "CPU"  # the name of a device that is no GPU
 MAX_ROWS = 12
+MAX_FINDINGS = 4  # kinds of findings on one screen
+OWNERS = (
+    ("compute", "compute_ns"), ("comm", "exposed_comm_ns"), ("copies", "exposed_copy_ns"), ("migration", "exposed_migration_ns"),
+    ("memset", "exposed_memset_ns"), ("idle", "idle_ns"),
+)  # fmt: skip
+WAITS = (
+    ("idle: host", "host_ns"), ("idle: launch", "launch_ns"), ("idle: sync", "sync_ns"), ("idle: dependency", "dependency_ns"), ("idle: edge", "edge_ns"),
+)  # fmt: skip
+OPTIONAL = ("span", "idle: edge", "memset", "migration")  # on a narrow screen the last goes first
 
 
-def page(analysis: Analysis) -> Page:
-    """Ledger, copies, launches, kernels, ranges, findings and notes of one trace."""
+@dataclass(frozen=True)
+class Shown:
+    """An analysis with what it is of: the ``name`` of its variant or file, and the devices of its trace."""
+
+    name: str
+    analysis: Analysis
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def cpus(self) -> frozenset[int]:
+        """The devices that are no GPU."""
+        return frozenset(d.index for d in self.devices if d.name == CPU)
+
+    def device(self, index: int | None) -> str:
+        """What a device is called."""
+        return units.DASH if index is None else CPU if index in self.cpus else f"GPU {index}"
+
+
+def summary(shown: Sequence[Shown], command: str, target: str) -> Page:
+    """One screen: the answer, the ledger and the findings of one trace, or of each variant of a capture.
+
+    Args:
+        command: the command that printed it, which ``--all`` extends.
+        target: what ``moeprof report`` makes a page of; "" where it makes none.
+    """
+    following = [Fact("All numbers:", "", f"{command} --all")]
+    following += [Fact("Page:", "", f"moeprof report {target}")] if target else []
+    sections = (
+        *(s for of in shown for s in _answers(of, several=len(shown) > 1)),
+        Section("ledger", tables=_ledgers(shown)),
+        *(s for of in shown for s in _found(of, MAX_FINDINGS if len(shown) == 1 else 1)),
+        *(s for of in shown for s in _warnings(of)),
+        Section("next", " ", above=(Facts(tuple(following)),)),
+    )
+    return Page("", "", sections)
+
+
+def _answers(shown: Shown, several: bool) -> Iterator[Section]:
+    """The answer in a sentence, and what was recorded."""
+    analysis = shown.analysis
+    windows = {(w.range, w.instance) for w in analysis.windows}
+    if any(name is not None for name, _ in windows):
+        headline = f"{next(iter(windows))[0]}: {len(windows)} window{'s' * (len(windows) != 1)}"
+    else:
+        headline = answer(analysis, shown.cpus).headline
+    lead = f"{shown.name}: " if several else ""
+    facts = (Paragraph(recorded(shown), detail="summary"),) if not several else ()
+    yield Section("answer", above=(Paragraph(f"{lead}{headline}.", "headline", detail="summary"), *facts))
+
+
+def recorded(shown: Shown) -> str:
+    """What was recorded, on what, for how long, with what."""
+    analysis = shown.analysis
+    busy = {w.device for w in analysis.windows} | {k.device for k in analysis.kernels}
+    models: dict[str, int] = {}
+    for device in shown.devices:
+        if device.name and device.index in busy:
+            models[device.name] = models.get(device.name, 0) + 1
+    span = max((w.end_ns for w in analysis.windows), default=0) - min((w.start_ns for w in analysis.windows), default=0)
+    kernels = sum(k.count for k in analysis.kernels)
+    facts = (
+        Path(analysis.source.path).name, *(f"{count} x {model}" for model, count in models.items()), units.ms(span) if span else "",
+        f"{units.number(kernels)} kernels", analysis.source.producer or analysis.source.kind,
+    )  # fmt: skip
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _ledgers(shown: Sequence[Shown]) -> tuple[Table, ...]:
+    """A row for each variant, window and device: who owned the time."""
+    rows = []
+    for of in shown:
+        windows = of.analysis.windows
+        several = len({w.device for w in windows}) > 1
+        for w in windows[:MAX_ROWS]:
+            names = (
+                of.name if len(shown) > 1 else "", "" if w.range is None else f"{w.range} {w.instance}",
+                of.device(w.device) if several or (len(shown) == 1 and w.range is None) else "",
+            )  # fmt: skip
+            values = [
+                *(getattr(w.ledger, key) for _, key in OWNERS if key != "idle_ns"),
+                *(getattr(w.idle, key) for _, key in WAITS),
+            ]
+            label = ", ".join(name for name in names if name) or of.device(w.device)
+            rows.append((label, units.ms(w.span_ns), *(units.ms(value) for value in values)))
+    left = sum(max(0, len(of.analysis.windows) - MAX_ROWS) for of in shown)
+    caption = "Who owned the time" + (f", the first {MAX_ROWS} windows of {left + MAX_ROWS}" if left else "")
+    header = ("window", "span", *(name for name, key in OWNERS if key != "idle_ns"), *(name for name, _ in WAITS))
+    ledger = Table(caption, header, tuple(rows), detail="summary", optional=OPTIONAL)
+    return (ledger,) if rows else ()
+
+
+def _found(shown: Shown, most: int) -> Iterator[Section]:
+    """The findings, those of one rule together: the device that gains most, then the others."""
+    findings = shown.analysis.findings
+    leading = answer(shown.analysis, shown.cpus).finding
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in ([leading] if leading else []) + [f for f in findings if f is not leading]:
+        by_rule.setdefault(finding.id, []).append(finding)
+    if not by_rule:
+        return
+    rows = []
+    for first, *others in list(by_rule.values())[:most]:
+        device = device_of(first)
+        span = next((w.span_ns for w in shown.analysis.windows if w.device == device), 0)
+        share = units.percent(first.gain_ns / span if span and first.gain_ns <= span else None)
+        also = ", ".join(f"{shown.device(device_of(f))} ({units.ms(f.gain_ns)})" for f in others)
+        rows.append((first.id, units.ms(first.gain_ns), share, shown.device(device), first.claim, first.try_, also))
+    left = len(by_rule) - len(rows)
+    name = f" of {shown.name}" if most == 1 else ""
+    header = ("finding", "gain at most", "share", "on", "claim", "try", "also on")
+    table = Table("", header, tuple(rows), plain=True, detail="summary", sentences=("claim", "try", "also on"))
+    kinds = "1 more kind" if left == 1 else f"{left} more kinds"
+    more = (Paragraph(f"... and {kinds} of findings (--all)", detail="summary"),) if left else ()
+    title = f"Findings{name}: gains overlap, so do not add them" if len(rows) > 1 else f"Finding{name}"
+    yield Section("findings", title, tables=(table,), below=more)
+
+
+def _warnings(shown: Shown) -> Iterator[Section]:
+    items = tuple(Item(n.text, n.severity, "summary") for n in shown.analysis.notes if n.severity != "info")
+    if items:
+        yield Section("notes", " ", below=(Bullets(items),))
+
+
+def everything(shown: Shown) -> Page:
+    """All numbers of one trace: ledger, copies, launches, kernels, ranges, findings and notes."""
+    analysis = shown.analysis
     source = analysis.source
-    title = f"{source.path}: {source.producer or source.kind}" + (f", schema {source.schema}" if source.schema else "")
+    schema = f", schema {source.schema}" if source.schema else ""
     left = len(analysis.windows) - MAX_ROWS
     more: tuple[Block, ...] = (
         (Paragraph(f"... and {left} more windows (--json has all)", detail="summary"),) if left > 0 else ()
     )
-    ledger = replace(_windows(analysis.windows[:MAX_ROWS]), detail="summary")
     details = (
         copies_table(analysis), communication_table(analysis), causes_table(analysis), launches_table(analysis), _kernels(analysis), ranges_table(analysis),
     )  # fmt: skip
-    findings = tuple(
-        Paragraph(f"finding {f.id} ({f.where}): {f.claim}. Try: {f.try_}", detail="summary")
-        for f in analysis.findings[:MAX_ROWS]
-    )
+    rows = [(f.id, units.ms(f.gain_ns), f.where, f.claim, f.try_) for f in analysis.findings]
+    header = ("finding", "gain at most", "where", "claim", "try")
+    findings = Table("Findings", header, tuple(rows), plain=True, sentences=("claim", "try"))
     noted = Bullets(tuple(Item(n.text, n.severity, "summary") for n in analysis.notes))
     sections = (
-        Section("ledger", tables=(ledger,), below=more),
-        section("details", "", "", None, details, "summary"),
-        Section("findings", above=findings, below=(noted,)),
+        Section("ledger", " ", tables=_ledgers((shown,)), below=more),
+        *(
+            section(f"table-{place}", " ", "", None, (t,), "summary")
+            for place, t in enumerate((findings, *details))
+            if t.rows
+        ),
+        Section("notes", " ", below=(noted,)),
     )
-    return Page(title, "", sections)
+    return Page(f"{shown.name}: {source.producer or source.kind}{schema}", "", sections)
 
 
 def counters_page(path: str, frame: pd.DataFrame, rules: list[dict[str, Any]]) -> Page:
@@ -47,34 +186,6 @@ def counters_page(path: str, frame: pd.DataFrame, rules: list[dict[str, Any]]) -
     title = f"{path}: Nsight Compute (it serialises kernels: its times are not a timeline's)"
     shown = (counters.launches(frame, "Kernels in launch order"), counters.rules(rules))
     return Page(title, "", (section("counters", "", "", None, shown, "summary"),))
-
-
-def _windows(windows: tuple[Window, ...]) -> Table:
-    header = (
-        "device",
-        "range",
-        "span",
-        "compute",
-        "exp. comm",
-        "exp. copy",
-        "exp. migr.",
-        "exp. memset",
-        "idle",
-        "launch",
-        "sync",
-        "host",
-        "depend.",
-        "edge",
-    )
-    rows = [
-        (
-            str(w.device), "whole trace" if w.range is None else f"{w.range} {w.instance}", units.ms(w.span_ns),
-            *(units.ms(getattr(w.ledger, key)) for _, key, _ in LEDGER), units.ms(w.ledger.idle_ns),
-            *(units.ms(getattr(w.idle, key)) for _, key, _ in IDLE),
-        )
-        for w in windows
-    ]  # fmt: skip
-    return Table("Time ledger", header, tuple(rows))
 
 
 def copies_table(analysis: Analysis) -> Table:
@@ -90,6 +201,7 @@ def copies_table(analysis: Analysis) -> Table:
         "Copies",
         ("window", "copies", "count", "bytes", "busy", "hidden", "exposed", "GB/s", "why exposed"),
         tuple(rows),
+        sentences=("why exposed",),
     )
 
 
@@ -129,7 +241,7 @@ def causes_table(analysis: Analysis) -> Table:
         for _, kind, label, where, c in largest
     ]
     header = ("window", "time", "cause", "call", "stream", "count", "total", "longest", "try")
-    return Table("Why", header, tuple(rows))
+    return Table("Why", header, tuple(rows), sentences=("try",))
 
 
 def launches_table(analysis: Analysis) -> Table:

@@ -11,7 +11,7 @@ from moeprof.compare import captures as two
 from moeprof.compare import traces as two_traces
 from moeprof.compare import variants
 from moeprof.compare.traces import Side
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
@@ -20,6 +20,7 @@ from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
+from moeprof.storage import manifest
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
 from moeprof.storage.files import PARTIAL, write_whole
 from moeprof.trace import open_trace
@@ -37,29 +38,42 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     """The captures to show: those named, the sample, or the newest."""
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
-    if len(captures) > 2:
-        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
     if not captures:
         found = newest(OUTPUT)
         if found is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",
-                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
+                "make one: moeprof capture -- PROGRAM; or see a recorded one: moeprof report --sample kv_transfer",
             )
         captures = (found,)
     return tuple(capture.load(folder) for folder in captures)
+
+
+def side_of(path: Path) -> Path:
+    """What is compared of ``path``: of the capture of a program its trace, else itself.
+
+    Raises:
+        CaptureError: the program was not traced.
+    """
+    if not (path / manifest.FILE).is_file():
+        return path
+    record = manifest.read(path)
+    if record.kind != "program":
+        return path
+    traced = next((part for v in record.variants if (part := v.part("trace")) is not None), None)
+    if traced is None:
+        raise CaptureError(f"{path} contains no trace", "capture the program again with --tools nsys or torch")
+    return path / traced.file
 
 
 def write(captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
     """The page of ``captures`` (one, or two to compare), written to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or two captures were named without ``--diff``.
+        UsageError: the page exists and ``force`` is not given.
     """
-    if len(captures) == 2 and not contrast:
-        raise UsageError("two captures were named", "add --diff to contrast them")
     path = _path(output, _default(captures, contrast), force)
-    return _written(path, page_of(captures, contrast))
+    return _written(path, page_of(captures))
 
 
 def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:

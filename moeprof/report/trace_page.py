@@ -39,7 +39,7 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
         name: the trace as the reader knows it: the path that was given.
     """
     found = answer(analysis, cpus(trace))
-    compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
+    compare = f"moeprof report {shlex.quote(name)} AFTER{_suffix(name)}"
     sections = (
         _answer(found, analysis, drawn, compare),
         *_body(trace, analysis, drawn, trace.path.name),
@@ -56,10 +56,9 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
     trace, analysis = (None, None) if variant is None else (variant.trace, variant.analysis)
     if variant is None or trace is None or analysis is None or drawn is None:
         return _untraced(capture, variant)
-    folder, part = str(capture.folder), variant.record.part("trace")
-    file = part.file if part else trace.path.name
+    folder = str(capture.folder)
     found = answer(analysis, cpus(trace))
-    compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
+    compare = f"moeprof report {shlex.quote(folder)} AFTER"
     sections = (
         _answer(found, analysis, drawn, compare),
         *_body(trace, analysis, drawn, capture.manifest.name),

@@ -31,9 +31,15 @@ def numbers(text: str) -> list[tuple[str, str]]:
 
 
 def strangers(paragraph: str, tables: str) -> list[tuple[str, str]]:
-    """Numbers of the paragraph that the tables do not hold; one without a unit may have one there."""
+    """Numbers of the paragraph that the tables do not hold; one without a unit may have one there, and a column of the terminal
+    has its unit in its header."""
     known = numbers(tables)
-    return [(n, unit) for n, unit in numbers(paragraph) if not any(n == k and unit in ("", u) for k, u in known)]
+    of_columns = {m[1] or m[2] for m in re.finditer(rf"(?:,\s+|\()(?:({UNITS})(?=\s|$)|({UNITS})\))", tables)}
+    return [
+        (n, unit)
+        for n, unit in numbers(paragraph)
+        if not any(n == k and (unit in ("", u) or (not u and unit in of_columns)) for k, u in known)
+    ]
 
 
 TABLES = ("Variants", "Waterfall", "Ledger", "Work of", "Points of", "Counted:")  # raw samples would hold any number
