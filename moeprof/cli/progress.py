@@ -21,18 +21,24 @@ PATIENCE_S = 3.0  # what takes longer is named in a pipe too
 
 
 class Lines:
-    """One line a phase and a step, with the seconds since the start."""
+    """One line for each phase and step, for all steps of a round one, with the seconds since the start."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
+        self.round = ""
 
     def phase(self, title: str, steps: int) -> None:
         """A line."""
         self._print(f"{title} ...")
 
     def step(self, what: str) -> None:
-        """A line."""
-        self._print(f"  {what}")
+        """A line; a step "round 3: overlap" after another of round 3 has none."""
+        head = what.partition(":")[0]
+        if not head.startswith("round "):
+            self._print(f"  {what}")
+        elif head != self.round:
+            self.round = head
+            self._print(f"  {head}")
 
     def _print(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
