@@ -24,8 +24,9 @@ def join(parts: tuple[Path, ...], output: Path | None, force: bool, as_json: boo
     from moeprof.cli.outputs import Joined
     from moeprof.storage.capture_folder import choose
 
-    name = joining.read_parts(parts)[0].manifest.name
-    folder = joining.join(parts, choose(name, output, force))
+    name = next(iter(joining.read_parts(parts).values())).name
+    folder = choose(name, output, force)
+    joining.join(parts, folder)
     if as_json:
         print_document(Joined(str(folder)))
         return

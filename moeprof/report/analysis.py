@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Finding
+from moeprof.analysis.model import Analysis, Judged, Window
 from moeprof.report import counters, tables
+from moeprof.report.narrative import finding as told
 from moeprof.report.narrative.trace import answer, device_of
 from moeprof.report.page import Block, Bullets, Fact, Facts, Item, Page, Paragraph, Section, Table, section
 from moeprof.trace.tables import Device
@@ -22,7 +23,7 @@ MAX_ROWS = 12
 MAX_FINDINGS = 4  # kinds of findings on one screen
 OWNERS = (
     ("compute", "compute_ns"), ("comm", "exposed_comm_ns"), ("copies", "exposed_copy_ns"), ("migration", "exposed_migration_ns"),
-    ("memset", "exposed_memset_ns"), ("idle", "idle_ns"),
+    ("memset", "exposed_memset_ns"),
 )  # fmt: skip
 WAITS = (
     ("idle: host", "host_ns"), ("idle: launch", "launch_ns"), ("idle: sync", "sync_ns"), ("idle: dependency", "dependency_ns"), ("idle: edge", "edge_ns"),
@@ -68,16 +69,26 @@ def summary(shown: Sequence[Shown], command: str, target: str) -> Page:
 
 
 def _answers(shown: Shown, several: bool) -> Iterator[Section]:
-    """The answer in a sentence, and what was recorded."""
-    analysis = shown.analysis
-    windows = {(w.range, w.instance) for w in analysis.windows}
-    if any(name is not None for name, _ in windows):
-        headline = f"{next(iter(windows))[0]}: {len(windows)} window{'s' * (len(windows) != 1)}"
-    else:
-        headline = answer(analysis, shown.cpus).headline
+    """The answer in a sentence, what was recorded, and what of it was judged."""
     lead = f"{shown.name}: " if several else ""
-    facts = (Paragraph(recorded(shown), detail="summary"),) if not several else ()
-    yield Section("answer", above=(Paragraph(f"{lead}{headline}.", "headline", detail="summary"), *facts))
+    blocks = [Paragraph(f"{lead}{_headline(shown)}.", "headline", detail="summary")]
+    if not several:
+        blocks.append(Paragraph(recorded(shown), detail="summary"))
+        judged = answer(shown.analysis, shown.cpus).judged
+        blocks += [Paragraph(judged, detail="summary")] if judged and not _of_range(shown) else []
+    yield Section("answer", above=tuple(blocks))
+
+
+def _headline(shown: Shown) -> str:
+    if not _of_range(shown):
+        return answer(shown.analysis, shown.cpus).headline
+    windows = {(w.range, w.instance) for w in shown.analysis.windows}
+    return f"{next(iter(windows))[0]}: {len(windows)} window{'s' * (len(windows) != 1)}"
+
+
+def _of_range(shown: Shown) -> bool:
+    """Whether the windows are the instances of a range."""
+    return any(w.range is not None for w in shown.analysis.windows)
 
 
 def recorded(shown: Shown) -> str:
@@ -98,51 +109,51 @@ def recorded(shown: Shown) -> str:
 
 
 def _ledgers(shown: Sequence[Shown]) -> tuple[Table, ...]:
-    """A row for each variant, window and device: who owned the time."""
-    rows = []
+    """A row for each variant, device and window, or judged part, which the answer and the findings are about."""
+    rows, left = [], 0
     for of in shown:
-        windows = of.analysis.windows
-        several = len({w.device for w in windows}) > 1
-        for w in windows[:MAX_ROWS]:
-            names = (
-                of.name if len(shown) > 1 else "", "" if w.range is None else f"{w.range} {w.instance}",
-                of.device(w.device) if several or (len(shown) == 1 and w.range is None) else "",
-            )  # fmt: skip
-            values = [
-                *(getattr(w.ledger, key) for _, key in OWNERS if key != "idle_ns"),
-                *(getattr(w.idle, key) for _, key in WAITS),
-            ]
-            label = ", ".join(name for name in names if name) or of.device(w.device)
-            rows.append((label, units.ms(w.span_ns), *(units.ms(value) for value in values)))
-    left = sum(max(0, len(of.analysis.windows) - MAX_ROWS) for of in shown)
+        parts = of.analysis.windows if _of_range(of) else of.analysis.judged or of.analysis.windows
+        devices = {part.device for part in parts}
+        left += max(0, len(parts) - MAX_ROWS)
+        for part in parts[:MAX_ROWS]:
+            window = f"{part.range} {part.instance}" if isinstance(part, Window) and part.range is not None else ""
+            device = of.device(part.device)
+            names = [of.name] if len(shown) > 1 else []
+            names += [window] if window else []
+            names += [device] if len(devices) > 1 or not names else []
+            rows.append((", ".join(names), *_owners(part)))
+    header = ("", "span", *(name for name, _ in OWNERS), *(name for name, _ in WAITS))
     caption = "Who owned the time" + (f", the first {MAX_ROWS} windows of {left + MAX_ROWS}" if left else "")
-    header = ("window", "span", *(name for name, key in OWNERS if key != "idle_ns"), *(name for name, _ in WAITS))
     ledger = Table(caption, header, tuple(rows), detail="summary", optional=OPTIONAL)
     return (ledger,) if rows else ()
 
 
+def _owners(part: Window | Judged) -> Iterator[str]:
+    """The span and who owned it; the idle time by what the device waited for."""
+    yield units.ms(part.span_ns)
+    yield from (units.ms(getattr(part.ledger, key)) for _, key in OWNERS)
+    yield from (units.ms(getattr(part.idle, key)) for _, key in WAITS)
+
+
 def _found(shown: Shown, most: int) -> Iterator[Section]:
-    """The findings, those of one rule together: the device that gains most, then the others."""
+    """The findings, cause before consequence, each with what it gains at most."""
     findings = shown.analysis.findings
-    leading = answer(shown.analysis, shown.cpus).finding
-    by_rule: dict[str, list[Finding]] = {}
-    for finding in ([leading] if leading else []) + [f for f in findings if f is not leading]:
-        by_rule.setdefault(finding.id, []).append(finding)
-    if not by_rule:
+    if not findings:
         return
+    names = {w.device: shown.device(w.device) for w in shown.analysis.windows}
     rows = []
-    for first, *others in list(by_rule.values())[:most]:
-        device = device_of(first)
-        span = next((w.span_ns for w in shown.analysis.windows if w.device == device), 0)
-        share = units.percent(first.gain_ns / span if span and first.gain_ns <= span else None)
-        also = ", ".join(f"{shown.device(device_of(f))} ({units.ms(f.gain_ns)})" for f in others)
-        rows.append((first.id, units.ms(first.gain_ns), share, shown.device(device), first.claim, first.try_, also))
-    left = len(by_rule) - len(rows)
+    for number, f in enumerate(findings[:most], 1):
+        passes = max(f.passes, 1)
+        follows = " ".join(text for text in (told.follows(f, names), told.elsewhere(f, names)) if text)
+        gain = units.ms(f.gain_ns / passes) if f.id not in told.TRUST else units.DASH
+        share = units.percent(f.gain_share)
+        rows.append((str(number), f.id, gain, share, shown.device(device_of(f)), f.claim, f.try_, follows))
+    unit = " per pass" if findings[0].passes > 1 else ""
+    header = ("no.", "finding", f"gain at most{unit}", "share", "on", "claim", "try", "also")
+    table = Table("", header, tuple(rows), plain=True, detail="summary", sentences=("claim", "try", "also"))
+    left = len(findings) - len(rows)
+    more = (Paragraph(f"... and {left} more finding{'s' * (left != 1)} (--all)", detail="summary"),) if left else ()
     name = f" of {shown.name}" if most == 1 else ""
-    header = ("finding", "gain at most", "share", "on", "claim", "try", "also on")
-    table = Table("", header, tuple(rows), plain=True, detail="summary", sentences=("claim", "try", "also on"))
-    kinds = "1 more kind" if left == 1 else f"{left} more kinds"
-    more = (Paragraph(f"... and {kinds} of findings (--all)", detail="summary"),) if left else ()
     title = f"Findings{name}: gains overlap, so do not add them" if len(rows) > 1 else f"Finding{name}"
     yield Section("findings", title, tables=(table,), below=more)
 
@@ -165,17 +176,12 @@ def everything(shown: Shown) -> Page:
     details = (
         copies_table(analysis), communication_table(analysis), causes_table(analysis), launches_table(analysis), _kernels(analysis), ranges_table(analysis),
     )  # fmt: skip
-    rows = [(f.id, units.ms(f.gain_ns), f.where, f.claim, f.try_) for f in analysis.findings]
-    header = ("finding", "gain at most", "where", "claim", "try")
-    findings = Table("Findings", header, tuple(rows), plain=True, sentences=("claim", "try"))
     noted = Bullets(tuple(Item(n.text, n.severity, "summary") for n in analysis.notes))
     sections = (
+        *_answers(shown, several=False),
         Section("ledger", " ", tables=_ledgers((shown,)), below=more),
-        *(
-            section(f"table-{place}", " ", "", None, (t,), "summary")
-            for place, t in enumerate((findings, *details))
-            if t.rows
-        ),
+        *_found(shown, len(analysis.findings)),
+        *(section(f"table-{place}", " ", "", None, (t,), "summary") for place, t in enumerate(details) if t.rows),
         Section("notes", " ", below=(noted,)),
     )
     return Page(f"{shown.name}: {source.producer or source.kind}{schema}", "", sections)

@@ -106,7 +106,7 @@ def _fact(fact: Fact, label: int) -> Iterator[Text]:
     yield Text.assemble((first[:label], "bold"), first[label:])
     yield from map(Text, more)
     if code and not beside:
-        yield Text(indent + code)
+        yield Text((indent if text else "  ") + code)
 
 
 def _table(table: Table, title: str) -> list[Text]:

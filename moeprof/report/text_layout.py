@@ -147,7 +147,7 @@ def _one_unit(header: Sequence[str]) -> tuple[str, ...]:
     """The unit of all columns stands once, above their names."""
     named = [name.rpartition(", ") for name in header[1:]]
     if len(named) > 1 and len({unit for name, _, unit in named if name}) == 1 and all(name for name, _, _ in named):
-        return f"{header[0]} ({named[0][2]})", *(name for name, _, _ in named)
+        return f"{header[0]} ({named[0][2]})" if header[0] else named[0][2], *(name for name, _, _ in named)
     return tuple(header)
 
 
