@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moeprof.errors import MoeprofError, UsageError, choices
 
+PACKED = ".sqlite.xz"
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -26,8 +27,19 @@ def shipped(kind: str, name: str) -> Path:
     recorded = folder("reports") / kind / name
     if not recorded.is_dir():
         what = {"samples": "sample", "sessions": "recorded session"}[kind]
-        raise UsageError(f"there is no {what} {name!r}", choices(name, names(kind), f"{what}s"))
+        known = names(kind) + (trace_names() if kind == "samples" else ())
+        raise UsageError(f"there is no {what} {name!r}", choices(name, known, f"{what}s"))
     return recorded
+
+
+def packed_trace(name: str) -> Path:
+    """A recorded trace that ships with moeprof, packed with xz."""
+    return folder("reports") / "traces" / f"{name}{PACKED}"
+
+
+def trace_names() -> tuple[str, ...]:
+    """The recorded traces that ship with moeprof."""
+    return tuple(sorted(path.name.removesuffix(PACKED) for path in (folder("reports") / "traces").glob(f"*{PACKED}")))
 
 
 def names(kind: str) -> tuple[str, ...]:

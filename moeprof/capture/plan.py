@@ -104,6 +104,8 @@ def make_plan(request: Request, environment: Mapping[str, str]) -> Plan:
     plan = Plan(request, device, chosen.notes + metric_notes, nsys=chosen.nsys, torch=chosen.torch, counting=counting)
     if workload is None:
         return plan
+    if device == "cpu" and workload.gpu_technique:
+        plan = replace(plan, notes=(*plan.notes, note("functional-check", what=workload.name)))
     preset = request.preset or ("default" if device == "cuda" else "tiny")
     names = request.variants or tuple(variant.name for variant in workload.variants)
     return replace(

@@ -58,7 +58,8 @@ def samples(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     from moeprof import resources
 
     is_session = ctx.parent is not None and ctx.parent.info_name == "session"
-    return _starting(resources.names("sessions" if is_session else "samples"), incomplete)
+    known = resources.names("sessions") if is_session else (*resources.names("samples"), *resources.trace_names())
+    return _starting(known, incomplete)
 
 
 def metrics(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

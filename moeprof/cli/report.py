@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, force_option, json_option, output_option
 from moeprof.errors import UsageError, choices
+
+if TYPE_CHECKING:
+    from moeprof.report.build import Written
 
 
 @click.command()
@@ -38,35 +41,14 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
     moeprof report --sample kv_transfer       recorded on one H200; needs no GPU
     """
     from moeprof.cli.progress import working
-    from moeprof.report import build, text
+    from moeprof.report import text
 
-    if sample is not None and captures:
-        raise UsageError(f"--sample {sample} and {captures[0]} were both named", "name one of them")
-    for path in captures:
-        _existing(path)
-    if len(captures) > 2:
-        raise UsageError(f"a page shows one thing or contrasts two, found {len(captures)}", "name one or two")
-    sides = tuple(map(build.side_of, captures)) if len(captures) == 2 else captures
-    traces = bool(sides) and not any(path.is_dir() for path in sides)
-    if len({path.is_dir() for path in sides}) == 2:
-        raise UsageError(
-            f"{captures[0]} and {captures[1]} are a capture and a trace",
-            "name two of a kind; a variant's trace is a file in the folder of its capture",
+    paths, recorded = _named(captures, sample)
+    name = ", ".join(path.name for path in paths) or recorded or "the newest capture"
+    with working(f"reading {name}"):
+        written = _written(
+            paths, recorded, contrast, **{key: options[key] for key in ("range_name", "output", "force")}
         )
-    if options["range_name"] is not None and not (traces and len(sides) == 2):
-        raise UsageError("--range is for two traces", "of one trace: moeprof analyze TRACE --range NAME")
-    if traces and len(sides) == 1 and contrast:
-        raise UsageError("--diff needs two traces, found one", "name a second one, or leave --diff out")
-    with working(f"reading {', '.join(path.name for path in sides) or sample or 'the newest capture'}"):
-        if traces and len(sides) == 1:
-            written = build.write_trace(sides[0], options["output"], options["force"])
-        elif traces:
-            written = build.write_traces(
-                (sides[0], sides[1]), options["range_name"], options["output"], options["force"]
-            )
-        else:
-            studies = build.load(sides, sample)
-            written = build.write(studies, contrast, options["output"], options["force"])
     if options["as_json"]:
         echo_json({"schema_version": 1, "page": str(written.path), "diff": written.page.data})
     else:
@@ -74,6 +56,50 @@ def report(captures: tuple[Path, ...], contrast: bool, sample: str | None, open_
         click.echo(f"Wrote {written.path}")
     if open_page:
         click.launch(written.path.resolve().as_uri())
+
+
+def _named(captures: tuple[Path, ...], sample: str | None) -> tuple[tuple[Path, ...], str | None]:
+    """The paths that exist, and the sample that is a capture; a recorded trace is unpacked, and is a path then."""
+    from moeprof import resources
+    from moeprof.report import build
+
+    if sample is not None and captures:
+        raise UsageError(f"--sample {sample} and {captures[0]} were both named", "name one of them")
+    if sample in resources.trace_names():
+        return (build.unpacked(sample),), None
+    for path in captures:
+        _existing(path)
+    if len(captures) > 2:
+        raise UsageError(f"a page shows one thing or contrasts two, found {len(captures)}", "name one or two")
+    return (tuple(map(build.side_of, captures)) if len(captures) == 2 else captures), sample
+
+
+def _written(
+    paths: tuple[Path, ...],
+    sample: str | None,
+    contrast: bool,
+    range_name: str | None,
+    output: Path | None,
+    force: bool,
+) -> Written:
+    """The page that the paths deserve: of a trace, of a capture, or of two of a kind."""
+    from moeprof.report import build
+
+    if len({path.is_dir() for path in paths}) == 2:
+        raise UsageError(
+            f"{paths[0]} and {paths[1]} are a capture and a trace",
+            "name two of a kind; a variant's trace is a file in the folder of its capture",
+        )
+    traces = bool(paths) and not paths[0].is_dir()
+    if range_name is not None and not (traces and len(paths) == 2):
+        raise UsageError("--range is for two traces", "of one trace: moeprof analyze TRACE --range NAME")
+    if traces and len(paths) == 1 and contrast:
+        raise UsageError("--diff needs two traces, found one", "name a second one, or leave --diff out")
+    if not traces:
+        return build.write(build.load(paths, sample), contrast, output, force)
+    if len(paths) == 1:
+        return build.write_trace(paths[0], output, force)
+    return build.write_traces((paths[0], paths[1]), range_name, output, force)
 
 
 def _existing(path: Path) -> None:

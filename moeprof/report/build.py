@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from moeprof.errors import CaptureError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
-from moeprof.report import html, trace_page, traces
+from moeprof.report import cpu, html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
 from moeprof.storage import manifest
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
-from moeprof.storage.files import PARTIAL, write_whole
+from moeprof.storage.files import PARTIAL, partial_of, write_whole
 from moeprof.trace import open_trace
 
 
@@ -80,11 +81,17 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
     """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison))
+        if any(map(cpu.is_functional, captures)):
+            comparison = cpu.without_verdicts(comparison)
+            return report.two_captures(*captures, comparison, cpu.functional(comparison))
+        return cpu.marked(report.two_captures(*captures, comparison, narrate(comparison)), captures)
     if captures[0].manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
-    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+    if cpu.is_functional(captures[0]):
+        comparison = cpu.without_verdicts(comparison)
+        return report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
+    return cpu.marked(report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast), captures)
 
 
 def _program(shown: Capture) -> Page:
@@ -107,6 +114,16 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
         analysis = analysis_of(trace, prepared=prepared)
         drawn = timeline_data(trace, prepared, analysis.findings)
         return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
+
+
+def unpacked(name: str, folder: Path = OUTPUT) -> Path:
+    """The recorded trace of that name, which ships with moeprof, as a file in ``folder``."""
+    target = folder / f"{name}.sqlite"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(target)
+    partial.write_bytes(lzma.decompress(resources.packed_trace(name).read_bytes()))
+    partial.replace(target)
+    return target
 
 
 def write_page(path: Path, force: bool, page: Page) -> None:

@@ -73,7 +73,7 @@ def _above(section: Section) -> Iterator[Text]:
             word = block.text
         elif isinstance(block, Paragraph) and word and shows("summary", block.detail):
             first, *more = wrap(block.text, width(), "  ", f"{printable(word)}  ")
-            yield Text.assemble((word, STYLES.get(word, "bold")), first.removeprefix(word))
+            yield Text.assemble((word, STYLES.get(word.partition(" ")[0], "bold")), first.removeprefix(word))
             yield from map(Text, more)
             word = ""
         else:

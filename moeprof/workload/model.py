@@ -126,6 +126,7 @@ class Workload:
         shows: the lesson, one sentence.
         ranks: every variant is built in each of N processes. torch.distributed is initialised and the device set before ``build``,
             and ``run`` may communicate. ``flops`` and ``bytes_moved`` are those of one rank. See docs/howto/several_gpus.md.
+        gpu_technique: whether its times say something of a GPU only. On a CPU its capture is a functional check without a verdict.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts warp states.
     """
 
@@ -144,6 +145,7 @@ class Workload:
     counted: int = DEFAULT_COUNTED
     stalls: bool = False
     ranks: bool = False
+    gpu_technique: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant ``name``; raises UsageError with the existing names."""
