@@ -41,6 +41,18 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "host-missing": ("warning", "the part of host {hosts} is missing: its capture ended before it was complete"),
     "timing-only": ("info", "timed only (--tools none): there is no trace to explain the verdict"),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
+    "recording-window": ("info", "only a part of the run was recorded: {window}"),
+    "recording-partial": ("warning", "the recording is partial: {by} ended it after {seconds:.1f} s"),
+    "raw-report": (
+        "warning",
+        "the raw report was saved as {file}, because it could not be exported here. It contains the environment, the "
+        "command line and the name of the host",
+    ),
+    "two-runs": (
+        "info",
+        "the program ran twice. The trace is of the first run; the counters are of the second one, in which ncu ran "
+        "each counted kernel several times",
+    ),
     "interrupted": ("warning", "the capture was interrupted. It contains {kept}"),
     "redacted": (
         "info",
@@ -50,6 +62,11 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "counters-partial": (
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
+    ),
+    "counters-of-program": (
+        "info",
+        "ncu counted {counted} launches, of the kernels that took most time in the later half of the trace (--ncu-kernels); "
+        "without a trace, the first launches",
     ),
     "no-flops": (
         "info",

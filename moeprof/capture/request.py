@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moeprof.capture.program.window import Window
 from moeprof.worker.spec import Device
+
+WORKLOAD_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,12 @@ class Request:
         budget_s: seconds of clean timing; None: ``rounds.BUDGET_S``.
         iterations: to trace.
         ncu_kernels: to count; None: as many as the workload says.
-        timeout_s: time limit of a process.
+        timeout_s: time limit of a workload's process and of a tool.
+        limit_s: time limit of a program; None: none.
+        window: which part of a program's run is recorded.
+        nsys_args: options of ``nsys profile`` that are handed through.
+        fork_before_exec: nsys traces children of a program between fork and exec.
+        stdout_to: the stream (1 or 2) that a program's stdout is passed to.
         nproc: ranks; None: as many as the workload takes here.
     """
 
@@ -37,7 +45,12 @@ class Request:
     ncu_kernels: int | None = None
     nsys: Path | None = None
     ncu: Path | None = None
-    timeout_s: int = 300
+    timeout_s: int = WORKLOAD_TIMEOUT_S
+    limit_s: int | None = None
+    window: Window = field(default_factory=Window)
+    nsys_args: tuple[str, ...] = ()
+    fork_before_exec: bool = False
+    stdout_to: int = 1
     output: Path | None = None
     force: bool = False
     keep_raw: bool = False

@@ -21,7 +21,6 @@ from moeprof.cli.options import (
     output_option,
     print_document,
     rounds_option,
-    timeout_option,
 )
 from moeprof.errors import UsageError
 
@@ -29,11 +28,14 @@ if TYPE_CHECKING:
     from moeprof.capture.request import Request
     from moeprof.capture.run import Result
 
+SECONDS = click.FloatRange(min=0, min_open=True)
+
 
 SECTIONS = {
     "What runs": ("variants", "preset", "pairs", "device", "nproc"),
-    "Timing without a profiler": ("rounds", "budget_s"),
-    "Profiling": ("tools", "iterations", "ncu_kernels", "nsys", "ncu"),
+    "Timing without a profiler, of a workload": ("rounds", "budget_s"),
+    "A window of a program": ("start_after", "start_on", "steps", "duration", "end_program"),
+    "Profiling": ("tools", "iterations", "ncu_kernels", "nsys", "ncu", "nsys_args", "fork_before_exec"),
     "Output": ("output", "force", "keep_raw", "as_json"),
     "Control": ("timeout_s", "dry_run", "help"),
 }
@@ -83,7 +85,25 @@ SECTIONS = {
     help="The nsys to use.  [default: MOEPROF_NSYS, then PATH]",
 )
 @ncu_option
-@timeout_option(300, "Seconds that one process may take.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.IntRange(min=1),
+    help="Seconds that one process may take.  [default: 300 of a workload, no limit of a program]",
+)
+@click.option("--start-after", type=SECONDS, help="Record from S seconds after the start of the program.", metavar="S")
+@click.option("--start-on", metavar="REGEX", help="Keep what follows the first NVTX range of a matching name.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Keep N of the ranges of --start-on.")
+@click.option("--duration", type=SECONDS, metavar="S", help="Record S seconds; the program goes on.")
+@click.option("--end-program", is_flag=True, help="With --duration: end the program after it, as by Ctrl-C.")
+@click.option("--nsys-args", default="", metavar="OPTIONS", help="More options of nsys profile.")
+@click.option(
+    "--trace-fork-before-exec",
+    "fork_before_exec",
+    is_flag=True,
+    help="Trace children that are forked and never call exec.",
+)
 @click.option(
     "--keep-raw", is_flag=True, help="Save the raw .nsys-rep, which contains the environment and the host's name."
 )
@@ -103,9 +123,9 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     """
     from moeprof import capture as capturing
     from moeprof.cli.outputs import Captured
-    from moeprof.cli.progress import terminal_progress
+    from moeprof.cli.progress import Lines, terminal_progress
 
-    request = make_request(target, options)
+    request = make_request(target, options, as_json)
     said = capturing.elsewhere(request, os.environ, dry_run)
     if said is not None:
         click.echo(said, err=True)
@@ -113,7 +133,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     if dry_run:
         click.echo(capturing.dry_run(request))
         return
-    result = capturing.capture(request, terminal_progress())
+    result = capturing.capture(request, Lines() if request.program else terminal_progress())
     if as_json:
         print_document(Captured(str(result.folder), int(result.exit_code), result.message))
     else:
@@ -135,9 +155,16 @@ def _print_result(result: Result) -> None:
         click.echo(result.next or following, err=True)
 
 
-def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """The capture request of a command line; a word after ``--`` makes it a program."""
-    from moeprof.capture.request import Request
+def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool = False) -> Request:
+    """The capture request of a command line; a word after ``--`` makes it a program, whose output does not mix with JSON.
+
+    Raises:
+        UsageError: there is no target, more than one workload, or a script that declares no workload.
+    """
+    from moeprof.capture.program import nsys_options
+    from moeprof.capture.program.window import Window
+    from moeprof.capture.request import WORKLOAD_TIMEOUT_S, Request
+    from moeprof.workload.find import declares_workload
     from moeprof.workload.model import pairs
 
     words = sys.argv[1:]
@@ -150,6 +177,19 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
+    script = Path(target[0])
+    if not is_program and script.suffix == ".py" and script.is_file() and not declares_workload(script):
+        raise UsageError(
+            f"{script} declares no WORKLOAD: it is a program", f"moeprof capture -- python {shlex.quote(target[0])}"
+        )
+    limit_s = options.pop("timeout_s")
+    window = Window(
+        options.pop("start_after"),
+        options.pop("start_on"),
+        options.pop("steps"),
+        options.pop("duration"),
+        options.pop("end_program"),
+    )
     return Request(
         workload=None if is_program else target[0],
         program=tuple(target) if is_program else (),
@@ -157,6 +197,11 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         variants=split(options.pop("variants")),
         tools=split(options.pop("tools")),
         argv=("moeprof", *words),
+        timeout_s=limit_s or WORKLOAD_TIMEOUT_S,
+        limit_s=limit_s,
+        window=window,
+        nsys_args=nsys_options.parsed(options.pop("nsys_args")),
+        stdout_to=2 if as_json else 1,
         **options,
     )
 

@@ -40,6 +40,10 @@ class Lines:
             self.round = head
             self._print(f"  {head}")
 
+    def live(self, text: str) -> None:
+        """A line."""
+        self._print(f"  {text}")
+
     def _print(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
 
@@ -71,6 +75,11 @@ class Terminal:
         """The bar grows."""
         if self.task is not None:
             self.bars.update(self.task, advance=1, what=what)
+
+    def live(self, text: str) -> None:
+        """Beside the bar."""
+        if self.task is not None:
+            self.bars.update(self.task, what=text)
 
     def close(self) -> None:
         """The bars stay as they are."""

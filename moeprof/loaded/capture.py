@@ -19,6 +19,7 @@ from moeprof.analysis.model import Analysis, Finding, Window
 from moeprof.errors import CaptureError
 from moeprof.findings.find import find
 from moeprof.findings.what_if import Scene, scenes_of
+from moeprof.loaded.trace import broken_down
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
@@ -73,7 +74,8 @@ class Recording:
         if self.trace is None:
             return None
         judged = tuple(scene.judged for scene in self.scenes)
-        return replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
+        analysis = replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
+        return broken_down(self.trace, self.scenes, analysis)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _analysed(task: TraceTask) -> tuple[TraceRow, ...]:
         working = [view for view in views(trace) if len(view.ops)]
         if not working:
             raise TraceError(f"{task.trace.label} contains no GPU work")
-        return tuple(row_of(analysis_of(trace, device=view.index, prepared=(view,))) for view in working)
+        return tuple(row_of(analysis_of(trace, device=view.index, prepared=(view,), details=False)) for view in working)
 
 
 def _key(path: Path, classes: Path | None) -> str:

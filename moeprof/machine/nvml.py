@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from moeprof.storage.manifest import Gpu
@@ -57,6 +58,33 @@ def gpus() -> tuple[Gpu, ...]:
             return ()
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         return tuple(_gpu(nvml, handle, index) for index, handle in enumerate(handles))
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a GPU does now: the share of the last moments in which a kernel ran, and its power."""
+
+    index: int
+    busy_percent: int | None
+    power_w: float | None
+
+    def __str__(self) -> str:
+        busy = f" {self.busy_percent} % busy" if self.busy_percent is not None else ""
+        return f"GPU {self.index}{busy}" + (f", {self.power_w:.0f} W" if self.power_w is not None else "")
+
+
+def activity() -> tuple[Activity, ...]:
+    """What every GPU does now; empty if there is no driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        readers = [_reader(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(nvml.nvmlDeviceGetCount())]
+        return tuple(_activity(index, read) for index, read in enumerate(readers))
+
+
+def _activity(index: int, read: Callable[..., Any]) -> Activity:
+    rates = read("nvmlDeviceGetUtilizationRates")
+    return Activity(index, None if rates is None else int(rates.gpu), _watts(read("nvmlDeviceGetPowerUsage")))
 
 
 def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:

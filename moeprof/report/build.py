@@ -98,7 +98,8 @@ def _program(shown: Capture) -> Page:
     traced = next((v for v in shown.variants if v.trace is not None), None)
     if traced is None or traced.trace is None:
         return trace_page.program(shown, None)
-    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings))
+    passes = None if traced.analysis is None else trace_page.passes_shown(traced.analysis)
+    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings, passes))
 
 
 def write_trace(path: Path, output: Path | None, force: bool) -> Written:
@@ -112,7 +113,7 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
     with open_trace(path) as trace:
         prepared = views(trace)
         analysis = analysis_of(trace, prepared=prepared)
-        drawn = timeline_data(trace, prepared, analysis.findings)
+        drawn = timeline_data(trace, prepared, analysis.findings, trace_page.passes_shown(analysis))
         return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
 
 

@@ -71,6 +71,13 @@ MESSAGES: dict[str, str] = {
     "group_size": "int64", "bytes": "int64", "per_rank": "int32", "peers": "int64", "sequence": "int64",
 }  # fmt: skip
 
+# Allocations and frees of device memory, one row each, in the order of time.
+#   bytes      freed ones are negative; allocated_bytes, reserved_bytes: what is in use and what PyTorch's allocator holds after it,
+#              -1 where the profiler does not record it
+MEMORY: dict[str, str] = {
+    "time_ns": "int64", "device": "int32", "bytes": "int64", "allocated_bytes": "int64", "reserved_bytes": "int64",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -120,6 +127,7 @@ class Trace:
     classes: Classes = COMMUNICATION
     messages: pd.DataFrame = field(default_factory=lambda: table(MESSAGES, {}))
     origin: Origin = Origin()
+    memory: pd.DataFrame = field(default_factory=lambda: table(MEMORY, {}))
 
 
 def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:
