@@ -10,7 +10,7 @@ import click
 
 from moeprof.cli import completion as names
 from moeprof.cli.baseline import baselines_option
-from moeprof.cli.options import echo_json, json_option
+from moeprof.cli.options import json_option, print_document
 from moeprof.errors import ExitCode
 
 
@@ -78,11 +78,10 @@ def check(
     """
     from moeprof.gate.gate import GateRequest, run
     from moeprof.report.gate_formats import checked, write
-    from moeprof.storage.json import encode
 
     result = run(GateRequest(capture, rules, options["against"], options["variant"], on_unclear, folder))
     targets = [(form, options[form]) for form in write.FORMS if options[form] is not None]
-    echo_json(encode(result)) if as_json else click.echo(checked.text(result))
+    print_document(result) if as_json else click.echo(checked.text(result))
     write.write(result, targets)
     for _, path in targets:
         click.echo(f"Wrote {path}", err=True)

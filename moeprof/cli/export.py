@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moeprof.cli import completion as names
-from moeprof.cli.options import echo_json, force_option, json_option
+from moeprof.cli.options import force_option, json_option, print_document
 
 
 @click.command()
@@ -33,13 +33,14 @@ def export(capture: Path, form: str, variant: str | None, output: Path | None, f
 
     The files go into a folder, each whole or not at all.
     """
+    from moeprof.cli.outputs import Exported
     from moeprof.report.export import export as exporting
     from moeprof.storage.capture_folder import OUTPUT
 
     folder = output or OUTPUT / f"{capture.resolve().name}-{form}"
     written = exporting.export(capture, form, variant, folder, force)
     if as_json:
-        echo_json({"schema_version": 1, "files": [str(path) for path in written]})
+        print_document(Exported(tuple(map(str, written))))
     else:
         for path in written:
             click.echo(f"Wrote {path}")

@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from moeprof.cli import completion as names
-from moeprof.cli.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
+from moeprof.cli.options import (
+    budget_option,
+    force_option,
+    json_option,
+    output_option,
+    print_document,
+    rounds_option,
+)
 
 session_option = click.option(
     "--session",
@@ -129,12 +136,12 @@ keep, revert = _decision("keep", True), _decision("revert", False)
 @json_option
 def log(folder: Path, sample: str | None, as_json: bool) -> None:
     """Print all steps and the next command."""
+    from moeprof.cli.outputs import SessionLog
     from moeprof.report import session as shown
     from moeprof.session import log, steps
-    from moeprof.storage.json import encode
 
     state = log.read(steps.place(folder, sample))
-    echo_json({"schema_version": 1, "session": encode(state)}) if as_json else click.echo(shown.log(state))
+    print_document(SessionLog(state)) if as_json else click.echo(shown.log(state))
 
 
 @session.command()
@@ -144,10 +151,10 @@ def log(folder: Path, sample: str | None, as_json: bool) -> None:
 @json_option
 def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
     """Print one step: prediction, numbers, decision and the change itself."""
+    from moeprof.cli.outputs import SessionStep
     from moeprof.errors import UsageError
     from moeprof.report import session as shown
     from moeprof.session import log, steps
-    from moeprof.storage.json import encode
 
     logged = log.read(steps.place(folder, sample)).steps
     if not 1 <= number <= len(logged):
@@ -155,7 +162,7 @@ def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
             f"there is no step {number}", f"steps: 1 to {len(logged)}" if logged else "no step was predicted yet"
         )
     step = logged[number - 1]
-    echo_json({"schema_version": 1, "step": encode(step)}) if as_json else click.echo(shown.show(step))
+    print_document(SessionStep(step)) if as_json else click.echo(shown.show(step))
 
 
 @session.command()

@@ -200,7 +200,10 @@ def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Tabl
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
     columns = tuple(_named(w, names) for w in windows)
-    return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
+    judged = {w.device for w in windows if isinstance(w, Judged)}
+    whole = tuple(_named(w, names) for w in windows if isinstance(w, Window) and w.device in judged)
+    header = ("owner", *columns)
+    return Table("Where the time goes", header, tuple(rows), wide=columns[SHORT_DEVICES:], optional=whole)
 
 
 def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:
