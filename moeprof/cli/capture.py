@@ -25,6 +25,7 @@ from moeprof.cli.options import (
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
+    from moeprof.capture.command_set import CommandSet
     from moeprof.capture.request import Request
     from moeprof.capture.run import Result
 
@@ -33,6 +34,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 
 SECTIONS = {
     "What runs": ("variants", "preset", "pairs", "device", "nproc"),
+    "Commands as variants": ("commands", "unit", "time", "check", "check_file", "tolerance"),
     "Timing without a profiler, of a workload": ("rounds", "budget_s"),
     "A window of a program": ("start_after", "start_on", "steps", "duration", "end_program"),
     "Profiling": ("tools", "iterations", "ncu_kernels", "nsys", "ncu", "nsys_args", "fork_before_exec"),
@@ -50,8 +52,21 @@ SECTIONS = {
     shell_complete=names.workloads,
 )
 @click.option(
-    "--variants", metavar="A,B", shell_complete=names.variants, help="Variants of the workload.  [default: all]"
+    "--variants",
+    metavar="A,B|FILE",
+    shell_complete=names.variants,
+    help="Variants of the workload  [default: all]; without a WORKLOAD a TOML file of commands.",
 )
+@click.option(
+    "--variant", "commands", multiple=True, metavar="NAME=COMMAND", help="Compare commands: give two or more."
+)
+@click.option(
+    "--unit", metavar="NAME", help="Time each region of that name (moeprof.region).  [default: the whole run]"
+)
+@click.option("--time", metavar="REGEX", help="Time what the commands print: groups `value` and `unit`.")
+@click.option("--check", metavar="COMMAND", help="Ends with 0 if both did the same work.")
+@click.option("--check-file", metavar="FILE", help="The result that each run writes below {out}.")
+@click.option("--tolerance", metavar="RATIO", type=float, help="Of --check-file, for numbers.  [default: equal]")
 @click.option(
     "--preset",
     metavar="NAME",
@@ -118,6 +133,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     moeprof capture -- python train.py          any program
     moeprof capture router                      a workload of `moeprof list`
     moeprof capture ./mine.py --variants a,b    a workload of your own
+    moeprof capture --variant a='CMD' --variant b='CMD'   any two commands
 
     The variants of a workload are proved to do the same work, timed without a profiler, and profiled.
     """
@@ -169,7 +185,8 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
 
     words = sys.argv[1:]
     is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
-    if not target:
+    commands = make_commands(target, options)
+    if not target and commands is None:
         raise UsageError(
             "nothing to capture", "give a workload (see moeprof list), or: moeprof capture -- python train.py"
         )
@@ -177,7 +194,7 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
-    script = Path(target[0])
+    script = Path(target[0] if target else "")
     if not is_program and script.suffix == ".py" and script.is_file() and not declares_workload(script):
         raise UsageError(
             f"{script} declares no WORKLOAD: it is a program", f"moeprof capture -- python {shlex.quote(target[0])}"
@@ -191,7 +208,8 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         options.pop("end_program"),
     )
     return Request(
-        workload=None if is_program else target[0],
+        workload=None if is_program or commands is not None else target[0],
+        commands=commands,
         program=tuple(target) if is_program else (),
         overrides=pairs(options.pop("pairs")),
         variants=split(options.pop("variants")),
@@ -204,6 +222,45 @@ def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool
         stdout_to=2 if as_json else 1,
         **options,
     )
+
+
+NOT_OF_COMMANDS = (
+    "preset", "pairs", "nproc", "ncu_kernels", "start_after", "start_on", "steps", "duration", "nsys_args", "fork_before_exec",
+)  # fmt: skip
+
+
+OPTION_OF = {"pairs": "--set", "fork_before_exec": "--trace-fork-before-exec"}
+
+
+def make_commands(target: tuple[str, ...], options: dict[str, Any]) -> CommandSet | None:
+    """The commands to compare; None for a workload or a program. Takes their options out of ``options``.
+
+    Raises:
+        UsageError: options of commands beside a workload or a program, or the other way round.
+    """
+    from moeprof.capture.command_set import Given, from_options, read
+
+    given = Given(
+        options.pop("commands"), *(options.pop(name) for name in ("unit", "time", "check", "check_file", "tolerance"))
+    )
+    file = options["variants"] if not target and str(options["variants"]).endswith(".toml") else None
+    if file is None and not given.any:
+        return None
+    if target or (options["variants"] is not None and file is None):
+        raise UsageError(
+            "--variant, --unit, --time, --check, --check-file and --tolerance are for commands, not for a workload or a program",
+            "compare two: moeprof capture --variant baseline=COMMAND --variant optimized=COMMAND",
+        )
+    if file is not None and given.any:
+        raise UsageError(f"{file} and --variant, --unit, --time or --check exclude each other", f"write it into {file}")
+    for name in NOT_OF_COMMANDS:
+        if options[name]:
+            option = OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{option} is not for commands", "each command has words of its own")
+    if "ncu" in (split(options["tools"]) or ()):
+        raise UsageError("ncu counts no commands that are compared", "count one: moeprof inspect -- PROGRAM ARGS")
+    options["variants"] = None
+    return read(Path(file)) if file is not None else from_options(given)
 
 
 def split(text: str | None) -> tuple[str, ...] | None:

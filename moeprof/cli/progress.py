@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -45,7 +45,8 @@ class Lines:
         self._print(f"  {text}")
 
     def _print(self, text: str) -> None:
-        print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever read it is gone: the capture goes on
+            print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import lzma
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprof import resources
 from moeprof.analysis.device import views
 from moeprof.compare import captures as two
+from moeprof.compare import programs, variants
 from moeprof.compare import traces as two_traces
-from moeprof.compare import variants
 from moeprof.compare.traces import Side
+from moeprof.compare.units import Wanted
 from moeprof.errors import CaptureError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
@@ -19,9 +20,10 @@ from moeprof.loaded.trace import analysis_of
 from moeprof.report import cpu, html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report.narrative import commands as of_commands
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
-from moeprof.storage import manifest
+from moeprof.storage import manifest as manifests
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
 from moeprof.storage.files import PARTIAL, partial_of, write_whole
 from moeprof.trace import open_trace
@@ -56,9 +58,9 @@ def side_of(path: Path) -> Path:
     Raises:
         CaptureError: the program was not traced.
     """
-    if not (path / manifest.FILE).is_file():
+    if not (path / manifests.FILE).is_file():
         return path
-    record = manifest.read(path)
+    record = manifests.read(path)
     if record.kind != "program":
         return path
     traced = next((part for v in record.variants if (part := v.part("trace")) is not None), None)
@@ -67,31 +69,41 @@ def side_of(path: Path) -> Path:
     return path / traced.file
 
 
-def write(captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+def write(
+    captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool, wanted: Wanted = Wanted()
+) -> Written:
     """The page of ``captures`` (one, or two to compare), written to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
         UsageError: the page exists and ``force`` is not given.
     """
     path = _path(output, _default(captures, contrast), force)
-    return _written(path, page_of(captures))
+    return _written(path, page_of(captures, wanted=wanted))
 
 
-def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
-    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
+def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted = Wanted()) -> Page:
+    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one; ``wanted``: the unit of work of
+    two programs."""
+    if are_programs(captures):
+        return _programs(captures[0], captures[1], wanted)
     if len(captures) == 2:
         comparison = two.compare(*captures)
         if any(map(cpu.is_functional, captures)):
             comparison = cpu.without_verdicts(comparison)
             return report.two_captures(*captures, comparison, cpu.functional(comparison))
-        return cpu.marked(report.two_captures(*captures, comparison, narrate(comparison)), captures)
-    if captures[0].manifest.kind == "program":
+        narrative = narrate(comparison, captures[-1].manifest.shows)
+        return cpu.marked(report.two_captures(*captures, comparison, narrative), captures)
+    manifest = captures[0].manifest
+    if manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
     if cpu.is_functional(captures[0]):
         comparison = cpu.without_verdicts(comparison)
         return report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
-    return cpu.marked(report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast), captures)
+    if manifest.kind == "commands":
+        return report.one_capture(captures[0], comparison, of_commands.narrate(manifest, comparison))
+    narrative = narrate(comparison, manifest.shows)
+    return cpu.marked(report.one_capture(captures[0], comparison, narrative, waterfall=contrast), captures)
 
 
 def _program(shown: Capture) -> Page:
@@ -150,15 +162,36 @@ def _default(captures: tuple[Capture, ...], contrast: bool) -> Path:
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
 
 
-def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path | None, force: bool) -> Written:
+def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, force: bool) -> Written:
     """Compare two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
+        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), range_name)
+    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), wanted)
     return _written(path, traces.page(comparison))
+
+
+def are_programs(captures: tuple[Capture, ...]) -> bool:
+    """Whether these are two captures of programs, which are compared as traces are."""
+    return len(captures) == 2 and all(c.manifest.kind == "program" for c in captures)
+
+
+def _programs(before: Capture, after: Capture, wanted: Wanted) -> Page:
+    """The page of two captures of programs."""
+    wanted = replace(wanted, same_command=programs.same_command(before.manifest, after.manifest))
+    apart = programs.unlike(before.manifest, after.manifest)
+    comparison = two_traces.compare(_captured(before), _captured(after), wanted, apart)
+    return traces.page(comparison)
+
+
+def _captured(shown: Capture) -> Side:
+    """The trace of a program's capture."""
+    traced = next((v for v in shown.variants if v.trace is not None), None)
+    if traced is None or traced.trace is None or traced.analysis is None:
+        raise CaptureError(f"{shown.folder} contains no trace", "capture again with nsys or torch.profiler")
+    return Side(shown.folder.name, traced.trace, traced.views, traced.analysis)
 
 
 def _stem(path: Path) -> str:

@@ -199,6 +199,10 @@ def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Tabl
                 (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
+    idle = [(w.ledger.idle_ns, w.span_ns) for w in windows]
+    if any(ns for ns, _ in idle):
+        shares = (f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in idle)
+        rows.append(("of which idle", *shares))
     columns = tuple(_named(w, names) for w in windows)
     judged = {w.device for w in windows if isinstance(w, Judged)}
     whole = tuple(_named(w, names) for w in windows if isinstance(w, Window) and w.device in judged)
