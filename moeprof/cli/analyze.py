@@ -119,6 +119,6 @@ def _print_folder(
     else:
         click.echo(text.render(traces_table.page(table.folder, table.rows, table.traces)))
     if table.failed:
-        click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table says why", err=True)
+        click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table reports why", err=True)
     if table.failed == table.traces:
         sys.exit(int(ExitCode.FAILED))
