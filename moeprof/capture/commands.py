@@ -240,19 +240,27 @@ def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement)
     return replace(spec, mode="measure", measurement=replace(measurement, gate=str(files.gate)))
 
 
+def without_nsys(plan: Plan) -> str:
+    """Why torch.profiler is to trace."""
+    if "torch" in (plan.request.tools or ()):
+        return "--tools torch"
+    return "there is no CUDA GPU for nsys to trace" if plan.device == "cpu" else "nsys is missing"
+
+
 def _under_torch(plan: Plan, files: Files) -> tuple[str, ...]:
     """A Python program inside ``python -m moeprof.worker run``, under its own interpreter and its options."""
     program, interpreter = plan.request.program, plan.interpreter
     python = python_command(program)
     if python is None:
         raise ToolError(
-            f"nsys is missing, and torch.profiler cannot trace {program[0]!r}", "install nsys, or give a Python program"
+            f"{without_nsys(plan)}, and torch.profiler cannot trace {program[0]!r}",
+            "give a Python program, or one that runs on a GPU, with nsys",
         )
     executable = sys.executable if interpreter is None else interpreter.executable
     for name, has in () if interpreter is None else (("torch", interpreter.torch), ("moeprof", interpreter.moeprof)):
         if not has:
             raise ToolError(
-                f"nsys is missing, and {executable} has no {name} for torch.profiler to trace with",
+                f"{without_nsys(plan)}, and {executable} has no {name} for torch.profiler to trace with",
                 f"install nsys, or: {executable} -m pip install {name}",
             )
     later = ("--later",) if plan.request.window.start_after_s is not None else ()

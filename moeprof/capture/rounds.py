@@ -1,4 +1,4 @@
-"""Rounds of clean timing: every variant and the baseline's twin once a round, until the verdicts are clear or time is up."""
+"""Rounds of clean timing: every variant and the baseline's twin once per round, until the verdicts are clear or time is up."""
 
 from __future__ import annotations
 

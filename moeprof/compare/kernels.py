@@ -12,8 +12,8 @@ from moeprof.analysis.kernel_families import COMMUNICATION, GRAPH, family_of
 from moeprof.findings.what_if import TINY_BYTES
 from moeprof.trace.classify import BLOCKING
 
-CHANGED = 0.05  # of a kernel's time or count a unit, from which it counts as changed
-AS_OFTEN = 0.15  # of its count a unit, by which a kernel's replacement may differ: units are estimated
+CHANGED = 0.05  # of a kernel's time or count per unit, from which it counts as changed
+AS_OFTEN = 0.15  # of its count per unit, by which a kernel's replacement may differ: units are estimated
 
 Units = tuple[float, float]
 
