@@ -136,7 +136,7 @@ def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
 def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
     name = str(path("sync-item-faulty"))
     for argv, says in (
-        ([name, name, name], "3 traces were named"),
+        ([name, name, name], "contrasts two, found 3"),
         ([name, name, "--units", "3"], "--units '3' is not A=N,B=N"),
         ([name, name, "--units", "A=0,B=2"], "is not A=N,B=N"),
         ([name, name, "--unit", "step", "--whole"], "--unit and --whole exclude each other"),
