@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moeprof.capture.plan import Counting, Plan
@@ -121,19 +121,23 @@ class Ncu:
 class ToolRun:
     """One process, bare or under a tool: a worker by its spec, or the user's own command line.
 
-    ``produces`` is the file that it must leave; None if nothing waits for one.
+    ``produces`` is the file that it must leave; None if nothing waits for one. ``environment`` is on top of moeprof's, ``folder`` where it
+    runs (None: where moeprof runs).
     """
 
     tool: Nsys | Ncu | None
     process: WorkerSpec | tuple[str, ...]
     produces: Path | None
     timeout_s: int
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def command(self) -> Command:
         """The command to start."""
         words = self.process.argv if isinstance(self.process, WorkerSpec) else self.process
-        return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
+        words = (*(self.tool.words if self.tool else ()), *words)
+        return Command(words, self.produces, self.timeout_s, self.environment, self.folder)
 
     @property
     def target(self) -> Target | None:
@@ -236,19 +240,27 @@ def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement)
     return replace(spec, mode="measure", measurement=replace(measurement, gate=str(files.gate)))
 
 
+def without_nsys(plan: Plan) -> str:
+    """Why torch.profiler is to trace."""
+    if "torch" in (plan.request.tools or ()):
+        return "--tools torch"
+    return "there is no CUDA GPU for nsys to trace" if plan.device == "cpu" else "nsys is missing"
+
+
 def _under_torch(plan: Plan, files: Files) -> tuple[str, ...]:
     """A Python program inside ``python -m moeprof.worker run``, under its own interpreter and its options."""
     program, interpreter = plan.request.program, plan.interpreter
     python = python_command(program)
     if python is None:
         raise ToolError(
-            f"nsys is missing, and torch.profiler cannot trace {program[0]!r}", "install nsys, or give a Python program"
+            f"{without_nsys(plan)}, and torch.profiler cannot trace {program[0]!r}",
+            "give a Python program, or one that runs on a GPU, with nsys",
         )
     executable = sys.executable if interpreter is None else interpreter.executable
     for name, has in () if interpreter is None else (("torch", interpreter.torch), ("moeprof", interpreter.moeprof)):
         if not has:
             raise ToolError(
-                f"nsys is missing, and {executable} has no {name} for torch.profiler to trace with",
+                f"{without_nsys(plan)}, and {executable} has no {name} for torch.profiler to trace with",
                 f"install nsys, or: {executable} -m pip install {name}",
             )
     later = ("--later",) if plan.request.window.start_after_s is not None else ()

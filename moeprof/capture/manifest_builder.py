@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import __version__
+from moeprof.capture.command_set import CommandSet
 from moeprof.capture.plan import PACKAGES, PROGRAM, Plan
 from moeprof.capture.program.name import script_of
 from moeprof.machine import git, load, nvml
@@ -34,6 +35,8 @@ def manifest(plan: Plan) -> Manifest:
         environment=environment(plan),
         notes=plan.notes,
     )
+    if request.commands is not None:
+        return of_commands(base, request.commands)
     if workload is None:
         return replace(
             base,
@@ -55,6 +58,20 @@ def manifest(plan: Plan) -> Manifest:
         git=_git(workload),
         ranks=1 if plan.team is None else plan.team.ranks,
         variants=tuple(VariantRecord(v.name, v.summary, "pending") for v in plan.variants),
+    )
+
+
+def of_commands(base: Manifest, commands: CommandSet) -> Manifest:
+    """The manifest of commands, one variant each."""
+    return replace(
+        base,
+        kind="commands",
+        summary=f"{commands.baseline.text} against {commands.optimized.text}",
+        baseline=commands.baseline.name,
+        optimized=commands.optimized.name,
+        unit=commands.unit,
+        clock=commands.clock.text,
+        variants=tuple(VariantRecord(v.name, v.text, "pending", command=v.argv) for v in commands.variants),
     )
 
 

@@ -162,7 +162,9 @@ class Parts:
     def _part(
         self, job: Job, kind: Literal["trace", "counters"], file: str, iterations: int, rank: int | None = None
     ) -> Part:
-        argv = commands.shown(job.run.command.argv, self.store.scratch, self.store.folder)
+        argv = commands.shown(
+            job.run.command.argv, *(f(p) for p in (self.store.scratch, self.store.folder) for f in (Path.resolve, Path))
+        )
         return Part(kind, job.tool, file, argv, iterations, "", 0, rank, self.host)
 
     @property

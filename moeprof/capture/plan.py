@@ -72,6 +72,8 @@ class Plan:
         """The capture's name: the workload's, or the program's."""
         if self.workload is not None:
             return self.workload.name
+        if self.request.commands is not None:
+            return self.request.commands.name
         return program_name(self.request.program)
 
     @property
@@ -109,7 +111,10 @@ def make_plan(request: Request, environment: Mapping[str, str]) -> Plan:
     counting, metric_notes = _counting(request, workload, chosen.ncu)
     plan = Plan(request, device, chosen.notes + metric_notes, nsys=chosen.nsys, torch=chosen.torch, counting=counting)
     if workload is None:
-        return replace(plan, interpreter=interpreter.of_program(request.program, PACKAGES))
+        program = request.program if request.commands is None else request.commands.baseline.argv
+        return replace(plan, interpreter=interpreter.of_program(program, PACKAGES))
+    if device == "cpu" and workload.gpu_technique:
+        plan = replace(plan, notes=(*plan.notes, note("functional-check", what=workload.name)))
     preset = request.preset or ("default" if device == "cuda" else "tiny")
     names = request.variants or tuple(variant.name for variant in workload.variants)
     return replace(
@@ -163,7 +168,8 @@ def _tools(request: Request, device: Device) -> _Tools:
                 raise ToolError(
                     f"{tool} needs a CUDA GPU, and this capture runs on the CPU", "give --tools torch or none"
                 )
-        return _Tools((note("no-gpu", what=request.workload or "the program"),), torch=True)
+        what = request.workload or ("the program" if request.commands is None else "the commands")
+        return _Tools((note("no-gpu", what=what),), torch=True)
     nsys, torch, trace_notes = _tracer(request)
     ncu, count_notes = _counter(request)
     return _Tools(trace_notes + count_notes, nsys, torch, ncu)
@@ -199,7 +205,7 @@ def _tracer(request: Request) -> tuple[Tool | None, bool, tuple[Note, ...]]:
 def _counter(request: Request) -> tuple[Tool | None, tuple[Note, ...]]:
     """ncu if it counts, and the notes on that choice."""
     wanted = request.tools
-    if (wanted is not None and "ncu" not in wanted) or (wanted is None and request.program):
+    if (wanted is not None and "ncu" not in wanted) or (wanted is None and request.workload is None):
         return None, ()
     ncu = tools.find("ncu", request.ncu)
     if ncu is not None:

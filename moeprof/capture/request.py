@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moeprof.capture.command_set import CommandSet
 from moeprof.capture.program.window import Window
 from moeprof.worker.spec import Device
 
@@ -16,7 +17,7 @@ class Request:
     """One capture as its command line gives it.
 
     Attributes:
-        workload: a name or the path of a .py file; None with ``program``, a command line.
+        workload: a name or the path of a .py file; None with ``program``, a command line, or ``commands``.
         variants: None: all.
         tools: of nsys, ncu, torch and none; None: the best that this machine has.
         rounds: None: until the verdicts are clear or the budget is spent.
@@ -34,6 +35,7 @@ class Request:
 
     workload: str | None = None
     program: tuple[str, ...] = ()
+    commands: CommandSet | None = None
     variants: tuple[str, ...] | None = None
     preset: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from moeprof import __version__
-from moeprof.capture import commands, join, manifest_builder, ranks
+from moeprof.capture import command_timing, commands, join, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean, clean_processes
 from moeprof.capture.hosts import READ_S, Beginning, Decision, Hosts, Over, Report, part_folder
 from moeprof.capture.jobs import Job, profiling_jobs
@@ -99,7 +99,10 @@ def _run(plan: Plan, store: Store, hosts: Hosts | None, problems: list[MoeprofEr
     parts = Parts(plan, store)
     if hosts is not None:
         hosts.measure_clock()  # that failures of all hosts are put in order
-    if plan.workload is not None:
+    if plan.request.commands is not None:
+        profiling = Profiling(store, progress, problems, parts.keep, hosts, plan.local_ranks)
+        command_timing.run_commands(plan, store, profiling)
+    elif plan.workload is not None:
         _run_workload(plan, store, Profiling(store, progress, problems, parts.keep, hosts, plan.local_ranks))
     else:
         ProgramCapture(plan, store, parts, progress, problems).run()
@@ -189,8 +192,12 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
 
 
 def _has_anything(store: Store) -> bool:
-    """Whether anything was finished, or a report was kept as its tool wrote it."""
-    return any(v.rounds or v.parts for v in store.manifest.variants) or any(store.folder.glob("*/*.nsys-rep"))
+    """Whether anything was finished, or a report was kept as its tool wrote it; of commands a proof is a result of its own, and a
+    failed one ends the capture."""
+    variants = store.manifest.variants
+    if any(v.rounds or v.parts for v in variants) or any(store.folder.glob("*/*.nsys-rep")):
+        return True
+    return store.manifest.kind == "commands" and any(v.proof is not None for v in variants)
 
 
 def _finished(store: Store) -> str:
@@ -245,6 +252,8 @@ def dry_run(request: Request) -> str:
     """The commands that ``capture`` would run, each under a comment that names it; parameters are not calibrated yet."""
     plan = make_plan(request, os.environ)
     store = Store(choose(plan.name, request.output, True), manifest_builder.manifest(plan))
+    if request.commands is not None:
+        return "\n".join(command_timing.dry_run(plan, store))
     lines = []
     for process in clean_processes(plan):
         worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))

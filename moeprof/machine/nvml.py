@@ -88,7 +88,7 @@ def _activity(index: int, read: Callable[..., Any]) -> Activity:
 
 
 def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
-    """The GPU of that UUID, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
+    """The GPU of that UUID or number, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
     other processes."""
     with _nvml() as nvml:
         if nvml is None or not nvml.nvmlDeviceGetCount():
@@ -101,6 +101,8 @@ def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
 def _handle(nvml: Any, uuid: str | None) -> Any:
     if uuid is not None:
         try:
+            if uuid.isdecimal():
+                return nvml.nvmlDeviceGetHandleByIndex(int(uuid))
             return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         except (nvml.NVMLError, AttributeError):  # a slice of a GPU, or a driver with other names
             pass

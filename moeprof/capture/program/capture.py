@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +26,14 @@ from moeprof.capture.program.output import STDERR, Output
 from moeprof.capture.program.process import Outcome, ProgramProcess, Run
 from moeprof.capture.program.window import Window
 from moeprof.capture.progress import Progress
-from moeprof.errors import CaptureError, MoeprofError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.machine import nvml
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
+from moeprof.storage.files import lines_of
 from moeprof.worker.failures import how_it_ended
 
+UNKNOWN_OPTION = re.compile(r"unrecogni[sz]ed option|[Uu]nknown option|[Ii]llegal --")
 LIVE_TERMINAL_S, LIVE_LINES_S = 1.0, 10.0  # between two readings: on a terminal, and in a pipe or log
 SIGNALLED = 128  # a shell's exit status of a process that a signal ended, less the signal
 
@@ -48,7 +51,7 @@ class ProgramCapture:
 
     def run(self) -> None:
         """Trace, then count."""
-        self._check_program()
+        self._check()
         counts = self.plan.counting is not None
         self.progress.phase(f"run {self.plan.name}", 1 + counts)
         with Interrupts() as interrupts:
@@ -61,12 +64,14 @@ class ProgramCapture:
         else:
             self.store.record(PROGRAM, status="ok")
 
-    def _check_program(self) -> None:
-        """The program exists.
+    def _check(self) -> None:
+        """There is a program, and something to do.
 
         Raises:
-            UsageError: it does not.
+            UsageError: there is not.
         """
+        if self.plan.tracer == "none" and self.plan.counting is None:
+            raise UsageError("--tools none leaves nothing to record of a program", "give nsys, torch or ncu")
         word = self.plan.request.program[0]
         if shutil.which(word) is None and not (word.endswith(".py") and Path(word).is_file()):
             raise UsageError(f"there is no program {word!r}", "give its path, or a command that is on PATH")
@@ -128,8 +133,19 @@ class ProgramCapture:
     def _keep(self, job: Job, outcome: Outcome | None) -> None:
         """Keep the trace; ``outcome`` is None while the program still runs."""
         self._traced = True
-        status = 0 if outcome is None or outcome.why else outcome.status
-        self._kept(job, Ended(min(status, 0), self._last_words(job)))
+        unknown = self._unknown_option(job)
+        if unknown is not None:
+            self._failed(job, unknown)
+            return
+        self._kept(job, Ended(0 if outcome is None else outcome.status, self._last_words(job)))
+
+    def _unknown_option(self, job: Job) -> ToolError | None:
+        """An option that nsys refused, by which it ends before it starts anything."""
+        log, nsys = self.store.log(PROGRAM, job.tool), self.plan.nsys
+        line = next((line for line in lines_of(log) if UNKNOWN_OPTION.search(line)), None) if nsys else None
+        if line is None or nsys is None or (job.run.produces is not None and job.run.produces.is_file()):
+            return None
+        return ToolError(f"nsys {nsys.version} refused its options: {line.strip()[:200]}", "see: nsys profile --help")
 
     def _kept(self, job: Job, ended: Ended) -> None:
         try:
@@ -159,11 +175,15 @@ class ProgramCapture:
             self.problems.append(
                 WorkloadError(f"the program ran past its time limit of {self.plan.request.limit_s} s", kept)
             )
-        elif not outcome.why and not outcome.signal_name and outcome.status > 0:
+        elif not outcome.why and outcome.status > 0 and not self._refused(job):
             words = self._last_words(job)
             self.problems.insert(
                 0, WorkloadError(f"the program ended with {status_text(outcome.status)}; it last said: {words}", kept)
             )
+
+    def _refused(self, job: Job) -> bool:
+        """Whether the tool did not start the program at all."""
+        return self._unknown_option(job) is not None
 
     def _log(self, job: Job, stream: str) -> Path:
         return self.store.log(PROGRAM, f"{job.tool}.{stream}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
+ONE_EVENT_S = 0.5  # `timeout` and some job schedulers send one signal to the process and to its group
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -15,6 +17,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: list[int] = []
+        self._first_s = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -31,6 +34,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.received and now - self._first_s < ONE_EVENT_S:
+            return
+        self._first_s = self._first_s or now
         self.received.append(number)
         if len(self.received) > 1:
             before = self._before[number]

@@ -1,6 +1,6 @@
 """What a program prints, passed through as it comes and written to logs as well.
 
-The program's stdout and stderr are opened by path in a shell that then becomes the program. So nothing of a profiler's own
+The program's stdout and stderr are opened by path in a process that then becomes the program. So nothing of a profiler's own
 messages is mixed in, whatever the profiler does with the streams that it was given. Where moeprof's stream is a terminal, the
 program's is one too (a pseudo-terminal of the same size). Its stdin is moeprof's own.
 """
@@ -13,6 +13,7 @@ import os
 import selectors
 import shutil
 import struct
+import sys
 import tempfile
 import termios
 import threading
@@ -25,7 +26,20 @@ STDOUT, STDERR = 1, 2
 CHUNK = 1 << 16
 IDLE_S = 0.05  # a drained stream stays silent so long
 ERASE = b"\r\x1b[2K"
-SCRIPT = 'echo $$ >"$1"; exec >"$2" 2>"$3"; shift 3; exec "$@"'
+# what becomes the program: it leaves its process number, opens the two streams and executes the rest
+SHELL = ("/bin/sh", "-c", 'echo $$ >"$1"; exec >"$2" 2>"$3"; shift 3; exec "$@"', "moeprof")
+# the same for terminals, which must not become the program's controlling terminal: it would then ask for passwords there
+PYTHON_CODE = """
+import os, sys
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+for number in (1, 2):
+    fd = os.open(sys.argv[number + 1], os.O_RDWR | os.O_NOCTTY)
+    os.dup2(fd, number)
+    os.close(fd)
+os.execvp(sys.argv[4], sys.argv[4:])
+"""
+PYTHON = (sys.executable, "-I", "-S", "-c", PYTHON_CODE)
 
 
 @dataclass
@@ -37,6 +51,7 @@ class Stream:
     to: int
     log: BinaryIO
     spare: int  # an end for writing that stays open, so that a program which closes the stream does not end it
+    terminal: bool = False
 
     def close(self) -> None:
         """Close all of it."""
@@ -79,7 +94,8 @@ class Output:
 
     def wrapped(self, words: tuple[str, ...]) -> tuple[str, ...]:
         """The command that runs ``words`` with these streams and leaves its process number in ``pid``."""
-        return ("/bin/sh", "-c", SCRIPT, "moeprof", str(self._pid_file), *self._paths, *words)
+        opener = PYTHON if any(stream.terminal for stream in self._streams) else SHELL
+        return (*opener, str(self._pid_file), *self._paths, *words)
 
     @property
     def _pid_file(self) -> Path:
@@ -97,6 +113,9 @@ class Output:
         """Show one line below the program's output on a terminal until more output comes; "" takes it away."""
         if not os.isatty(STDERR):
             return
+        for stream in self._streams:
+            if stream.terminal:
+                _resize(stream.spare, stream.to)
         with self._lock:
             self._erase()
             self._status = text.encode()
@@ -107,7 +126,7 @@ class Output:
         if os.isatty(to):
             master, slave = os.openpty()
             _like_terminal(slave, to)
-            return Stream(os.ttyname(slave), master, to, file, slave)
+            return Stream(os.ttyname(slave), master, to, file, slave, terminal=True)
         path = self._folder / name
         os.mkfifo(path)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -167,6 +186,12 @@ def _like_terminal(slave: int, of: int) -> None:
     attributes = termios.tcgetattr(slave)
     attributes[1] &= ~termios.OPOST
     termios.tcsetattr(slave, termios.TCSANOW, attributes)
+    _resize(slave, of)
+
+
+def _resize(slave: int, of: int) -> None:
+    """The size of terminal ``of``; a change sends SIGWINCH to programs in the foreground of the other."""
     with contextlib.suppress(OSError):
         size = fcntl.ioctl(of, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        if size != fcntl.ioctl(slave, termios.TIOCGWINSZ, size):
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
