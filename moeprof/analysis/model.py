@@ -350,7 +350,7 @@ class Steps:
     count: int
     source: Literal[
         "profiler", "range", "anchor"
-    ]  # its step marks, a family of ranges, a kernel that occurs once a step
+    ]  # its step marks, a family of ranges, a kernel that occurs once per step
     name: str  # the family or the kernel
     coverage: float  # share of the launches of the repeating part in steps of the usual make-up
     sure: bool  # whether the trace shows that these are steps; else a period may also be a layer
@@ -374,7 +374,7 @@ class Analysis:
     kernels: tuple[Kernel, ...]
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...] = ()
-    judged: tuple[Judged, ...] = ()  # one a device
+    judged: tuple[Judged, ...] = ()  # one per device
     notes: tuple[Note, ...] = ()
     steps: tuple[Steps, ...] = ()
     schema_version: int = SCHEMA_VERSION

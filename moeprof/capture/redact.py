@@ -1,4 +1,4 @@
-"""Take the profiled process's environment, command line, user and host out of what a capture keeps.
+"""Take the profiled process's environment, command line, user and host out of what a capture saves.
 
 An nsys export holds them in META_DATA_*, TARGET_INFO_SYSTEM_ENV, StringIds and PROCESSES. The redacted file is built
 from nothing, of the tables that analysis (ours and ``nsys stats``) needs, and only the strings that those refer to; so
@@ -63,7 +63,7 @@ def secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def leaks(path: Path, values: Iterable[str]) -> bool:
-    """Whether any of ``values`` stands in the file's bytes (of a gzipped file: in its contents)."""
+    """Whether any of ``values`` is in the file's bytes (of a gzipped file: in its contents)."""
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
     return any(value.encode() in data for value in values)
@@ -171,7 +171,7 @@ def ncu_source(source: Path, target: Path) -> None:
 def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
     with opened(source) as file:
-        document = json.load(file, parse_float=_Verbatim)
+        document = json.load(file, parse_float=Verbatim)
     kept: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
     kept["deviceProperties"] = [
         {k: d[k] for k in KEPT_DEVICE_KEYS if k in d} for d in document.get("deviceProperties", [])
@@ -182,10 +182,10 @@ def kineto_json(source: Path, target: Path) -> None:
         file.write(data)
 
 
-class _Verbatim(float):
+class Verbatim(float):
     """A number that is written as it was read: times have more digits than a float holds."""
 
-    def __new__(cls, text: str) -> _Verbatim:
+    def __new__(cls, text: str) -> Verbatim:
         made = super().__new__(cls, text)
         made.text = text
         return made

@@ -1,4 +1,4 @@
-"""One row a GPU of a trace: the unit of work of ``moeprof analyze DIR``, and its cache on disk.
+"""One row per GPU of a trace: the unit of work of ``moeprof analyze DIR``, and its cache on disk.
 
 Nothing of a trace's events leaves ``rows_of``, so that it can run in any process or machine that sees the file.
 """

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import lzma
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprof import resources
 from moeprof.analysis.device import views
 from moeprof.compare import captures as two
+from moeprof.compare import programs, variants
 from moeprof.compare import traces as two_traces
-from moeprof.compare import variants
 from moeprof.compare.traces import Side
-from moeprof.errors import CaptureError, UsageError
+from moeprof.compare.units import Wanted
+from moeprof.errors import CaptureError
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
 from moeprof.loaded.trace import analysis_of
-from moeprof.report import html, trace_page, traces
+from moeprof.report import cpu, html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report.narrative import commands as of_commands
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
+from moeprof.storage import manifest as manifests
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
-from moeprof.storage.files import PARTIAL, write_whole
+from moeprof.storage.files import PARTIAL, partial_of, write_whole
 from moeprof.trace import open_trace
 
 
@@ -37,40 +41,69 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     """The captures to show: those named, the sample, or the newest."""
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
-    if len(captures) > 2:
-        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
     if not captures:
         found = newest(OUTPUT)
         if found is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",
-                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
+                "make one: moeprof capture -- PROGRAM; or see a recorded one: moeprof report --sample kv_transfer",
             )
         captures = (found,)
     return tuple(capture.load(folder) for folder in captures)
 
 
-def write(captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+def side_of(path: Path) -> Path:
+    """What is compared of ``path``: of the capture of a program its trace, else itself.
+
+    Raises:
+        CaptureError: the program was not traced.
+    """
+    if not (path / manifests.FILE).is_file():
+        return path
+    record = manifests.read(path)
+    if record.kind != "program":
+        return path
+    traced = next((part for v in record.variants if (part := v.part("trace")) is not None), None)
+    if traced is None:
+        raise CaptureError(f"{path} contains no trace", "capture the program again with --tools nsys or torch")
+    return path / traced.file
+
+
+def write(
+    captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool, wanted: Wanted = Wanted()
+) -> Written:
     """The page of ``captures`` (one, or two to compare), written to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or two captures were named without ``--diff``.
+        UsageError: the page exists and ``force`` is not given.
     """
-    if len(captures) == 2 and not contrast:
-        raise UsageError("two captures were named", "add --diff to contrast them")
     path = _path(output, _default(captures, contrast), force)
-    return _written(path, page_of(captures, contrast))
+    return _written(path, page_of(captures, wanted=wanted))
 
 
-def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
-    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
+def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted = Wanted()) -> Page:
+    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one; ``wanted``: the unit of work of
+    two programs."""
+    if are_programs(captures):
+        return _programs(captures[0], captures[1], wanted)
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison))
-    if captures[0].manifest.kind == "program":
+        if any(map(cpu.is_functional, captures)):
+            comparison = cpu.without_verdicts(comparison)
+            return report.two_captures(*captures, comparison, cpu.functional(comparison))
+        narrative = narrate(comparison, captures[-1].manifest.shows)
+        return cpu.marked(report.two_captures(*captures, comparison, narrative), captures)
+    manifest = captures[0].manifest
+    if manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
-    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+    if cpu.is_functional(captures[0]):
+        comparison = cpu.without_verdicts(comparison)
+        return report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
+    if manifest.kind == "commands":
+        return report.one_capture(captures[0], comparison, of_commands.narrate(manifest, comparison))
+    narrative = narrate(comparison, manifest.shows)
+    return cpu.marked(report.one_capture(captures[0], comparison, narrative, waterfall=contrast), captures)
 
 
 def _program(shown: Capture) -> Page:
@@ -96,6 +129,16 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
         return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
 
 
+def unpacked(name: str, folder: Path = OUTPUT) -> Path:
+    """The recorded trace of that name, which ships with moeprof, as a file in ``folder``."""
+    target = folder / f"{name}.sqlite"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(target)
+    partial.write_bytes(lzma.decompress(resources.packed_trace(name).read_bytes()))
+    partial.replace(target)
+    return target
+
+
 def write_page(path: Path, force: bool, page: Page) -> None:
     """Write a page whose path the user named; raises UsageError if it exists and ``force`` is not given."""
     _written(_path(path, path, force), page)
@@ -119,15 +162,36 @@ def _default(captures: tuple[Capture, ...], contrast: bool) -> Path:
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
 
 
-def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path | None, force: bool) -> Written:
+def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, force: bool) -> Written:
     """Compare two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
+        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), range_name)
+    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), wanted)
     return _written(path, traces.page(comparison))
+
+
+def are_programs(captures: tuple[Capture, ...]) -> bool:
+    """Whether these are two captures of programs, which are compared as traces are."""
+    return len(captures) == 2 and all(c.manifest.kind == "program" for c in captures)
+
+
+def _programs(before: Capture, after: Capture, wanted: Wanted) -> Page:
+    """The page of two captures of programs."""
+    wanted = replace(wanted, same_command=programs.same_command(before.manifest, after.manifest))
+    apart = programs.unlike(before.manifest, after.manifest)
+    comparison = two_traces.compare(_captured(before), _captured(after), wanted, apart)
+    return traces.page(comparison)
+
+
+def _captured(shown: Capture) -> Side:
+    """The trace of a program's capture."""
+    traced = next((v for v in shown.variants if v.trace is not None), None)
+    if traced is None or traced.trace is None or traced.analysis is None:
+        raise CaptureError(f"{shown.folder} contains no trace", "capture again with nsys or torch.profiler")
+    return Side(shown.folder.name, traced.trace, traced.views, traced.analysis)
 
 
 def _stem(path: Path) -> str:

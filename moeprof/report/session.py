@@ -12,6 +12,7 @@ from moeprof.report import session_steps, text
 from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
 from moeprof.report.page import Block, Listing, Page, Paragraph, Section, Table, section
 from moeprof.report.page import unlike as unlike_section
+from moeprof.report.text_layout import wrap
 from moeprof.session import log as ledger
 from moeprof.session.log import Session, Step, Try
 
@@ -37,7 +38,7 @@ def outcome(step: Step) -> str:
     if trial.held is None or trial.after is None:
         return "unknown: the capture does not contain the metric"
     change = wanted.measured(trial.before, trial.after)
-    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(change)}, expected {step.prediction.expect}"
+    return f"{'held' if trial.held else 'MISSED'}: {wanted.written(change)}, expected {step.prediction.expect}"
 
 
 def steps(session: Session) -> Table:
@@ -75,8 +76,12 @@ def log(session: Session) -> str:
     last = session.steps[-1].trial if session.steps else None
     lines = [text.render(page(session))]
     if last is not None and last.verdict:
-        lines.append(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
-    return "\n".join([*lines, f"Next: {ledger.expected(session)}"])
+        lines += _wrapped(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
+    return "\n".join([*lines, *_wrapped(f"Next: {ledger.expected(session)}")])
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return wrap(sentence, text.width(), "  ", "")
 
 
 def unlike(session: Session) -> list[tuple[Step, str]]:
@@ -98,12 +103,13 @@ def show(step: Step) -> str:
         lines += [trial.verdict] if trial.verdict else []
         lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
         lines += [
-            f"  {name} {units.digits(value)} {metrics.unit(name)}".rstrip()
+            f"{name} {units.digits(value)} {metrics.unit(name)}".rstrip()
             for name, value in trial.values.items()
             if value is not None
         ]
-        lines.append(trial.change or "No change of tracked files.")
-    return "\n".join(lines)
+    wrapped = [part for line in lines for part in _wrapped(line)]
+    changed = [] if trial is None else [trial.change or "No change of tracked files."]  # a diff is not wrapped
+    return "\n".join([*wrapped, *changed])
 
 
 def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from moeprof import units
 from moeprof.analysis.model import Finding
@@ -16,29 +17,53 @@ from moeprof.report.narrative.traces import sentences
 from moeprof.report.page import Page, Section, Table, glossary, notes, section, unlike, verdict
 
 MAX_KERNELS = 14
+# how the unit is known, after its counts
+KNOWN: dict[str | None, str] = {
+    "named": ", as named", "counted": ", as counted by the user", "whole": ": both programs ran the same command line",
+    "range": ": both repeat it, and its launches agree",
+    "steps": ": found in both by what recurs, and their launches agree", None: "",
+}  # fmt: skip
 
 
 def page(comparison: TraceComparison) -> Page:
     """Device by device, then the findings of both traces."""
     sections = (
         *unlike("These two traces are unlike", (n.text for n in comparison.unlike)),
-        verdict(f"GPU {d.device}: {sentence}" for d in comparison.devices for sentence in sentences(d)),
+        verdict(_answer(comparison)),
         *(s for device in comparison.devices for s in _device(device)),
         *_findings(comparison),
         notes(comparison.notes),
         glossary(GLOSSARY),
     )
+    known = any(d.unit is not None for d in comparison.devices)
     lead = "Two traces, compared by what a unit of the same work costs. Lengths of traces are not compared."
+    lead = lead if known else "Two traces side by side. No unit of work is known in both, so nothing is compared."
     return Page(f"{comparison.before} and {comparison.after}", lead, sections, data=json.two_traces(comparison))
 
 
+def _answer(comparison: TraceComparison) -> Iterator[str]:
+    """The sentences of each device; what is true of all of them once."""
+    told = [(d, sentences(d)) for d in comparison.devices]
+    common = [line for line in (told[0][1] if told else ()) if all(line in lines for _, lines in told)]
+    alone = len(told) == 1
+    for number, (device, lines) in enumerate(told):
+        for line in lines:
+            if line not in common or alone:
+                yield f"GPU {device.device}: {line}"
+            elif number == 0:
+                yield line
+
+
 def _device(device: DeviceComparison) -> Iterator[Section]:
+    if device.unit is None:
+        yield from _side_by_side(device)
+        return
     where, unit = f"GPU {device.device}", device.unit
     change = units.signed_ms(device.after_ns - device.before_ns)
     yield section(
         f"waterfall-{device.device}",
         f"{where}: where the time went, {change} for {unit}",
-        f"{device.units_before:g} in A, {device.units_after:.3g} in B. The steps sum exactly.",
+        f"{device.units_before:g} in A, {device.units_after:.3g} in B{KNOWN[device.source]}. The steps sum exactly.",
         bars.steps(("A", device.before_ns), device.waterfall, ("B", device.after_ns), f"ms: {unit}"),
         (waterfall_table(f"{where}, {unit}", ("A", device.before_ns), device.waterfall, ("B", device.after_ns)),),
         "summary",
@@ -51,6 +76,62 @@ def _device(device: DeviceComparison) -> Iterator[Section]:
         (kernel_table(f"Kernels, {where}", ("A", "B"), device.kernels[:MAX_KERNELS]), _counts(device)),
         "summary",
     )
+
+
+def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
+    """Both devices as they are: shares of each trace's own window."""
+    where = f"GPU {device.device}"
+    rows = [
+        (
+            p.label,
+            units.ms(p.before_ns),
+            units.percent(p.before_share),
+            units.ms(p.after_ns),
+            units.percent(p.after_share),
+        )
+        for p in device.parts
+    ]
+    rows.append(("sum", units.ms(device.before_ns), units.DASH, units.ms(device.after_ns), units.DASH))
+    header = ("category", "A", "share of A", "B", "share of B")
+    shown = section(
+        f"sides-{device.device}",
+        f"{where}: both traces as they are",
+        "Each trace over its whole length. The lengths mean nothing.",
+        None,
+        (
+            Table(f"{where}, whole traces", header, tuple(rows)),
+            _families(device),
+            _kernel_sides(device),
+            _counts(device),
+        ),
+        "summary",
+    )
+    yield replace(shown, open="all")
+
+
+def _families(device: DeviceComparison) -> Table:
+    """Kernels of both traces by family."""
+    rows = [
+        (f.name, units.number(f.count_before), units.number(f.count_after), units.ms(f.before_ns), units.ms(f.after_ns))
+        for f in device.families
+    ]
+    return Table(
+        f"Families of kernels, GPU {device.device}", ("family", "count A", "count B", "time A", "time B"), tuple(rows)
+    )
+
+
+def _kernel_sides(device: DeviceComparison) -> Table:
+    """The kernels of both traces that take most time in either."""
+    rows = [
+        (
+            units.short_kernel(k.name) + (f" -> {units.short_kernel(k.other)}" if k.other else ""),
+            {"new": "B alone", "gone": "A alone"}.get(k.status, k.status),
+            units.number(k.count_before), units.number(k.count_after), units.ms(k.before_ns), units.ms(k.after_ns),
+        )
+        for k in device.kernels[:MAX_KERNELS]
+    ]  # fmt: skip
+    header = ("kernel", "in", "count A", "count B", "time A", "time B")
+    return Table(f"Kernels, GPU {device.device}", header, tuple(rows))
 
 
 def waterfall_table(caption: str, before: tuple[str, int], steps: Sequence[Bar], after: tuple[str, int]) -> Table:

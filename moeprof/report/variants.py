@@ -60,7 +60,7 @@ def _page(
     word = optimized.verdict.word if optimized and optimized.verdict else ""
     sections = (
         *unlike("These two captures are unlike", (n.text for n in comparison.unlike)),
-        verdict((narrative.sentence,), word, manifest.shows),
+        verdict((narrative.sentence,), word, narrative.lesson),
         _variants(comparison, narrative),
         *parts,
         notes(comparison.notes, "warning"),
@@ -98,7 +98,7 @@ def _environment(captures: tuple[Capture, ...]) -> Section:
 
 def _summary(narrative: Narrative) -> tuple[Section, ...]:
     text = Paragraph(" ".join(narrative.closing), "words", detail="summary")
-    return (Section("words", "In words", above=(text,)),) if narrative.closing else ()
+    return (Section("words", "Summary", above=(text,)),) if narrative.closing else ()
 
 
 def _ranks(capture: Capture) -> Iterator[Section]:

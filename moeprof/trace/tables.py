@@ -53,7 +53,7 @@ RANGES: dict[str, str] = {
 # Time that the profiler itself took on a thread.
 OVERHEADS: dict[str, str] = {"start_ns": "int64", "end_ns": "int64", "pid": "int32", "tid": "int32", "name": "category"}
 
-# Hardware counters, long form, one row a kernel and metric (ncu).
+# Hardware counters, long form, one row per kernel and metric (ncu).
 #   launch  ordinal of the kernel in its report; value in `unit`, base units
 COUNTERS: dict[str, str] = {
     "launch": "int64", "kernel": "category", "device": "int64", "stream": "int64", "grid": "category", "block": "category",

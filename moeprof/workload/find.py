@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from moeprof.errors import MoeprofError, UsageError
+from moeprof.errors import MoeprofError, UsageError, choices
 from moeprof.workload.model import Workload
 
 GROUP = "moeprof.workloads"
+DECLARED = "WORKLOAD"  # what a workload's file assigns
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ def _listed(point: EntryPoint) -> Listed:
         return Listed(point.name, None, f"{type(error).__name__}: {error}")
 
 
+def registered() -> tuple[str, ...]:
+    """The names of all registered workloads, without importing them."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
 def load(name: str) -> Workload:
     """The workload registered as ``name``, or declared in the file at path ``name``.
 
@@ -47,13 +54,33 @@ def load(name: str) -> Workload:
         return _from_file(Path(name))
     points = [p for p in entry_points(group=GROUP) if p.name == name]
     if not points:
-        known = ", ".join(sorted(p.name for p in entry_points(group=GROUP)))
-        raise UsageError(f"there is no workload {name!r}", f"known: {known}; or give the path of a .py file")
+        hint = choices(name, registered(), "workloads")
+        raise UsageError(f"there is no workload {name!r}", f"{hint}; or give the path of a .py file")
     if len({p.value for p in points}) > 1:
         raise UsageError(
             f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one"
         )
     return _import(points[0].load, points[0].value)
+
+
+def declares_workload(path: Path) -> bool:
+    """Whether the file assigns or imports ``WORKLOAD`` in its own body, or cannot be parsed. It is not run.
+
+    A program of the user's that is given in place of a workload would otherwise run to its end before that is noticed.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError):
+        return True
+    return any(_binds(node, DECLARED) for node in ast.walk(tree))
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == name and isinstance(node.ctx, ast.Store)
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        return any((alias.asname or alias.name) in (name, "*") for alias in node.names)
+    return isinstance(node, ast.Constant) and node.value == name  # globals()["WORKLOAD"], setattr
 
 
 def _from_file(path: Path) -> Workload:
@@ -70,7 +97,7 @@ def _from_file(path: Path) -> Workload:
 
     def execute() -> Any:
         loader.exec_module(module)
-        return getattr(module, "WORKLOAD", None)
+        return getattr(module, DECLARED, None)
 
     return _import(execute, str(path))
 

@@ -37,23 +37,38 @@ def test_a_named_page_is_not_overwritten(command: Callable[..., Ran], tmp_path: 
     [
         (("A", "--diff"), "name a second one"),
         (("A", "--range", "step"), "moeprof analyze TRACE --range NAME"),
-        (("A", "A"), "contrast two: moeprof report --diff A B"),
-        (("A", "A", "A", "--diff"), "3 traces were named"),
+        (("A", "--whole"), "are for two traces or two captures of programs"),
+        (("CAPTURE", "--unit", "step"), "that of commands is given to capture"),
+        (("A", "A", "A", "--diff"), "a page shows one thing or contrasts two, found 3"),
+        (("A", "CAPTURE"), "are a capture and a trace hint: name two of a kind"),
         (("CAPTURE", "--range", "step"), "--range is for two traces"),
-        (("nothing.sqlite",), "there is no trace at nothing.sqlite"),
+        (("CAPTURE", "--sample", "router"), "name one of them"),
+        (("nothing.sqlite",), "nothing.sqlite does not exist"),
+        (("nothing",), "nothing does not exist"),
+        (("NEAR",), "hint: did you mean 'kv_transfer'?"),
     ],
 )
 def test_an_error_names_the_command_that_works(
     command: Callable[..., Ran], words: tuple[str, ...], says: str, tmp_path: Path
 ) -> None:
-    places = {"A": recordings.path("sync-item-faulty"), "CAPTURE": SAMPLE}
+    places = {"A": recordings.path("sync-item-faulty"), "CAPTURE": SAMPLE, "NEAR": SAMPLE.parent / "kv_transfr"}
     ran = command("report", *(places.get(word, word) for word in words))
     assert ran.code != 0 and says in ran.words
     assert not (tmp_path / "moeprof-out").exists()
 
 
+def test_two_traces_are_contrasted_without_being_asked(command: Callable[..., Ran], tmp_path: Path) -> None:
+    pair = [recordings.path(f"sync-item-{form}") for form in ("faulty", "mended")]
+    pages = []
+    for number, words in enumerate(((), ("--diff",))):
+        ran = command("report", *pair, *words, "-o", f"{number}.html")
+        assert ran.code == 0 and "step" in ran.out
+        pages.append((tmp_path / f"{number}.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
 @pytest.mark.parametrize(
-    ("words", "following"), [(("--", "python", "p.py"), "report 'my cap'"), (("router",), "report --diff 'my cap'")]
+    ("words", "following"), [(("--", "python", "p.py"), "report 'my cap'"), (("router",), "report 'my cap'")]
 )
 def test_what_comes_next_fits_the_capture(
     command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], following: str
@@ -62,6 +77,24 @@ def test_what_comes_next_fits_the_capture(
     monkeypatch.setattr(capture, "capture", lambda *_: Result(Path("my cap"), ExitCode.OK, ""))
     ran = command("capture", *words)
     assert ran.out == "Wrote my cap\n" and ran.err == f"Next: moeprof {following}\n"
+
+
+def test_an_unfinished_capture_has_no_page(
+    command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    result = Result(Path("cap.partial"), ExitCode.TOOL, "error: ncu failed; saved in cap.partial")
+    (tmp_path / "cap.partial").mkdir()
+    monkeypatch.setattr(capture, "capture", lambda *_: result)
+    ran = command("capture", "router")
+    assert ran.out == "" and ran.err == f"{result.message}\n" and ran.code == ExitCode.TOOL
+
+
+def test_two_things_are_contrasted_with_and_without_diff(command: Callable[..., Ran], tmp_path: Path) -> None:
+    traces = (recordings.path("sync-item-faulty"), recordings.path("sync-item-mended"))
+    (plain, *_), (named, *_) = (command("report", *words).out.splitlines() for words in (traces, ("--diff", *traces)))
+    assert plain == named and (tmp_path / "moeprof-out" / "sync-item-faulty-vs-sync-item-mended-diff.html").is_file()
+    alone, contrast = command("report", SAMPLE).out, command("report", "--diff", SAMPLE).out
+    assert alone.splitlines()[:-1] == contrast.splitlines()[:-1] and alone.startswith("FASTER  graph is 1.68 times")
 
 
 def test_a_capture_that_kept_nothing_names_no_folder(
