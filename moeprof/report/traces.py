@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from moeprof import units
 from moeprof.analysis.model import Finding
@@ -19,7 +20,8 @@ MAX_KERNELS = 14
 # how the unit is known, after its counts
 KNOWN: dict[str | None, str] = {
     "named": ", as named", "counted": ", as counted by the user", "whole": ": both programs ran the same command line",
-    "range": ": both repeat it, and its launches agree", None: "",
+    "range": ": both repeat it, and its launches agree",
+    "steps": ": found in both by what recurs, and their launches agree", None: "",
 }  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def page(comparison: TraceComparison) -> Page:
     """Device by device, then the findings of both traces."""
     sections = (
         *unlike("These two traces are unlike", (n.text for n in comparison.unlike)),
-        verdict(f"GPU {d.device}: {sentence}" for d in comparison.devices for sentence in sentences(d)),
+        verdict(_answer(comparison)),
         *(s for device in comparison.devices for s in _device(device)),
         *_findings(comparison),
         notes(comparison.notes),
@@ -37,6 +39,19 @@ def page(comparison: TraceComparison) -> Page:
     lead = "Two traces, compared by what a unit of the same work costs. Lengths of traces are not compared."
     lead = lead if known else "Two traces side by side. No unit of work is known in both, so nothing is compared."
     return Page(f"{comparison.before} and {comparison.after}", lead, sections, data=json.two_traces(comparison))
+
+
+def _answer(comparison: TraceComparison) -> Iterator[str]:
+    """The sentences of each device; what is true of all of them once."""
+    told = [(d, sentences(d)) for d in comparison.devices]
+    common = [line for line in (told[0][1] if told else ()) if all(line in lines for _, lines in told)]
+    alone = len(told) == 1
+    for number, (device, lines) in enumerate(told):
+        for line in lines:
+            if line not in common or alone:
+                yield f"GPU {device.device}: {line}"
+            elif number == 0:
+                yield line
 
 
 def _device(device: DeviceComparison) -> Iterator[Section]:
@@ -78,7 +93,7 @@ def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
     ]
     rows.append(("sum", units.ms(device.before_ns), units.DASH, units.ms(device.after_ns), units.DASH))
     header = ("category", "A", "share of A", "B", "share of B")
-    yield section(
+    shown = section(
         f"sides-{device.device}",
         f"{where}: both traces as they are",
         "Each trace over its whole length. The lengths mean nothing.",
@@ -91,6 +106,7 @@ def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
         ),
         "summary",
     )
+    yield replace(shown, open="all")
 
 
 def _families(device: DeviceComparison) -> Table:

@@ -99,7 +99,7 @@ class ProgramProcess:
         """What the run does now, if it is not that the program runs and is recorded."""
         pid = self._output.pid
         if pid is not None and not psutil.pid_exists(pid):
-            return "the program has ended, its recording is being written"
+            return "ended, the report is being written"
         return "" if self.recording or self._control is None else "not recording"
 
     def wait(self, look: Callable[[float], None], recorded: Callable[[], None]) -> Outcome:

@@ -43,7 +43,7 @@ def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Capture) ->
     )
     assert sum(b.delta_ns for b in comparison.waterfall) == 0
     shown = html.render(pair(sample, fewer_tokens))
-    body = shown[shown.index("<main>") :]
+    body = shown[shown.index("<main") :]
     assert "These two captures are unlike" in body
     assert body.index("the two captures differ in parameter tokens") < body.index("17.43"), "before any number"
     lines = text.render(pair(sample, fewer_tokens))
@@ -100,7 +100,7 @@ def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     traces[1] = replace(traces[1], trace=replace(traces[1].trace, producer="another nsys"))
     made = trace_pages.page(two_traces.compare(traces[0], traces[1]))
     page, data = html.render(made), json.dumps(made.data)
-    body = page[page.index("<main>") :]
+    body = page[page.index("<main") :]
     assert 0 < body.index("differ in profiler") < body.index('id="verdict"')
     assert data.index("differ in profiler") < data.index("before_ns")
 
