@@ -126,7 +126,7 @@ Block = Paragraph | Bullets | Listing | Terms | Facts
 class Section:
     """A part of a page, in the order of its fields. ``id`` is its anchor, ``style`` its class on the HTML page.
 
-    ``open``: which tables of the HTML page are not folded: none, the first if it is short, all short ones, or all.
+    ``folded``: under its title on the HTML page. ``open``: which tables of the HTML page are not folded: none, the first if it is short, all short ones, or all.
     """
 
     id: str
@@ -139,6 +139,7 @@ class Section:
     below: tuple[Block, ...] = ()
     style: str = ""
     open: Literal["none", "first", "short", "all"] = "first"
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timelines
 from browser.chromium import Browser
 from builders import rank_traces
 from builders.rank_traces import Planted, facts_of, grow, write_folder
@@ -24,8 +25,9 @@ from moeprof.report.figures import ranks as figures
 from moeprof.trace.classify import COMMUNICATION
 
 Run = Callable[..., Ran]
+T = "document.querySelector('#lanes figure.timeline').timeline"
 MANY, LATE, STRETCHED = 1024, 700, 341
-MOST_BYTES = 8 << 20
+MOST_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def many(traces: Path) -> GroupAnalysis:
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
     assert [s.rank for s in many.stragglers] == [STRETCHED, LATE] and len(many.ranks) == MANY
     assert {c.rank for c in many.critical} == {STRETCHED}
-    shown = text.render(ranks.page(((many, ()),)))
+    shown = text.render(ranks.page(((many, None),)))
     assert len(shown.splitlines()) < 60 and "Rank 341 is a straggler" in shown and "12 of 1024" in shown
 
 
@@ -62,8 +64,8 @@ def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(man
 def test_the_page_of_a_thousand_ranks_in_a_browser(
     browser: Browser, many: GroupAnalysis, tmp_path: Path, dark: bool
 ) -> None:
-    page, body = tmp_path / "many.html", html.render(ranks.page(((many, ()),)))
-    assert len(body) < MOST_BYTES and body == html.render(ranks.page(((many, ()),)))
+    page, body = tmp_path / "many.html", html.render(ranks.page(((many, None),)))
+    assert len(body) < MOST_BYTES and body == html.render(ranks.page(((many, None),)))
     page.write_text(body, encoding="utf-8")
     looked_at(browser, page, 1280, dark, 4)
     assert "Rank 341 is a straggler" in browser.evaluate("document.querySelector('#verdict').innerText")
@@ -78,9 +80,18 @@ def test_the_page_of_two_ranks_in_a_browser(
 ) -> None:
     ran = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
     assert ran.code == 0 and ran.out.endswith("Wrote two.html\n")
-    looked_at(browser, tmp_path / "two.html", width, dark, 5)
-    assert browser.evaluate("document.querySelectorAll('#figure-lanes canvas').length") > 0
-    assert "collective waits" in browser.evaluate("document.querySelector('#figure-lanes .legend').textContent")
+    looked_at(browser, tmp_path / "two.html", width, dark, 4)
+    assert browser.evaluate("Number(document.querySelector('#lanes figure.timeline').dataset.drawn)") > 1_000
+    assert "collective waits for the last rank" in browser.evaluate(
+        "document.querySelector('#lanes .tl-legend').innerText"
+    )
+    heads = browser.evaluate(f"{T}.items().filter(i => i.kind === 'head').map(i => i.group.label)")
+    assert heads == ["rank 0", "rank 1"], "a group of lanes for each rank"
+    waits = (
+        f"{T}.items().filter(i => i.lane && i.lane.kind === 'collectives').map(i => i.lane)"
+        ".map(l => [...l.cls].map((c, i) => [c, l.end[i] - l.start[i]]))"
+    )
+    assert len(browser.evaluate(waits)) == 2
     again = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
     assert again.code == 2 and "two.html exists" in again.err
 
@@ -128,7 +139,8 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")
-    assert 'id="figure-lanes"' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    payload = timelines.payload_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [g["label"] for g in payload["groups"]] == [f"rank {rank}" for rank in sorted(listed)]
 
 
 def test_hostile_names_stay_text(traces: Path) -> None:
@@ -138,6 +150,6 @@ def test_hostile_names_stay_text(traces: Path) -> None:
     analysis = replace(
         analyse_ranks("<script>alert(1)</script>", facts, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
     )
-    body = html.render(ranks.page(((analysis, ()),)))
+    body = html.render(ranks.page(((analysis, None),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))
     assert "&lt;b&gt;rows" in body and "&lt;i&gt;x" in body
