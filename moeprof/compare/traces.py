@@ -22,6 +22,7 @@ from moeprof.compare import kernels
 from moeprof.compare.kernels import Count, Kernel
 from moeprof.errors import UsageError
 from moeprof.findings.steady_state import MAJORITY, loops
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.notes import Note, note
 from moeprof.trace import Trace
 
@@ -29,16 +30,6 @@ COVERS = 0.25  # of all launches that a range must contain to represent the trac
 FEWER_WAITS = 0.3  # of the waits that must be gone before they may have become copies
 MORE_COPIES = 0.2  # of the waits that are gone: as many copies must be new
 STALLED = ("idle: launch", "idle: sync", "idle: host", "idle: dependency", "idle: edge", "exposed copy")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One trace, read and analysed; ``views`` are its devices."""
-
-    name: str
-    trace: Trace
-    views: tuple[DeviceView, ...]
-    analysis: Analysis
 
 
 @dataclass(frozen=True)
@@ -53,9 +44,10 @@ class MovedWaits:
 
 @dataclass(frozen=True)
 class DeviceComparison:
-    """One device: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels."""
+    """One device, ``device`` in the first and ``device_after`` in the second trace: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels."""
 
     device: int
+    device_after: int
     unit: str
     units_before: float
     units_after: float
@@ -92,7 +84,7 @@ class TraceComparison:
     schema_version: int = 1
 
 
-def compare(before: Side, after: Side, range_name: str | None = None) -> TraceComparison:
+def compare(before: AnalysedTrace, after: AnalysedTrace, range_name: str | None = None) -> TraceComparison:
     """Device by device, in the order of their indices.
 
     Raises:
@@ -159,7 +151,7 @@ def _device(
         shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
     )
     return DeviceComparison(
-        view_before.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second),
+        view_before.index, view_after.index, unit, *units, sum(first.values()), sum(second.values()), bars(first, second),
         kernels.kernels(before.ops, after.ops, units), kernels.counts(before, after, units),
     )  # fmt: skip
 

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeprof import resources
-from moeprof.analysis.device import views
 from moeprof.compare import captures as two
 from moeprof.compare import traces as two_traces
 from moeprof.compare import variants
-from moeprof.compare.traces import Side
 from moeprof.errors import CaptureError, UsageError
-from moeprof.loaded import capture
+from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.capture import Capture
-from moeprof.loaded.trace import analysis_of
 from moeprof.report import html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
@@ -22,7 +19,6 @@ from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
 from moeprof.storage.files import PARTIAL, write_whole
-from moeprof.trace import open_trace
 
 
 @dataclass(frozen=True)
@@ -88,11 +84,9 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
         TraceError: the trace cannot be read.
     """
     target = _path(output, OUTPUT / f"{_stem(path)}.html", force)
-    with open_trace(path) as trace:
-        prepared = views(trace)
-        analysis = analysis_of(trace, prepared=prepared)
-        drawn = timeline_data(trace, prepared, analysis.findings)
-        return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
+    shown = analysed_trace.load(path)
+    drawn = timeline_data(shown.trace, shown.views, shown.analysis.findings)
+    return _written(target, trace_page.page(shown.trace, shown.analysis, drawn, str(path)))
 
 
 def write_page(path: Path, force: bool, page: Page) -> None:
@@ -125,15 +119,9 @@ def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path 
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), range_name)
-    return _written(path, traces.page(comparison))
+    before, after = (analysed_trace.load(p) for p in paths)
+    return _written(path, traces.page(two_traces.compare(before, after, range_name), (before, after)))
 
 
 def _stem(path: Path) -> str:
     return path.name.split(".")[0]
-
-
-def _side(path: Path) -> Side:
-    with open_trace(path) as trace:
-        prepared = views(trace)
-        return Side(path.name, trace, prepared, analysis_of(trace, prepared=prepared))

@@ -41,7 +41,7 @@ def page(groups: Sequence[tuple[GroupAnalysis, JointWindow | None]]) -> Page:
     analyses = [analysis for analysis, _ in groups]
     spoken = ((f"{a.variant}: " if a.variant else "") + sentence for a in analyses for sentence in sentences(a))
     sections = (
-        verdict(spoken),
+        verdict(spoken, wide=True),
         *(s for n, (analysis, drawn) in enumerate(groups) for s in _sections(analysis, drawn, f"-{n}" if n else "")),
         notes(n for analysis in analyses for n in analysis.notes),
         glossary(TERMS),

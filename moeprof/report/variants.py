@@ -103,10 +103,10 @@ def _answer(comparison: Comparison, narrative: Narrative, lesson: str) -> Sectio
     """The verdict in a sentence, what was slow, why it changed and what is left; the lesson, where the verdict bears it out."""
     optimized = comparison.row(comparison.optimized)
     word = optimized.verdict.word if optimized and optimized.verdict else ""
-    section = verdict((narrative.sentence,), word, lesson if word == "FASTER" else "")
+    section = verdict((narrative.sentence,), word, lesson if word == "FASTER" else "", wide=True)
     facts = tuple(Fact(label, text) for label, text in three_lines(comparison))
     above = (*section.above, *((Facts(facts),) if facts else ()))
-    return replace(section, above=above, style=f"{section.style} answer")
+    return replace(section, above=above)
 
 
 def _has_content(section: Section) -> bool:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from moeprof import units
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.model import Window
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_classes import NUMBER
@@ -65,6 +66,14 @@ def _iteration(variant: CapturedVariant, prefix: str, budget: int) -> Side | Non
     payload = data.payload | {"groups": groups, "home": [zero, zero + span]}
     detail = f"{window.range} {window.instance}, {units.ms(span)} traced"
     return Side(f"{prefix}{variant.record.name}", detail, replace(data, payload=payload), zero, span)
+
+
+def trace_side(label: str, side: AnalysedTrace) -> Side:
+    """One of two whole traces, from the beginning of its typical pass; first shown is what the trace's own page shows first."""
+    data = timeline_data(side.trace, side.views, side.analysis.findings, budget=BUDGET // 2)
+    first, last = data.payload["home"]
+    zero = data.typical_ns or first
+    return Side(label, side.name, data, zero, last - zero)
 
 
 def _begin(view: DeviceView, window: Window) -> int:
