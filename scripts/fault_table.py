@@ -33,8 +33,9 @@ def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     trace = read(path)
     scenes = scenes_of(trace, views(trace))
-    spans = scenes[0].focus.spans
-    length = (spans[-1][1] - spans[0][0]) if spans else scenes[0].focus.pieces.total_ns
+    focus = scenes[0].focus
+    spans = focus.spans if focus.warm_up is None else (focus.warm_up, *focus.spans)
+    length = (spans[-1][1] - spans[0][0]) if spans else focus.pieces.total_ns
     return find(scenes), length / STEPS / 1e6
 
 

@@ -12,7 +12,7 @@ from browser.chromium import CHROMIUM, Browser
 from builders.sample_captures import SAMPLE, Ran
 from hypothesis import settings
 from pages import rendered
-from paths import TRACES
+from paths import CASES, TRACES
 
 try:
     ctypes.CDLL("libcuda.so.1")
@@ -37,6 +37,14 @@ def traces() -> Path:
     if not TRACES.is_dir():
         pytest.skip(f"the folder of real traces is absent: {TRACES}")
     return TRACES
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of small inputs of known faults; tests that need it skip where it is absent."""
+    if not CASES.is_dir():
+        pytest.skip(f"the folder of cases is absent: {CASES}")
+    return CASES
 
 
 @pytest.fixture

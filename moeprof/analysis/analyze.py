@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from moeprof.analysis import steps
 from moeprof.analysis.causes import exposed_causes, idle_causes
 from moeprof.analysis.communication import communication
 from moeprof.analysis.device import DeviceView, main_device, views
@@ -79,6 +80,7 @@ def _assembled(trace: Trace, devices: tuple[DeviceView, ...], cuts: list[tuple[D
         kernels=tuple(row for view in devices for row in kernels(view)),
         ranges=range_sums(trace),
         notes=trace.notes + _coverage(devices),
+        steps=tuple(steps.summary(view, spans) for view in devices if (spans := steps.find(trace, view)) is not None),
     )
 
 

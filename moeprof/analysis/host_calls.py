@@ -67,6 +67,15 @@ class HostCalls:
         return self._rows[kinds]
 
     @cached_property
+    def repeated(self) -> np.ndarray:
+        """A mask: calls that an older nsys recorded twice, under a name with and without its version: the second of a thread with
+        the same name and correlation."""
+        keys = pd.DataFrame(
+            {"thread": self.thread, "name": self.names, "correlation": self.table["correlation"].to_numpy()}
+        )
+        return keys.duplicated().to_numpy() & (keys["correlation"] > 0).to_numpy()
+
+    @cached_property
     def waits_for_event(self) -> np.ndarray:
         """A mask: the calls that make a stream wait for an event."""
         return self.named("WaitEvent")

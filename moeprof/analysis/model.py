@@ -168,8 +168,29 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The part of a device's time that findings judge: the steady part of the trace, or all of it where none is known."""
+
+    device: int
+    label: str  # "step x 10", "the part that repeats", "the whole trace"
+    repeats: bool  # whether a structure of repetition is known; else the whole trace is judged
+    passes: int  # how often the part repeats; 0 where that is not known
+    start_ns: int
+    end_ns: int
+    span_ns: int
+    of_span_ns: int  # from the device's first operation to the end of its last one
+    operations: int
+    of_operations: int
+    ledger: Ledger  # of the judged part: sums to its span
+    idle: Idle  # sums to the ledger's idle time
+
+
+@dataclass(frozen=True)
 class Finding:
-    """One claim with what it rests on; ``gain_ns`` is an upper bound of what the whole window would gain."""
+    """One claim with what it rests on; ``gain_ns`` is an upper bound of what the judged part would gain.
+
+    A cause stands before its consequences: they are other findings of the device, of which little is left without it.
+    """
 
     id: str
     claim: str
@@ -177,6 +198,53 @@ class Finding:
     where: str
     evidence: dict[str, Any]
     try_: str
+    device: int | None = None
+    gain_share: float | None = None  # of the judged time; None where the gain lies outside of it
+    passes: int = 0  # passes of the judged part: gain_ns / passes is the gain per pass; 0 where that is not known
+    left_ns: int | None = None  # of a consequence: what it would still gain at most once its cause is gone
+    consequences: tuple[Finding, ...] = ()
+    on_other_devices: tuple[Finding, ...] = ()  # the same finding there, each with its own consequences
+
+    @property
+    def all(self) -> tuple[Finding, ...]:
+        """The finding, its consequences, and the same on other devices."""
+        parts = (*self.consequences, *self.on_other_devices)
+        return (self, *(finding for part in parts for finding in part.all))
+
+
+@dataclass(frozen=True)
+class SlowStep:
+    """A step that takes longer than the others; ``more_of`` is the owner of the ledger that it has more of than the
+    median step, by ``more_ns``."""
+
+    number: int
+    start_ns: int
+    span_ns: int
+    more_of: str
+    more_ns: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The periods of a program's repeating work on one device (METRICS: steps). They tile from start_ns to end_ns."""
+
+    device: int
+    count: int
+    source: Literal[
+        "profiler", "range", "anchor"
+    ]  # its step marks, a family of ranges, a kernel that occurs once a step
+    name: str  # the family or the kernel
+    coverage: float  # share of the launches of the repeating part in steps of the usual make-up
+    sure: bool  # whether the trace shows that these are steps; else a period may also be a layer
+    median_ns: float  # this and the next two of the steps after the warm-up
+    p90_ns: float
+    p99_ns: float
+    start_ns: int
+    end_ns: int
+    set_up_ns: int  # device time before the first step
+    warm_up: int  # leading steps that are longer than the others
+    tail_ns: int  # device time after the last step
+    slow: tuple[SlowStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,5 +256,7 @@ class Analysis:
     kernels: tuple[Kernel, ...]
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...] = ()
+    judged: tuple[Judged, ...] = ()  # one a device
     notes: tuple[Note, ...] = ()
+    steps: tuple[Steps, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -9,7 +9,7 @@ from typing import Literal
 from moeprof.capture import ranks
 from moeprof.capture.child_processes import WorkerProcess, close_all
 from moeprof.capture.commands import patience_s, serve
-from moeprof.capture.hosts import Hosts
+from moeprof.capture.hosts import Decision, Hosts
 from moeprof.capture.plan import Plan
 from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
@@ -49,7 +49,7 @@ class Clean:
     store: Store
     progress: Progress
     problems: list[MoeprofError]
-    hosts: Hosts | None = None  # the others, where there are several
+    hosts: Hosts | None = None  # all of them, where there are several
     begin: Callable[[list[str]], None] = lambda names: None  # told of the variants that run here, before they are built
     settle: Callable[[], None] = lambda: None  # returns once what was begun is quiet, before anything is timed
     process_bytes: int = 0  # GPU memory that one variant's process takes, once all are built; 0: not known
@@ -58,8 +58,9 @@ class Clean:
     twin: WorkerProcess | None = None
 
     def run(self) -> list[Target]:
-        """Prove and time all variants; those that may be profiled, with calibrated parameters."""
-        targets = self.plan.targets
+        """Prove and time all variants; those that may be profiled, with calibrated parameters. On a further host ranks answer those
+        that do."""
+        targets, params = self.plan.targets, self.plan.params
         servers: dict[str, WorkerProcess] = {}
         try:
             self.progress.phase("prove", len(targets))
@@ -69,23 +70,32 @@ class Clean:
                     self.twin = worker
                 else:
                     servers[process.name] = worker
-            self._greet(servers)
-            params = self._prepare(servers)
-            self.begin(list(servers))
-            self._prove(servers, params)
-            self.process_bytes = self._memory() // max(len(servers), 1)
-            self._build_twin(servers, params)
-            self.settle()
-            self._time(servers)
-            return [replace(target, params=params) for name, target in targets.items() if name in servers]
+            if not self.plan.host:
+                params = self._proven_and_timed(servers)
+            names = (
+                tuple(servers) if self.hosts is None else self.hosts.decide(Decision(variants=tuple(servers))).variants
+            )
+            return [replace(target, params=params) for name, target in targets.items() if name in names]
         finally:
             close_all([*servers.values(), *([self.twin] if self.twin is not None else [])])
+
+    def _proven_and_timed(self, servers: dict[str, WorkerProcess]) -> Params:
+        """Those variants remain; the calibrated parameters."""
+        self._greet(servers)
+        params = self._prepare(servers)
+        self.begin(list(servers))
+        self._prove(servers, params)
+        self.process_bytes = self._memory() // max(len(servers), 1)
+        self._build_twin(servers, params)
+        self.settle()
+        self._time(servers)
+        return params
 
     def _start(self, process: CleanProcess) -> WorkerProcess:
         log = self.store.log(process.target.variant, process.kind)
         server = WorkerProcess(process.name, serve(self.plan, process.target, log), log, patience_s(self.plan))
         if self.hosts:
-            self.hosts.start(server.process, log.stem)
+            self.hosts.started(server.process, log)
         return server
 
     def _fail(self, servers: dict[str, WorkerProcess], name: str, error: MoeprofError) -> None:

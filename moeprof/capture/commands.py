@@ -16,6 +16,7 @@ from moeprof.machine.launcher import Team
 from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
+from moeprof.worker.leader import GROUP_FACTOR
 from moeprof.worker.spec import Follower, Measurement, Profiler, Program, Target, WorkerSpec
 
 LEADER_GRACE_S = 15
@@ -120,13 +121,17 @@ def patience_s(plan: Plan) -> int:
 
 
 def serve(plan: Plan, target: Target, log: Path) -> WorkerSpec:
-    """The worker that proves and times a variant on request."""
-    return WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
+    """The worker that proves and times a variant on request; on a further host the parent of the ranks there."""
+    spec = WorkerSpec("serve", replace(target, team=_in_room(target.team, log)), plan.request.timeout_s, str(log))
+    if not plan.host:
+        return spec
+    follower = Follower(os.getpid(), GROUP_FACTOR * plan.request.timeout_s, host=plan.host)
+    return replace(spec, mode="host", follower=follower)
 
 
 def _in_room(team: Team | None, log: Path) -> Team | None:
     """Ranks of several hosts share a store, in which each run has keys of its own: the name of its log is in them."""
-    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}{log.stem}")
+    return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}/{log.stem}")
 
 
 def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:
@@ -160,8 +165,10 @@ def count(plan: Plan, target: Target | None, files: Files) -> ToolRun:
 
 
 def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement) -> WorkerSpec:
-    measurement = replace(measurement, gate=str(files.gate))
-    return replace(serve(plan, target, files.log), mode="measure", measurement=measurement)
+    spec = serve(plan, target, files.log)
+    if spec.follower is not None:
+        return replace(spec, follower=replace(spec.follower, out=measurement.out))
+    return replace(spec, mode="measure", measurement=replace(measurement, gate=str(files.gate)))
 
 
 def _under_torch(program: tuple[str, ...], files: Files) -> WorkerSpec:
@@ -175,14 +182,6 @@ def _under_torch(program: tuple[str, ...], files: Files) -> WorkerSpec:
         )
     words = [word for word in words[:1] if word != "-u"] + words[1:]
     return WorkerSpec("program", program=Program(tuple(words), str(files.out), str(files.result)))
-
-
-def head(plan: Plan, target: Target, log: Path, follower: Follower, report: Path | None) -> ToolRun:
-    """The first rank of a further host, which starts the others there; under nsys if it writes a ``report``, else bare."""
-    worker = replace(serve(plan, target, log), mode="follow", follower=follower)
-    if report is None or plan.nsys is None:
-        return ToolRun(None, worker, None, plan.request.timeout_s)
-    return ToolRun(Nsys(plan.nsys.path, report, region=True), worker, report, patience_s(plan))
 
 
 def nsys_export(tool: Tool, report: Path, export: Path, timeout_s: int) -> Command:

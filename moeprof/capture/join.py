@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 
 from moeprof.errors import CaptureError, MoeprofError
 from moeprof.notes import note
 from moeprof.storage import manifest as manifests
-from moeprof.storage.capture_folder import LOGS, Store, sha256
+from moeprof.storage.capture_folder import LOGS, sha256
+from moeprof.storage.files import partial_of, whole_folder, write_whole
+from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Manifest, Rank, VariantRecord
 
-RAW = "*/trace*.nsys-rep"  # what --keep-raw left
+COPIED = (f"{LOGS}/*.log", "*/trace*.nsys-rep")  # beside the files of the manifest: logs, and what --keep-raw left
+Parts = dict[Path, Manifest]  # by folder, in the order of their hosts
 
 
-@dataclass(frozen=True)
-class HostFolder:
-    """The part of a capture that one or more hosts kept."""
-
-    folder: Path
-    manifest: Manifest
-
-
-def join(folders: Sequence[Path], final: Path) -> Path:
+def join(folders: Sequence[Path], final: Path) -> Manifest:
     """Make the capture ``final`` of all parts; a folder of that name is replaced.
 
     Raises:
         CaptureError: a part is missing, twice there, of another capture, or its files are not as it says.
     """
     parts = read_parts(folders)
-    store = Store(final, joined([part.manifest for part in parts]))
-    if store.folder in folders:
-        raise CaptureError(f"{store.folder} is one of the parts", "choose another -o")
-    files = [(part, file) for part in parts for file in sorted(files_of(part))]
-    store.open()
-    try:
-        for part, file in files:
-            _copy(part, file, store.folder)
-        store.drop_scratch()
-        return store.close()
-    except BaseException:
-        store.remove()
-        raise
+    whole = joined(list(parts.values()))
+    if partial_of(final) in parts:
+        raise CaptureError(f"{partial_of(final)} is one of the parts", "choose another -o")
+    files = [(folder, name) for folder in parts for name in sorted(files_of(folder, parts[folder]))]
+    with whole_folder(final) as target:
+        for folder, name in files:
+            path = target / name
+            if path.exists():  # a log of the same name on two hosts
+                path = path.with_name(f"{path.stem}.host{parts[folder].hosts[0]}{path.suffix}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, path)
+        write_whole(target / manifests.FILE, dumps(whole))
+    return whole
 
 
 def belongs(folder: Path, capture_id: str) -> bool:
@@ -54,67 +49,66 @@ def belongs(folder: Path, capture_id: str) -> bool:
         return False
 
 
-def read_parts(folders: Iterable[Path]) -> list[HostFolder]:
-    """The parts, in the order of their hosts.
+def read_parts(folders: Iterable[Path]) -> Parts:
+    """The manifests of all parts.
 
     Raises:
         CaptureError: a part is missing, twice there, of another capture, or no part.
     """
-    parts = sorted((HostFolder(folder, manifests.read(folder)) for folder in folders), key=lambda p: p.manifest.hosts)
-    for part in parts:
-        if not part.manifest.capture_id:
-            raise CaptureError(f"{part.folder} is no part of a capture of several hosts", "it is whole as it is")
-        if part.manifest.capture_id != parts[0].manifest.capture_id:
-            raise CaptureError(
-                f"{part.folder} and {parts[0].folder} are parts of different captures", "join the parts of one capture"
-            )
+    read = sorted(((manifests.read(folder), folder) for folder in folders), key=lambda part: part[0].hosts)
     by_host: dict[int, Path] = {}
-    for part in parts:
-        for host in part.manifest.hosts:
+    for manifest, folder in read:
+        if not manifest.capture_id:
+            raise CaptureError(f"{folder} is no part of a capture of several hosts", "it is whole as it is")
+        if manifest.capture_id != read[0][0].capture_id:
+            different = f"{folder} and {read[0][1]} are parts of different captures"
+            raise CaptureError(different, "join the parts of one capture")
+        for host in manifest.hosts:
             if host in by_host:
-                raise CaptureError(
-                    f"{by_host[host]} and {part.folder} both are the part of host {host}", "name each part once"
-                )
-            by_host[host] = part.folder
-    missing = sorted(set(range(max((p.manifest.host_count for p in parts), default=1))) - by_host.keys())
+                twice = f"{by_host[host]} and {folder} both are the part of host {host}"
+                raise CaptureError(twice, "name each part once")
+            by_host[host] = folder
+    missing = sorted(set(range(max((manifest.host_count for manifest, _ in read), default=1))) - by_host.keys())
     if missing:
-        hosts = ", ".join(map(str, missing))
-        raise CaptureError(
-            f"the part of host {hosts} is missing", f"name it too: the folder that ends with .host{missing[0]}"
-        )
-    return parts
+        hint = f"name it too: the folder that ends with .host{missing[0]}"
+        raise CaptureError(f"the part of host {', '.join(map(str, missing))} is missing", hint)
+    return {folder: manifest for manifest, folder in read}
 
 
 def joined(parts: Sequence[Manifest]) -> Manifest:
     """The manifest of the whole, of those of its parts in the order of their hosts. The first is rank 0's."""
-    whole = parts[0]
-    variants = tuple(_variant(record, parts[1:]) for record in whole.variants)
-    unclocked = [note("no-clock", variant=v.name, hosts=_unclocked(v)) for v in variants if _unclocked(v)]
-    kept = [n for n in whole.notes if n.id not in ("no-clock", "host-missing")]
-    for part in parts[1:]:
-        kept += [n for n in part.notes if n.id == "redacted"]
-    hosts = tuple(host for part in parts for host in part.hosts)
-    complete = all(part.complete for part in parts)
-    return replace(whole, variants=variants, notes=(*kept, *unclocked), hosts=hosts, complete=complete)
+    variants = tuple(_variant(record, parts[1:]) for record in parts[0].variants)
+    notes = [n for n in parts[0].notes if n.id != "host-missing"]
+    notes += [n for part in parts[1:] for n in part.notes if n.id in ("redacted", "no-trace") and n not in notes]
+    notes += [note("no-clock", variant=v.name, hosts=hosts) for v in variants if (hosts := _unclocked(v))]
+    return replace(
+        parts[0],
+        variants=variants,
+        notes=tuple(notes),
+        hosts=tuple(host for part in parts for host in part.hosts),
+        complete=all(part.complete for part in parts),
+    )
 
 
 def _variant(record: VariantRecord, others: Iterable[Manifest]) -> VariantRecord:
-    records = [found for part in others if (found := part.variant(record.name)) is not None]
-    traces = (*record.parts, *(part for other in records for part in other.parts))
+    """A variant as rank 0's part has it, with the traces of all hosts. A clock is known if the zeros of all traces are."""
+    records = [(part.hosts, found) for part in others if (found := part.variant(record.name)) is not None]
+    traces = (*record.parts, *(trace for _, other in records for trace in other.parts))
     known = all(trace.zero_utc_ns is not None for trace in traces if trace.kind == "trace")
-    by_rank = {rank.rank: rank for other in records for rank in other.ranks}
-    ranks = tuple(_rank(rank, by_rank.get(rank.rank), known) for rank in record.ranks)
-    return replace(record, parts=traces, ranks=ranks)
-
-
-def _rank(rank: Rank, kept: Rank | None, known: bool) -> Rank:
-    """A rank as rank 0's part has it, with what its own host's part has of its clock and its trace."""
-    if kept is None:
-        return rank if not rank.host else replace(rank, clock_offset_ns=None)
-    failed = kept if kept.status == "failed" else rank
+    theirs = {rank.rank: rank for hosts, other in records for rank in other.ranks if rank.host in hosts}
     return replace(
-        rank, clock_offset_ns=kept.clock_offset_ns if known else None, clock_uncertainty_ns=kept.clock_uncertainty_ns,
-        clock_drift_ns=kept.clock_drift_ns, status=failed.status, reason=rank.reason or failed.reason,
+        record, parts=traces, ranks=tuple(_rank(rank, theirs.get(rank.rank), known) for rank in record.ranks)
+    )
+
+
+def _rank(rank: Rank, theirs: Rank | None, known: bool) -> Rank:
+    """A rank as rank 0's part has it, with what its own host's part has of its clock and its trace."""
+    if theirs is None:
+        return rank if not rank.host else replace(rank, clock_offset_ns=None)
+    return replace(
+        rank, clock_offset_ns=theirs.clock_offset_ns if known else None, clock_drift_ns=theirs.clock_drift_ns,
+        clock_uncertainty_ns=theirs.clock_uncertainty_ns, reason=rank.reason or theirs.reason,
+        status=theirs.status if theirs.status == "failed" else rank.status,
     )  # fmt: skip
 
 
@@ -124,42 +118,20 @@ def _unclocked(record: VariantRecord) -> str:
     return ", ".join(map(str, sorted(hosts & {part.host for part in record.parts})))
 
 
-def files_of(part: HostFolder) -> Iterator[str]:
+def files_of(folder: Path, manifest: Manifest) -> Iterator[str]:
     """The files of a part, by their names in it.
 
     Raises:
-        CaptureError: one is not in the folder, is a link, or is not as the manifest says.
+        CaptureError: one is not there, is or lies behind a link, or is not as the manifest says.
     """
-    for record in part.manifest.variants:
-        for file in record.parts:
-            path = _inside(part.folder, file.file)
-            if sha256(path) != file.sha256:
-                raise CaptureError(f"{path} is not what the manifest says: its SHA-256 differs", "copy the part again")
-            yield file.file
-    for path in (*part.folder.glob(f"{LOGS}/*.log"), *part.folder.glob(RAW)):
-        name = path.relative_to(part.folder).as_posix()
-        _inside(part.folder, name)
+    sums = {part.file: part.sha256 for record in manifest.variants for part in record.parts}
+    copied = [path.relative_to(folder).as_posix() for pattern in COPIED for path in folder.glob(pattern)]
+    for name in (*sums, *copied):
+        path = folder / name
+        if path.resolve() != Path(f"{folder.resolve()}/{name}"):
+            raise CaptureError(f"{folder} names a file outside of it: {name}", "capture again")
+        if not path.is_file():
+            raise CaptureError(f"{path} is missing", "copy the part again")
+        if name in sums and sha256(path) != sums[name]:
+            raise CaptureError(f"{path} is not what the manifest says: its SHA-256 differs", "copy the part again")
         yield name
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The path of a file of a part.
-
-    Raises:
-        CaptureError: it leaves the folder, a link is on the way, or it is not there.
-    """
-    pure, path = PurePosixPath(name), folder / name
-    steps = [folder.joinpath(*pure.parts[: count + 1]) for count in range(len(pure.parts))]
-    if pure.is_absolute() or ".." in pure.parts or any(step.is_symlink() for step in steps):
-        raise CaptureError(f"{folder} names a file outside of it: {name}", "capture again")
-    if not path.is_file():
-        raise CaptureError(f"{path} is missing", "copy the part again")
-    return path
-
-
-def _copy(part: HostFolder, name: str, target: Path) -> None:
-    path = target / name
-    if path.exists():  # a log of the same name on two hosts
-        path = path.with_name(f"{path.stem}.host{part.manifest.hosts[0]}{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(part.folder / name, path)

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from moeprof.capture import commands, postprocess, ranks, redact, validate
 from moeprof.capture.child_processes import failure_in, last_line, run
-from moeprof.capture.hosts import Hosts
 from moeprof.capture.jobs import Job
 from moeprof.capture.plan import Plan
 from moeprof.capture.postprocess import Anchors
 from moeprof.capture.profiling import Ended
-from moeprof.errors import CaptureError, WorkloadError
+from moeprof.errors import CaptureError, MoeprofError, WorkloadError
 from moeprof.machine.launcher import Team
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
 from moeprof.storage.manifest import Part
 from moeprof.worker.clock_offset import Offset
-from moeprof.worker.failures import how_it_ended
-from moeprof.worker.messages import Measured
+from moeprof.worker.failures import RankError, how_it_ended
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Keeps the parts of one capture that host ``host`` has. ``hosts``: the others, where rank 0's capture leads several."""
+    """Keeps the parts of one capture that this host has."""
 
     plan: Plan
     store: Store
-    hosts: Hosts | None = None
-    host: int = 0
+
+    @property
+    def host(self) -> int:
+        """The number of this host."""
+        return self.plan.host
 
     def keep(self, job: Job, ended: Ended) -> None:
         """Keep what a job left.
@@ -50,25 +51,27 @@ class Parts:
 
     def _keep_ranks(self, job: Job, ended: Ended) -> None:
         """The trace of a variant with ranks. A rank that failed is reported before whatever the tool says."""
-        processes = ranks.traced(job.result)
+        processes = ended.traced or ranks.traced(job.result)
         failure = None if processes else failure_in(lines_of(self._log(job)))
         if failure is not None:
             raise failure.exception()
-        if self.hosts and processes:
-            self.hosts.keep(self._log(job).stem, ended.clock, processes)
-        self.keep_trace(job, ended, processes)
-
-    def keep_trace(self, job: Job, ended: Ended, processes: Sequence[Measured]) -> None:
-        """Keep the trace that these processes left; raises what ``keep`` raises."""
         ranks.started(self.store, job.name, processes)
         anchors = {process.rank: process.anchors for process in processes}
-        self._keep_trace(job, ended, self.plan.request.iterations, anchors)
+        try:
+            self._keep_trace(job, ended, self.plan.request.iterations, anchors)
+        except MoeprofError as error:
+            if isinstance(error, RankError) or not self.host:
+                raise
+            raise postprocess.without_trace(self._team.first(self.host), self._team, error) from error
+        finally:
+            if self.host:
+                ranks.clocked(self.store, job.name, self.host, *ended.clocks)
 
     def _keep_trace(self, job: Job, ended: Ended, iterations: int | None, anchors: Anchors) -> None:
         on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == self.host)
-        traced = postprocess.Run(
-            job.name, iterations, self.plan.request.timeout_s, self._tool_log(job), self._team, on_this_host, anchors
-        )
+        log = partial(self.store.log, job.name)
+        timeout_s = self.plan.request.timeout_s
+        traced = postprocess.Run(job.name, iterations, timeout_s, log, self._team, on_this_host, anchors)
         if job.tool == "nsys":
             self._keep_nsys(job, ended, traced)
         else:
@@ -152,11 +155,6 @@ class Parts:
     @property
     def _team(self) -> Team:
         return self.plan.team or Team((1,))
-
-    def _tool_log(self, job: Job) -> Callable[[str], Path]:
-        """The log of a tool, whose name is that of no log of another host."""
-        first = self._team.first(self.host)
-        return lambda tool: of_rank(self.store.log(job.name, tool), first)
 
     def _log(self, job: Job) -> Path:
         return self.store.log(job.name, job.tool)

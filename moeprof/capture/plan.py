@@ -44,6 +44,7 @@ class Plan:
         nsys: traces; None: torch.profiler does if ``torch``, else nothing.
         counting: None: nothing is counted.
         team: the ranks by host; None for one process without ranks.
+        host: the number of this host among them.
         notes: what the user should know of these choices.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     torch: bool = False
     counting: Counting | None = None
     team: Team | None = None
+    host: int = 0
 
     @property
     def name(self) -> str:
@@ -73,8 +75,8 @@ class Plan:
 
     @property
     def local_ranks(self) -> int:
-        """Processes of one variant on this host, which is the first."""
-        return 1 if self.team is None else self.team.layout[0]
+        """Processes of one variant on this host."""
+        return 1 if self.team is None else self.team.layout[self.host]
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -107,7 +109,7 @@ def make_plan(request: Request, environment: Mapping[str, str]) -> Plan:
     return replace(
         plan, workload=workload, variants=tuple(workload.variant(name) for name in names), preset=preset,
         params=workload.params(preset, request.overrides),
-        team=None if count is None else ranks.team(request, count, environment),
+        team=None if count is None else ranks.team(request, count, environment), host=ranks.host(request, environment),
     )  # fmt: skip
 
 

@@ -93,8 +93,8 @@ def no_leak(kept: Path) -> None:
         )
 
 
-def without_trace(rank: int, team: Team, error: CaptureError) -> RankError:
-    """The failure of a rank whose own file is not there or not whole."""
+def without_trace(rank: int, team: Team, error: MoeprofError) -> RankError:
+    """The failure of a rank whose file, or that of all ranks of its host, is not there or not whole."""
     what = f"ended without a trace: {error.message}"
     return failures.untraced(rank, team.ranks, team.host_shown(rank), what, error.hint)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from moeprof.capture import ranks
 from moeprof.capture.child_processes import Child, end
 from moeprof.capture.early_start import EarlyStart
-from moeprof.capture.hosts import Hosts
+from moeprof.capture.hosts import Decision, Hosts
 from moeprof.capture.jobs import Job
 from moeprof.capture.progress import Progress
 from moeprof.errors import MoeprofError
 from moeprof.notes import Note, note
 from moeprof.storage.capture_folder import Store
+from moeprof.worker.clock_offset import Offset
 from moeprof.worker.failures import RankError
+from moeprof.worker.messages import Measured
 
 CPUS_FOR_SIDE_BY_SIDE = 4  # with fewer, several processes that set up only slow each other down
 MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by side may take
@@ -23,12 +26,13 @@ MEMORY_SHARE = 0.8  # of the GPU's memory that processes which set up side by si
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job's process ended: its exit status (negative: a signal), its last line, and the number of the measurement of other
-    hosts' clocks once it had measured."""
+    """How a job's process ended: its exit status (negative: a signal) and its last line. Of several hosts also the processes that
+    ran, and this host's clock before and after."""
 
     status: int
     last_line: str
-    clock: int = 0
+    traced: tuple[Measured, ...] = ()
+    clocks: tuple[Offset | None, ...] = (None, None)
 
 
 @dataclass
@@ -39,11 +43,11 @@ class Profiling:
     progress: Progress
     problems: list[MoeprofError]
     keep: Callable[[Job, Ended], None]
-    hosts: Hosts | None = None  # the others, where rank 0's capture leads several
+    hosts: Hosts | None = None  # all of them, where there are several
     local_ranks: int = 1
     process_bytes: int = 0  # GPU memory of one variant's process; 0: not known
     early: EarlyStart = field(init=False)
-    _clocks: dict[tuple[str, str], int] = field(default_factory=dict)  # by name and tool of a job
+    _clocks: dict[Path, tuple[Offset | None, ...]] = field(default_factory=dict)  # of several hosts, by a job's result
 
     def __post_init__(self) -> None:
         self.early = EarlyStart(self.store)
@@ -52,6 +56,7 @@ class Profiling:
         """Run the jobs, as many set up side by side as the machine has cores and the GPU has memory for."""
         self.progress.phase("profile", len(jobs))
         slots = self.slots(len(jobs))
+        slots = slots if self.hosts is None else self.hosts.decide(Decision(slots=slots)).slots
         for first in range(0, len(jobs), slots):
             self._batch(jobs[first : first + slots], slots > 1)
 
@@ -77,7 +82,7 @@ class Profiling:
             for job in jobs:
                 children.append(self._start(job) if side_by_side and job.gate else None)
             for child, job in zip(children, jobs, strict=True):
-                if child is not None and job.gate is not None:
+                if child is not None and job.gate is not None and self._leads:
                     child.wait_until(job.gate.ready)
             for index, job in enumerate(jobs):
                 # in the list before it is waited for, so that an interrupt ends it too
@@ -96,13 +101,22 @@ class Profiling:
                     end(child.process)
 
     def _start(self, job: Job) -> Child:
-        """A job's process, and beside it that of every other host."""
-        clock = self.hosts.measure_clocks() if self.hosts else 0
+        """A job's process."""
+        self._measure_clock(job)
         log = self.store.log(job.name, job.tool)
         child = self.early.take(job) or Child(job.run.command, log)
         if self.hosts:
-            self.hosts.start(child.process, log.stem, job.result, clock)
+            self.hosts.started(child.process, log, job.result)
         return child
+
+    def _measure_clock(self, job: Job) -> None:
+        if self.hosts:
+            self._clocks[job.result] = (*self._clocks.get(job.result, ()), self.hosts.measure_clock())
+
+    @property
+    def _leads(self) -> bool:
+        """Whether this is rank 0's host: the others follow by its decisions."""
+        return self.hosts is None or not self.hosts.place.host
 
     def _open(self, job: Job, child: Child) -> None:
         """Let one job measure."""
@@ -112,10 +126,9 @@ class Profiling:
 
     def _wait_measured(self, job: Job, child: Child) -> None:
         """Return once it has left the device: it says so, its result is there or its process has ended."""
-        if job.gate is not None:
+        if job.gate is not None and self._leads:
             child.wait_until(job.result, job.gate.over)
-        if self.hosts:
-            self._clocks[job.name, job.tool] = self.hosts.measure_clocks()
+        self._measure_clock(job)
 
     def _keep_all(self, measured: list[tuple[Child, Job]]) -> None:
         """Keep what each left, and forget them."""
@@ -124,9 +137,15 @@ class Profiling:
 
     def _keep(self, child: Child, job: Job) -> None:
         """Keep what one job left; a failure is noted and the others go on."""
-        clock = self._clocks.get((job.name, job.tool), 0)
+        traced: tuple[Measured, ...] = ()
+        if self.hosts:
+            if self._leads:
+                child.wait_until(job.result)
+            traced = self.hosts.decide(Decision(traced=ranks.traced(job.result))).traced
+            if not traced and not self._leads:  # it failed, as rank 0's host reports
+                return
         try:
-            self.keep(job, Ended(child.wait(), child.last_words(), clock))
+            self.keep(job, Ended(child.wait(), child.last_words(), traced, self._clocks.get(job.result, (None, None))))
             self.progress.step(f"{job.name} {job.tool}")
         except MoeprofError as error:
             ranks.failed(self.store, job.name, error)

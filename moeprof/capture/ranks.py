@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof.capture import hosts
 from moeprof.capture.request import Request
 from moeprof.errors import MoeprofError, ToolError, UsageError
 from moeprof.machine import launcher, nvml
@@ -15,6 +14,7 @@ from moeprof.machine.launcher import Place, Team
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Rank
+from moeprof.worker.clock_offset import Offset, throughout
 from moeprof.worker.failures import RankError
 from moeprof.worker.messages import Measured, Proven, RankProcess, RunResult
 from moeprof.workload.find import load
@@ -57,7 +57,13 @@ def team(request: Request, ranks: int | None, environment: Mapping[str, str]) ->
         UsageError: nothing tells where it is.
     """
     found = None if ranks is None else several_hosts(request, environment)
-    return Team((ranks or 1,)) if found is None else hosts.team_of(found, environment)
+    return Team((ranks or 1,)) if found is None else found.team(environment)
+
+
+def host(request: Request, environment: Mapping[str, str]) -> int:
+    """The number of this host; 0 where there is one."""
+    found = several_hosts(request, environment)
+    return 0 if found is None else found.host
 
 
 def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
@@ -132,6 +138,19 @@ def failed(store: Store, name: str, error: MoeprofError) -> None:
             for r in ranks
         )
         store.record(name, ranks=tuple(marked))
+
+
+def clocked(store: Store, name: str, host: int, before: Offset | None, after: Offset | None) -> None:
+    """Record how far the clock of a further host was ahead from before a variant's run until after it; None if that is not known:
+    then times of different hosts are not compared."""
+    clock: dict[str, int | None] = {"clock_offset_ns": None}
+    if before is not None and after is not None:
+        hull = throughout(before, after)
+        clock = {
+            "clock_offset_ns": hull.ns, "clock_uncertainty_ns": hull.uncertainty_ns, "clock_drift_ns": after.ns - before.ns,
+        }  # fmt: skip
+    entries = (replace(r, **clock) if r.host == host else r for r in store.variant(name).ranks)  # type: ignore[arg-type]
+    store.record(name, ranks=tuple(entries))
 
 
 def traced(result: Path) -> tuple[Measured, ...]:

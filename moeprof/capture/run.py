@@ -11,23 +11,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from moeprof.capture import commands, hosts, join, manifest_builder, ranks
+from moeprof import __version__
+from moeprof.capture import commands, join, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean, clean_processes
-from moeprof.capture.host_part import HostPart
-from moeprof.capture.hosts import Hello, Hosts, Meeting
+from moeprof.capture.hosts import READ_S, Beginning, Decision, Hosts, Over, Report, part_folder
 from moeprof.capture.jobs import Job, profiling_jobs
 from moeprof.capture.parts import Parts
 from moeprof.capture.plan import PROGRAM, Plan, make_plan
 from moeprof.capture.profiling import Profiling
-from moeprof.capture.progress import Progress
+from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
-from moeprof.machine import launcher, nvml
+from moeprof.machine import nvml
+from moeprof.machine.launcher import Place
 from moeprof.notes import note
 from moeprof.storage.capture_folder import OUTPUT, Store, choose
 from moeprof.storage.files import PARTIAL
 from moeprof.storage.manifest import FILE
-from moeprof.worker.failures import RankError
+from moeprof.worker.messages import ErrorReply
 from moeprof.worker.spec import Target
 
 
@@ -52,11 +53,10 @@ def capture(request: Request, progress: Progress) -> Result:
     place = ranks.several_hosts(request, os.environ)
     if place is None:
         return _lead(*_prepared(request), None, progress)
-    meeting = hosts.meeting(place, os.environ, request.timeout_s)
-    hellos, (plan, store) = meeting.exchange(partial(_hello, request, meeting))
-    if meeting.host:
-        return _follow(plan, store, meeting, progress)
-    return _lead(plan, store, Hosts(meeting.team, meeting.store, hellos), progress)
+    hosts = Hosts.open(place, os.environ, request.timeout_s)
+    begun, (plan, store) = hosts.agree(partial(_beginning, request, place))
+    store.manifest = replace(store.manifest, capture_id=begun.capture_id, host_count=place.hosts, hosts=(place.host,))
+    return _follow(plan, store, hosts) if place.host else _lead(plan, store, hosts, progress)
 
 
 def _prepared(request: Request, final: Path | None = None) -> tuple[Plan, Store]:
@@ -64,105 +64,98 @@ def _prepared(request: Request, final: Path | None = None) -> tuple[Plan, Store]
     return plan, Store(choose(plan.name, final or request.output, request.force), manifest_builder.manifest(plan))
 
 
-def _hello(request: Request, meeting: Meeting, first: Hello | None) -> tuple[Hello, tuple[Plan, Store]]:
-    """What this host reports of itself, with its plan. Rank 0's host names the capture; every other host keeps its part beside that
-    name."""
-    beside, host = request.output or OUTPUT / "capture", meeting.host
-    plan, store = _prepared(request, None if first is None else hosts.part_folder(beside, first.folder, host))
-    capture_id = secrets.token_hex(16) if first is None else first.capture_id
-    store.manifest = replace(store.manifest, capture_id=capture_id, host_count=len(meeting.team.layout), hosts=(host,))
+def _beginning(request: Request, place: Place, first: Beginning | None) -> tuple[Beginning, tuple[Plan, Store]]:
+    """The plan of one of several hosts, and what of it concerns all. Rank 0's host names the capture (``first``); every other one keeps
+    its part beside that name."""
+    part = None if first is None else part_folder(request.output or OUTPUT / "capture", first.folder, place.host)
+    plan, store = _prepared(request, part)
     alike = {
-        "name": plan.name, "device": plan.device, "tracer": plan.tracer, "params": plan.params,
-        "variants": [variant.name for variant in plan.variants], "iterations": request.iterations,
+        "moeprof": __version__, "workload": plan.name, "ranks of hosts": list(place.layout), "device": plan.device,
+        "tracer": plan.tracer, "params": plan.params, "variants": [variant.name for variant in plan.variants],
+        "iterations": request.iterations,
     }  # fmt: skip
-    place = launcher.place(os.environ)
-    assert place is not None
     likeness = manifest_builder.likeness(store.manifest.environment)
-    return Hello(place.rank, place.local_ranks, alike, likeness, store.final.name, capture_id), (plan, store)
+    return Beginning(store.final.name, secrets.token_hex(16), alike, likeness), (plan, store)
 
 
-def _lead(plan: Plan, store: Store, others: Hosts | None, progress: Progress) -> Result:
+def _lead(plan: Plan, store: Store, hosts: Hosts | None, progress: Progress) -> Result:
     """Rank 0's capture, which every capture on one host is."""
     problems: list[MoeprofError] = []
     store.open()
-    if others is not None:
-        store.note(*(note("hosts-differ", host=host, how=how) for host, how in hosts.unlike(others.hellos).items()))
+    if hosts is not None:
+        store.note(*(note("hosts-differ", host=r.host, how=r.differs) for r in hosts.reports.values() if r.differs))
     busy = [gpu for gpu in store.manifest.environment.gpus_before if gpu.other_processes]
     if busy:
         store.note(note("busy-gpu", processes=", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)))
-    with _kept(store, progress), _led(others, store, plan.request.timeout_s, problems):
-        profiling = Profiling(store, progress, problems, Parts(plan, store, others).keep, others, plan.local_ranks)
-        if plan.workload is not None:
-            _run_workload(plan, store, profiling)
-        else:
-            _run_program(plan, store, profiling)
+    with _kept(store, progress), _led(hosts, store, plan.request.timeout_s, problems):
+        _run(plan, store, hosts, problems, progress)
         store.update(environment=replace(store.manifest.environment, gpus_after=nvml.gpus()))
-    return _joined(_result(store, problems), others)
+    return _joined(_result(store, problems), store, hosts)
+
+
+def _run(plan: Plan, store: Store, hosts: Hosts | None, problems: list[MoeprofError], progress: Progress) -> None:
+    profiling = Profiling(store, progress, problems, Parts(plan, store).keep, hosts, plan.local_ranks)
+    if hosts is not None:
+        hosts.measure_clock()  # that failures of all hosts are put in order
+    if plan.workload is not None:
+        _run_workload(plan, store, profiling)
+    else:
+        _run_program(plan, store, profiling)
 
 
 @contextmanager
-def _led(others: Hosts | None, store: Store, timeout_s: float, problems: list[MoeprofError]) -> Iterator[None]:
+def _led(hosts: Hosts | None, store: Store, timeout_s: float, problems: list[MoeprofError]) -> Iterator[None]:
     """After the block the other hosts finish their parts, whose problems are added."""
-    if others is None:
-        yield
-        return
     try:
         yield
     except BaseException:
-        others.finish(_has_anything(store), hosts.READ_S)
+        if hosts is not None:
+            hosts.finish(_has_anything(store), READ_S)
         raise
+    if hosts is None:
+        return
     known = bool(problems)
-    reports = others.finish(_has_anything(store), timeout_s)
-    for report in reports.values():
-        for lost in report.failures:
-            ranks.failed(store, lost.variant, RankError(lost.failure))
-            problems.append(RankError(lost.failure, f"{lost.variant}: "))
-            store.note(note("no-trace", variant=lost.variant, why=lost.failure.text))
-    missing = [host for host in range(1, len(others.team.layout)) if host not in reports]
-    if missing:
+    reports = hosts.finish(_has_anything(store), timeout_s)
+    problems += [replace(p, failure=None).exception() for report in reports.values() for p in report.problems]
+    if missing := [host for host in hosts.others if host not in reports]:
         store.note(note("host-missing", hosts=", ".join(map(str, missing))))
         if not known:
-            problems.append(
-                CaptureError(f"host {missing[0]} did not finish its part", "read the output of its capture")
-            )
+            lost = f"host {missing[0]} did not finish its part"
+            problems.append(CaptureError(lost, "read the output of its capture"))
 
 
-def _follow(plan: Plan, store: Store, meeting: Meeting, progress: Progress) -> Result:
-    """The capture of a further host's first rank."""
-    team, host = meeting.team, meeting.host
+def _follow(plan: Plan, store: Store, hosts: Hosts) -> Result:
+    """The capture of a further host: the same up to what is decided, and kept as its part."""
+    problems: list[MoeprofError] = []
+    report, kept = None, False
     store.open()
-    part = HostPart(plan, Parts(plan, store, host=host), meeting.store)
     try:
-        keep = part.follow()
+        _run(plan, store, hosts, problems, Silent())
+        hosts.decide(Decision())
+    except Over as over:
+        kept = bool(over.args[0])
+        report = Report(plan.host, problems=tuple(map(ErrorReply.of, problems)))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the ranks of this host were ended") from None
     finally:
-        progress.close()
         store.drop_scratch()
-    folder = store.close() if keep else store.folder
-    if not keep:
-        store.remove()
-    part.report()
-    ran = team.of_host(host)
-    return Result(
-        folder,
-        ExitCode.OK,
-        "",
-        f"ranks {ran[0]} to {ran[-1]} of {team.ranks} ran here; rank 0's host joins this part if it sees it",
-    )
+        folder = store.close() if kept else store.folder
+        if not kept and (report is not None or not _has_anything(store)):
+            store.remove()
+        hosts.leave(report)
+    ran = hosts.team.of_host(plan.host)
+    ranks_here = f"ranks {ran[0]} to {ran[-1]} of {hosts.team.ranks} ran here"
+    return Result(folder, ExitCode.OK, "", f"{ranks_here}; rank 0's host joins this part if it sees it")
 
 
-def _joined(result: Result, others: Hosts | None) -> Result:
+def _joined(result: Result, store: Store, hosts: Hosts | None) -> Result:
     """The capture with the parts of all hosts, where their folders are seen here; else with the command that joins them."""
-    if others is None or not (result.folder / FILE).is_file():
+    if hosts is None or not (result.folder / FILE).is_file():
         return result
-    parts = [
-        hosts.part_folder(result.folder, others.hellos[0].folder, host) for host in range(1, len(others.team.layout))
-    ]
-    command = f"moeprof join {' '.join(map(str, (result.folder, *parts)))}"
-    if result.folder.name.endswith(PARTIAL) or not all(
-        join.belongs(part, others.hellos[0].capture_id) for part in parts
-    ):
+    parts = [part_folder(result.folder, store.final.name, host) for host in hosts.others]
+    there = all(join.belongs(part, store.manifest.capture_id) for part in parts)
+    if not there or result.folder.name.endswith(PARTIAL):
+        command = f"moeprof join {' '.join(map(str, (result.folder, *parts)))}"
         return replace(result, next=f"Each host has its part. Once all are here, join them: {command} -o OUT")
     join.join((result.folder, *parts), result.folder)
     for part in parts:
@@ -222,7 +215,7 @@ def _run_workload(plan: Plan, store: Store, profiling: Profiling) -> None:
             plan, store, profiling.progress, profiling.problems, profiling.hosts, begin, profiling.early.settle
         )
         proven = clean.run()
-        if not proven and not profiling.problems:
+        if not proven and not profiling.problems and not plan.host:
             why = "; ".join(dict.fromkeys(v.reason for v in store.manifest.variants if v.status == "skipped"))
             raise ToolError(f"no variant of {plan.name} runs here: {why}", "moeprof list says what each needs")
         profiling.process_bytes = clean.process_bytes

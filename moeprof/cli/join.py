@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -19,10 +20,12 @@ def join(parts: tuple[Path, ...], output: Path | None, force: bool, as_json: boo
     from moeprof.capture import join as joining
     from moeprof.storage.capture_folder import choose
 
-    name = joining.read_parts(parts)[0].manifest.name
-    folder = joining.join(parts, choose(name, output, force))
+    name = next(iter(joining.read_parts(parts).values())).name
+    folder = choose(name, output, force)
+    whole = joining.join(parts, folder)
     if as_json:
         echo_json({"schema_version": 1, "folder": str(folder)})
         return
     click.echo(f"Wrote {folder}")
-    click.echo(f"Next: moeprof report --diff {folder}", err=True)
+    diff = "--diff " if whole.baseline and whole.optimized else ""
+    click.echo(f"Next: moeprof report {diff}{shlex.quote(str(folder))}", err=True)

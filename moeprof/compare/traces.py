@@ -95,15 +95,16 @@ def compare(before: AnalysedTrace, after: AnalysedTrace, range_name: str | None 
             raise UsageError(f"{side.name} holds no GPU work", "give traces of runs that used the GPU")
     pairs = list(zip(before.views, after.views, strict=False))
     devices = tuple(_device(before.trace, a, after.trace, b, range_name) for a, b in pairs)
-    ids = [{f.id for f in side.analysis.findings} for side in (before, after)]
+    findings = [[f for merged in side.analysis.findings for f in merged.all] for side in (before, after)]
+    ids = [{f.id for f in of_side} for of_side in findings]
     extra = () if len(before.views) == len(after.views) else (
         note("unlike", what="number of GPUs", before=str(len(before.views)), after=str(len(after.views))),
     )  # fmt: skip
     return TraceComparison(
         before.name, after.name, extra + _unlike(before.trace, after.trace), devices,
-        gone=tuple(f for f in before.analysis.findings if f.id not in ids[1]),
-        new=tuple(f for f in after.analysis.findings if f.id not in ids[0]),
-        kept=tuple(f for f in after.analysis.findings if f.id in ids[0]),
+        gone=tuple(f for f in findings[0] if f.id not in ids[1]),
+        new=tuple(f for f in findings[1] if f.id not in ids[0]),
+        kept=tuple(f for f in findings[1] if f.id in ids[0]),
         notes=_notes(before.analysis, after.analysis),
     )  # fmt: skip
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from moeprof.analysis.model import Finding
 from moeprof.errors import UsageError
-from moeprof.findings.rules import copies, device, host, trust
+from moeprof.findings.merge import merged
+from moeprof.findings.rules import communication, copies, device, host, loading, trust
 from moeprof.findings.what_if import Scene
 
 Rule = Callable[[Scene], Finding | None]
@@ -35,15 +36,20 @@ RULES: tuple[Rule, ...] = (
     copies.late_issue,
     device.serialized_streams,
     copies.link_bound,
+    communication.exposed_communication,
     host.graph_opportunity,
     host.launch_bound,
     host.host_bound,
     device.low_concurrency,
+    loading.slow_loading,
 )
 
 
 def find(scenes: Sequence[Scene], users: Sequence[Rule] = ()) -> tuple[Finding, ...]:
-    """Every finding of every scene, the largest gain first; a user's rules are applied after the built-in ones."""
+    """Every finding of every scene, those that share a cause as one (``merge``), the largest gain first.
+
+    A user's rules are applied after the built-in ones.
+    """
     rules = (*RULES, *(_checked(rule) for rule in users))
     ordered = [
         (-finding.gain_ns, order, number, finding)
@@ -52,7 +58,8 @@ def find(scenes: Sequence[Scene], users: Sequence[Rule] = ()) -> tuple[Finding, 
         for order, rule in enumerate(rules)
         if (finding := rule(scene)) is not None
     ]
-    return tuple(finding for *_, finding in sorted(ordered, key=lambda entry: entry[:3]))
+    ordered.sort(key=lambda entry: entry[:3])
+    return merged(scenes, [(number, finding) for _, _, number, finding in ordered])
 
 
 def _checked(rule: Rule) -> Rule:

@@ -78,26 +78,48 @@ class Host:
 
     @cached_property
     def last_wait(self) -> Times:
-        """For each operation the end of the last blocking call in its segment; very early where there is none."""
-        begin, finish = self.segments
+        """For each operation the end of the last blocking call before its own launch call, from the launch call before on;
+        very early where there is none. A launch call that blocks (cudaMemcpy) is a wait before the operations after it."""
+        begin, _ = self.segments
+        called = self.view.call_starts[self.index]
         last_end = np.full(len(self.index), EARLY)
         blocking = self.view.host.of(*BLOCKING)
         for thread, rows in self.calls.items():
             waits, of_thread = rows[blocking[rows]], self.thread == thread
-            place = np.searchsorted(self.view.host.starts[waits], finish[of_thread], side="left") - 1
+            place = np.searchsorted(self.view.host.starts[waits], called[of_thread], side="left") - 1
             last = np.append(waits, -1)[place]
-            inside = (place >= 0) & (last >= 0) & (self.view.host.starts[last] >= begin[of_thread])
-            last_end[of_thread] = np.where(inside, np.minimum(self.view.host.ends[last], finish[of_thread]), EARLY)
+            ended = self.view.host.ends[last]
+            inside = (place >= 0) & (last >= 0) & (ended >= begin[of_thread])
+            last_end[of_thread] = np.where(inside, np.minimum(ended, called[of_thread]), EARLY)
         return last_end
+
+    @cached_property
+    def _blocking_launches(self) -> np.ndarray:
+        """Operations whose own launch call blocks."""
+        blocking = self.view.host.of(*BLOCKING)
+        return (self.call >= 0) & blocking[self.call] if len(blocking) else np.zeros(len(self.call), dtype=bool)
+
+    def spent_in(self, chosen: Chosen) -> int:
+        """How long the launching threads were inside the ``chosen`` calls in the focus, in ns, summed over the threads."""
+        return sum(
+            self._union(rows[chosen[rows]]).clip(self.start, self.focus_end).total_ns for rows in self.calls.values()
+        )
 
     def in_calls(self, chosen: Chosen) -> HostTime:
         """How long each operation's thread had been inside the ``chosen`` calls, from the focus's begin to its start."""
         return self._until_start(lambda thread: self._union(self.calls[thread][chosen[self.calls[thread]]]))
 
     def in_waits(self) -> HostTime:
-        """The same for waits and what leads to them: from the launch before to the end of the wait."""
-        begin, _ = self.segments
-        return self._until_start(lambda thread: self._spent(thread, begin, self.last_wait))
+        """The same for waits and what leads to them: from the launch before to the end of the wait, and launch calls that block."""
+        begin, finish = self.segments
+        called = np.where(self._blocking_launches, self.view.call_starts[self.index], finish)
+
+        def spent(thread: int) -> Union:
+            blocked = self.thread == thread
+            own = minus(union(called[blocked], finish[blocked]), self._apart[thread])
+            return both(self._spent(thread, begin, self.last_wait), own)
+
+        return self._until_start(spent)
 
     def in_launches(self, launched: Chosen) -> HostTime:
         """The same for the launching of the operations ``launched``: all of their segments."""

@@ -1,7 +1,11 @@
-"""Where a trace repeats: the part that findings judge, without the set-up before it and the clean-up after it."""
+"""Where a trace repeats: the part that findings judge, without the set-up before it and the clean-up after it.
+
+A structure of repetition counts only where it covers enough of the trace. Otherwise the whole trace is judged, and says so.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +19,14 @@ from moeprof.trace import Trace
 LEAST_PASSES = 3  # repetitions from which a thing counts as a loop
 MAJORITY = 0.5  # of the launches between its first and last instance that a range must hold to be the loop
 STRANGERS = 0.05  # of the operations of a loop that need not recur
+COVERS = 0.5  # of the operations, and of the compute time, that recurring operations must hold to stand for the trace
+SLOW_FIRST, LEAST_FIRST_NS = (
+    1.5,
+    2_000_000,
+)  # times the median pass; a profiler's start slows a first pass by some 0.7 ms
+IDLE_FIRST = 0.5  # of what a slow first pass takes longer that must be idle time: else it does other work
+PROFILER_STEP = r"^ProfilerStep#\d+$"  # torch.profiler's own marks, each under a name of its own
+REPEATS, WHOLE = "the part that repeats", "the whole trace"
 
 
 @dataclass(frozen=True)
@@ -26,12 +38,14 @@ class Focus:
         label: what it is: "step x 10" for a range, "the part that repeats", "the whole trace".
         spans: (start, end) of each pass where a range marks them: from the host's start to the GPU's end; else empty.
         repeats: whether a repetition was found.
+        warm_up: the span of a first pass that is much slower than the others, because the GPU waits; it is not judged.
     """
 
     pieces: Union
     label: str
     spans: tuple[tuple[int, int], ...] = ()
     repeats: bool = False
+    warm_up: tuple[int, int] | None = None
 
     @property
     def start_ns(self) -> int:
@@ -45,15 +59,53 @@ class Focus:
 
 
 def focus(trace: Trace, view: DeviceView) -> Focus:
-    """The instances of the outermost repeated range with work on this device; else the operations that recur; else all."""
-    ranged = _by_range(trace, view)
-    if ranged is not None:
-        return ranged
+    """The steps that torch.profiler marks; else the instances of the outermost repeated range with work on this device; else
+    the operations that recur, where they are most of the trace; else all."""
+    marked = _by_profiler_steps(trace, view) or _by_range(trace, view)
+    if marked is not None:
+        return _without_warm_up(view, marked)
     first, last = _recurring(view)
-    if last - first >= LEAST_PASSES:
+    if last - first >= LEAST_PASSES and _coverage(view, first, last) >= COVERS:
         ends = view.ends[first : last + 1].max()
-        return Focus(Union(view.starts[first : first + 1], np.array([ends])), "the part that repeats", (), True)
-    return Focus(union(view.starts[:1], np.array([view.ends.max()])) if len(view.starts) else EMPTY, "the whole trace")
+        return Focus(Union(view.starts[first : first + 1], np.array([ends])), REPEATS, (), True)
+    return Focus(union(view.starts[:1], np.array([view.ends.max()])) if len(view.starts) else EMPTY, WHOLE)
+
+
+def slow_first(spans: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:
+    """(length of the first pass, median length of the others) in ns, where the first is much slower; else None.
+
+    A pass lasts from its host's start, or from the end of the pass before on the GPU, to its end on the GPU.
+    """
+    if len(spans) < LEAST_PASSES:
+        return None
+    starts, ends = (np.array([span[i] for span in spans]) for i in (0, 1))
+    lengths = ends - np.maximum(starts, np.concatenate([starts[:1], np.maximum.accumulate(ends)[:-1]]))
+    first, usual = int(lengths[0]), int(np.median(lengths[1:]))
+    return (first, usual) if first - usual > max((SLOW_FIRST - 1) * usual, LEAST_FIRST_NS) else None
+
+
+def _without_warm_up(view: DeviceView, marked: Focus) -> Focus:
+    """The passes but for a slow first one in which the GPU waits: it compiles, loads or tunes what the others reuse."""
+    slow = slow_first(marked.spans)
+    if slow is None or len(marked.spans) <= LEAST_PASSES:
+        return marked
+    first, second = marked.spans[0], marked.spans[1]
+    if view.busy.gaps(*first).total_ns < IDLE_FIRST * (slow[0] - slow[1]):
+        return marked
+    later = view.starts[(view.starts >= first[1]) & (view.call_starts >= second[0])]
+    if not len(later):
+        return marked
+    name, _, _ = marked.label.rpartition(" x ")
+    label = f"{name} x {len(marked.spans) - 1}, without the slow first one"
+    pieces = Union(np.array([later.min()]), np.array([marked.end_ns]))
+    return Focus(pieces, label, marked.spans[1:], True, first)
+
+
+def _coverage(view: DeviceView, first: int, last: int) -> float:
+    """The smaller of the shares of the operations and of the compute time that operations ``first`` to ``last`` hold."""
+    lengths = np.where(view.is_kernel, view.ends - view.starts, 0)
+    lengths = lengths if lengths.sum() else view.ends - view.starts
+    return min((last - first + 1) / len(lengths), float(lengths[first : last + 1].sum()) / max(int(lengths.sum()), 1))
 
 
 def named(windows: list[tuple[int, int]], label: str) -> Focus:
@@ -93,6 +145,26 @@ def _by_range(trace: Trace, view: DeviceView) -> Focus | None:
     spans = tuple((int(a), int(b)) for a, b in instances[["start_ns", "last_ns"]].itertuples(index=False))
     pieces = union(best["first_ns"].to_numpy(), best["last_ns"].to_numpy())
     return Focus(pieces, f"{name} x {len(instances)}", spans, True)
+
+
+def _by_profiler_steps(trace: Trace, view: DeviceView) -> Focus | None:
+    """The steps of torch.profiler, with the work that any thread of the process launched in them."""
+    names = trace.ranges["name"]
+    marks = [c for c in names.cat.categories if re.match(PROFILER_STEP, str(c))]
+    steps = trace.ranges[names.isin(marks)].sort_values("start_ns", kind="stable")
+    if len(steps) < LEAST_PASSES:
+        return None
+    pid, called = view.ops["pid"].to_numpy(), view.call_starts
+    spans, inside = [], np.zeros(len(view.ops), dtype=bool)
+    for start, end, process in steps[["start_ns", "end_ns", "pid"]].itertuples(index=False):
+        rows = np.flatnonzero((pid == process) & (called >= start) & (called < end))
+        inside[rows] = True
+        spans += [(int(start), int(view.ends[rows].max()))] if len(rows) else []
+    if len(spans) < LEAST_PASSES:
+        return None
+    rows = np.flatnonzero(inside)
+    pieces = Union(view.starts[rows[:1]], view.ends[rows].max(keepdims=True))
+    return Focus(pieces, f"ProfilerStep x {len(spans)}", tuple(spans), True)
 
 
 def _recurring(view: DeviceView) -> tuple[int, int]:

@@ -9,7 +9,7 @@ earlier operation covers; ``ready`` is the start of an operation that the host s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,8 @@ import pandas as pd
 
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.intervals import EARLY, Times, Union, newly_covered, union
+from moeprof.analysis.ledger import idle, ledger
+from moeprof.analysis.model import Idle, Judged, Ledger
 from moeprof.analysis.overlap import exposures
 from moeprof.findings.host_time import Host, HostTime
 from moeprof.findings.steady_state import LEAST_PASSES, Focus, focus
@@ -106,6 +108,26 @@ class Scene:
     def idle_ns(self) -> int:
         """Idle time of the focus."""
         return int(self.gaps.sum())
+
+    @cached_property
+    def judged(self) -> Judged:
+        """How much of the device's time is judged, and who owns that part."""
+        view, pieces = self.view, list(zip(self.focus.pieces.starts, self.focus.pieces.ends, strict=True))
+        ledgers = [ledger(view, int(start), int(end)) for start, end in pieces]
+        idles = [idle(view, int(start), int(end)) for start, end in pieces]
+        return Judged(
+            view.index, self.focus.label, self.focus.repeats, self.passes, self.focus.start_ns, self.focus.end_ns,
+            self.focus.pieces.total_ns, int(view.ends.max()) - int(view.starts[0]), len(self.index), len(view.ops),
+            Ledger(*(sum(getattr(x, f.name) for x in ledgers) for f in fields(Ledger))),
+            Idle(*(sum(getattr(x, f.name) for x in idles) for f in fields(Idle))),
+        )  # fmt: skip
+
+    @cached_property
+    def passes(self) -> int:
+        """How often the focus repeats: by its ranges, else by the period of its operations; 0 where neither is known."""
+        if self.focus.spans or self.chain is None:
+            return len(self.focus.spans)
+        return round(int((~self.view.in_graph[self.index]).sum()) / self.chain[0])
 
     @cached_property
     def exposed(self) -> pd.DataFrame:

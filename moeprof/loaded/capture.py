@@ -18,7 +18,7 @@ from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.model import Analysis, Finding, Window
 from moeprof.errors import CaptureError
 from moeprof.findings.find import find
-from moeprof.findings.what_if import scenes_of
+from moeprof.findings.what_if import Scene, scenes_of
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
@@ -58,16 +58,22 @@ class Recording:
         return None if self.trace is None else iterations(self.trace, self.views)
 
     @cached_property
+    def scenes(self) -> tuple[Scene, ...]:
+        """What the rules judge on each device of the trace."""
+        return () if self.trace is None else scenes_of(self.trace, self.views)
+
+    @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What the built-in rules find in the trace, the largest gain first."""
-        return () if self.trace is None else find(scenes_of(self.trace, self.views))
+        return find(self.scenes)
 
     @cached_property
     def analysis(self) -> Analysis | None:
         """All numbers of the whole trace, with the findings; None without a trace."""
         if self.trace is None:
             return None
-        return replace(analyze(self.trace, prepared=self.views), findings=self.findings)
+        judged = tuple(scene.judged for scene in self.scenes)
+        return replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def analysis_of(
     """All numbers of a trace, with the findings; ``prepared`` are its views, where the caller has them."""
     prepared = views(trace, device) if prepared is None else prepared
     analysis = analyze(trace, range_name, device, prepared)
-    return replace(analysis, findings=find(scenes(trace, prepared, analysis, range_name), rules))
+    judged = scenes(trace, prepared, analysis, range_name)
+    return replace(analysis, findings=find(judged, rules), judged=tuple(scene.judged for scene in judged))
 
 
 def scenes(

@@ -35,11 +35,30 @@ class Place:
         """How many hosts there are."""
         return len(self.layout)
 
+    @property
+    def first(self) -> int:
+        """The first rank of its host."""
+        return self.rank - self.local_rank
+
+    @property
+    def host(self) -> int:
+        """The number of its host; 0 is rank 0's alone, also where ranks are not in blocks by host."""
+        return max(Team(self.layout).host(self.first), min(self.first, 1))
+
+    def team(self, environment: Mapping[str, str]) -> Team:
+        """The ranks of all hosts, and where their store is.
+
+        Raises:
+            UsageError: nothing tells where it is.
+        """
+        where = rendezvous(self.launcher, environment)
+        return Team(self.layout, where.address, where.port, f"moeprof/{where.attempt}")
+
 
 @dataclass(frozen=True)
 class Team:
-    """The ranks of a run, host by host in blocks. Several hosts meet at ``address`` and ``port``, each run of a variant in a
-    ``room`` of its own; one host meets on itself."""
+    """The ranks of a run, host by host in blocks. The keys of several hosts are in the store at ``address`` and ``port`` under
+    ``room``, those of a run in a room within that; one host meets on itself."""
 
     layout: tuple[int, ...]
     address: str = ""

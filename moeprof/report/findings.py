@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from moeprof import units
-from moeprof.analysis.model import Finding, Window
+from moeprof.analysis.model import Finding
 from moeprof.loaded.capture import Capture
+from moeprof.report.narrative import finding as told
 from moeprof.report.page import Table
 
 
@@ -13,15 +14,15 @@ def findings(capture: Capture) -> Table:
     rows = []
     for variant in capture.variants:
         for number, f in enumerate(variant.findings if variant.trace is not None else (), start=1):
-            rows.append((str(number), variant.record.name, f.id, *_gain(f, variant.representative), f.claim, f.try_))
-    header = ("no.", "variant", "finding", "gain at most", "of an iteration", "claim", "try")
+            claim = " ".join(text for text in (f"{f.claim}.", told.follows(f, {})) if text)
+            rows.append((str(number), variant.record.name, f.id, *_gain(f), claim, f.try_))
+    header = ("no.", "variant", "finding", "gain at most", "of the time", "claim", "try")
     return Table("Findings, gains per iteration", header, tuple(rows), plain=True)
 
 
-def _gain(finding: Finding, iteration: Window | None) -> tuple[str, str]:
-    """The gain per iteration and its share of one; where passes are not known, of all that was judged, without a share."""
-    per_pass = finding.evidence.get("gain_ns_per_pass")
-    if per_pass is None or iteration is None:
-        return f"{units.ms(finding.gain_ns)} in all", units.DASH
-    share = per_pass / iteration.span_ns if iteration.span_ns else None
-    return units.ms(per_pass), units.percent(share if share is not None and share <= 1 else None)
+def _gain(finding: Finding) -> tuple[str, str]:
+    """The gain per iteration and its share of the judged time; where passes are not known, the gain in all."""
+    if finding.id in told.TRUST:
+        return units.DASH, units.DASH
+    gain = units.ms(finding.gain_ns / finding.passes) if finding.passes else f"{units.ms(finding.gain_ns)} in all"
+    return gain, units.percent(finding.gain_share)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Kernel, Window
+from moeprof.analysis.model import Analysis, Judged, Kernel, Window
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.notes import Note
 from moeprof.report import analysis as printed
@@ -18,6 +18,7 @@ from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
 from moeprof.report.glossary import GLOSSARY
+from moeprof.report.narrative.finding import elsewhere, follows
 from moeprof.report.narrative.trace import Answer, answer, device_of
 from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
 from moeprof.storage.json import encode
@@ -120,12 +121,14 @@ def _facts(trace: Trace, analysis: Analysis, name: str) -> str:
 def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) -> Section:
     if not analysis.windows:
         return Section("answer", above=(Facts((RECORD,)),), style="answer")
-    lines = [Fact("Slow", found.slow)]
+    lines = [Fact("Slow", found.slow), Fact("Judged", found.judged)]
     if found.finding is not None:
         number = analysis.findings.index(found.finding) + 1
         flag = next((f for f in drawn.flags if f.number == number), None)
         link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
-        lines.append(Fact("Why", " ".join(text for text in (found.why, found.evidence) if text), link=link))
+        lines.append(
+            Fact("Why", " ".join(text for text in (found.why, found.evidence, found.follows) if text), link=link)
+        )
         gain = f" Gain: {found.gain}." if found.gain else ""
         shared = (
             f" Findings {', '.join(map(str, found.shared))} gain from the same time: do not add them."
@@ -146,8 +149,8 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
             "ledger",
             "Where the time goes",
             note,
-            _bars(analysis.windows, names),
-            (_ledger(analysis.windows, names),),
+            _bars(_parts(analysis), names),
+            (_ledger(_parts(analysis), names),),
             "summary",
         )
         yield replace(ledger, open="none")
@@ -174,7 +177,21 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
             yield section(id, title, how, None, (table,))
 
 
-def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
+def _parts(analysis: Analysis) -> tuple[Window | Judged, ...]:
+    """What has a ledger: of each device the judged part, where it is not all of it, and the whole trace."""
+    judged = {part.device: part for part in analysis.judged}
+    parts: list[Window | Judged] = []
+    for window in analysis.windows:
+        part = judged.get(window.device)
+        parts += [window] if part is None or part.span_ns >= window.span_ns else [part, window]
+    return tuple(parts)
+
+
+def _named(part: Window | Judged, names: dict[int, str]) -> str:
+    return f"{names[part.device]}, judged" if isinstance(part, Judged) else names[part.device]
+
+
+def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Table:
     """A row for each owner that has time, a column for each device."""
     rows = []
     for label, key, _ in PARTS:
@@ -184,11 +201,11 @@ def _ledger(windows: tuple[Window, ...], names: dict[int, str]) -> Table:
                 (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
-    columns = tuple(names[w.device] for w in windows)
+    columns = tuple(_named(w, names) for w in windows)
     return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
 
 
-def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
+def _bars(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Drawing:
     """One bar a device; the table has its numbers."""
     shown = [p for p in PARTS if any(_owned(w, p) for w in windows)]
     rows = []
@@ -206,7 +223,7 @@ def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
         rows.append(
             Markup(
                 '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
-            ).format(names[window.device], Markup("").join(parts))
+            ).format(_named(window, names), Markup("").join(parts))
         )
     legend = Markup("").join(
         Markup(
@@ -217,7 +234,7 @@ def _bars(windows: tuple[Window, ...], names: dict[int, str]) -> Drawing:
     return Drawing(Markup('<div class="ledger-bars">{}<ul>{}</ul></div>').format(Markup("").join(rows), legend))
 
 
-def _owned(window: Window, part: tuple[str, str, str]) -> int:
+def _owned(window: Window | Judged, part: tuple[str, str, str]) -> int:
     label, key, _ = part
     return int(getattr(window.idle if label.startswith("idle") else window.ledger, key))
 
@@ -227,15 +244,15 @@ def _css(part: tuple[str, str, str]) -> str:
 
 
 def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
-    spans = {w.device: w.span_ns for w in analysis.windows}
     rows = []
     for number, f in enumerate(analysis.findings, 1):
         device = device_of(f)
-        span = spans.get(device) if device is not None else None
-        share = units.percent(f.gain_ns / span if span and f.gain_ns <= span else None)
         name = units.DASH if device is None else names.get(device, units.DASH)
-        rows.append((str(number), f.id, name, units.ms(f.gain_ns), share, f.claim, f.try_, f.where))
-    header = ("no.", "finding", "device", "gain at most", "share", "claim", "try", "where")
+        claim = " ".join(text for text in (f"{f.claim}.", follows(f, names), elsewhere(f, names)) if text)
+        per_pass = units.ms(f.gain_ns / f.passes) if f.passes > 1 else units.DASH
+        gains = (units.ms(f.gain_ns), per_pass, units.percent(f.gain_share))
+        rows.append((str(number), f.id, name, *gains, claim, f.try_, f.where))
+    header = ("no.", "finding", "device", "gain at most", "per pass", "of judged time", "claim", "try", "where")
     return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
 
 

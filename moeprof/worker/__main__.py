@@ -5,6 +5,7 @@ Started as ``python -P -m moeprof.worker --spec JSON`` (``moeprof.worker.spec``)
 serve    answer requests on stdin, one JSON object a line (``moeprof.worker.messages``)
 measure  N iterations under ranges: for nsys, for ncu, or recorded by torch.profiler
 follow   rank 1 and up of a workload with ranks (``follower``); the leader is rank 0 (``leader``)
+host     the parent of the ranks of a further host (``host_ranks``)
 program  a Python program of the user's under torch.profiler, where nsys is missing
 
 Nothing of pandas, plotly or click is imported here: this is the process being profiled. A failure is the last line, an ``error_reply``
@@ -27,7 +28,7 @@ from moeprof.errors import ExitCode, MoeprofError, of_workload
 from moeprof.machine.launcher import Team
 from moeprof.storage.files import write_whole
 from moeprof.storage.json import dumps
-from moeprof.worker import follower, leader, messages, reduce
+from moeprof.worker import follower, host_ranks, leader, messages, reduce
 from moeprof.worker import spec as specs
 from moeprof.worker.leader import Report
 from moeprof.worker.messages import Build, ErrorReply, Measure, Prove, Quit, Reply, Request, Round, RunResult, Warm
@@ -146,6 +147,8 @@ def main() -> int:
 def _run(spec: WorkerSpec, out: TextIO) -> int:
     if spec.mode == "follow":
         return follower.follow(spec)
+    if spec.mode == "host":
+        return host_ranks.run(spec)
     if spec.mode == "serve":
         serve(spec, out)
     elif spec.mode == "program":

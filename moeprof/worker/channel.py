@@ -82,7 +82,7 @@ class JsonStore:
 
     def put(self, key: str, value: Any) -> None:
         """Set a key."""
-        _tried(self.raw.set, self.prefix + key, json.dumps(value))
+        _tried(self.raw.set, self.prefix + key, json.dumps(encode(value)))
 
     def has(self, key: str) -> bool:
         """Whether the key is set, at once."""
@@ -105,6 +105,12 @@ class JsonStore:
     def add(self, key: str, count: int) -> int:
         """Add to a counter; the sum."""
         return int(_tried(self.raw.add, self.prefix + key, count))
+
+    def append(self, key: str, value: Any) -> int:
+        """Set the next key of a series, ``key/1`` and so on; its number."""
+        number = self.add(key, 1)
+        self.put(f"{key}/{number}", value)
+        return number
 
     def delete(self, key: str) -> None:
         """Forget a key."""
@@ -215,7 +221,7 @@ class Channel:
 
     def report(self, failure: Failure) -> None:
         """Report a failure of this rank, or of one that this process watches, to the leader."""
-        self.store.put(f"failure/{self.store.add('failures', 1)}", encode(failure))
+        self.store.append("failure", failure)
 
     def new_failures(self) -> tuple[Failure, ...]:
         """The failures that were reported since the last call."""
@@ -234,13 +240,18 @@ class Channel:
         positions = (decode(Position, position) for reply in replies for position in reply or ())
         return {position.rank: position for position in positions}
 
+    @property
+    def over(self) -> bool | None:
+        """Whether the run ended so that its ranks end by themselves; None while its leader runs."""
+        return self.store.get("over", 0)
+
     def asks_where(self) -> bool:
         """Whether the leader wants to know where ranks stand."""
         return self.store.has("locate")
 
     def located(self, host: int, positions: Iterable[Position]) -> None:
         """Report where the ranks of a host stand."""
-        self.store.put(f"located/{host}", encode(tuple(positions)))
+        self.store.put(f"located/{host}", tuple(positions))
 
 
 def _client(address: str, port: int, timeout_s: float) -> Any:

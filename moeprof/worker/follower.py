@@ -1,7 +1,7 @@
 """A rank that follows: it joins the process group and answers the leader's requests until told to quit.
 
-A follower never outlives the process that started it: the kernel kills it when that ends, however that happens. On a further host
-the capture there starts one follower, the **head**, which may run under nsys; the head starts the host's other ranks.
+A follower never outlives the process that started it, which is the leader, or on a further host ``host_ranks``: the kernel kills it
+when that ends, however that happens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 from moeprof.errors import ExitCode, of_workload
 from moeprof.worker import failures
 from moeprof.worker.channel import Channel
-from moeprof.worker.head import Head
 from moeprof.worker.messages import Quit
 from moeprof.worker.server import Local
 from moeprof.worker.spec import WorkerSpec
@@ -35,20 +34,17 @@ def follow(spec: WorkerSpec) -> int:
     and MASTER_PORT."""
     target, place = spec.target, spec.follower
     assert target is not None and target.team is not None and place is not None
-    if not place.head:
-        _end_with_parent(place.parent_pid)
+    _end_with_parent(place.parent_pid)
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # the leader asks where this rank stands
     rank, ranks, index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     channel = Channel.join(address, port, rank, ranks, target.team.room)
     channel.ahead_s = place.clock_ahead_ns / 1e9
-    head: Head | None = None
     try:
-        head = Head(spec, target.team, channel) if place.head else None
         workload = load(target.workload)
         enter(target.device, index, channel, place.group_timeout_s)
         local = Local(workload, workload.variant(target.variant), target.device, rank, ranks, index)
-        local.leads, local.anchored = place.head, len(target.team.layout) > 1
+        local.host, local.anchored = place.host, len(target.team.layout) > 1
         local.own = Path(place.out) if place.out else None
         local.barrier = channel.barrier
         channel.reply(0, local.about())
@@ -61,14 +57,8 @@ def follow(spec: WorkerSpec) -> int:
         known = of_workload(error)
         with suppress(ConnectionError):  # the leader is gone: nobody is left to read it
             channel.report(failures.raised(rank, known, channel.now_s()))
-        if head is not None:
-            head.linger()
         return int(known.exit_code)
-    if head is not None:
-        head.close()
     leave()
-    if head is not None:
-        head.children.wait(QUIT_S)
     return ExitCode.OK
 
 

@@ -78,8 +78,7 @@ class Leader:
             self.local.barrier = self._channel.barrier
             self._events.put(rank_group.LeaderAnswered())
             replies = (self.local.about(), *self._channel.replies(0))
-        ranks = (reply for reply in replies if isinstance(reply, RankProcess))
-        return tuple(replace(rank, host=self.team.host(rank.rank)) for rank in ranks)
+        return tuple(reply for reply in replies if isinstance(reply, RankProcess))
 
     def ask(self, request: Request[R]) -> list[R]:
         """Every rank's reply, by rank. If a rank fails this does not return: the process ends and reports why."""

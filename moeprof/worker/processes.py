@@ -46,11 +46,10 @@ class Children:
         if not self.closing:
             self._ended(failures.death(rank, status, last_line(of_rank(self.log, rank)), time.time()))
 
-    def linger(self, seconds: float) -> None:
-        """Until an end was reported, at most so long: what failed here may follow from it, and shows before the kernel reports it."""
-        until = time.monotonic() + seconds
-        while all(thread.is_alive() for thread in self._watching) and self._watching and time.monotonic() < until:
-            time.sleep(0.02)
+    @property
+    def watched(self) -> bool:
+        """Whether one runs, or has ended and that is being reported."""
+        return any(thread.is_alive() for thread in self._watching)
 
     def wait(self, seconds: float) -> None:
         """Let all end by themselves, each within that time; the rest is killed."""
@@ -100,6 +99,17 @@ def innermost(text: str) -> str:
     line = next((line.strip() for line in stack.splitlines() if line.strip().startswith("File ")), "") if found else ""
     parts = line.split('"')
     return f"{parts[1]}:{parts[2].split('line ')[-1].split(' ')[0]}" if len(parts) == 3 else ""
+
+
+def exists(pid: int) -> bool:
+    """Whether a process has not ended, also one of another user's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return state(pid) != "Z"
 
 
 def state(pid: int) -> str:

@@ -55,7 +55,7 @@ class Local:
         self.workload, self.variant, self.device, self.rank, self.index = workload, variant, device, rank, index
         self.facts: Machine = built_variant.machine(device, ranks)
         self.barrier: Callable[[], None] = lambda: None
-        self.leads = rank == 0  # the first of its host, which starts and stops nsys there
+        self.host, self.leads = 0, index == 0  # the first of its host starts and stops nsys there
         self.own: Path | None = None  # where it writes its trace, where that is not beside rank 0's
         self.anchored = False  # its trace is to tell where its clock stands: there are several hosts
         self.session: Session | None = None
@@ -63,7 +63,7 @@ class Local:
     def about(self) -> RankProcess:
         """Which process on which device this rank is."""
         index = self.index if self.device == "cuda" else None
-        return RankProcess(self.rank, os.getpid(), index, built_variant.gpu_uuid(self.device, self.index))
+        return RankProcess(self.rank, os.getpid(), index, built_variant.gpu_uuid(self.device, self.index), self.host)
 
     def answer(self, request: Request[R]) -> R:
         """The reply to one request.
@@ -114,7 +114,7 @@ class Local:
             if request.gate is not None and self.device == "cuda" and self.rank == 0:
                 StartBarrier.at(request.gate).leave()
         about = self.about()
-        return Measured(about.rank, about.pid, about.device_index, about.gpu_uuid, anchors=tuple(anchors))
+        return Measured(about.rank, about.pid, about.device_index, about.gpu_uuid, about.host, tuple(anchors))
 
     def _out(self, given: str | None) -> str | None:
         """Where this rank's own trace goes."""

@@ -15,13 +15,14 @@ from moeprof.errors import UsageError
 from moeprof.machine.launcher import Team
 from moeprof.storage.json import decode, encode
 
-Mode = Literal["serve", "measure", "follow", "program"]
+Mode = Literal["serve", "measure", "follow", "host", "program"]
 Device = Literal["cuda", "cpu"]
 Profiler = Literal["nsys", "ncu", "torch", "none"]
 Params = dict[str, Any]  # a workload's own parameters: name -> JSON value
 TIMEOUT_S = 300.0
 SECTIONS: dict[Mode, tuple[str, ...]] = {
-    "serve": ("target",), "measure": ("target", "measurement"), "follow": ("target", "follower"), "program": ("program",),
+    "serve": ("target",), "measure": ("target", "measurement"), "follow": ("target", "follower"),
+    "host": ("target", "follower"), "program": ("program",),
 }  # fmt: skip
 
 
@@ -58,20 +59,20 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Follower:
-    """Rank 1 and up, started by another worker; or the first rank of a further host (``head``), started by that host's capture.
+    """Rank 1 and up, started by another worker; or all ranks of a further host, started by that host's capture.
 
     Attributes:
         parent_pid: the process with which this one ends.
         group_timeout_s: time limit of the process group's collectives.
         clock_ahead_ns: how far this host's clock is ahead of the leader's.
-        head: this rank starts the other ranks of its host, and starts and stops nsys there.
-        out: the trace that torch.profiler writes on this host; other ranks write beside it.
+        host: its number.
+        out: the trace that torch.profiler writes on a further host; the ranks there write beside it.
     """
 
     parent_pid: int
     group_timeout_s: float
     clock_ahead_ns: int = 0
-    head: bool = False
+    host: int = 0
     out: str | None = None
 
 
@@ -90,7 +91,7 @@ class WorkerSpec:
 
     Attributes:
         mode: ``serve`` answers requests on stdin; ``measure`` runs once under a profiler; ``follow`` is a rank that answers the
-            leader; ``program`` runs a Python program under torch.profiler.
+            leader; ``host`` starts the ranks of a further host; ``program`` runs a Python program under torch.profiler.
         timeout_s: time limit of what ranks do together.
         log: the log of rank 0; every other rank writes its own beside it.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,32 @@ from moeprof.loaded import capture as study
 from moeprof.storage import manifest
 
 
-def test_a_whole_capture(tmp_path: Path) -> None:
-    ran = capture(tmp_path)
+@dataclass(frozen=True)
+class Captured:
+    """A capture that several tests read: where it is and what the command printed."""
+
+    folder: Path
+    ran: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captured, Captured, Path]:
+    """Two captures with all tools that share a cache, the second one with ``--keep-raw``; a file with a line for each time that
+    ncu was asked for its counters."""
+    place = tmp_path_factory.mktemp("twice")
+    shared = {"FAKE_NCU_ASKED": str(place / "asked"), "XDG_CACHE_HOME": str(place / "cache")}
+    captures = []
+    for name, words in (("first", ()), ("second", ("--keep-raw", "--rounds", "1"))):
+        (place / name).mkdir()
+        captures.append(Captured(place / name / "cap", capture(place / name, *words, **shared)))
+    return captures[0], captures[1], place / "asked"
+
+
+def test_a_whole_capture(twice: tuple[Captured, Captured, Path]) -> None:
+    folder, ran = twice[0].folder, twice[0].ran
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "Wrote cap"
-    found = whole(tmp_path / "cap")
+    found = whole(folder)
     assert found.complete and found.device == "cuda" and found.preset == "default"
     assert (
         found.environment.torch == "2.99.0+fake"
@@ -36,18 +59,16 @@ def test_a_whole_capture(tmp_path: Path) -> None:
         "the second round runs backwards"
     )
     assert slow.twin_process is True and not fast.twin and found.looks == 1
-    loaded = study.load(tmp_path / "cap")
+    loaded = study.load(folder)
     assert loaded.variants[0].iterations is not None and len(loaded.variants[0].iterations.windows) == 3
     assert loaded.variants[0].counters is not None and set(loaded.variants[0].counters["launch"]) == {0, 1}
 
 
-def test_ncu_is_asked_once_which_counters_it_knows_and_counts_those(tmp_path: Path) -> None:
-    asked = tmp_path / "asked"
-    for _ in range(2):
-        ran = capture(tmp_path, "-f", FAKE_NCU_ASKED=str(asked))
-        assert ran.returncode == 0, ran.stderr
+def test_ncu_is_asked_once_which_counters_it_knows_and_counts_those(twice: tuple[Captured, Captured, Path]) -> None:
+    _, second, asked = twice
+    assert second.ran.returncode == 0, second.ran.stderr
     assert asked.read_text() == "asked\n", "the second capture remembers"
-    found = whole(tmp_path / "cap")
+    found = whole(second.folder)
     part = found.variants[0].part("counters")
     assert part is not None and not [n for n in found.notes if n.id == "no-flops"]
     metrics = part.argv[part.argv.index("--metrics") + 1].split(",")
@@ -58,13 +79,13 @@ def test_ncu_is_asked_once_which_counters_it_knows_and_counts_those(tmp_path: Pa
     assert not [m for m in metrics if "dfma" in m or "sparsity" in m or m.startswith("sm__cycles")], (
         "only what this chip has, nothing twice"
     )
-    frame = study.load(tmp_path / "cap").variants[0].counters
+    frame = study.load(second.folder).variants[0].counters
     assert frame is not None
     assert list(frame.loc[frame["metric"] == "sm__ops_path_tensor_src_bf16_dst_fp32.sum", "value"]) == [4e9, 4e9]
 
 
 def test_an_ncu_that_lists_no_counters_counts_the_rest(tmp_path: Path) -> None:
-    ran = capture(tmp_path, FAKE_NCU="nolist")
+    ran = capture(tmp_path, "--rounds", "1", FAKE_NCU="nolist")
     assert ran.returncode == 0, ran.stderr
     found = whole(tmp_path / "cap")
     assert ["gave no list" in n.text for n in found.notes if n.id == "no-flops"] == [True]
@@ -76,20 +97,21 @@ def test_an_ncu_that_lists_no_counters_counts_the_rest(tmp_path: Path) -> None:
         )
 
 
-def test_no_secret_and_no_host_in_anything_that_is_kept(tmp_path: Path) -> None:
-    assert capture(tmp_path).returncode == 0
-    files = [p for p in (tmp_path / "cap").rglob("*") if p.is_file()]
+def test_no_secret_and_no_host_in_anything_that_is_kept(twice: tuple[Captured, Captured, Path]) -> None:
+    folder = twice[0].folder
+    files = [p for p in folder.rglob("*") if p.is_file()]
     assert len(files) > 8
     for path in files:
         assert not leaks(path, [TOKEN, "secret-host-name", "secret-daemon", "/home/somebody"]), path
-    notes = [n for n in manifest.read(tmp_path / "cap").notes if n.id == "redacted"]
+    notes = [n for n in manifest.read(folder).notes if n.id == "redacted"]
     assert len(notes) == 2 and "was not kept" in notes[0].text
 
 
-def test_the_raw_report_is_kept_only_when_asked_for(tmp_path: Path) -> None:
-    assert capture(tmp_path, "--keep-raw").returncode == 0
-    raw = tmp_path / "cap" / "slow" / "trace.nsys-rep"
+def test_the_raw_report_is_kept_only_when_asked_for(twice: tuple[Captured, Captured, Path]) -> None:
+    first, second, _ = twice
+    raw = second.folder / "slow" / "trace.nsys-rep"
     assert raw.is_file() and leaks(raw, [TOKEN]), "the raw report is as nsys wrote it"
+    assert not list(first.folder.rglob("*.nsys-rep"))
 
 
 def readings(tmp_path: Path, *phases: dict[str, int]) -> str:
@@ -133,21 +155,15 @@ def test_a_budget_ends_the_timing_and_the_verdict_says_what_is_missing(tmp_path:
     assert list(said).index("unlike") < list(said).index("rows")
 
 
-def test_without_memory_for_a_second_process_the_twin_shares_the_first(tmp_path: Path) -> None:
+def test_timing_only_without_memory_for_a_second_process(tmp_path: Path) -> None:
     ran = capture(tmp_path, "--tools", "none", FAKE_USED="80000000000")
     assert ran.returncode == 0, ran.stderr
-    slow = whole(tmp_path / "cap").variants[0]
-    assert slow.twin_process is False and len(slow.twin) == 2
-    said = {n.id: n.text for n in manifest.read(tmp_path / "cap").notes}
-    assert "memory would not hold another process" in said["twin-shared"]
-
-
-def test_timing_only(tmp_path: Path) -> None:
-    ran = capture(tmp_path, "--tools", "none")
-    assert ran.returncode == 0, ran.stderr
     found = whole(tmp_path / "cap")
+    slow = found.variants[0]
+    assert slow.twin_process is False and len(slow.twin) == 2, "the twin shares the first process"
     assert all(not v.parts and v.rounds for v in found.variants)
-    assert "timing-only" in [n.id for n in found.notes]
+    notes = {n.id: n.text for n in found.notes}
+    assert "timing-only" in notes and "memory would not hold another process" in notes["twin-shared"]
 
 
 def test_a_program_under_nsys(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_workload_of_which_nothing_runs_here_says_so_and_leaves_nothing(tmp_pa
 
 
 def test_a_wrong_variant_is_not_timed_and_the_others_are_kept(tmp_path: Path) -> None:
-    ran = capture(tmp_path, "--variants", "slow,wrong,never,fast")
+    ran = capture(tmp_path, "--variants", "slow,wrong,never,fast", "--rounds", "1")
     assert ran.returncode == 5
     one_clear_line(ran, "wrong is wrong", "part 0 differs")
     status = {v.name: v.status for v in whole(tmp_path / "cap").variants}
@@ -59,7 +59,9 @@ def test_an_nsys_that_fails_takes_only_its_traces_along(
 
 def test_a_hanging_nsys_is_killed(tmp_path: Path) -> None:
     started = time.monotonic()
-    ran = capture(tmp_path, "--tools", "nsys", "--timeout", "4", FAKE_NSYS="hang")
+    ran = capture(
+        tmp_path, "--tools", "nsys", "--timeout", "4", "--rounds", "1", "--variants", "slow", FAKE_NSYS="hang"
+    )
     assert ran.returncode == 5
     one_clear_line(ran, "ran past 4 s", "--timeout")
     assert time.monotonic() - started < 60
@@ -67,7 +69,7 @@ def test_a_hanging_nsys_is_killed(tmp_path: Path) -> None:
 
 
 def test_an_ncu_that_may_not_count_takes_only_its_counters_along(tmp_path: Path) -> None:
-    ran = capture(tmp_path, FAKE_NCU="noperm")
+    ran = capture(tmp_path, "--rounds", "1", FAKE_NCU="noperm")
     assert ran.returncode == 4, ran.stderr
     one_clear_line(ran, "ERR_NVGPUCTRPERM", "NVreg_RestrictProfilingToAdminUsers=0")
     for record in whole(tmp_path / "cap.partial").variants:
@@ -110,13 +112,21 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+def started(cwd: Path, number: signal.Signals, **changes: str) -> subprocess.Popen[str]:
+    """A capture in a fresh interpreter that heeds the signal: one that this process ignores (``nohup``, ``&``) a child ignores too."""
+    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
+    before = signal.signal(number, lambda *_: None)  # a handler is not handed on, so that the child has the default
+    try:
+        return subprocess.Popen(
+            command, cwd=cwd, env=environment(**changes), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
-    env = environment(FAKE_NSYS="hang")
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with started(tmp_path, number, FAKE_NSYS="hang") as child:
         assert child.stderr is not None
         for line in child.stderr:
             if "profile ..." in line:
@@ -140,8 +150,7 @@ def test_ctrl_c_and_a_jobs_end_keep_what_was_finished_and_say_so(tmp_path: Path,
 
 
 def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "moeprof", "capture", str(FAKES / "workload.py"), "-o", "cap", *FAST]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as child:
+    with started(tmp_path, signal.SIGINT) as child:
         assert child.stderr is not None and "prove" in child.stderr.readline()
         child.send_signal(signal.SIGINT)
         rest = child.stderr.read()
@@ -151,13 +160,14 @@ def test_ctrl_c_before_anything_is_finished_leaves_nothing(tmp_path: Path) -> No
 
 
 def test_an_existing_capture_is_not_overwritten(tmp_path: Path) -> None:
-    assert capture(tmp_path, "--tools", "none").returncode == 0
+    quick = ("--tools", "none", "--rounds", "1", "--variants", "fast")
+    assert capture(tmp_path, *quick).returncode == 0
     before = (tmp_path / "cap" / "manifest.json").read_bytes()
-    again = capture(tmp_path, "--tools", "none")
+    again = capture(tmp_path, *quick)
     assert again.returncode == 2
     one_clear_line(again, "cap exists")
     assert (tmp_path / "cap" / "manifest.json").read_bytes() == before
-    assert capture(tmp_path, "--tools", "none", "--force").returncode == 0
+    assert capture(tmp_path, *quick, "--force").returncode == 0
 
 
 def test_a_program_that_fails_keeps_its_trace_and_says_so(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_each_host_leaves_a_report_of_nsys_and_a_shared_folder_joins_by_itself(t
     found = whole(tmp_path / "cap")
     assert not list(tmp_path.glob("cap.host*")) and found.hosts == (0, 1) and found.complete
     assert [n.evidence for n in found.notes if n.id == "hosts-differ"] == [
-        {"host": 1, "how": "driver 1000.2, here 999.1"}
+        {"host": 1, "how": "driver 1000.2, 999.1 on rank 0's host"}
     ]
     (record,) = found.variants
     assert [(p.tool, p.file, p.rank, p.host) for p in record.parts] == [

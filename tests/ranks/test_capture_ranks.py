@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ pytest.importorskip("torch.distributed", reason="torch is not installed")
 
 RANKED = str(FAKES / "ranked_workload.py")
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60")
+MOEPROF = (sys.executable, "-P", "-m", "moeprof", "capture")
+HANG_S = 20  # time for two processes to import torch on a busy machine
+Ran = subprocess.CompletedProcess[str]
 
 
-def capture(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def capture(cwd: Path, *words: str, **changes: str) -> Ran:
     """Capture with two ranks on the CPU, with the real torch."""
     given = ("--device", "cpu", *QUICK, *words)
     return moeprof("capture", RANKED, "-o", "cap", *given, cwd=cwd, **({"PYTHONPATH": ""} | changes))
 
 
-def on_gpus(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def on_gpus(cwd: Path, *words: str, **changes: str) -> Ran:
     """Capture on two GPUs that are not there, under the fake nsys."""
     fake = {"PYTHONPATH": str(FAKES / "ranksite"), "FAKE_GPUS": "2"} | changes
     return moeprof("capture", RANKED, "-o", "cap", *QUICK, *words, cwd=cwd, **fake)
@@ -37,10 +40,70 @@ def states(found: Manifest) -> dict[str, str]:
     return {v.name: v.status for v in found.variants}
 
 
-def test_a_whole_capture_of_two_ranks(tmp_path: Path) -> None:
-    ran = capture(tmp_path, "--nproc", "2")
+@dataclass(frozen=True)
+class Captures:
+    """Three captures on the CPU that ran while in a fourth one a rank hung: the folder of each and what its command printed."""
+
+    folder: Path
+    under_torchrun: Ran
+    alone: Ran
+    killed: Ran
+    hung: Ran
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Captures:
+    """Taken once; the others need the time that the hanging one only waits."""
+    place = tmp_path_factory.mktemp("ranks")
+    under, alone, killed, hung = (place / name for name in ("under_torchrun", "alone", "killed", "hung"))
+    for folder in (under, alone, killed, hung):
+        folder.mkdir()
+    words = ("--device", "cpu", *QUICK, "--tools", "none", "--timeout", str(HANG_S), "--variants", "chunked")
+    with subprocess.Popen(
+        [*MOEPROF, RANKED, "-o", "cap", *words], cwd=hung, env=environment(PYTHONPATH="", RANKED="hang:1"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        try:
+            ended = (
+                torchrun(under),
+                capture(alone, "--nproc", "1", "--tools", "none", "--rounds", "1"),
+                capture(killed, "--nproc", "2", "--tools", "none", RANKED="kill:1:30", RANKED_IN="chunked"),
+            )
+            out, err = child.communicate(timeout=HANG_S + 40)
+        finally:
+            child.kill()
+    return Captures(place, *ended, subprocess.CompletedProcess(words, child.returncode, out, err))
+
+
+def torchrun(cwd: Path) -> Ran:
+    """A capture that torchrun starts on each of two ranks."""
+    launcher = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "moeprof",
+        "capture",
+    ]
+    return subprocess.run(
+        [*launcher, RANKED, "-o", "cap", "--device", "cpu", *QUICK],
+        cwd=cwd, capture_output=True, text=True, timeout=150, check=False, env=environment(PYTHONPATH=""),
+    )  # fmt: skip
+
+
+def test_torchrun_starts_the_capture_and_rank_0_leads(captures: Captures) -> None:
+    ran = captures.under_torchrun
     assert ran.returncode == 0, ran.stderr
-    found = whole(tmp_path / "cap")
+    assert ran.stdout.strip() == "Wrote cap"
+    assert "rank 1 of 2: the capture of rank 0 starts this rank" in ran.stderr
+
+
+def test_a_whole_capture_of_two_ranks(captures: Captures) -> None:
+    folder = captures.folder / "under_torchrun"
+    found = whole(folder / "cap")
     assert found.complete and found.ranks == 2 and states(found) == {"whole": "ok", "chunked": "ok"}
     for record in found.variants:
         assert record.proof is not None and record.proof.ok and "each of 2 ranks" in record.proof.checked
@@ -54,62 +117,36 @@ def test_a_whole_capture_of_two_ranks(tmp_path: Path) -> None:
             middle = sorted(timed.times_ns)[len(timed.times_ns) // 2]
             assert middle >= max(timed.ranks_ns) * 0.999, "an iteration takes as long as its slowest rank"
     assert found.variants[0].twin_process is True
-    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    shown = moeprof("report", "--diff", "cap", cwd=folder)
     assert shown.returncode == 0 and "Ranks: an iteration counts as long as its slowest rank" in shown.stdout
-    assert 'id="ranks"' in (tmp_path / "moeprof-out" / "cap-diff.html").read_text()
+    assert 'id="ranks"' in (folder / "moeprof-out" / "cap-diff.html").read_text()
 
 
-def test_a_workload_with_ranks_runs_alone_too(tmp_path: Path) -> None:
-    ran = capture(tmp_path, "--nproc", "1", "--tools", "none")
-    assert ran.returncode == 0, ran.stderr
-    found = whole(tmp_path / "cap")
+def test_a_workload_with_ranks_runs_alone_too(captures: Captures) -> None:
+    assert captures.alone.returncode == 0, captures.alone.stderr
+    found = whole(captures.folder / "alone" / "cap")
     assert found.ranks == 1 and states(found) == {"whole": "ok", "chunked": "skipped"}
     assert [r.rank for r in found.variants[0].ranks] == [0]
 
 
-def test_a_rank_that_is_killed_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_is_named_and_the_rest_is_kept(captures: Captures) -> None:
     """Which rank is named for every other fault: tests/unit/worker/test_rank_group.py."""
-    ran = capture(tmp_path, "--tools", "none", RANKED="kill:1:30", RANKED_IN="chunked")
+    ran, folder = captures.killed, captures.folder / "killed"
     assert ran.returncode == 5, ran.stderr
     one_clear_line(ran, "chunked", "rank 1 of 2 died in a timed round (killed by SIGKILL)")
-    found = whole(tmp_path / "cap")
+    found = whole(folder / "cap")
     good, bad = found.variants
     assert good.status == "ok" and len(good.rounds) >= 2 and bad.status == "failed"
     assert [r.status for r in bad.ranks] == ["ok", "failed"] and bad.proof is not None, "the proof stays"
-    shown = moeprof("report", "cap", cwd=tmp_path)
+    shown = moeprof("report", "cap", cwd=folder)
     assert shown.returncode == 0 and "FAILED" in shown.stdout
 
 
-def test_a_rank_that_hangs_is_named_within_the_timeout(tmp_path: Path) -> None:
-    started = time.monotonic()
-    words = ("--tools", "none", "--timeout", "20", "--variants", "chunked")
-    ran = capture(tmp_path, *words, RANKED="hang:1")
+def test_a_rank_that_hangs_is_named_within_the_timeout(captures: Captures) -> None:
+    """That it is named within that time ends the fixture's wait."""
+    ran = captures.hung
     assert ran.returncode == 5, ran.stderr
-    one_clear_line(ran, "rank 1 of 2 gave no answer in the proof within 20 s", "ranked_workload.py:")
-    assert time.monotonic() - started < 20 + 40
-
-
-def test_torchrun_starts_the_capture_and_rank_0_leads(tmp_path: Path) -> None:
-    launcher = [
-        sys.executable,
-        "-P",
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "moeprof",
-        "capture",
-    ]
-    ran = subprocess.run(
-        [*launcher, RANKED, "-o", "cap", "--device", "cpu", *QUICK, "--tools", "none"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False, env=environment(PYTHONPATH=""),
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "Wrote cap"
-    assert "rank 1 of 2: the capture of rank 0 starts this rank" in ran.stderr
-    found = whole(tmp_path / "cap")
-    assert found.ranks == 2 and states(found) == {"whole": "ok", "chunked": "ok"}
+    one_clear_line(ran, f"rank 1 of 2 gave no answer in the proof within {HANG_S} s", "ranked_workload.py:")
 
 
 def launched(rank: int, ranks: int, local: int) -> dict[str, str]:
@@ -153,34 +190,40 @@ def test_what_cannot_be_is_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_ranks_of_a_host_are_in_one_report_of_nsys(tmp_path: Path) -> None:
-    ran = on_gpus(tmp_path)
+@pytest.fixture(scope="module")
+def on_two_gpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    """A folder with a capture under nsys, in whose first timed phase rank 1's GPU was too hot; what the command printed."""
+    folder = tmp_path_factory.mktemp("gpus")
+    script = folder / "second"
+    script.write_text('{}\n{}\n{"reasons": 64, "clock": 1200}\n')
+    return folder, on_gpus(folder, FAKE_NVML_1=str(script))
+
+
+def test_all_ranks_of_a_host_are_in_one_report_of_nsys(on_two_gpus: tuple[Path, Ran]) -> None:
+    folder, ran = on_two_gpus
     assert ran.returncode == 0, ran.stderr
-    found = whole(tmp_path / "cap")
+    found = whole(folder / "cap")
     assert found.ranks == 2 and found.device == "cuda"
     for record in found.variants:
         assert [(p.tool, p.file, p.rank) for p in record.parts] == [("nsys", f"{record.name}/trace.sqlite", None)]
         assert [(r.device_index, r.gpu_uuid) for r in record.ranks] == [(0, "aaaa-0"), (1, "aaaa-1")]
     assert ["replays the kernels of one rank" in n.text for n in found.notes if n.id == "no-ncu"] == [True]
-    shown = moeprof("report", "--diff", "cap", cwd=tmp_path)
+    shown = moeprof("report", "--diff", "cap", cwd=folder)
     assert shown.returncode == 0, shown.stderr
 
 
-def test_what_held_the_gpu_of_another_rank_back_leaves_its_round_out(tmp_path: Path) -> None:
-    script = tmp_path / "second"
-    script.write_text('{}\n{}\n{"reasons": 64, "clock": 1200}\n')
-    ran = on_gpus(tmp_path, "--tools", "none", "--rounds", "3", FAKE_NVML_1=str(script))
-    assert ran.returncode == 0, ran.stderr
-    found = whole(tmp_path / "cap")
+def test_what_held_the_gpu_of_another_rank_back_leaves_its_round_out(on_two_gpus: tuple[Path, Ran]) -> None:
+    folder, _ = on_two_gpus
+    found = whole(folder / "cap")
     phases = [r for v in found.variants for r in (*v.rounds, *v.twin)]
     assert all([g.index for g in r.gpus] == [0, 1] and r.gpu == r.gpus[0] for r in phases)
     assert [r.disturbed for r in phases if r.disturbed] == [
         ("thermal (hardware) (GPU of rank 1)", "SM clock fell (GPU of rank 1)")
     ]
     assert {r.index for r in phases if not r.used} == {0}, "another rank's GPU counts as rank 0's does"
-    shown = moeprof("report", "--diff", "cap", "-o", "page.html", cwd=tmp_path)
+    shown = moeprof("report", "--diff", "cap", "-o", "page.html", cwd=folder)
     assert shown.returncode == 0, shown.stderr
-    assert "1980 MHz / 1200 MHz" in (tmp_path / "page.html").read_text()
+    assert "1980 MHz / 1200 MHz" in (folder / "page.html").read_text()
 
 
 def test_an_old_capture_is_read_and_has_no_ranks() -> None:

@@ -9,3 +9,4 @@ ROOT = SUPPORT.parents[1]
 FAKES = SUPPORT / "fakes"
 RECORDED = SUPPORT / "recorded"
 TRACES = ROOT.parent / "shared" / "traces"  # real traces with golden numbers; absent on most machines
+CASES = TRACES.parent / "cases"  # small inputs of known faults; absent on most machines

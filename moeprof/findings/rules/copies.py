@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from moeprof.analysis.intervals import Union, intersection, minus, union
+from moeprof.analysis.intervals import Union, both, intersection, minus, union
 from moeprof.analysis.model import Finding
 from moeprof.analysis.overlap import ENGINE_TURNAROUND_NS
 from moeprof.findings.rules.common import example, finding
@@ -42,6 +42,10 @@ def pageable_copy(scene: Scene) -> Finding | None:
     calls[launched[launched >= 0]] = True
     exposed = int(copies["exposed_ns"].sum())
     gain = exposed + min(scene.gain(scene.host.in_calls(calls), waits=False), scene.idle_ns)
+    inside = union(scene.view.host.starts[calls], scene.view.host.ends[calls])
+    gain = min(
+        gain, scene.owned(minus(both(inside, busy(scene, copies)), scene.view.working))
+    )  # a copy runs in its call
     return finding(
         "pageable-copy", scene, gain,
         f"{len(copies)} copies use pageable host memory: staged by the driver, they cost up to {{ms}} with no kernel beside them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from moeprof.analysis.intervals import EARLY
 from moeprof.analysis.model import Finding
@@ -41,6 +42,7 @@ def _lost(scene: Scene) -> tuple[np.ndarray, int]:
     used = scene.trace.ops["call"].to_numpy()
     has_work = none.copy()
     has_work[used[used >= 0]] = True
+    has_work = _of_call(calls, has_work)
     last = np.full(int(view.queue.max()) + 1, EARLY)
     np.maximum.at(last, view.queue, view.call_starts)
     busy = np.bincount(view.queue) >= 0.05 * len(view.queue)
@@ -48,8 +50,18 @@ def _lost(scene: Scene) -> tuple[np.ndarray, int]:
     starts = calls["start_ns"].to_numpy()
     of_process = calls["pid"].isin(view.ops["pid"].unique()).to_numpy()
     must = (calls["kind"] == "launch").to_numpy() & of_process & (starts < horizon) & (starts >= scene.host.start)
-    must &= ~_capturing(scene) & (calls["correlation"] > 0).to_numpy()  # 0: a call inside another one
+    must &= (
+        ~_capturing(scene) & ~view.host.repeated & (calls["correlation"] > 0).to_numpy()
+    )  # 0: a call inside another one
     return must & ~has_work, int(must.sum())
+
+
+def _of_call(calls: pd.DataFrame, has_work: np.ndarray) -> np.ndarray:
+    """The mask for every record of a call: an older nsys records a call twice, and joins the work to one of the two."""
+    return has_work | (
+        pd.Series(has_work).groupby([calls["pid"].to_numpy(), calls["tid"].to_numpy(), calls["correlation"].to_numpy()]).transform("max").to_numpy()
+        & (calls["correlation"] > 0).to_numpy()
+    )  # fmt: skip
 
 
 def _capturing(scene: Scene) -> np.ndarray:

@@ -58,11 +58,21 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
         example = next((finding.evidence[k] for k in EXAMPLES if finding.evidence.get(k)), None)
         if not isinstance(example, dict) or "start_ns" not in example:
             continue
-        at = int(example["start_ns"])
+        worst = example.get("worst", {})
+        at = int(worst.get("from_ns", example["start_ns"]))
         if start <= at < end:
             match = re.match(r"device (-?\d+)", finding.where)
             device = int(match[1]) if match else -1
-            found.append(Flag(number, at, at + int(example.get("duration_ns", 0)), device, finding.id, finding.claim))
+            found.append(
+                Flag(
+                    number,
+                    at,
+                    int(worst.get("to_ns", at + int(example.get("duration_ns", 0)))),
+                    device,
+                    finding.id,
+                    finding.claim,
+                )
+            )
     return tuple(found)
 
 
@@ -83,7 +93,7 @@ def median_pass(passes: Sequence[Pass]) -> Pass:
 
 def _ranged(trace: Trace, view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
     rows = projected(trace, view.index)
-    spans = set(judged.spans)
+    spans = {*judged.spans, *(() if judged.warm_up is None else (judged.warm_up,))}
     mine = [
         (int(r.first_ns), int(r.last_ns), str(r.name))
         for r in rows[rows["gpu_ops"] > 0].itertuples()

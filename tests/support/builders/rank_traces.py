@@ -195,6 +195,21 @@ def facts_of(made: list[tuple[Place, Trace]], one_clock: bool = True, drawn: boo
     return [rank for rank in found if rank is not None]
 
 
+def shifted(rank_facts: RankFacts, rank: int, by_ns: int) -> RankFacts:
+    """The facts as those of another rank, whose clock is ``by_ns`` ahead."""
+    kernels = rank_facts.collectives
+    return replace(
+        rank_facts,
+        place=replace(rank_facts.place, rank=rank, file=f"rank{rank}"),
+        windows=tuple(replace(w, start_ns=w.start_ns + by_ns, end_ns=w.end_ns + by_ns) for w in rank_facts.windows),
+        collectives=replace(
+            kernels, starts=kernels.starts + by_ns, ends=kernels.ends + by_ns, left=kernels.left + by_ns
+        ),
+        hidden=Union(rank_facts.hidden.starts + by_ns, rank_facts.hidden.ends + by_ns),
+        edges=rank_facts.edges + by_ns,
+    )
+
+
 def assert_consistent(analysis: GroupAnalysis) -> None:
     """What must hold of any group, to the nanosecond."""
     for rank in analysis.ranks:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from fakes.forked import FORKS
 from paths import FAKES
 
 from moeprof.storage import manifest
@@ -27,14 +27,11 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def moeprof(*words: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in ``cwd``."""
-    command = [sys.executable, "-P", "-m", "moeprof", *words]
+    """Run the command in ``cwd``, in a fork of a warm process."""
     changes.setdefault(
         "XDG_CACHE_HOME", str(cwd.with_name(f"{cwd.name}-cache"))
     )  # nothing of the user, nothing in ``cwd``
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment(**changes), timeout=120, check=False
-    )
+    return FORKS.run(list(words), cwd, environment(**changes), timeout_s=120)
 
 
 def capture(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:

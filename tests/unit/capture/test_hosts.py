@@ -9,7 +9,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,23 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import store
 
-from moeprof.capture import host_part, hosts
-from moeprof.capture.child_processes import Child
-from moeprof.capture.host_part import HostPart
-from moeprof.capture.hosts import Decision, Hello, Hosts, Meeting, PartReport, VariantFailure
-from moeprof.capture.parts import Parts
-from moeprof.capture.plan import Plan
-from moeprof.capture.request import Request
+from moeprof.capture import hosts
+from moeprof.capture.hosts import Beginning, Decision, Hosts, Over, Report, part_folder
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.machine import launcher
-from moeprof.machine.command import Command
 from moeprof.machine.launcher import Place, Rendezvous, Team
-from moeprof.storage.json import decode, encode
-from moeprof.worker import clock_offset
+from moeprof.worker import clock_offset, processes
 from moeprof.worker.channel import Channel, JsonStore
 from moeprof.worker.clock_offset import Anchor, Exchange, Offset
-from moeprof.worker.failures import Failure, Position
-from moeprof.worker.messages import Measured
+from moeprof.worker.failures import Position
+from moeprof.worker.messages import ErrorReply, Measured
 
 SRUN = {
     "SLURM_PROCID": "5",
@@ -162,50 +154,64 @@ def test_a_trace_s_zero_lies_where_its_anchors_say(zero: int, drift: int, pushed
     assert clock_offset.zero([]) is None
 
 
-HELLOS = [Hello(rank, 2, {"name": "w", "tracer": "nsys"}, {"driver": "1", "torch": "2"}) for rank in (0, 2)]
+FACTS = {"workload": "w", "tracer": "nsys"}
+
+
+def place(rank: int, layout: tuple[int, ...] = (2, 2, 2), local_rank: int = 0) -> Place:
+    ranks = sum(layout)
+    return Place("srun", rank, ranks, local_rank, layout[0], layout if len(set(layout)) > 1 else ())
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("where", "change", "said"),
     [
-        ({"rank": 1}, UsageError, "rank 1 is the first of its host, 2 was expected"),
-        ({"local_ranks": 1}, UsageError, "host 1 has 1 ranks, 2 were expected"),
-        ({"plan": {"name": "w", "tracer": "torch"}}, UsageError, "host 1 has tracer 'torch', rank 0's host 'nsys'"),
-        ({"plan": {"name": "w"}}, UsageError, "host 1 has tracer None, rank 0's host 'nsys'"),
-        ({"version": "0"}, UsageError, "host 1 has version '0', rank 0's host"),
-        ({"error": "there is no CUDA GPU here", "hint": "x"}, ToolError, "host 1: there is no CUDA GPU here"),
+        (place(1), {}, "rank 1 is the first of its host, 2 or 4 was expected"),
+        (place(2), {"ranks of hosts": [1, 1]}, "ranks of hosts \\[1, 1\\], none on rank 0's host"),
+        (place(2), {"tracer": "torch"}, "tracer torch, nsys on rank 0's host"),
+        (place(2), {"tracer": None}, "tracer None, nsys on rank 0's host"),
+        (place(2), {"moeprof": "0"}, "moeprof 0, none on rank 0's host"),
     ],
 )
-def test_hosts_must_be_alike(change: dict[str, Any], error: type[MoeprofError], said: str) -> None:
-    hosts.check_alike(Team((2, 2)), HELLOS)
-    with pytest.raises(error, match=said):
-        hosts.check_alike(Team((2, 2)), [HELLOS[0], replace(HELLOS[1], **change)])
+def test_hosts_must_be_alike(where: Place, change: dict[str, Any], said: str) -> None:
+    hosts.check_alike(place(2), FACTS, FACTS)
+    with pytest.raises(UsageError, match=said):
+        hosts.check_alike(where, FACTS | change, FACTS)
 
 
 def test_what_a_host_has_otherwise_is_told() -> None:
-    machine = {"driver": "9", "torch": "2", "nccl": "5"}
-    third = replace(HELLOS[1], rank=4, machine=machine)
-    assert hosts.unlike([*HELLOS, third]) == {2: "driver 9, here 1; nccl 5, here none"}
+    ours, theirs = {"driver": "9", "torch": "2", "nccl": "5"}, {"driver": "1", "torch": "2"}
+    assert hosts.differences(ours, theirs) == "driver 9, 1 on rank 0's host; nccl 5, none on rank 0's host"
+    assert hosts.differences(theirs, theirs) == ""
 
 
-def exchange(
+def host_of(shared: JsonStore, number: int, layout: tuple[int, ...] = (1, 1), timeout_s: float = 10) -> Hosts:
+    first = Team(layout).first(number)
+    where = Place("srun", first, sum(layout), 0, layout[number], layout)
+    return Hosts(shared.again(), Team(layout, "a", 7), where, timeout_s)
+
+
+def agreed(
     layout: tuple[int, ...], changes: dict[int, dict[str, Any]], timeout_s: float = 10, absent: tuple[int, ...] = ()
 ) -> dict[int, Any]:
-    """What each host that comes has of the meeting: all hellos, or its error."""
-    shared, team, results = store(), Team(layout, "a", 7), dict[int, Any]()
+    """What each host that comes has of the agreement, or its error: rank 0's beginning, what it prepared, and what rank 0's host
+    knows of the others."""
+    shared, results = store(), dict[int, Any]()
 
-    def run(host: int) -> None:
-        def prepare(first: Hello | None) -> tuple[Hello, str]:
-            given = dict(changes.get(host, {}))
+    def run(number: int) -> None:
+        def prepare(first: Beginning | None) -> tuple[Beginning, str]:
+            given = dict(changes.get(number, {}))
             if raised := given.pop("raises", None):
                 raise raised
-            named = "cap" if first is None else first.folder
-            return replace(Hello(team.first(host), layout[host], {"name": "w"}, folder=named), **given), named
+            machine = given.pop("machine", {})
+            return Beginning("cap", f"id{number}", {"workload": "w"} | given, machine), first.folder if first else ""
 
+        mine = host_of(shared, number, layout, timeout_s)
+        if number in changes and "rank" in changes[number]:
+            mine.place = replace(mine.place, rank=changes[number].pop("rank"))
         try:
-            results[host] = Meeting(shared, team, host, timeout_s).exchange(prepare)
+            results[number] = *mine.agree(prepare), mine.reports
         except MoeprofError as error:
-            results[host] = error
+            results[number] = error
 
     threads = [threading.Thread(target=run, args=(host,)) for host in range(len(layout)) if host not in absent]
     for thread in threads:
@@ -216,156 +222,151 @@ def exchange(
 
 
 def test_only_rank_0_s_host_leads() -> None:
-    assert [hosts.host_of(Place("srun", rank, 4, 0, 2)) for rank in (0, 2)] == [0, 1]
-    assert hosts.host_of(Place("srun", 1, 4, 0, 2)) == 1, "ranks that go round the hosts, which are refused later"
+    assert [Place("srun", rank, 4, rank % 2, 2).host for rank in (0, 1, 2)] == [0, 0, 1]
+    assert Place("srun", 1, 4, 0, 2).host == 1, "ranks that go round the hosts, which are refused later"
 
 
-def test_every_host_has_what_all_report() -> None:
-    results = exchange((2, 1, 1), {})
-    assert [[hello.rank for hello in hellos] for hellos, _ in results.values()] == [[0, 2, 3]] * 3
-    assert [name for _, name in results.values()] == ["cap"] * 3, "rank 0's host names the capture"
+def test_every_host_begins_rank_0_s_capture() -> None:
+    results = agreed((2, 1, 1), {0: {"machine": {"driver": "1"}}, 2: {"machine": {"driver": "2"}}})
+    assert [results[host][0].capture_id for host in range(3)] == ["id0"] * 3
+    assert [results[host][1] for host in range(3)] == ["", "cap", "cap"], "rank 0's host names the capture"
+    differs = {host: report.differs for host, report in results[0][2].items()}
+    assert differs == {1: "driver none, 1 on rank 0's host", 2: "driver 2, 1 on rank 0's host"}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({1: {"plan": {"name": "v"}}}, "host 1 has name 'v', rank 0's host 'w'"),
-        ({2: {"rank": 1}}, "rank 1 is the first of its host, 2 was expected"),
+        ({1: {"workload": "v"}}, "workload v, w on rank 0's host"),
+        ({2: {"rank": 1}}, "rank 1 is the first of its host, 2 or 3 was expected"),
     ],
 )
 def test_hosts_that_do_not_fit_say_the_same_everywhere(changes: dict[int, dict[str, Any]], said: str) -> None:
-    results = exchange((2, 1, 1), changes)
+    results = agreed((2, 1, 1), changes)
     assert len(results) == 3 and all(said in str(error) and error.exit_code == 2 for error in results.values())
 
 
 @pytest.mark.parametrize("host", [0, 1])
 def test_why_a_host_cannot_take_part_is_known_everywhere(host: int) -> None:
-    results = exchange((1, 1), {host: {"raises": ToolError("torch is not installed", "install it")}})
+    results = agreed((1, 1), {host: {"raises": ToolError("torch is not installed", "install it")}})
     assert str(results[host]) == "torch is not installed"
     assert str(results[1 - host]) == f"host {host}: torch is not installed" and results[1 - host].hint == "install it"
+    assert isinstance(results[1 - host], ToolError)
 
 
-def test_a_host_that_does_not_come_is_named() -> None:
-    results = exchange((2, 3, 1), {}, timeout_s=0.5, absent=(1,))
+def test_a_host_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "READ_S", 0.5)
+    results = agreed((2, 3, 1), {}, timeout_s=0.3, absent=(1,))
     assert {str(error) for error in results.values()} == {"host 1 (ranks 2 to 4) did not join at a:7 within 0 s"}
 
 
-def test_a_head_reports_where_the_ranks_of_its_host_stand() -> None:
+def test_a_host_reports_where_its_ranks_stand() -> None:
     shared = store()
-    asking, head = (Channel(shared, rank, 4, "", 0) for rank in (0, 2))
-    assert not head.asks_where()
-    answering = threading.Timer(0.2, head.located, (1, (Position(2, at="/a.py:1"), Position(3, True))))
+    asking, host = (Channel(shared, rank, 4, "", 0) for rank in (0, 2))
+    assert not host.asks_where()
+    answering = threading.Timer(0.2, host.located, (1, (Position(2, at="/a.py:1"), Position(3, True))))
     answering.start()
     assert asking.locate({1}, 5) == {2: Position(2, at="/a.py:1"), 3: Position(3, True)}
-    assert head.asks_where() and asking.locate({2}, 0.1) == {}, "of a host that gives no answer nothing is known"
+    assert host.asks_where() and asking.locate({2}, 0.1) == {}, "of a host that gives no answer nothing is known"
 
 
-class Ended:
-    """A process that has ended."""
+class Process:
+    """A process that has ended, or that runs (None)."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    def __init__(self, status: int | None) -> None:
+        self.returncode = status
 
-    def wait(self) -> int:
-        return self.status
+    def wait(self) -> int | None:
+        return self.returncode
 
-
-def decisions(shared: JsonStore) -> list[tuple[str, str, bool]]:
-    found = [decode(Decision, shared.wait(f"decision/{n + 1}")) for n in range(shared.add("decisions", 0))]
-    return [(decision.kind, decision.room, decision.ok) for decision in found]
+    def poll(self) -> int | None:
+        return self.returncode
 
 
-def led(shared: JsonStore, monkeypatch: pytest.MonkeyPatch) -> Hosts:
-    monkeypatch.setattr(hosts, "CLOCK_S", 0.05)
+def test_every_host_has_rank_0_s_decisions_in_their_order() -> None:
+    shared = store()
+    leading, following = host_of(shared, 0), host_of(shared, 1)
+    traced = (Measured(1, 77, host=1, anchors=(Anchor(1, 2),)),)
+    for decision in (Decision(variants=("a", "b")), Decision(slots=3), Decision(traced=traced)):
+        assert leading.decide(decision) is decision
+    assert following.decide(Decision()).variants == ("a", "b")
+    assert following.decide(Decision(slots=1)).slots == 3, "rank 0's counts, not its own"
+    assert following.decide(Decision()).traced == traced
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_capture_is_over_on_every_host_wherever_it_is(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "READ_S", 1.0)
-    return Hosts(Team((1, 1, 1)), shared, tuple(HELLOS))
-
-
-def test_rank_0_publishes_what_it_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shared, result = store(), tmp_path / "result.json"
-    result.touch()
-    leading = led(shared, monkeypatch)
-    for room, status, file in (("a-clean", 0, None), ("b-clean", 5, None), ("a-torch", 0, result)):
-        leading.start(Ended(status), room, file)  # type: ignore[arg-type]
-        leading._rooms[room].join()
-    leading.keep("a-torch", 1, (Measured(1, 77, host=1),))
-    shared.put("part/1", encode(PartReport((VariantFailure("a", Failure(1, "untraced", message="x")),))))
-    shared.put("room/b-clean/left/2", 0)
+    shared = store()
+    leading, following, other = (host_of(shared, number, (1, 1, 1)) for number in range(3))
+    lost = ErrorReply("a: rank 1 of 3 (host 1) ended without a trace", "read it", 5)
+    following.leave(Report(1, problems=(lost,)))
+    other.leave(None)
     started = time.monotonic()
-    reports = leading.finish(True, 20)
-    assert time.monotonic() - started < 10
-    assert list(reports) == [1] and reports[1].failures[0].failure.rank == 1, (
-        "the part of a capture that left is not waited for"
-    )
-    assert decisions(shared) == [
-        ("clock", "", True),
-        ("start", "a-clean", True),
-        ("over", "a-clean", True),
-        ("start", "b-clean", True),
-        ("over", "b-clean", False),
-        ("start", "a-torch", True),
-        ("over", "a-torch", True),
-        ("end", "", True),
+    assert leading.finish(kept, 20) == {1: Report(1, problems=(lost,))}
+    assert time.monotonic() - started < 10, "the part of a capture that left is not waited for"
+    with pytest.raises(Over) as over:
+        following.decide(Decision())
+    assert over.value.args == (kept,)
+
+
+@pytest.mark.parametrize(("status", "left", "ok"), [(0, False, True), (5, False, False), (5, True, True)])
+def test_a_run_is_over_on_every_host_when_its_leader_ends(status: int, left: bool, ok: bool, tmp_path: Path) -> None:
+    shared, result = store(), tmp_path / "result.json"
+    if left:
+        result.touch()
+    host_of(shared, 0).started(Process(status), tmp_path / "a-torch.log", result)  # type: ignore[arg-type]
+    assert shared.get("a-torch/over", 5) is ok
+
+
+def test_a_run_that_fails_on_a_further_host_is_reported_to_its_leader(tmp_path: Path) -> None:
+    shared = store()
+    following = host_of(shared, 1)
+    for name, status in (("a-clean", None), ("b-clean", 0), ("c-nsys", -9)):
+        following.started(Process(status), tmp_path / f"{name}.log")  # type: ignore[arg-type]
+    (tmp_path / "c-nsys.log").write_text("last words")
+    threading.Timer(1.2, lambda: host_of(shared, 0).decide(Decision(slots=1))).start()
+    following.decide(Decision())
+    assert not shared.has("a-clean/failure/1") and not shared.has("b-clean/failure/1")
+    reports = Channel(shared.under("c-nsys"), 0, 2, "", 0).new_failures()
+    assert [(failure.rank, failure.how, failure.message, failure.by_itself) for failure in reports] == [
+        (1, "killed by SIGKILL", "last words", True)
     ]
 
 
-def part(shared: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[HostPart, list[Child]]:
-    """A host whose runs are processes that do nothing until they are ended."""
-    runs: list[Child] = []
-
-    def child(command: Command, log: Path) -> Child:
-        sleeping = (sys.executable, "-c", "import time; time.sleep(100)")
-        runs.append(Child(replace(command, argv=sleeping), log))
-        return runs[-1]
-
-    monkeypatch.setattr(host_part, "Child", child)
-    team = Team((1, 1), "127.0.0.1", 1)
-    variants: Any = (SimpleNamespace(name="a"), SimpleNamespace(name="b"))
-    plan = Plan(Request("w"), "cpu", (), variants=variants, team=team)
-    folder_: Any = SimpleNamespace(log=lambda variant, kind: folder / f"{variant}-{kind}.log", scratch=folder)
-    return HostPart(plan, Parts(plan, folder_, host=1), shared), runs
-
-
-def publish(shared: JsonStore, *given: Decision) -> None:
-    for decision in given:
-        shared.put(f"decision/{shared.add('decisions', 1)}", encode(decision))
-
-
-def test_a_host_follows_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_host_ends_when_the_store_of_rank_0_is_gone() -> None:
     shared = store()
-    following, runs = part(shared, tmp_path, monkeypatch)
-    publish(shared, Decision("start", "a-clean"), Decision("start", "b-clean"), Decision("over", "b-clean", ok=False))
-    publish(shared, Decision("over", "a-clean", ok=False), Decision("end"))
-    assert following.follow() and len(runs) == 2 and all(run.process.poll() is not None for run in runs)
-    following.report()
-    assert shared.has("part/1") and not shared.has("left/1")
-
-
-def test_a_run_that_this_host_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shared = store()
-    following, runs = part(shared, tmp_path, monkeypatch)
-    publish(shared, Decision("start", "a-clean"), Decision("start", "../../bin/x-clean"))
-    with pytest.raises(UsageError, match="unknown run"):
-        following.follow()
-    assert runs[0].process.poll() is not None, "nothing outlives it"
-    assert shared.has("left/1"), "rank 0 need not wait for this part"
-
-
-def test_a_host_ends_when_the_store_of_rank_0_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shared = store()
-    following, runs = part(shared, tmp_path, monkeypatch)
-    publish(shared, Decision("start", "a-clean"))
-    threading.Timer(0.5, lambda: setattr(shared.raw, "gone", True)).start()
+    following = host_of(shared, 1)
+    threading.Timer(0.3, lambda: setattr(shared.raw, "gone", True)).start()
     with pytest.raises(WorkloadError, match="the capture of rank 0 is gone"):
-        following.follow()
-    assert runs[0].process.poll() is not None
+        following.decide(Decision())
+    following.leave(None)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_host_that_does_not_measure_its_clock_is_waited_for_once(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "CLOCK_S", 0.2 if not answers else 5.0)
+    shared = store()
+    leading, following = host_of(shared, 0), host_of(shared, 1)
+    measured: list[Offset | None] = []
+    thread = threading.Thread(target=lambda: measured.extend(following.measure_clock() for _ in range(2)))
+    if answers:
+        thread.start()
+    assert [leading.measure_clock() for _ in range(2)] == [Offset(0, 0)] * 2
+    assert leading._mute == (set() if answers else {1})
+    if answers:
+        thread.join(10)
+        assert all(offset is not None and abs(offset.ns) <= offset.uncertainty_ns for offset in measured)
+        assert measured[-1] is not None and shared.get("ahead/1", 0) == measured[-1].ns
 
 
 @pytest.mark.parametrize("name", ["../cap", "a/b", "", ".hidden", "/tmp/x"])
 def test_what_comes_through_the_store_names_no_path(name: str) -> None:
-    assert hosts.part_folder(Path("out/x"), "cap-001", 1) == Path("out/cap-001.host1")
+    assert part_folder(Path("out/x"), "cap-001", 1) == Path("out/cap-001.host1")
     with pytest.raises(UsageError):
-        hosts.part_folder(Path("out/x"), name, 1)
+        part_folder(Path("out/x"), name, 1)
 
 
 def test_a_clock_is_measured_over_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,21 +384,14 @@ def test_half_an_interval_is_rounded_so_that_it_holds_both_ends() -> None:
     assert clock_offset.between(0, 3) == Offset(1, 2) and clock_offset.between(-3, 0) == Offset(-2, 2)
 
 
-@pytest.mark.parametrize("refused", [False, True])
-def test_the_end_of_a_process_that_is_no_child_is_seen(refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprof.worker import head
-
-    if refused:
-        monkeypatch.setattr(os, "pidfd_open", lambda pid: (_ for _ in ()).throw(PermissionError(pid)))
-    seen = threading.Event()
+def test_whether_a_process_that_is_no_child_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-
-        def wait() -> None:
-            head.until_ended(process.pid)
-            seen.set()
-
-        threading.Thread(target=wait, daemon=True).start()
-        assert not seen.wait(0.5)
+        assert processes.exists(process.pid) and processes.exists(1), "also one of another user"
         process.kill()
-        assert seen.wait(10), "it has ended, though nobody waited for it"
-    head.until_ended(process.pid)
+        until = time.monotonic() + 10
+        while processes.exists(process.pid):
+            assert time.monotonic() < until, "it has ended, though nobody waited for it"
+            time.sleep(0.01)
+    assert not processes.exists(process.pid)
+    monkeypatch.setattr(os, "kill", lambda pid, number: (_ for _ in ()).throw(PermissionError(pid)))
+    assert processes.exists(process.pid), "it is there, and is not ours"

@@ -24,7 +24,8 @@ ID = "0123456789abcdef"
 def part(folder: Path, host: int, **changes: Any) -> Path:
     """A host's part of a capture of two hosts with a rank each; host 1's clock is 5 us ahead."""
     ranks = [Rank(0, pid=1), Rank(1, 1, pid=2)]
-    here = tuple(ranks) if host == 0 else (replace(ranks[1], clock_offset_ns=5000, clock_uncertainty_ns=7),)
+    far = replace(ranks[1], clock_offset_ns=5000, clock_uncertainty_ns=7)
+    here = tuple(ranks) if host == 0 else (replace(ranks[0], clock_offset_ns=9, reason="not known here"), far)
     record = VariantRecord("v", "", "ok", rounds=(Round(0, 0, (1, 2, 3)),) if host == 0 else (), ranks=here)
     environment = Environment("0", "3", "L", "c", 16)
     base = Manifest(1, "workload", "w", "2026", (), "cpu", environment, ranks=2, variants=(record,))
@@ -50,12 +51,14 @@ def parts(tmp_path: Path) -> list[Path]:
 
 
 def test_the_whole_has_the_parts_of_every_host(parts: list[Path], tmp_path: Path) -> None:
-    whole = manifests.read(joining.join([parts[1], parts[0]], tmp_path / "all"))
+    whole = joining.join([parts[1], parts[0]], tmp_path / "all")
+    assert whole == manifests.read(tmp_path / "all")
     (record,) = whole.variants
     assert whole.complete and (whole.hosts, whole.host_count, whole.capture_id) == ((0, 1), 2, ID)
     assert [(p.file, p.host) for p in record.parts] == [("v/trace.json.gz", 0), ("v/trace.rank1.json.gz", 1)]
     assert len(record.rounds) == 1 and record.ranks[1].clock_offset_ns == 5000
     assert record.ranks[1].clock_uncertainty_ns == 7 and record.ranks[0].clock_offset_ns == 0
+    assert record.ranks[0].reason == "", "a rank's own host knows of it"
     assert set(tree(tmp_path / "all")) == {
         "manifest.json",
         "v/trace.json.gz",
@@ -69,7 +72,7 @@ def test_by_command_and_in_place_the_same_comes_out(
     parts: list[Path], tmp_path: Path, command: Callable[..., Ran]
 ) -> None:
     ran = command("join", *map(str, parts), "-o", "all")
-    assert ran.code == 0 and ran.out == "Wrote all\n"
+    assert ran.code == 0 and ran.out == "Wrote all\n" and ran.err == "Next: moeprof report all\n"
     assert command("join", *map(str, parts), "-o", "all").code == 2, "there is one already"
     joining.join(parts, parts[0])  # what rank 0's capture does where it sees the other folders
     assert tree(tmp_path / "all") == tree(parts[0])
@@ -79,16 +82,37 @@ def test_a_failure_on_another_host_and_an_unknown_clock_are_in_the_whole(tmp_pat
     record = manifests.read(part(tmp_path / "x", 1)).variants[0]
     lost = replace(
         record,
-        ranks=(replace(record.ranks[0], status="failed", reason="gone", clock_offset_ns=None),),
+        ranks=(replace(record.ranks[1], status="failed", reason="gone", clock_offset_ns=None),),
     )
     parts = [
         part(tmp_path / "cap", 0, notes=(note("host-missing", hosts="1"),)),
-        part(tmp_path / "cap.host1", 1, variants=(lost,)),
+        part(
+            tmp_path / "cap.host1",
+            1,
+            variants=(lost,),
+            notes=(note("no-trace", variant="v", why="gone"), note("busy-gpu", processes="x")),
+        ),
     ]
-    whole = manifests.read(joining.join(parts, tmp_path / "all"))
+    whole = joining.join(parts, tmp_path / "all")
     rank = whole.variants[0].ranks[1]
     assert (rank.status, rank.reason, rank.clock_offset_ns) == ("failed", "gone", None)
-    assert [(n.id, n.evidence) for n in whole.notes] == [("no-clock", {"variant": "v", "hosts": "1"})]
+    assert [(n.id, n.evidence) for n in whole.notes] == [
+        ("no-trace", {"variant": "v", "why": "gone"}),
+        ("no-clock", {"variant": "v", "hosts": "1"}),
+    ]
+
+
+def test_variants_of_a_workload_are_contrasted_next(tmp_path: Path, command: Callable[..., Ran]) -> None:
+    contrast = {"baseline": "v", "optimized": "v"}
+    for host, name in enumerate(("cap", "cap.host1")):
+        part(tmp_path / name, host, **contrast)
+    assert command("join", "cap", "cap.host1", "-o", "a b").err == "Next: moeprof report --diff 'a b'\n"
+
+
+def test_what_is_not_complete_is_not_made_so(parts: list[Path], tmp_path: Path) -> None:
+    unfinished = replace(manifests.read(parts[1]), complete=False)
+    (parts[1] / "manifest.json").write_text(dumps(unfinished))
+    assert not joining.join(parts, tmp_path / "all").complete
 
 
 @pytest.mark.parametrize(

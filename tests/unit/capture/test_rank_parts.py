@@ -49,14 +49,14 @@ def trace(path: Path) -> None:
 
 def kept(folder: Path, team: Team, host: int, left: tuple[int, ...]) -> tuple[Store, Callable[[], None]]:
     """A host's store, and what keeps the traces that the ranks ``left`` there."""
-    plan = Plan(Request("w", iterations=ITERATIONS), "cpu", (), torch=True, team=team)
+    plan = Plan(Request("w", iterations=ITERATIONS), "cpu", (), torch=True, team=team, host=host)
     store = store_of(folder, team.ranks)
     out = store.scratch / "v-kineto.json"
     for rank in left:
         trace(out if rank == 0 else out.with_name(f"v-kineto.rank{rank}.json"))
     job = Job("v", "torch", ToolRun(None, ("worker",), out, 60), None, store.scratch / "result.json")
     processes = tuple(Measured(rank, 100 + rank, host=host) for rank in team.of_host(host))
-    return store, lambda: Parts(plan, store, host=host).keep_trace(job, Ended(0, "nothing"), processes)
+    return store, lambda: Parts(plan, store).keep(job, Ended(0, "nothing", processes))
 
 
 @pytest.mark.parametrize(

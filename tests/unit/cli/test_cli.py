@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
-from builders.sample_captures import Ran, answer
+from builders.sample_captures import SAMPLE, Ran, answer
+from fakes.command_line import moeprof
+from fakes.forked import FORKS
 from paths import ROOT
 from schemas import closed, published, valid
 
@@ -91,6 +94,34 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(words: tuple[str, ...]) -
     ran = run(*words)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
     assert ran.stderr.startswith("error: ") and "hint: see: moeprof" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--version",), ("nothing", "--json"), ("analyze", str(SAMPLE), "--json"), ("report", "--sample", "nothing")],
+)
+def test_a_fork_of_the_warm_process_ends_as_a_fresh_interpreter_does(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Most tests run the command in such a fork."""
+    fresh, forked = run(*words, cwd=tmp_path), moeprof(*words, cwd=tmp_path, PYTHONPATH="")
+    assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+    assert fresh.stdout or fresh.stderr
+
+
+def test_a_fork_has_the_modules_and_variables_of_its_own_command_and_ends_in_time(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "print(os.environ['MARK'], os.getcwd(), 'pandas' in sys.modules, 'torch' in sys.modules)\n"
+        "time.sleep(float(os.environ.get('LATE', 0)))\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "MARK": "first"}
+    ran = FORKS.run(["--version"], tmp_path, env, timeout_s=60)
+    assert ran.stdout.splitlines()[0] == f"first {tmp_path} True False" and "moeprof 0." in ran.stdout
+    with pytest.raises(subprocess.TimeoutExpired):
+        FORKS.run(["--version"], tmp_path, env | {"LATE": "60"}, timeout_s=1)
+    assert (
+        FORKS.run(["--version"], tmp_path, os.environ | {"PYTHONPATH": ""}, timeout_s=60).stdout
+        == run("--version").stdout
+    )
 
 
 def test_version() -> None:

@@ -85,9 +85,8 @@ def test_gains_are_bounded_by_what_is_idle_or_exposed(name: str) -> None:
         narrow = finding.id in ("low-concurrency", "serialized-streams", "legacy-default-stream", "migration-stall")
         bound = judged.compute_ns if narrow else judged.idle_ns
         if finding.id == "first-iteration":
-            start, end = (
-                judged.focus.spans[0] if judged.focus.spans else (judged.host.start - 10**9, judged.focus.end_ns)
-            )
+            first = judged.focus.warm_up or (judged.focus.spans or (None,))[0]
+            start, end = first or (judged.host.start - 10**9, judged.focus.end_ns)
             bound = judged.view.busy.gaps(start, end).total_ns
         assert (
             0

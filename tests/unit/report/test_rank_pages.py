@@ -12,8 +12,9 @@ import pytest
 import timelines
 from browser.chromium import Browser
 from builders import rank_traces
-from builders.rank_traces import Planted, facts_of, grow, write_folder
+from builders.rank_traces import Planted, facts_of, grow, shifted, write_folder
 from builders.sample_captures import Ran
+from fakes.command_line import moeprof
 
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
@@ -27,18 +28,33 @@ from moeprof.trace.classify import COMMUNICATION
 Run = Callable[..., Ran]
 T = "document.querySelector('#lanes figure.timeline').timeline"
 MANY, LATE, STRETCHED = 1024, 700, 341
+MADE = 128  # ranks that have a trace of their own
 MOST_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
 def many(traces: Path) -> GroupAnalysis:
-    """1,024 ranks, each with a clock of its own, two of them stragglers."""
+    """1,024 ranks, each with a clock of its own, two of them stragglers; of the others every 126 begin anew."""
     assert traces
     clocks = np.random.default_rng(0).integers(-(10**9), 10**9, MANY)
-    planted = Planted(
-        tuple(int(c) for c in clocks), jitter=0.005, late={LATE: ("compute", 200_000)}, stretched={STRETCHED: 1.1}
+    planted = Planted((0,) * MADE, jitter=0.005, late={0: ("compute", 200_000)}, stretched={1: 1.1})
+    made = facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False)
+    source = {LATE: 0, STRETCHED: 1}
+    ranks = range(MANY)
+    return analyse_ranks("made", [shifted(made[source.get(r, 2 + r % (MADE - 2))], r, int(clocks[r])) for r in ranks])
+
+
+def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> None:
+    assert traces
+    without, with_clocks = (
+        facts_of(grow(rank_traces.real(4, 2), Planted(clocks, jitter=0.005))[0], one_clock=False)
+        for clocks in ((0, 0), (-7_000, 123_456_789))
     )
-    return analyse_ranks("made", facts_of(grow(rank_traces.real(4, 2), planted)[0], one_clock=False))
+    moved = [
+        shifted(facts, rank, by) for rank, (facts, by) in enumerate(zip(without, (-7_000, 123_456_789), strict=True))
+    ]
+    assert [repr(facts) for facts in moved] == [repr(facts) for facts in with_clocks] and repr(moved) != repr(without)
+    assert analyse_ranks("made", moved) == analyse_ranks("made", with_clocks)
 
 
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
@@ -73,14 +89,21 @@ def test_the_page_of_a_thousand_ranks_in_a_browser(
     assert rows == figures.BOUNDS.rows
 
 
+@pytest.fixture(scope="module")
+def two(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two ranks, which is not written over."""
+    folder = tmp_path_factory.mktemp("two")
+    words = ("ranks", str(traces / "nsys" / "mfu_2gpu_before.sqlite"), "-o", "two.html")
+    ran, again = moeprof(*words, cwd=folder), moeprof(*words, cwd=folder)
+    assert ran.returncode == 0 and ran.stdout.endswith("Wrote two.html\n")
+    assert again.returncode == 2 and "two.html exists" in again.stderr
+    return folder / "two.html"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_page_of_two_ranks_in_a_browser(
-    browser: Browser, command: Run, traces: Path, tmp_path: Path, width: int, dark: bool
-) -> None:
-    ran = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
-    assert ran.code == 0 and ran.out.endswith("Wrote two.html\n")
-    looked_at(browser, tmp_path / "two.html", width, dark, 4)
+def test_the_page_of_two_ranks_in_a_browser(browser: Browser, two: Path, width: int, dark: bool) -> None:
+    looked_at(browser, two, width, dark, 4)
     assert browser.evaluate("Number(document.querySelector('#lanes figure.timeline').dataset.drawn)") > 1_000
     assert "collective waits for the last rank" in browser.evaluate(
         "document.querySelector('#lanes .tl-legend').innerText"
@@ -92,8 +115,6 @@ def test_the_page_of_two_ranks_in_a_browser(
         ".map(l => [...l.cls].map((c, i) => [c, l.end[i] - l.start[i]]))"
     )
     assert len(browser.evaluate(waits)) == 2
-    again = command("ranks", traces / "nsys" / "mfu_2gpu_before.sqlite", "-o", "two.html")
-    assert again.code == 2 and "two.html exists" in again.err
 
 
 def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int) -> None:

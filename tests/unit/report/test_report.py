@@ -13,6 +13,7 @@ import pytest
 import timelines
 from builders.sample_captures import recorded
 from click.testing import CliRunner
+from fakes.command_line import moeprof
 from pages import page as made
 from pages import printed, rendered, told
 
@@ -141,9 +142,9 @@ def test_short_kernel_names(name: str, short: str) -> None:
     assert short_kernel(name) == short
 
 
-def run(
-    *words: str, cwd: Path, code: str = "import runpy; runpy.run_module('moeprof', run_name='__main__')"
-) -> subprocess.CompletedProcess[str]:
+def without_torch(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a fresh interpreter."""
+    code = "import runpy; runpy.run_module('moeprof', run_name='__main__')"
     block = "import sys; sys.modules['torch'] = None; "  # as where torch is not installed: its import fails
     return subprocess.run(
         [sys.executable, "-P", "-c", block + f"sys.argv = {['moeprof', *words]!r}; " + code],
@@ -155,28 +156,28 @@ def run(
 
 
 def test_the_sample_is_shown_without_torch(tmp_path: Path) -> None:
-    ran = run("report", "--diff", "--sample", "kv_transfer", "-o", "page.html", cwd=tmp_path)
+    ran = without_torch("report", "--diff", "--sample", "kv_transfer", "-o", "page.html", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("FASTER  graph is") and ran.stdout.rstrip().endswith("Wrote page.html")
     assert "\x1b" not in ran.stdout, "no colour when piped"
-    again = run("report", "--diff", "--sample", "kv_transfer", "-o", "page.html", cwd=tmp_path)
+    again = moeprof("report", "--diff", "--sample", "kv_transfer", "-o", "page.html", cwd=tmp_path)
     assert again.returncode == 2 and "page.html exists" in again.stderr
-    single = run("report", "--sample", "kv_transfer", "--json", cwd=tmp_path)
+    single = moeprof("report", "--sample", "kv_transfer", "--json", cwd=tmp_path)
     assert json.loads(single.stdout)["page"] == "moeprof-out/kv_transfer.html"
-    unknown = run("report", "--sample", "nothing", cwd=tmp_path)
+    unknown = moeprof("report", "--sample", "nothing", cwd=tmp_path)
     assert (
         unknown.returncode == 2
         and "known: decode_attention, decode_kernel, expert_parallel, kv_transfer, mla_decode, router" in unknown.stderr
     )
-    empty = run("report", cwd=tmp_path / "moeprof-out")
+    empty = moeprof("report", cwd=tmp_path / "moeprof-out")
     assert empty.returncode == 1 and "there is no capture" in empty.stderr
 
 
 def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
     trace = str(SAMPLE / "graph" / "trace.sqlite")
-    shown = run("analyze", trace, "--range", "iteration", cwd=tmp_path)
+    shown = moeprof("analyze", trace, "--range", "iteration", cwd=tmp_path)
     assert shown.returncode == 0 and "Time ledger" in shown.stdout and "iteration 7" in shown.stdout
-    report = json.loads(run("analyze", trace, "--json", cwd=tmp_path).stdout)
+    report = json.loads(without_torch("analyze", trace, "--json", cwd=tmp_path).stdout)
     assert report["schema_version"] == 1 and report["source"]["kind"] == "nsys"
     (window,) = report["windows"]
     assert (
@@ -184,9 +185,9 @@ def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
         and sum(window["idle"].values()) == window["ledger"]["idle_ns"]
     )
     assert set(run_keys(report)) >= {"windows", "kernels", "ranges", "findings", "notes"}
-    analyses = json.loads(run("analyze", str(SAMPLE), "--json", cwd=tmp_path).stdout)["variants"]
+    analyses = json.loads(moeprof("analyze", str(SAMPLE), "--json", cwd=tmp_path).stdout)["variants"]
     assert list(analyses) == ["baseline", "overlap", "graph"]
-    missing = run("analyze", "nowhere.sqlite", cwd=tmp_path)
+    missing = moeprof("analyze", "nowhere.sqlite", cwd=tmp_path)
     assert missing.returncode == 1 and missing.stderr.startswith("error: there is no trace at nowhere.sqlite")
 
 

@@ -48,8 +48,16 @@ def test_sparse_columns_come_back(values: list[int]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(traces())
-def test_the_payload_holds_exactly_the_operations(made: Trace) -> None:
-    lanes = timelines.lanes(timeline_data(made).payload)
+def test_the_payload_is_the_trace(made: Trace) -> None:
+    payload = timeline_data(made).payload
+    lanes = timelines.lanes(payload)
+    the_payload_holds_exactly_the_operations(made, lanes)
+    links_lead_to_the_launch_call(made, lanes)
+    idle_pieces_and_overview_are_the_ledger(made, payload, lanes)
+    every_bin_is_what_brute_force_counts(made, payload)
+
+
+def the_payload_holds_exactly_the_operations(made: Trace, lanes: list[Any]) -> None:
     written = Counter(
         (e["start"], e["end"], e["name"], e["bytes"])
         for lane in lanes
@@ -64,10 +72,7 @@ def test_the_payload_holds_exactly_the_operations(made: Trace) -> None:
     assert written == there
 
 
-@settings(max_examples=60, deadline=None)
-@given(traces())
-def test_links_lead_to_the_launch_call(made: Trace) -> None:
-    lanes = timelines.lanes(timeline_data(made).payload)
+def links_lead_to_the_launch_call(made: Trace, lanes: list[Any]) -> None:
     calls = {e["number"]: e for lane in lanes if lane["kind"] == "calls" for e in lane["events"]}
     start, end = extent(made)
     visible = [r for r in made.calls.itertuples(index=False) if r.start_ns < end and r.end_ns > start]
@@ -90,27 +95,21 @@ def test_links_lead_to_the_launch_call(made: Trace) -> None:
     assert len(calls) == len(kept)
 
 
-@settings(max_examples=60, deadline=None)
-@given(traces())
-def test_idle_pieces_and_overview_are_the_ledger(made: Trace) -> None:
-    payload = timeline_data(made).payload
+def idle_pieces_and_overview_are_the_ledger(made: Trace, payload: dict[str, Any], lanes: list[Any]) -> None:
     start, end = extent(made)
     view = views(made)[0]
     whole, causes = ledger(view, start, end), idle(view, start, end)
     sums = {name: sum(values) for name, values in timelines.overview(payload)[0].items()}
     for field, classes in OWNERS.items():
         assert sum(sums.get(name, 0) for name in classes) == getattr(whole, field), field
-    pieces = next(lane["events"] for lane in timelines.lanes(payload) if lane["kind"] == "idle")
+    pieces = next(lane["events"] for lane in lanes if lane["kind"] == "idle")
     for cause in IDLE:
         of_lane = sum(e["end"] - e["start"] for e in pieces if e["class"] == cause)
         assert of_lane == getattr(causes, f"{cause}_ns") == sums.get(cause, 0), cause
     assert sum(sums.values()) == end - start
 
 
-@settings(max_examples=60, deadline=None)
-@given(traces())
-def test_every_bin_is_what_brute_force_counts(made: Trace) -> None:
-    payload = timeline_data(made).payload
+def every_bin_is_what_brute_force_counts(made: Trace, payload: dict[str, Any]) -> None:
     start, end = extent(made)
     count = payload["overview"]["bins"]
     edges = bin_edges(end - start, count)

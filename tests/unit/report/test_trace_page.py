@@ -19,7 +19,7 @@ from moeprof.loaded import capture
 from moeprof.loaded.trace import analysis_of
 from moeprof.report import build, html, text, trace_page
 from moeprof.report.figures.timeline_data import timeline_data
-from moeprof.report.narrative.trace import CLAUSES, NARROW, Answer, answer, leading
+from moeprof.report.narrative.trace import CLAUSES, NARROW, Answer, answer
 from moeprof.report.page import Facts, Page
 from moeprof.storage.manifest import Manifest, VariantRecord
 from moeprof.trace import Trace
@@ -60,7 +60,8 @@ def window(device: int = 0, idle: int = 20, copies: int = 0, host: int | None = 
 
 
 def finding(id: str, gain: int, device: int = 0) -> Finding:
-    return Finding(id, f"claim of {id}", gain * NS, f"device {device}, the part that repeats", {}, f"cure of {id}")
+    where = f"device {device}, the part that repeats"
+    return Finding(id, f"claim of {id}", gain * NS, where, {}, f"cure of {id}", device, gain / 100)
 
 
 def analysis(*windows: Window, findings: tuple[Finding, ...] = ()) -> Analysis:
@@ -74,14 +75,14 @@ def test_a_planted_fault_is_in_the_answer(name: str) -> None:
     numbers = analysis_of(recordings.trace(name))
     found = answer(numbers)
     assert found.finding is not None and found.finding.id == fault
-    assert (NARROW.get(fault) or CLAUSES[fault][1]) in found.headline
+    assert (NARROW.get(fault) or CLAUSES[fault]) in found.headline
     assert found.why[1:] == found.finding.claim[1:] + "." and ms(found.finding.gain_ns) in found.gain
 
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_program_is_not_accused(name: str) -> None:
     found = answer(analysis_of(recordings.trace(name)))
-    assert found == Answer(found.headline, found.slow)
+    assert found == Answer(found.headline, found.slow, judged=found.judged) and "Judged: " in found.judged
     assert "no rule finds" in found.headline and " because " not in found.headline and ": the" not in found.headline
 
 
@@ -92,7 +93,7 @@ def test_the_numbers_of_the_answer_are_those_of_the_analysis(name: str) -> None:
     page = page_of(shown)
     named = re.match(r"GPU (\d+)", page.title)
     assert named is not None
-    of = next(w for w in numbers.windows if w.device == int(named[1]))
+    of = next(part for part in numbers.judged if part.device == int(named[1]))
     owners = [getattr(of.ledger, f) for f in vars(of.ledger)]
     told = {percent(ns / of.span_ns) for ns in (*owners, *(f.gain_ns for f in numbers.findings))}
     assert set(re.findall(r"\d+\.\d %", page.title)) <= told
@@ -134,7 +135,8 @@ def test_no_part_is_larger_than_its_whole(name: str) -> None:
 
 
 def test_a_gain_before_the_first_work_is_no_share_of_the_window() -> None:
-    found = answer(analysis(window(idle=2), findings=(finding("first-iteration", 110),)))
+    before = replace(finding("first-iteration", 110), gain_share=None)
+    found = answer(analysis(window(idle=2), findings=(before,)))
     assert found.gain == "at most 110.00 ms"
     assert found.headline.startswith("Before and in its first pass GPU 0 waits up to 110.00 ms: code is compiled")
 
@@ -148,23 +150,41 @@ def test_without_a_finding_it_accuses_nobody() -> None:
     assert answer(analysis()).headline == "The trace contains no work of a GPU"
 
 
-def test_a_cause_leads_its_consequences_on_the_same_device() -> None:
-    host, sync = finding("host-bound", 40), finding("sync-api", 36)
-    assert leading((host, sync)) == sync
-    assert leading((host, replace(sync, gain_ns=30 * NS))) == host
-    assert leading((host, finding("sync-api", 36, device=1))) == host
-    assert leading((finding("tiny-copies", 40), sync)) == finding("tiny-copies", 40)
-    graph = finding("graph-opportunity", 30)
-    found = answer(analysis(window(idle=45), window(1), findings=(host, sync, graph, finding("host-bound", 30, 1))))
-    assert found.finding == sync and found.shared == (1, 3)
-    roomy = answer(analysis(window(idle=80), findings=(host, sync, graph)))
+def test_findings_that_cannot_lie_beside_each_other_share_time() -> None:
+    host, sync, tiny = finding("host-bound", 40), finding("sync-api", 36), finding("tiny-copies", 30)
+    found = answer(analysis(window(idle=45), window(1), findings=(sync, host, tiny, finding("launch-bound", 30, 1))))
+    assert found.finding == sync and found.shared == (2, 3)
+    roomy = answer(analysis(window(idle=80), findings=(sync, host, tiny)))
     assert roomy.shared == (), "gains that fit beside each other may be different time"
+
+
+def test_what_follows_from_a_cause_is_said_with_what_is_left() -> None:
+    effects = tuple(
+        replace(finding(id, 30), left_ns=left * NS) for id, left in (("host-bound", 3), ("launch-bound", 1))
+    )
+    there = replace(finding("sync-api", 20, 1), passes=10)
+    cause = replace(finding("sync-api", 36), passes=12, consequences=effects, on_other_devices=(there,))
+    found = answer(analysis(window(idle=45), window(1), findings=(cause,)))
+    assert found.gain == "at most 3.000 ms per pass, 36.0 % of the judged time (36.00 ms in 12 passes)"
+    assert found.follows == (
+        "What follows from it: host-bound and launch-bound. Without it at most 3.000 ms of their gains is left."
+        " The same on GPU 1: at most 2.000 ms per pass, 20.0 % of its judged time."
+    )
+
+
+def test_what_was_judged_is_always_printed() -> None:
+    whole = answer(analysis(window(idle=2)))
+    assert whole.judged.startswith("No repeating part covers enough of this trace, so all of it is judged: ")
+    page = page_of(recordings.trace("host-bound-faulty-whole"))
+    assert lines(page)["Judged"].startswith("Judged: step x 10: 80 of 106 operations, ")
+    ledger = next(s for s in page.sections if s.id == "ledger").tables[0]
+    assert ledger.header[1:] == ("GPU 0, judged", "GPU 0")
 
 
 def test_the_answer_says_what_to_try_and_how_to_check_it() -> None:
     found = lines(page_of(recordings.trace("sync-item-faulty")))
-    assert list(found) == ["Slow", "Why", "Try", "Next"]
-    assert "Gain: at most" in found["Try"] and "of the window" in found["Try"]
+    assert list(found) == ["Slow", "Judged", "Why", "Try", "Next"]
+    assert "Gain: at most" in found["Try"] and "of the judged time" in found["Try"]
     assert found["Next"].endswith("moeprof report --diff 'a b.sqlite' AFTER.sqlite")
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from builders.session_events import AT, BASE, GUESS, KEEP, SAMPLE, START, TRIED, written
+from fakes.command_line import FAKES, moeprof
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import FAKES, ROOT
+from paths import ROOT
 
 from moeprof.errors import CaptureError, UsageError
 from moeprof.gate import metrics
@@ -147,13 +148,8 @@ def _kernels() -> tuple[object, ...]:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "moeprof", "session", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """``moeprof session``, on a GPU that is not there."""
+    return moeprof("session", *words, cwd=folder)
 
 
 @pytest.fixture
@@ -170,8 +166,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_session_from_the_question_to_the_page(project: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
-    trial = ("try", "--device", "cpu", "--tools", "none", "--variants", "slow,fast", "--rounds", "4")
+    trial = ("try", "--device", "cpu", "--tools", "none", "--variants", "slow,fast", "--rounds", "2")
     assert run(project, "new", "why so <slow>?", "--workload", "./work.py").returncode == 0
     assert "Next: measure where you start" in run(project, "log").stdout
     ran = run(project, *trial)
@@ -184,7 +179,7 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     told = " ".join(ran.stdout.split())
     assert (
         "Step 1 against the last kept step: UNCLEAR: ratio" in told
-        and "since 4 rounds are too few: 5 is the least" in told
+        and "since 2 rounds are too few: 5 is the least" in told
     )
     assert run(project, "keep", "shorter").returncode == 0
     run(project, "predict", "no launches", "--metric", "kernels", "--expect", "<1")
@@ -196,14 +191,13 @@ def test_a_session_from_the_question_to_the_page(project: Path) -> None:
     assert "+        Variant" in step and "build(0.0004)" in step and "+dirty" in step and "Why kept: shorter" in step
     assert run(project, "report").returncode == 0
     page = (project / "moeprof-session" / "session.html").read_text()
-    assert "since 4 rounds are too few" in page and "are unlike" not in page
+    assert "since 2 rounds are too few" in page and "are unlike" not in page
     assert "why so &lt;slow&gt;?" in page and "1 of 1 predictions held" in page and "build(0.0004)" in page
     said = json.loads(run(project, "log", "--json").stdout)["session"]
     assert [s["trial"]["held"] for s in said["steps"]] == [True, None] and said["steps"][1]["decision"]["kept"] is False
 
 
 def test_a_failed_capture_leaves_the_ledger_as_it_was(project: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed")
     run(project, "new", "q", "--workload", "./work.py")
     before = (project / "moeprof-session" / log.FILE).read_bytes()
     ran = run(project, "try", "--device", "cpu", "--tools", "none", "--variants", "wrong")

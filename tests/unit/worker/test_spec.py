@@ -34,7 +34,7 @@ TARGET = Target(
 SPECS = [
     WorkerSpec("serve", TARGET, 60.0, "logs/fast.log"),
     WorkerSpec("measure", TARGET, measurement=Measurement("nsys", "r.json", 8, gate="g")),
-    WorkerSpec("follow", TARGET, follower=Follower(77, 900.0, -5, head=True, out="t.json")),
+    WorkerSpec("follow", TARGET, follower=Follower(77, 900.0, -5, host=1, out="t.json")),
     WorkerSpec("program", program=Program(("p.py", "--x", "a b"), "t.json", "r.json")),
 ]
 PROOF = Proof(True, "whole", 0.25, 1.0)
