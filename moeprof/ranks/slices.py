@@ -14,7 +14,7 @@ from moeprof.trace.tables import CALLS, OPS, RANGES, Device
 
 BEFORE = 1.0  # windows before the drawn one in which launches for it are shown
 
-Rows = pd.DataFrame
+Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]  # operations, calls, ranges
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def joint(
     traces: Iterable[RankTrace], windows: Mapping[int, DrawnWindow], lanes: Sequence[RankLane]
 ) -> JointWindow | None:
     """The window of every rank of ``traces`` that has one; None where there is none."""
-    parts: list[tuple[Rows, Rows, Rows]] = []
+    parts: list[Tables] = []
     devices: list[Device] = []
     first: Trace | None = None
     calls_before = 0
@@ -77,7 +77,7 @@ def joint(
     return JointWindow(trace, min(starts), end, tuple(lane for lane in lanes if lane.rank in shown))
 
 
-def _cut(part: RankTrace, window: DrawnWindow, calls_before: int) -> tuple[Rows, Rows, Rows]:
+def _cut(part: RankTrace, window: DrawnWindow, calls_before: int) -> Tables:
     """Operations, calls and ranges of one rank; its calls get the numbers from ``calls_before`` on."""
     trace, ops = part.trace, part.trace.ops
     inside = (ops["start_ns"] < window.end_ns) & (ops["end_ns"] > window.start_ns)
@@ -88,12 +88,12 @@ def _cut(part: RankTrace, window: DrawnWindow, calls_before: int) -> tuple[Rows,
     early = call_starts[launchers][call_starts[launchers] >= least]
     begin = min(int(early.min()), window.start_ns) if len(early) else window.start_ns
     chosen = (ops["start_ns"] < window.end_ns) & (ops["end_ns"] > begin)
-    mine = np.zeros(len(trace.calls), dtype=bool)
+    chosen_calls = np.zeros(len(trace.calls), dtype=bool)
     if len(launchers):
         keys = _threads(trace.calls)
-        mine = np.isin(keys, np.unique(keys[launchers])) & (call_starts < window.end_ns) & (call_ends > begin)
+        chosen_calls = np.isin(keys, np.unique(keys[launchers])) & (call_starts < window.end_ns) & (call_ends > begin)
     number = np.full(len(trace.calls) + 1, -1, dtype=np.int64)
-    number[np.flatnonzero(mine)] = np.arange(int(mine.sum())) + calls_before
+    number[np.flatnonzero(chosen_calls)] = np.arange(int(chosen_calls.sum())) + calls_before
     ranges = trace.ranges
     open_then = (ranges["start_ns"] < window.end_ns) & (ranges["end_ns"] > begin)
     if len(launchers):
@@ -102,26 +102,26 @@ def _cut(part: RankTrace, window: DrawnWindow, calls_before: int) -> tuple[Rows,
     kept = ops[chosen]
     return (
         _shifted(kept, window.shift_ns, owner | {"device": part.rank, "call": number[kept["call"].to_numpy()]}),
-        _shifted(trace.calls[mine], window.shift_ns, owner),
+        _shifted(trace.calls[chosen_calls], window.shift_ns, owner),
         _shifted(ranges[open_then], window.shift_ns, owner),
     )
 
 
-def _threads(rows: Rows) -> np.ndarray:
+def _threads(rows: pd.DataFrame) -> np.ndarray:
     pids, tids = (rows[c].to_numpy().astype(np.int64) for c in ("pid", "tid"))
     return np.asarray((pids << 32) | (tids & 0xFFFFFFFF))
 
 
-def _shifted(rows: Rows, shift: int, changed: dict[str, object]) -> Rows:
-    return rows.assign(start_ns=rows["start_ns"] + shift, end_ns=rows["end_ns"] + shift, **changed)
+def _shifted(rows: pd.DataFrame, shift_ns: int, changed: Mapping[str, object]) -> pd.DataFrame:
+    return rows.assign(start_ns=rows["start_ns"] + shift_ns, end_ns=rows["end_ns"] + shift_ns, **changed)
 
 
-def _joined(parts: Sequence[Rows], columns: dict[str, str]) -> Rows:
+def _joined(parts: Sequence[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
     """The rows of all parts; texts share their categories."""
     texts = [name for name, kind in columns.items() if kind == "category"]
     rows = pd.concat([part.astype(dict.fromkeys(texts, object)) for part in parts], ignore_index=True)
     return rows.astype(columns)
 
 
-def _sorted(rows: Rows) -> Rows:
+def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.lexsort((rows["end_ns"], rows["start_ns"]))].reset_index(drop=True)

@@ -110,11 +110,8 @@ def test_the_page_of_two_ranks_in_a_browser(browser: Browser, two: Path, width: 
     )
     heads = browser.evaluate(f"{T}.items().filter(i => i.kind === 'head').map(i => i.group.label)")
     assert heads == ["rank 0", "rank 1"], "a group of lanes for each rank"
-    waits = (
-        f"{T}.items().filter(i => i.lane && i.lane.kind === 'collectives').map(i => i.lane)"
-        ".map(l => [...l.cls].map((c, i) => [c, l.end[i] - l.start[i]]))"
-    )
-    assert len(browser.evaluate(waits)) == 2
+    lanes = f"{T}.items().filter(i => i.lane && i.lane.kind === 'collectives').map(i => i.lane.n)"
+    assert len(browser.evaluate(lanes)) == 2 and min(browser.evaluate(lanes)) > 10
 
 
 def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int) -> None:
@@ -146,6 +143,29 @@ def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     window = analysis.ranks[0].windows[analysis.critical[0].instance or 0]
     assert sum(bars.total_ns for name, bars in first.parts if name == WAITING) <= window.span_ns
     assert min(int(bars.starts[0]) for lane in (first, second) for _, bars in lane.parts) == pytest.approx(0, abs=10)
+
+
+def test_the_drawn_window_is_on_the_joint_clock(traces: Path, tmp_path: Path) -> None:
+    assert traces
+    made, truth = grow(rank_traces.real(), Planted((0, 70_000), late={1: ("compute", 400_000)}))
+    write_folder(tmp_path / "set", made)
+    (group,) = groups.groups(tmp_path / "set")
+    analysis, facts = groups.analyse_group(group)
+    drawn = groups.drawn(group, facts, analysis, [0, 1], COMMUNICATION)
+    assert drawn is not None and [d.index for d in drawn.trace.devices] == [0, 1]
+    ops, calls = drawn.trace.ops, drawn.trace.calls
+    comm = [ops[(ops["device"] == rank) & (ops["kind"] == "comm")] for rank in (0, 1)]
+    count = len(comm[0])
+    ends = [rows["end_ns"].to_numpy() for rows in comm]
+    assert count == len(comm[1]) and abs(ends[0] - ends[1]).max() < 5_000, "all leave together, whatever their clocks"
+    late = (comm[1]["start_ns"].to_numpy() - comm[0]["start_ns"].to_numpy()).tolist()
+    planted = (truth.arrivals[1] - truth.arrivals[0]).tolist()
+    assert any(abs(late[0] - p) < 5_000 for p in planted), "rank 1 arrives as late as it was made"
+    joined = ops[ops["call"] >= 0]
+    launchers = calls.loc[joined["call"]]
+    assert len(joined) > 0.9 * len(ops) and (launchers["pid"].to_numpy() == joined["device"].to_numpy()).all()
+    assert (launchers["start_ns"].to_numpy() <= joined["start_ns"].to_numpy()).all(), "each rank's calls are its own"
+    assert drawn.start_ns <= 0 < drawn.end_ns and calls["start_ns"].is_monotonic_increasing
 
 
 def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp_path: Path) -> None:
