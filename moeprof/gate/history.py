@@ -96,6 +96,16 @@ def levels(shown: History) -> tuple[Level, ...]:
     return tuple(Level(s[0][0], s[-1][0], median(value for _, value in s)) for s in segments)
 
 
+def long_enough(shown: History) -> bool:
+    """Whether some stretch of comparable captures has as many as the test for change points needs."""
+    longest = length = 0
+    for entry in shown.entries:
+        if entry.value is not None:
+            length = 1 if entry.breaks else length + 1
+            longest = max(longest, length)
+    return longest >= LEAST_VALUES
+
+
 def history(paths: Sequence[Path], variant: str | None, metric: str) -> History:
     """The history of a variant (default: the newest capture's optimized one, or its last) by a metric.
 

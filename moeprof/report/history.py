@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from moeprof import units
-from moeprof.gate.history import Entry, History, levels
+from moeprof.gate.history import Entry, History, levels, long_enough
 from moeprof.gate.rule import Expectation
 from moeprof.report.figures.style import COLOURS, FASTER, SLOWER, TOTAL
 from moeprof.report.page import Bullets, Item, Page, Section, Table, section
@@ -45,7 +45,7 @@ def table(history: History) -> Table:
         for place, e in enumerate(history.entries, start=1)
     ]  # fmt: skip
     heading = f"{history.metric}, {history.unit}" if history.unit else history.metric
-    header = ("", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
+    header = ("no.", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
     return Table(f"{history.workload}/{history.variant}", header, tuple(rows), plain=True, detail="summary")
 
 
@@ -55,6 +55,8 @@ def title(history: History) -> str:
     breaks = sum(bool(e.breaks) for e in history.entries)
     tail = f"; the captures are unlike at {breaks} place{'s' * (breaks > 1)}" if breaks else ""
     count = f"{len(history.entries)} capture{'s' * (len(history.entries) != 1)}"
+    if not changes and history.notes and not long_enough(history):
+        return f"{history.metric} of {history.variant}: {count}, too few to look for changes{tail}"
     if not changes:
         return f"{history.metric} of {history.variant}: no change found in {count}{tail}"
     where = ", ".join(f"{place} ({e.capture})" for place, e in changes[:4]) + (" and more" if len(changes) > 4 else "")

@@ -35,7 +35,7 @@
   function narrow(layout) {
     if (window.innerWidth > 640) return layout;
     layout.font.size = 11;
-    layout.margin = Object.assign({}, layout.margin, { l: 6, r: 6 });
+    layout.margin = Object.assign({}, layout.margin, { l: 6, r: layout.margin.r === 16 ? 6 : layout.margin.r });
     return layout;
   }
 

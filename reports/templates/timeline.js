@@ -708,7 +708,7 @@
           lines.push(["launched by", nameOf(of, at) + ", " + duration(of.end[at] - of.start[at]) + " long, " + (delay >= 0 ? duration(delay) + " before it began" : "returned after it began") + (of.correlation[at] >= 0 ? " (correlation " + of.correlation[at] + ")" : "")]);
           var path = pathAt(of.thread, of.start[at]);
           if (path.length) lines.push(["in", path.join(" › ")]);
-        } else lines.push(["launched by", "no launch call in the recording"]);
+        } else lines.push(["launched by", D.early ? "a call before the shown part" : "no launch call in the recording"]);
         var idle = idleBefore(lane, i);
         if (idle) lines.push(["idle before", idle]);
         var copy = /^copy/.test(classes[lane.cls[i]][1]);

@@ -68,7 +68,7 @@ def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], 
         xaxis_range=milliseconds([start, end]),
         bargap=0.3,
         height=70 + STEP_HEIGHT * len(labels),
-        margin={"t": 12, "b": 40},
+        margin={"t": 12, "b": 40, "r": 64},
     )
     figure.update_yaxes(autorange="reversed", type="category")
     return figure

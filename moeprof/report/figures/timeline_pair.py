@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from moeprof import units
 from moeprof.analysis.device import DeviceView
+from moeprof.analysis.intervals import EARLY
 from moeprof.analysis.model import Window
 from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.capture import Capture, CapturedVariant
@@ -23,7 +24,9 @@ from moeprof.report.figures.timeline_lanes import Part
 from moeprof.report.figures.timeline_owners import owners
 from moeprof.report.figures.timeline_places import Pass
 
-MOST_BEFORE = 3  # iterations before the shown one that the recording reaches back, for launches that were made so early
+MOST_BEFORE = (
+    10  # iterations before the shown one that the recording reaches back, for launches that were made so early
+)
 PAD = 0.01  # of the longest iteration, beside it
 
 
@@ -63,7 +66,9 @@ def _iteration(variant: CapturedVariant, prefix: str, budget: int) -> Side | Non
         if (spent := part.clip(window.start_ns, window.end_ns).total_ns)
     ]
     groups = [data.payload["groups"][0] | {"owned": owned, "owned_span": span}]
-    payload = data.payload | {"groups": groups, "home": [zero, zero + span]}
+    calls = view.call_starts[view.overlapping(window.start_ns, window.end_ns)]
+    early = bool(((calls < start) & (calls > EARLY)).any())
+    payload = data.payload | {"groups": groups, "home": [zero, zero + span], "early": early}
     detail = f"{window.range} {window.instance}, {units.ms(span)} traced"
     return Side(f"{prefix}{variant.record.name}", detail, replace(data, payload=payload), zero, span)
 

@@ -17,7 +17,9 @@ from moeprof.report.figures.timeline_classes import CLASSES, IDLE
 from moeprof.report.figures.timeline_pair import Side, iterations, side_by_side
 
 SAMPLES = sorted(p.name for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
-OWNER = {"attention": "compute", "gemm": "compute", "elementwise": "compute", "graph": "compute"} | dict.fromkeys(("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_copy")
+OWNER = {"attention": "compute", "gemm": "compute", "elementwise": "compute", "graph": "compute"} | dict.fromkeys(
+    ("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_copy"
+)
 OWNER |= {"comm": "exposed_comm", "migration": "exposed_migration", "memset": "exposed_memset"}
 
 
@@ -62,7 +64,9 @@ def test_every_operation_of_the_iteration_is_drawn_with_its_launch(name: str) ->
             zip(view.starts[rows].tolist(), view.ends[rows].tolist(), strict=True)
         )
         known = int((view.call[rows] >= 0).sum())
-        assert known > 0 and sum(e["call"] is not None for e in drawn) == known, "a launch before the iteration is there"
+        assert known > 0 and sum(e["call"] is not None for e in drawn) == known, (
+            "a launch before the iteration is there"
+        )
 
 
 def test_the_lower_place_has_a_choice_where_there_are_more_than_two() -> None:
