@@ -132,7 +132,7 @@ def _variants(comparison: Comparison, narrative: Narrative) -> Section:
 
 
 def _decided(comparison: Comparison) -> Section:
-    note = "The interval of a typical round's speed-up decides, beside the baseline's own noise (docs/explanation/verdict.md)."
+    note = "The interval of a typical round's speed-up decides, beside the baseline's own noise (docs/reference/verdict.md)."
     return section("decided", "What decided", note, None, (rounds.verdicts(comparison),))
 
 
