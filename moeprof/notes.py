@@ -39,7 +39,28 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     ),
     "host-missing": ("warning", "the part of host {hosts} is missing: its capture ended before it was complete"),
     "timing-only": ("info", "timed only (--tools none): there is no trace to explain the verdict"),
+    "not-proven": (
+        "warning",
+        "same work: not proven. Nothing compared what the commands compute (--check COMMAND, or --check-file FILE)",
+    ),
+    "few-rounds": (
+        "warning",
+        "one round takes {round_s:.0f} s, so {rounds} rounds fit in the {budget_s:.0f} s of clean timing. A verdict "
+        "needs {needed} (--budget SECONDS, or --rounds N)",
+    ),
     "variant-skipped": ("info", "{variant} SKIPPED: {why}"),
+    "recording-window": ("info", "only a part of the run was recorded: {window}"),
+    "recording-partial": ("warning", "the recording is partial: {by} ended it after {seconds:.1f} s"),
+    "raw-report": (
+        "warning",
+        "the raw report was saved as {file}, because it could not be exported here. It contains the environment, the "
+        "command line and the name of the host",
+    ),
+    "two-runs": (
+        "info",
+        "the program ran twice. The trace is of the first run; the counters are of the second one, in which ncu ran "
+        "each counted kernel several times",
+    ),
     "interrupted": ("warning", "the capture was interrupted. It contains {kept}"),
     "redacted": (
         "info",
@@ -49,6 +70,11 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
     "counters-partial": (
         "info",
         "{variant}: ncu counted the first {counted} kernels of one iteration (--ncu-kernels)",
+    ),
+    "counters-of-program": (
+        "info",
+        "ncu counted {counted} launches, of the kernels that took most time in the later half of the trace (--ncu-kernels); "
+        "without a trace, the first launches",
     ),
     "no-flops": (
         "info",
@@ -100,6 +126,16 @@ CATALOGUE: dict[str, tuple[Severity, str]] = {
         "busier unit",
     ),
     "unlike": ("warning", "the two captures differ in {what}: {before} and {after}"),
+    "unlike-shapes": (
+        "warning",
+        "GPU {device}: {resized} of {total} kernels that run equally often per {unit} have other launch shapes. One "
+        "{unit} may be other work in B, such as another batch size",
+    ),
+    "unlike-count": (
+        "warning",
+        "GPU {device}: {kernels} kernels run {ratio:.3g} times as often per {unit} in B. One {unit} may be more work "
+        "there",
+    ),
     "unlike-code": ("info", "the two captures are of different code: checkout {before} and {after}"),
     # trace
     "one-run": (

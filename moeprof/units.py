@@ -85,7 +85,7 @@ def amount(kind: str, value: float | None) -> str:
     if value is None:
         return DASH
     if kind == "share":
-        return percent(value)
+        return "≥ 100 %" if value > 1 else percent(value)  # ncu counts numerator and denominator in different passes
     if kind == "bytes":
         return size(value)
     return f"{value / 1e9:,.0f} GB/s" if kind == "bytes_per_s" else f"{value:,.0f}"

@@ -3,7 +3,7 @@
 
 usage: benchmark_router.py PRESET[:KEY=VALUE,...] ... [--rounds N] [--only NAME,...] [--json FILE]
 
-Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows an expert; dense:
+Yardsticks: torch.bmm for both GEMMs and nothing else at the rows that each step computes (bound: T K / E rows per expert; dense:
 T; topk: the capacity), and reading memory once. Peers run if they are installed: transformers' experts (grouped_mm), Liger's fused
 MoE, triton_kernels' ragged matmul, and the products alone by torch's grouped_mm and DeepGEMM. Each entry is checked against the
 reference before it is timed. Quote the fractions: they come from the same rounds.

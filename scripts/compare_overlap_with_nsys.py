@@ -42,7 +42,7 @@ def theirs(path: str) -> pd.DataFrame:
 
 
 def compared(trace: str, parquet: str) -> pd.DataFrame:
-    """Both tables, one row a kernel; NaN if one table lacks it."""
+    """Both tables, one row per kernel; NaN if one table lacks it."""
     moeprof_rows = pd.concat([ours(view) for view in views(read(Path(trace)))])
     nsys_rows = theirs(parquet)
     shift = int(moeprof_rows["start"].min() - nsys_rows["start"].min())  # an export counts from the session's start

@@ -52,10 +52,10 @@ def analyze(
     if device is not None and not len(devices[0].ops):
         known = ", ".join(map(str, sorted(set(trace.ops["device"])))) or "none"
         raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
-    cuts = [(v, cut) for v in devices for cut in (whole(v) if range_name is None else _instances(trace, v, range_name))]
+    cuts = [(v, cut) for v in devices for cut in (whole(v) if range_name is None else instances(trace, v, range_name))]
     if range_name is not None and not cuts:
         raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace))
-    return _assembled(trace, devices, cuts)
+    return assembled(trace, devices, cuts)
 
 
 def iterations(trace: Trace, prepared: tuple[DeviceView, ...] | None = None) -> Analysis | None:
@@ -69,11 +69,12 @@ def iterations(trace: Trace, prepared: tuple[DeviceView, ...] | None = None) -> 
         return None
     view = main_device(views(trace) if prepared is None else prepared)
     assert view is not None  # the trace has operations
-    cuts = _tiled(_instances(trace, view, ITERATION, DOMAIN))
-    return _assembled(trace, (view,), [(view, cut) for cut in cuts]) if cuts else None
+    cuts = tiled_cuts(instances(trace, view, ITERATION, DOMAIN))
+    return assembled(trace, (view,), [(view, cut) for cut in cuts]) if cuts else None
 
 
-def _assembled(trace: Trace, devices: tuple[DeviceView, ...], cuts: list[tuple[DeviceView, Cut]]) -> Analysis:
+def assembled(trace: Trace, devices: tuple[DeviceView, ...], cuts: list[tuple[DeviceView, Cut]]) -> Analysis:
+    """The analysis of these windows, with the kernels of whole devices."""
     return Analysis(
         source=Source(trace.path.name, trace.kind, trace.producer, trace.schema),
         windows=tuple(window(view, cut) for view, cut in cuts),
@@ -116,7 +117,7 @@ def whole(view: DeviceView) -> list[Cut]:
     return [Cut(int(view.starts[0]), int(view.ends.max()), calls)]
 
 
-def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = None) -> list[Cut]:
+def instances(trace: Trace, view: DeviceView, name: str, domain: str | None = None) -> list[Cut]:
     """The instances of a range that have work on this device, projected, in order; payloads number them if all have one."""
     ranges = projected(trace, view.index)
     instances = ranges[(ranges["name"] == name) & (ranges["gpu_ops"] > 0)]
@@ -131,7 +132,8 @@ def _instances(trace: Trace, view: DeviceView, name: str, domain: str | None = N
     ]  # fmt: skip
 
 
-def _tiled(cuts: list[Cut]) -> list[Cut]:
+def tiled_cuts(cuts: list[Cut]) -> list[Cut]:
+    """The same cuts, each to the start of the next one."""
     return [replace(cut, end=end) for cut, end in zip(cuts, tiled([(c.start, c.end) for c in cuts]), strict=True)]
 
 

@@ -29,7 +29,7 @@ TRY_COPY = {
 TRY_IDLE = {
     "launch": "a CUDA graph, or fewer and larger kernels",
     "sync": "take the wait out of the loop",
-    "host": "take host work off the loop, or prepare it while the GPU works",
+    "host": "move this work out of the loop, or do it while the GPU works",
     "dependency": "let streams wait only for what they read",
 }
 MOST = 0.5  # of a gap's host time inside allocations: they are named

@@ -153,6 +153,24 @@ class Kernel:
     min_ns: int
     max_ns: int
     device: int
+    family: str | None = None  # attention, gemm, elementwise, compute or communication
+    exposed_ns: int | None = None  # in which it runs and no kernel of another name does
+    idle_before_ns: int | None = None  # idle time of the device that these kernels ended
+
+
+@dataclass(frozen=True)
+class Family:
+    """Kernels of one family on one device, over the whole trace."""
+
+    name: str
+    device: int
+    names: int  # different kernels
+    count: int
+    total_ns: int
+    exposed_ns: int
+    idle_before_ns: int
+    owned_ns: int  # of the device's ledger: families of compute kernels sum to compute_ns less whole CUDA graphs
+    judged_ns: int | None = None  # the same of the judged part
 
 
 @dataclass(frozen=True)
@@ -165,6 +183,106 @@ class Range:
     host_ns: int
     gpu_span_ns: int | None
     gpu_ops: int
+
+
+@dataclass(frozen=True)
+class RangeNode:
+    """A node of the tree of ranges by GPU time. Ids and numbers in names are folded: "layers.*".
+
+    ``gpu_ns`` is busy time of all devices, each nanosecond under the operation that began first; children fit into it.
+    Nodes below 0.1 % of all GPU time are left out.
+    """
+
+    name: str
+    kind: Literal["all", "range", "operation", "outside"]
+    parent: int | None  # its place in the list
+    instances: int
+    gpu_ns: int
+
+
+@dataclass(frozen=True)
+class CopySize:
+    """Explicit copies of one direction, memory kind and class of size on one device, over the whole trace."""
+
+    device: int
+    direction: str
+    memory: str
+    from_bytes: int
+    to_bytes: int | None  # null: no upper bound
+    count: int
+    bytes: int
+    busy_ns: int  # |U(C)|
+    exposed_ns: int  # |C \\ (K u N)|
+    throughput_gb_per_s: float | None  # bytes / busy_ns
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One repetition of a device's loop: from its first operation to the first one of the next pass."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    span_ns: int
+    ledger: Ledger  # sums to span_ns
+    idle: Idle  # sums to the ledger's idle_ns
+    compute: dict[str, int]  # family of kernels -> ns, "graph" for whole CUDA graphs; sums to the ledger's compute_ns
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What a slow pass has more of than the pass of median length."""
+
+    kind: Literal[
+        "owner", "idle", "kernel"
+    ]  # a part of the ledger, a cause of idle time with its call, kernels of a name
+    name: str
+    ns: int
+    count: int  # operations or gaps in the slow pass less those in the median one
+
+
+@dataclass(frozen=True)
+class SlowPass:
+    """A pass that takes longer than the median one, with what differs, the most time first."""
+
+    index: int  # of the passes
+    longer_ns: int
+    excess: tuple[Excess, ...]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The steps of one device, one by one; a period that may also be a layer is a pass."""
+
+    device: int
+    what: Literal["step", "pass"]
+    median: int  # index of the pass of median length
+    passes: tuple[Pass, ...]
+    slow: tuple[SlowPass, ...]  # the slowest first
+
+
+@dataclass(frozen=True)
+class MemoryPoint:
+    """Bytes in use from a moment on."""
+
+    time_ns: int
+    allocated_bytes: int
+    reserved_bytes: int | None  # held by PyTorch's allocator
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Device memory over time, as far as the trace has allocations; ``points`` keeps the peaks of what it thins out."""
+
+    device: int
+    source: Literal["cuda", "pytorch"]
+    events: int
+    first_bytes: int
+    last_bytes: int
+    peak_bytes: int
+    peak_at_ns: int
+    peak_reserved_bytes: int | None
+    points: tuple[MemoryPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -232,7 +350,7 @@ class Steps:
     count: int
     source: Literal[
         "profiler", "range", "anchor"
-    ]  # its step marks, a family of ranges, a kernel that occurs once a step
+    ]  # its step marks, a family of ranges, a kernel that occurs once per step
     name: str  # the family or the kernel
     coverage: float  # share of the launches of the repeating part in steps of the usual make-up
     sure: bool  # whether the trace shows that these are steps; else a period may also be a layer
@@ -256,7 +374,12 @@ class Analysis:
     kernels: tuple[Kernel, ...]
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...] = ()
-    judged: tuple[Judged, ...] = ()  # one a device
+    judged: tuple[Judged, ...] = ()  # one per device
     notes: tuple[Note, ...] = ()
     steps: tuple[Steps, ...] = ()
     schema_version: int = SCHEMA_VERSION
+    families: tuple[Family, ...] = ()
+    passes: tuple[Passes, ...] = ()
+    range_tree: tuple[RangeNode, ...] = ()
+    copy_sizes: tuple[CopySize, ...] = ()
+    memory: tuple[MemoryUse, ...] = ()

@@ -35,6 +35,7 @@ NEAR = 1.1  # counts within this factor belong to one level
 CANDIDATES = 3  # kinds tried for each count
 LEVELS = 40  # counts tried, those with most kinds first
 REGULAR = 0.5  # of the distances between a kind's places that must be near the median
+SAME_BEFORE = 0.9  # of the places must have the same launch before them
 LONGEST = 300_000  # launches looked at, the last ones
 LATE_SHARE = 0.9  # steps that reach beyond this share of the launches end the trace
 MAJORITY = 0.5  # of the launches between a family's first and last instance that it must hold
@@ -199,7 +200,7 @@ def _from_ranges(view: DeviceView, launches: _Launches, rows: pd.DataFrame, name
     places = np.unique(places[places < end])
     if len(places) < LEAST_STEPS:
         return None
-    good, size = _makeup(launches, places, end)
+    good, size, _ = _makeup(launches, places, end)
     starts, last = _times(view, launches, np.append(places, end))
     coverage = float((good * size).sum() / size.sum())
     marked = MARKS.match(f"{name}0") is not None
@@ -242,7 +243,7 @@ class _Level:
     period: int  # launches, median
     coverage: float
     share: float
-    complete: bool  # whether the last segment has the usual make-up
+    complete: bool  # whether the last segment has the usual kinds of launches
     alike: int  # kinds that occur equally often
     chooses: bool  # whether one of them chooses a token or takes a loss
 
@@ -305,8 +306,9 @@ def _measured(launches: _Launches, kind: int, alike: int, chooses: bool) -> _Lev
     regular = (gaps >= SIZES[0] * period) & (gaps <= SIZES[1] * period)
     if period < 2 or regular.mean() < REGULAR:
         return None
+    places = _begun(launches.kind, places, period)
     end = min(int(places[-1]) + period, total)
-    good, size = _makeup(launches, places, end)
+    good, size, has_usual = _makeup(launches, places, end)
     covered = np.cumsum((size * good)[::-1])[::-1] / np.cumsum(size[::-1])[::-1]
     enough = np.flatnonzero(covered >= LEAST_COVERAGE)
     if not len(enough) or enough[0] > len(places) / 2 or good.sum() < LEAST_STEPS:
@@ -315,12 +317,24 @@ def _measured(launches: _Launches, kind: int, alike: int, chooses: bool) -> _Lev
     share = float(size[first:].sum() / total)
     if share < (END_SHARE if end >= LATE_SHARE * total else LEAST_SHARE):
         return None
-    return _Level(kind, places, period, float(covered[first]), share, bool(good[-1]), alike, chooses)
+    return _Level(kind, places, period, float(covered[first]), share, bool(has_usual[-1]), alike, chooses)
 
 
-def _makeup(launches: _Launches, places: Times, end: int) -> tuple[np.ndarray, Times]:
+def _begun(kind: Times, places: Times, period: int) -> Times:
+    """The places moved back over the launches that come before each of them, the first one included: a step may begin with
+    kinds that occur in it more than once."""
+    back = 0
+    while back < min(period - 1, places[0]):
+        before = kind[places - back - 1]
+        if np.mean(before == before[0]) < SAME_BEFORE:
+            break
+        back += 1
+    return places - back
+
+
+def _makeup(launches: _Launches, places: Times, end: int) -> tuple[np.ndarray, Times, np.ndarray]:
     """For each segment from one place to the next (the last one to ``end``): whether it has the usual size and kinds of
-    launches, and its number of launches."""
+    launches, its number of launches, and whether it has most of the usual kinds, whatever else it has."""
     count = len(places)
     size = np.diff(np.append(places, end))
     inside = launches.kind[places[0] : end]
@@ -330,7 +344,8 @@ def _makeup(launches: _Launches, places: Times, end: int) -> tuple[np.ndarray, T
     shared = present[:, usual].sum(axis=1)
     either = usual.sum() + present.sum(axis=1) - shared
     period = np.median(size)
-    return (shared >= ALIKE * either) & (size >= SIZES[0] * period) & (size <= SIZES[1] * period), size
+    good = (shared >= ALIKE * either) & (size >= SIZES[0] * period) & (size <= SIZES[1] * period)
+    return good, size, shared >= ALIKE * usual.sum()
 
 
 def _level(levels: list[_Level]) -> _Level | None:

@@ -32,7 +32,7 @@ class Child:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=os.environ | {HOLDER: str(os.getpid())} | command.env, start_new_session=True,
+                env=os.environ | {HOLDER: str(os.getpid())} | command.env, start_new_session=True, cwd=command.folder,
             )  # fmt: skip
 
     @property

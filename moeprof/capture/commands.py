@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moeprof.capture.plan import Counting, Plan
+from moeprof.capture.program import nsys_options
+from moeprof.capture.program.name import python_command
 from moeprof.errors import ToolError
 from moeprof.machine.command import Command
 from moeprof.machine.launcher import Team
@@ -17,10 +20,38 @@ from moeprof.machine.ncu_metrics import COUNTED, WARP_STATE_METRICS
 from moeprof.machine.tools import Tool, export_command
 from moeprof.worker import nvtx
 from moeprof.worker.leader import GROUP_FACTOR
-from moeprof.worker.spec import Follower, Measurement, Profiler, Program, Target, WorkerSpec
+from moeprof.worker.spec import Follower, Measurement, Profiler, Target, WorkerSpec
 
 LEADER_GRACE_S = 15
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
+TRACED = (
+    "--trace=cuda,nvtx",
+    "--sample=none",
+    "--cpuctxsw=none",
+    "--cuda-graph-trace=node",
+    "--cuda-event-trace=false",
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a program needs of nsys beyond a variant: a session by its name, in which ``nsys start`` and ``nsys stop`` begin and end
+    the recording. nsys never kills the program.
+
+    ``later``: nothing is recorded until ``nsys start``. ``args``: the user's own options.
+    """
+
+    name: str
+    later: bool = False
+    fork_before_exec: bool = False
+    args: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Its options of ``nsys profile``."""
+        later = ("--start-later=true",) if self.later else ()
+        fork = ("--trace-fork-before-exec=true",) if self.fork_before_exec else ()
+        return (f"--session-new={self.name}", "--kill=none", *later, *fork)
 
 
 @dataclass(frozen=True)
@@ -30,35 +61,58 @@ class Nsys:
     path: Path
     report: Path
     region: bool
+    session: Session | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
         """Its command line, without that of the process."""
+        session = self.session
+        options = TRACED if session is None else (*nsys_options.merged(TRACED, session.args), *session.words)
         return (
-            str(self.path), "profile", "--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node",
-            "--cuda-event-trace=false", "--force-overwrite=true", "-o", str(self.report.with_suffix("")),
+            str(self.path), "profile", *options, "--force-overwrite=true", "-o", str(self.report.with_suffix("")),
             *(RANGES if self.region else ()),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
+class Launches:
+    """Launches of some kernels of a program: ``names`` without template arguments, as ncu matches them; ``skip`` launches of any of
+    them are passed over, then ``count`` are counted."""
+
+    names: tuple[str, ...]
+    skip: int
+    count: int
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options of ncu; the program ends once the launches are counted."""
+        names = "|".join(re.escape(name) for name in self.names)
+        return (
+            "--kernel-name-base", "function", "--kernel-name", f"regex:^({names})$", "--launch-skip", str(self.skip),
+            "--kill", "yes",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Ncu:
-    """ncu on the first kernels of a process, whose CSV file is ``table``. ``region``: only kernels in our measured range count.
-    Clocks are left as they are."""
+    """ncu on kernels of a process, whose CSV file is ``table``: on the first ones, or on ``launches``. ``region``: only kernels in
+    our measured range count. Clocks are left as they are."""
 
     counting: Counting
     table: Path
     region: bool
+    launches: Launches | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
         """Its command line, without that of the process."""
-        counting = self.counting
+        counting, launches = self.counting, self.launches
         metrics = (*COUNTED, *counting.roofline, *(WARP_STATE_METRICS if counting.warp_states else ()))
         include = ("--nvtx", "--nvtx-include", f"{nvtx.DOMAIN}@{nvtx.MEASURE}/") if self.region else ()
         return (
             str(counting.ncu.path), "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none",
-            "--graph-profiling", "node", "--target-processes", "all", "--launch-count", str(counting.kernels),
+            "--graph-profiling", "node", "--target-processes", "all", *(launches.words if launches else ()),
+            "--launch-count", str(launches.count if launches else counting.kernels),
             "--metrics", ",".join(metrics), "--log-file", str(self.table), *include,
         )  # fmt: skip
 
@@ -67,19 +121,23 @@ class Ncu:
 class ToolRun:
     """One process, bare or under a tool: a worker by its spec, or the user's own command line.
 
-    ``produces`` is the file that it must leave; None if nothing waits for one.
+    ``produces`` is the file that it must leave; None if nothing waits for one. ``environment`` is on top of moeprof's, ``folder`` where it
+    runs (None: where moeprof runs).
     """
 
     tool: Nsys | Ncu | None
     process: WorkerSpec | tuple[str, ...]
     produces: Path | None
     timeout_s: int
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     @property
     def command(self) -> Command:
         """The command to start."""
         words = self.process.argv if isinstance(self.process, WorkerSpec) else self.process
-        return Command((*(self.tool.words if self.tool else ()), *words), self.produces, self.timeout_s)
+        words = (*(self.tool.words if self.tool else ()), *words)
+        return Command(words, self.produces, self.timeout_s, self.environment, self.folder)
 
     @property
     def target(self) -> Target | None:
@@ -134,34 +192,45 @@ def _in_room(team: Team | None, log: Path) -> Team | None:
     return team if team is None or len(team.layout) == 1 else replace(team, room=f"{team.room}/{log.stem}")
 
 
-def trace(plan: Plan, target: Target | None, files: Files) -> ToolRun:
-    """The trace of a variant, or of the user's program where ``target`` is None: by nsys, else by torch.profiler.
+def trace(plan: Plan, target: Target, files: Files) -> ToolRun:
+    """The trace of a variant: by nsys, else by torch.profiler.
 
-    Of a variant only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as
-    they are children of its process; torch.profiler leaves one trace a rank.
-
-    Raises:
-        ToolError: the program is no Python program, so that only nsys could trace it.
+    Only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as they are children
+    of its process; torch.profiler leaves one trace a rank.
     """
-    tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=target is not None)
-    process: WorkerSpec | tuple[str, ...]
-    if target is not None:
-        out = str(files.out) if tool is None else None
-        profiler: Profiler = "torch" if tool is None else "nsys"
-        process = _measure(plan, target, files, Measurement(profiler, str(files.result), plan.request.iterations, out))
-    else:
-        process = plan.request.program if tool is not None else _under_torch(plan.request.program, files)
+    tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=True)
+    out = str(files.out) if tool is None else None
+    profiler: Profiler = "torch" if tool is None else "nsys"
+    process = _measure(plan, target, files, Measurement(profiler, str(files.result), plan.request.iterations, out))
     return ToolRun(tool, process, files.out, patience_s(plan))
 
 
-def count(plan: Plan, target: Target | None, files: Files) -> ToolRun:
-    """Counters of the first kernels of a variant's iteration, or of the user's program where ``target`` is None."""
+def trace_program(plan: Plan, files: Files) -> ToolRun:
+    """The trace of the user's program, with its children: by nsys, else by torch.profiler inside its own Python.
+
+    Raises:
+        ToolError: the program is no Python program, so that only nsys could trace it, or its Python has no moeprof or torch.
+    """
+    request = plan.request
+    if plan.nsys is None:
+        return ToolRun(None, _under_torch(plan, files), files.out, request.timeout_s)
+    later = request.window.start_after_s is not None
+    session = Session(f"moeprof-{os.getpid()}", later, request.fork_before_exec, request.nsys_args)
+    return ToolRun(Nsys(plan.nsys.path, files.out, False, session), request.program, files.out, request.timeout_s)
+
+
+def count(plan: Plan, target: Target, files: Files) -> ToolRun:
+    """Counters of the first kernels of a variant's iteration."""
     assert plan.counting is not None
-    process: WorkerSpec | tuple[str, ...] = plan.request.program
-    if target is not None:
-        process = _measure(plan, target, files, Measurement("ncu", str(files.result)))
-    tool = Ncu(plan.counting, files.out, region=target is not None)
-    return ToolRun(tool, process, files.out, plan.request.timeout_s)
+    process = _measure(plan, target, files, Measurement("ncu", str(files.result)))
+    return ToolRun(Ncu(plan.counting, files.out, region=True), process, files.out, plan.request.timeout_s)
+
+
+def count_program(plan: Plan, files: Files, launches: Launches | None) -> ToolRun:
+    """Counters of some launches of the user's program, which ends once they are counted; None: of its first launches."""
+    assert plan.counting is not None
+    tool = Ncu(plan.counting, files.out, False, launches)
+    return ToolRun(tool, plan.request.program, files.out, plan.request.timeout_s)
 
 
 def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement) -> WorkerSpec:
@@ -171,17 +240,32 @@ def _measure(plan: Plan, target: Target, files: Files, measurement: Measurement)
     return replace(spec, mode="measure", measurement=replace(measurement, gate=str(files.gate)))
 
 
-def _under_torch(program: tuple[str, ...], files: Files) -> WorkerSpec:
-    """The worker that runs a Python program under torch.profiler."""
-    first, *words = program
-    if first.endswith(".py"):
-        words = [first, *words]
-    elif not Path(first).name.startswith("python") or not words:
+def without_nsys(plan: Plan) -> str:
+    """Why torch.profiler is to trace."""
+    if "torch" in (plan.request.tools or ()):
+        return "--tools torch"
+    return "there is no CUDA GPU for nsys to trace" if plan.device == "cpu" else "nsys is missing"
+
+
+def _under_torch(plan: Plan, files: Files) -> tuple[str, ...]:
+    """A Python program inside ``python -m moeprof.worker run``, under its own interpreter and its options."""
+    program, interpreter = plan.request.program, plan.interpreter
+    python = python_command(program)
+    if python is None:
         raise ToolError(
-            f"nsys is missing, and torch.profiler cannot trace {first!r}", "install nsys, or give a Python program"
+            f"{without_nsys(plan)}, and torch.profiler cannot trace {program[0]!r}",
+            "give a Python program, or one that runs on a GPU, with nsys",
         )
-    words = [word for word in words[:1] if word != "-u"] + words[1:]
-    return WorkerSpec("program", program=Program(tuple(words), str(files.out), str(files.result)))
+    executable = sys.executable if interpreter is None else interpreter.executable
+    for name, has in () if interpreter is None else (("torch", interpreter.torch), ("moeprof", interpreter.moeprof)):
+        if not has:
+            raise ToolError(
+                f"{without_nsys(plan)}, and {executable} has no {name} for torch.profiler to trace with",
+                f"install nsys, or: {executable} -m pip install {name}",
+            )
+    later = ("--later",) if plan.request.window.start_after_s is not None else ()
+    worker = ("-P", "-m", "moeprof.worker", "run", "--out", str(files.out), *later, "--")
+    return (executable, *python.options, *worker, *python.words)
 
 
 def nsys_export(tool: Tool, report: Path, export: Path, timeout_s: int) -> Command:

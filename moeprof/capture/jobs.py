@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from moeprof.capture import commands
-from moeprof.capture.commands import Files, ToolRun
+from moeprof.capture.commands import Files, Launches, ToolRun
 from moeprof.capture.plan import PROGRAM, Plan
 from moeprof.storage.capture_folder import Store
 from moeprof.worker.spec import Target
@@ -29,19 +29,32 @@ class Job:
 
 
 def profiling_jobs(plan: Plan, store: Store, targets: Iterable[Target]) -> list[Job]:
-    """All that trace, then all that count: of these variants, or of the user's program."""
-    each: list[Target | None] = [None] if plan.workload is None else list(targets)
+    """All that trace, then all that count, of these variants."""
+    each = list(targets)
     traces = [_trace(plan, store, target) for target in each] if plan.tracer != "none" else []
     return traces + ([_count(plan, store, target) for target in each] if plan.counting is not None else [])
 
 
-def _trace(plan: Plan, store: Store, target: Target | None) -> Job:
+def trace_of_program(plan: Plan, store: Store) -> Job:
+    """The trace of the user's program."""
+    tool: ToolName = "torch" if plan.nsys is None else "nsys"
+    files = _files(store, None, tool, "-kineto.json" if plan.nsys is None else ".nsys-rep", "trace")
+    return _job(tool, commands.trace_program(plan, files), None, files)
+
+
+def count_of_program(plan: Plan, store: Store, launches: Launches | None) -> Job:
+    """The counters of some launches of the user's program; None: of its first launches."""
+    files = _files(store, None, "ncu", ".csv", "count")
+    return _job("ncu", commands.count_program(plan, files, launches), None, files)
+
+
+def _trace(plan: Plan, store: Store, target: Target) -> Job:
     tool: ToolName = "torch" if plan.nsys is None else "nsys"
     files = _files(store, target, tool, "-kineto.json" if plan.nsys is None else ".nsys-rep", "trace")
     return _job(tool, commands.trace(plan, target, files), target, files)
 
 
-def _count(plan: Plan, store: Store, target: Target | None) -> Job:
+def _count(plan: Plan, store: Store, target: Target) -> Job:
     files = _files(store, target, "ncu", ".csv", "count")
     return _job("ncu", commands.count(plan, target, files), target, files)
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from moeprof import __version__
-from moeprof.capture.plan import PROGRAM, Plan
+from moeprof.capture.command_set import CommandSet
+from moeprof.capture.plan import PACKAGES, PROGRAM, Plan
+from moeprof.capture.program.name import script_of
 from moeprof.machine import git, load, nvml
 from moeprof.storage.json import encode
 from moeprof.storage.manifest import SCHEMA_VERSION, Environment, Manifest, VariantRecord
 from moeprof.workload.model import Workload
-
-PACKAGES = ("torch", "triton", "nvtx", "pandas", "plotly", "numpy")
 
 
 def manifest(plan: Plan) -> Manifest:
@@ -35,10 +35,13 @@ def manifest(plan: Plan) -> Manifest:
         environment=environment(plan),
         notes=plan.notes,
     )
+    if request.commands is not None:
+        return of_commands(base, request.commands)
     if workload is None:
         return replace(
             base,
             summary=" ".join(request.program),
+            git=_git_of_program(request.program),
             variants=(VariantRecord(PROGRAM, "the user's own program", "pending"),),
         )
     names, params = [v.name for v in plan.variants], plan.params
@@ -58,17 +61,37 @@ def manifest(plan: Plan) -> Manifest:
     )
 
 
+def of_commands(base: Manifest, commands: CommandSet) -> Manifest:
+    """The manifest of commands, one variant each."""
+    return replace(
+        base,
+        kind="commands",
+        summary=f"{commands.baseline.text} against {commands.optimized.text}",
+        baseline=commands.baseline.name,
+        optimized=commands.optimized.name,
+        unit=commands.unit,
+        clock=commands.clock.text,
+        variants=tuple(VariantRecord(v.name, v.text, "pending", command=v.argv) for v in commands.variants),
+    )
+
+
 def environment(plan: Plan) -> Environment:
-    """Versions and hardware of this host as they are before the capture."""
+    """Versions and hardware of this host as they are before the capture; of a program those of its own Python."""
+    program = plan.interpreter
+    packages = {name: v for name in PACKAGES if (v := _version(name)) is not None}
+    if plan.workload is None:
+        packages = {} if program is None else dict(program.packages)
     return Environment(
         moeprof=__version__,
-        python=platform.python_version(),
+        python=platform.python_version() if program is None else program.python,
         platform=f"{platform.system()} {platform.machine()}",
         cpu=load.cpu(),
         cpus=os.cpu_count() or 1,
         nsys=plan.nsys.version if plan.nsys else None,
         ncu=plan.counting.ncu.version if plan.counting else None,
-        packages={name: v for name in PACKAGES if (v := _version(name)) is not None},
+        torch=None if program is None else program.packages.get("torch"),
+        cuda=None if program is None else program.cuda,
+        packages=packages,
         gpus_before=nvml.gpus() if plan.device == "cuda" else (),
     )
 
@@ -89,6 +112,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _git_of_program(words: tuple[str, ...]) -> str | None:
+    """The commit of the checkout that the program's script lies in, else that of the current folder."""
+    script = script_of(words)
+    return git.commit(Path.cwd() if script is None else script.resolve().parent)
 
 
 def _git(workload: Workload) -> str | None:

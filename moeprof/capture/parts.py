@@ -16,6 +16,7 @@ from moeprof.capture.postprocess import Anchors
 from moeprof.capture.profiling import Ended
 from moeprof.errors import CaptureError, MoeprofError, WorkloadError
 from moeprof.machine.launcher import Team
+from moeprof.machine.tools import EXPORT_TIMEOUT_S
 from moeprof.notes import note
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of, of_rank
@@ -70,8 +71,10 @@ class Parts:
     def _keep_trace(self, job: Job, ended: Ended, iterations: int | None, anchors: Anchors) -> None:
         on_this_host = tuple(rank for rank in self.store.variant(job.name).ranks if rank.host == self.host)
         log = partial(self.store.log, job.name)
-        timeout_s = self.plan.request.timeout_s
-        traced = postprocess.Run(job.name, iterations, timeout_s, log, self._team, on_this_host, anchors)
+        limit_s = EXPORT_TIMEOUT_S if self.plan.workload is None else self.plan.request.timeout_s
+        traced = postprocess.Run(
+            job.name, iterations, limit_s, log, self._team, on_this_host, anchors, self.plan.request.window
+        )
         if job.tool == "nsys":
             self._keep_nsys(job, ended, traced)
         else:
@@ -83,7 +86,11 @@ class Parts:
         report, file = job.run.produces, f"{stem}.sqlite"
         assert report is not None and self.plan.nsys is not None
         partial_file = self.store.partial(file)
-        checked = postprocess.nsys(traced, self.plan.nsys, report, partial_file, ended.status, ended.last_line)
+        try:
+            checked = postprocess.nsys(traced, self.plan.nsys, report, partial_file, ended.status, ended.last_line)
+        except postprocess.ExportError:
+            self._keep_raw(report, stem)
+            raise
         part = self._part(job, "trace", file, traced.iterations or 0)
         self.store.keep(job.name, partial_file, _placed(part, checked.zero))
         keep_raw = self.plan.request.keep_raw
@@ -93,18 +100,20 @@ class Parts:
         self.store.note(note("redacted", file=file, raw=raw))
         if checked.lacking is not None:
             raise checked.lacking
-        if ended.status != 0:
-            raise WorkloadError(
-                f"the program ended with {how_it_ended(ended.status)} under nsys; it last said: {ended.last_line}",
-                "its trace was kept",
-            )
+
+    def _keep_raw(self, report: Path, stem: str) -> None:
+        """Keep a report of a program that could not be exported, as nsys wrote it: the run may have taken hours."""
+        if self.plan.workload is None:
+            file = f"{stem}.nsys-rep"
+            shutil.copyfile(report, self.store.folder / file)
+            self.store.note(note("raw-report", file=file))
 
     def _keep_kineto(self, job: Job, ended: Ended, traced: postprocess.Run) -> None:
         """Redact, validate and keep a trace of torch.profiler; each rank of this host has its own."""
         source, team = job.run.produces, self._team
         assert source is not None
         first = team.first(self.host)
-        if ended.status != 0 or not of_rank(source, first).is_file():
+        if (ended.status != 0 and self.plan.workload is not None) or not of_rank(source, first).is_file():
             raise WorkloadError(
                 f"the traced process ended with {how_it_ended(ended.status)}; it last said: {ended.last_line}",
                 f"read {self._log(job)}",
@@ -122,6 +131,8 @@ class Parts:
                 continue
             part = self._part(job, "trace", file, traced.iterations or 0, rank if team.ranks > 1 else None)
             self.store.keep(job.name, partial_file, _placed(part, checked.zero))
+            if checked.lacking is not None:
+                raise checked.lacking
         for missing in lacking:
             ranks.failed(self.store, job.name, missing)
         if lacking:
@@ -143,13 +154,17 @@ class Parts:
         redact.ncu_csv(source, partial_file)
         postprocess.no_leak(partial_file)
         self.store.keep(job.name, partial_file, self._part(job, "counters", file, 1))
-        if counted >= counting.kernels:
+        if self.plan.workload is None:
+            self.store.note(note("counters-of-program", counted=counted))
+        elif counted >= counting.kernels:
             self.store.note(note("counters-partial", variant=job.name, counted=counted))
 
     def _part(
         self, job: Job, kind: Literal["trace", "counters"], file: str, iterations: int, rank: int | None = None
     ) -> Part:
-        argv = commands.shown(job.run.command.argv, self.store.scratch, self.store.folder)
+        argv = commands.shown(
+            job.run.command.argv, *(f(p) for p in (self.store.scratch, self.store.folder) for f in (Path.resolve, Path))
+        )
         return Part(kind, job.tool, file, argv, iterations, "", 0, rank, self.host)
 
     @property

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from moeprof.capture import ranks
+from moeprof.capture.program import interpreter
+from moeprof.capture.program.interpreter import Interpreter
+from moeprof.capture.program.name import program_name
+from moeprof.capture.program.window import Window, check
 from moeprof.capture.request import Request
 from moeprof.errors import ToolError, UsageError
 from moeprof.machine import ncu_query, nvml, tools
@@ -20,6 +23,7 @@ from moeprof.workload.model import DEFAULT_COUNTED, Variant, Workload
 
 TOOLS = ("nsys", "ncu", "torch", "none")
 PROGRAM = "program"
+PACKAGES = ("torch", "triton", "nvtx", "pandas", "plotly", "numpy")  # whose versions a capture records
 NCU_RANKS = "ncu replays the kernels of one rank at a time, and a collective would wait for the others for ever"
 
 
@@ -44,6 +48,7 @@ class Plan:
         nsys: traces; None: torch.profiler does if ``torch``, else nothing.
         counting: None: nothing is counted.
         team: the ranks by host; None for one process without ranks.
+        interpreter: the Python of a program; None where it has none.
         host: the number of this host among them.
         notes: what the user should know of these choices.
     """
@@ -59,6 +64,7 @@ class Plan:
     torch: bool = False
     counting: Counting | None = None
     team: Team | None = None
+    interpreter: Interpreter | None = None
     host: int = 0
 
     @property
@@ -66,7 +72,9 @@ class Plan:
         """The capture's name: the workload's, or the program's."""
         if self.workload is not None:
             return self.workload.name
-        return Path(self.request.program[0]).name.split(".")[0] or PROGRAM
+        if self.request.commands is not None:
+            return self.request.commands.name
+        return program_name(self.request.program)
 
     @property
     def tracer(self) -> str:
@@ -103,7 +111,8 @@ def make_plan(request: Request, environment: Mapping[str, str]) -> Plan:
     counting, metric_notes = _counting(request, workload, chosen.ncu)
     plan = Plan(request, device, chosen.notes + metric_notes, nsys=chosen.nsys, torch=chosen.torch, counting=counting)
     if workload is None:
-        return plan
+        program = request.program if request.commands is None else request.commands.baseline.argv
+        return replace(plan, interpreter=interpreter.of_program(program, PACKAGES))
     preset = request.preset or ("default" if device == "cuda" else "tiny")
     names = request.variants or tuple(variant.name for variant in workload.variants)
     return replace(
@@ -127,6 +136,12 @@ def _device(request: Request) -> Device:
     """The device; checks first that the request fits together."""
     if request.rounds and request.budget_s:
         raise UsageError("--rounds and --budget exclude each other", "a number of rounds is run whatever time it takes")
+    check(request.window)
+    if request.workload is not None and (request.window != Window() or request.nsys_args or request.fork_before_exec):
+        raise UsageError(
+            "--start-after, --start-on, --steps, --duration, --nsys-args and --trace-fork-before-exec are for programs",
+            "of a workload --iterations N are traced; a program: moeprof capture -- PROGRAM ARGS",
+        )
     wanted = request.tools or ()
     unknown = [tool for tool in wanted if tool not in TOOLS]
     if unknown or ("none" in wanted and len(wanted) > 1) or {"nsys", "torch"} <= set(wanted):
@@ -151,7 +166,8 @@ def _tools(request: Request, device: Device) -> _Tools:
                 raise ToolError(
                     f"{tool} needs a CUDA GPU, and this capture runs on the CPU", "give --tools torch or none"
                 )
-        return _Tools((note("no-gpu", what=request.workload or "the program"),), torch=True)
+        what = request.workload or ("the program" if request.commands is None else "the commands")
+        return _Tools((note("no-gpu", what=what),), torch=True)
     nsys, torch, trace_notes = _tracer(request)
     ncu, count_notes = _counter(request)
     return _Tools(trace_notes + count_notes, nsys, torch, ncu)
@@ -187,7 +203,7 @@ def _tracer(request: Request) -> tuple[Tool | None, bool, tuple[Note, ...]]:
 def _counter(request: Request) -> tuple[Tool | None, tuple[Note, ...]]:
     """ncu if it counts, and the notes on that choice."""
     wanted = request.tools
-    if (wanted is not None and "ncu" not in wanted) or (wanted is None and request.program):
+    if (wanted is not None and "ncu" not in wanted) or (wanted is None and request.workload is None):
         return None, ()
     ncu = tools.find("ncu", request.ncu)
     if ncu is not None:

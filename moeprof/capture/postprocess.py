@@ -9,6 +9,8 @@ from pathlib import Path
 
 from moeprof.capture import commands, redact, validate
 from moeprof.capture.child_processes import run
+from moeprof.capture.program import cut
+from moeprof.capture.program.window import Window
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.machine.launcher import Team
 from moeprof.machine.tools import Tool
@@ -24,7 +26,8 @@ Anchors = Mapping[int, tuple[Anchor, ...]]  # by rank, in the order of their num
 @dataclass(frozen=True)
 class Run:
     """A traced run of a variant: the ranks that must be in what it left on this host, and the anchors that they pushed.
-    ``iterations`` is None for a program; ``timeout_s`` is a tool's time limit; ``log`` returns the log of a tool."""
+    ``iterations`` is None for a program, of which ``window`` is kept; ``timeout_s`` is a tool's time limit; ``log`` returns the log of a
+    tool."""
 
     variant: str
     iterations: int | None
@@ -33,30 +36,48 @@ class Run:
     team: Team
     expected: tuple[Rank, ...] = ()
     anchors: Anchors = field(default_factory=dict)
+    window: Window = field(default_factory=Window)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A file that may be kept: its zero by the host's clock, where anchors tell, and what it lacks."""
+    """A file that may be kept: its zero by the host's clock, where anchors tell, and what it lacks: a rank, or the ranges that it was
+    to be cut to (then it is whole)."""
 
     zero: Offset | None
-    lacking: RankError | None = None
+    lacking: MoeprofError | None = None
+
+
+class ExportError(CaptureError):
+    """A report is there, and nsys could not export it."""
 
 
 def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: str) -> Kept:
     """The redacted export of a report.
 
     Raises:
+        ExportError: the report is there and cannot be exported.
         MoeprofError: there is no report, or it does not hold what it must.
     """
-    if status < 0:
+    if status < 0 and not report.is_file():
         raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {run_.log('nsys')}")
     validate.report_exists(report, status, said)
     export = report.with_suffix(".sqlite")
-    exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
+    try:
+        exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
+    except WorkloadError as error:
+        raise ExportError(error.message, error.hint) from error
     if exported != 0 or not export.is_file():
-        raise CaptureError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
-    trace, lacking = validate.ranks(export, run_.iterations, run_.expected, run_.team)
+        raise ExportError(f"nsys export failed ({how_it_ended(exported)})", f"read {run_.log('export')}")
+    trace, missing_rank = validate.ranks(export, run_.iterations, run_.expected, run_.team)
+    lacking: MoeprofError | None = missing_rank
+    if run_.window.cut:
+        try:
+            cut.nsys_export(export, cut.bounds(trace.ranges, run_.window))
+        except CaptureError as error:
+            lacking = error
+        else:
+            validate.trace(export, None, cut.NO_KERNELS)
     redact.nsys_export(export, target, os.environ)
     no_leak(target)
     by_rank = {rank.pid: run_.anchors.get(rank.rank, ()) for rank in run_.expected}
@@ -71,13 +92,19 @@ def kineto(run_: Run, source: Path, target: Path, rank: int) -> Kept:
     """
     if not source.is_file():
         raise CaptureError(f"it left no {source.name}", f"read the logs of {run_.variant}")
+    lacking: MoeprofError | None = None
     try:
+        if run_.window.cut:
+            try:
+                cut.kineto_json(source, run_.window)
+            except CaptureError as error:
+                lacking = error
         redact.kineto_json(source, target)
     except (ValueError, MoeprofError) as error:
         raise CaptureError(f"{source.name} is not whole ({error})", "capture again") from error
     trace = validate.trace(target, run_.iterations or None)
     no_leak(target)
-    return Kept(_zero(trace, {None: run_.anchors.get(rank, ())}))
+    return Kept(_zero(trace, {None: run_.anchors.get(rank, ())}), lacking)
 
 
 def no_leak(kept: Path) -> None:

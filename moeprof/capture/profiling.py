@@ -150,7 +150,7 @@ class Profiling:
         except MoeprofError as error:
             ranks.failed(self.store, job.name, error)
             self.problems.append(_of_variant(job.name, error))
-            self.store.note(_missing(job, error))
+            self.store.note(missing(job, error))
             self.progress.step(f"{job.name} {job.tool} failed")
 
 
@@ -161,7 +161,8 @@ def _of_variant(variant: str, error: MoeprofError) -> MoeprofError:
     return type(error)(f"{variant}: {error.message}", error.hint)
 
 
-def _missing(job: Job, error: MoeprofError) -> Note:
+def missing(job: Job, error: MoeprofError) -> Note:
+    """The note on a part that a job did not leave."""
     if job.tool == "ncu":
         return note("no-ncu", why=f"{job.name}: {error.message}")
     return note("no-trace", variant=job.name, why=error.message)

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, what: str) -> None:
         """One step is done; ``what`` names it."""
 
+    def live(self, text: str) -> None:
+        """What a running program does now, or what was done about it."""
+
     def close(self) -> None:
         """The capture is over, well or not."""
 
@@ -25,6 +28,9 @@ class Silent:
         """Nothing."""
 
     def step(self, what: str) -> None:
+        """Nothing."""
+
+    def live(self, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:

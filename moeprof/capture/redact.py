@@ -171,7 +171,7 @@ def ncu_source(source: Path, target: Path) -> None:
 def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
     with opened(source) as file:
-        document = json.load(file, parse_float=_Verbatim)
+        document = json.load(file, parse_float=Verbatim)
     kept: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
     kept["deviceProperties"] = [
         {k: d[k] for k in KEPT_DEVICE_KEYS if k in d} for d in document.get("deviceProperties", [])
@@ -182,10 +182,10 @@ def kineto_json(source: Path, target: Path) -> None:
         file.write(data)
 
 
-class _Verbatim(float):
+class Verbatim(float):
     """A number that is written as it was read: times have more digits than a float holds."""
 
-    def __new__(cls, text: str) -> _Verbatim:
+    def __new__(cls, text: str) -> Verbatim:
         made = super().__new__(cls, text)
         made.text = text
         return made

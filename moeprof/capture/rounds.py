@@ -1,4 +1,4 @@
-"""Rounds of clean timing: every variant and the baseline's twin once a round, until the verdicts are clear or time is up."""
+"""Rounds of clean timing: every variant and the baseline's twin once per round, until the verdicts are clear or time is up."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Timing:
         """One round: every variant and the twin once."""
         done: dict[str, Round] = {}
         for position, name in enumerate(self._order(index)):
-            timed = self._phase(name, index, position)
+            timed = self.phase(name, index, position)
             if timed is not None:
                 done[name] = timed
                 self.progress.step(f"round {index + 1}: {name}")
@@ -127,7 +127,7 @@ class Timing:
         names = [*self.workers.servers, *([TWIN.format(self.store.manifest.baseline)] if self.has_twin else [])]
         return order(names, self.store.manifest.seed, index)
 
-    def _phase(self, name: str, index: int, position: int) -> Round | None:
+    def phase(self, name: str, index: int, position: int) -> Round | None:
         """One variant's times in one round with the machine's state around them; None where its process failed."""
         server = self._server(name)
         if server is None:
@@ -136,7 +136,7 @@ class Timing:
             try:
                 timed = server.ask(messages.Round(self.seconds()))
             except MoeprofError as error:
-                self._lost(name, error)
+                self.lost(name, error)
                 return None
         gpu, *rank_gpus = self._gpus()
         return Round(
@@ -158,7 +158,7 @@ class Timing:
             return servers.get(name)
         return self.workers.twin or servers.get(self.store.manifest.baseline or "")
 
-    def _lost(self, name: str, error: MoeprofError) -> None:
+    def lost(self, name: str, error: MoeprofError) -> None:
         """A process failed: without the baseline there is no twin, without its twin A against A comes from halves."""
         if name not in self.workers.servers and self.workers.twin is not None:
             self.store.note(note("no-twin", why=error.message))

@@ -12,13 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from moeprof import __version__
-from moeprof.capture import commands, join, manifest_builder, ranks
+from moeprof.capture import command_timing, commands, join, manifest_builder, ranks
 from moeprof.capture.clean_timing import Clean, clean_processes
 from moeprof.capture.hosts import READ_S, Beginning, Decision, Hosts, Over, Report, part_folder
 from moeprof.capture.jobs import Job, profiling_jobs
 from moeprof.capture.parts import Parts
-from moeprof.capture.plan import PROGRAM, Plan, make_plan
+from moeprof.capture.plan import Plan, make_plan
 from moeprof.capture.profiling import Profiling
+from moeprof.capture.program import capture as program_capture
+from moeprof.capture.program.capture import ProgramCapture
 from moeprof.capture.progress import Progress, Silent
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, ExitCode, MoeprofError, ToolError
@@ -94,13 +96,16 @@ def _lead(plan: Plan, store: Store, hosts: Hosts | None, progress: Progress) -> 
 
 
 def _run(plan: Plan, store: Store, hosts: Hosts | None, problems: list[MoeprofError], progress: Progress) -> None:
-    profiling = Profiling(store, progress, problems, Parts(plan, store).keep, hosts, plan.local_ranks)
+    parts = Parts(plan, store)
     if hosts is not None:
         hosts.measure_clock()  # that failures of all hosts are put in order
-    if plan.workload is not None:
-        _run_workload(plan, store, profiling)
+    if plan.request.commands is not None:
+        profiling = Profiling(store, progress, problems, parts.keep, hosts, plan.local_ranks)
+        command_timing.run_commands(plan, store, profiling)
+    elif plan.workload is not None:
+        _run_workload(plan, store, Profiling(store, progress, problems, parts.keep, hosts, plan.local_ranks))
     else:
-        _run_program(plan, store, profiling)
+        ProgramCapture(plan, store, parts, progress, problems).run()
 
 
 @contextmanager
@@ -187,8 +192,12 @@ def _kept(store: Store, progress: Progress) -> Iterator[None]:
 
 
 def _has_anything(store: Store) -> bool:
-    """Whether anything was finished."""
-    return any(v.rounds or v.parts for v in store.manifest.variants)
+    """Whether anything was finished, or a report was kept as its tool wrote it; of commands a proof is a result of its own, and a
+    failed one ends the capture."""
+    variants = store.manifest.variants
+    if any(v.rounds or v.parts for v in variants) or any(store.folder.glob("*/*.nsys-rep")):
+        return True
+    return store.manifest.kind == "commands" and any(v.proof is not None for v in variants)
 
 
 def _finished(store: Store) -> str:
@@ -225,14 +234,6 @@ def _run_workload(plan: Plan, store: Store, profiling: Profiling) -> None:
         profiling.early.close()
 
 
-def _run_program(plan: Plan, store: Store, profiling: Profiling) -> None:
-    profiling.run(profiling_jobs(plan, store, ()))
-    if profiling.problems:
-        store.record(PROGRAM, status="failed", reason=profiling.problems[0].message)
-    else:
-        store.record(PROGRAM, status="ok")
-
-
 def _result(store: Store, problems: list[MoeprofError]) -> Result:
     """A capture whose tools all worked takes its final name, a wrong variant included: that is its finding."""
     broken = [p for p in problems if p.exit_code != ExitCode.WORKLOAD]
@@ -251,10 +252,15 @@ def dry_run(request: Request) -> str:
     """The commands that ``capture`` would run, each under a comment that names it; parameters are not calibrated yet."""
     plan = make_plan(request, os.environ)
     store = Store(choose(plan.name, request.output, True), manifest_builder.manifest(plan))
+    if request.commands is not None:
+        return "\n".join(command_timing.dry_run(plan, store))
     lines = []
     for process in clean_processes(plan):
         worker = commands.serve(plan, process.target, store.log(process.target.variant, process.kind))
         lines += [f"# {process.name}: clean timing", commands.printed(worker.argv)]
-    for job in profiling_jobs(plan, store, plan.targets.values()):
-        lines += [f"# {job.name}: {job.tool}", commands.printed(job.run.command.argv)]
+    jobs = [(f"{job.name}: {job.tool}", job) for job in profiling_jobs(plan, store, plan.targets.values())]
+    if plan.workload is None:
+        jobs = list(program_capture.planned(plan, store))
+    for title, job in jobs:
+        lines += [f"# {title}", commands.printed(job.run.command.argv)]
     return "\n".join(lines)

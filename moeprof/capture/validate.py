@@ -15,6 +15,12 @@ from moeprof.trace.ncu.counters import read_counters
 from moeprof.worker import failures, nvtx
 from moeprof.worker.failures import RankError
 
+NO_KERNELS = "the profiler may have lost its events, or another profiler holds the GPU; see: moeprof doctor"
+NO_KERNELS_OF_PROGRAM = (
+    "the program ran nothing on the GPU while it was recorded: look at --start-after and --duration; work of forked children "
+    "needs --trace-fork-before-exec; else another profiler may hold the GPU: moeprof doctor"
+)
+
 
 def report_exists(report: Path, status: int, last_line: str) -> None:
     """Check that nsys wrote its report.
@@ -35,8 +41,9 @@ def report_exists(report: Path, status: int, last_line: str) -> None:
     )
 
 
-def trace(path: Path, iterations: int | None) -> Trace:
+def trace(path: Path, iterations: int | None, hint: str = "") -> Trace:
     """The trace at ``path``, which contains GPU work and, if ``iterations`` is given, exactly that many iteration ranges.
+    ``hint`` is what to do where it has none.
 
     Raises:
         CaptureError: names what is missing and the likely cause.
@@ -47,8 +54,7 @@ def trace(path: Path, iterations: int | None) -> Trace:
         raise CaptureError(f"the trace cannot be read: {error.message}", error.hint) from error
     if not trace.ops["kind"].isin(["kernel", "comm", "graph"]).any():
         raise CaptureError(
-            "the trace holds no kernels",
-            "the profiler may have lost its events, or another profiler holds the GPU; see: moeprof doctor",
+            "the trace holds no kernels", hint or (NO_KERNELS_OF_PROGRAM if iterations is None else NO_KERNELS)
         )
     if iterations is None:
         return trace
@@ -75,7 +81,7 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     """
     if len(expected) < 2 or iterations is None:
         return trace(path, iterations), None
-    found = trace(path, None)
+    found = trace(path, None, NO_KERNELS)
     ours = _iterations(found)
     by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):

@@ -19,17 +19,27 @@ from moeprof.cli.options import (
     ncu_option,
     output_option,
     rounds_option,
-    timeout_option,
 )
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
+    from moeprof.capture.command_set import CommandSet
     from moeprof.capture.request import Request
+
+SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
 @click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--variants", help="Comma-separated; default: all.")
+@click.option("--variants", help="Comma-separated; default: all. Without a WORKLOAD: a TOML file of commands.")
+@click.option(
+    "--variant", "commands", multiple=True, metavar="NAME=COMMAND", help="Compare commands: give two or more."
+)
+@click.option("--unit", help="Of commands: time each region of that name (moeprof.region); default: the whole run.")
+@click.option("--time", metavar="REGEX", help="Of commands: time what they print; groups `value` and `unit`.")
+@click.option("--check", metavar="COMMAND", help="Of commands: ends with 0 if both did the same work.")
+@click.option("--check-file", metavar="FILE", help="Of commands: the result that each run writes below {out}.")
+@click.option("--tolerance", type=float, help="Of --check-file: relative, for numbers; default: equal.")
 @click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
@@ -49,7 +59,28 @@ if TYPE_CHECKING:
 )
 @click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
 @ncu_option
-@timeout_option(300, "Seconds a process may take.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(min=1),
+    help="Seconds that a process of a workload may take (default: 300), or a program (default: no limit).",
+)
+@click.option("--start-after", type=SECONDS, help="Of a program: record from S seconds after its start.", metavar="S")
+@click.option(
+    "--start-on", metavar="REGEX", help="Of a program: keep what follows the first NVTX range of a matching name."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Of a program: keep N of the ranges of --start-on."
+)
+@click.option("--duration", type=SECONDS, metavar="S", help="Of a program: record S seconds. The program goes on.")
+@click.option("--end-program", is_flag=True, help="With --duration: end the program after it, as by Ctrl-C.")
+@click.option("--nsys-args", default="", metavar="OPTIONS", help="More options of nsys profile, of a program's run.")
+@click.option(
+    "--trace-fork-before-exec",
+    "fork_before_exec",
+    is_flag=True,
+    help="Of a program: trace children that are forked and never call exec.",
+)
 @click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
 @dry_run_option
 @output_option
@@ -58,12 +89,13 @@ if TYPE_CHECKING:
 def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
     """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
 
-    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one.
+    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one. Without one, --variant NAME=COMMAND compares any
+    two commands.
     """
     from moeprof import capture as capturing
-    from moeprof.cli.progress import terminal_progress
+    from moeprof.cli.progress import Lines, terminal_progress
 
-    request = make_request(target, options)
+    request = make_request(target, options, as_json)
     said = capturing.elsewhere(request, os.environ, dry_run)
     if said is not None:
         click.echo(said, err=True)
@@ -71,7 +103,7 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     if dry_run:
         click.echo(capturing.dry_run(request))
         return
-    result = capturing.capture(request, terminal_progress())
+    result = capturing.capture(request, Lines() if request.program else terminal_progress())
     if as_json:
         echo_json(
             {
@@ -85,21 +117,29 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         if result.folder.exists():
             click.echo(f"Wrote {result.folder}")
         if result.next or result.folder.exists():
-            diff = "" if request.program else "--diff "
+            diff = "--diff " if request.workload else ""
             click.echo(result.next or f"Next: moeprof report {diff}{shlex.quote(str(result.folder))}", err=True)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))
 
 
-def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """The capture request of a command line; a word after ``--`` makes it a program."""
-    from moeprof.capture.request import Request
+def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool = False) -> Request:
+    """The capture request of a command line; a word after ``--`` makes it a program, whose output does not mix with JSON.
+
+    Raises:
+        UsageError: there is no target, more than one workload, or a script that declares no workload.
+    """
+    from moeprof.capture.program import nsys_options
+    from moeprof.capture.program.window import Window
+    from moeprof.capture.request import WORKLOAD_TIMEOUT_S, Request
+    from moeprof.workload.find import declares_workload
     from moeprof.workload.model import pairs
 
     words = sys.argv[1:]
     is_program = "--" in words and list(target) == words[words.index("--") + 1 :]
-    if not target:
+    commands = make_commands(target, options)
+    if not target and commands is None:
         raise UsageError(
             "nothing to capture", "give a workload (see moeprof list), or: moeprof capture -- python train.py"
         )
@@ -107,15 +147,73 @@ def make_request(target: tuple[str, ...], options: dict[str, Any]) -> Request:
         raise UsageError(
             f"one workload at a time, found {' '.join(target)}", "to capture a program: moeprof capture -- PROGRAM ARGS"
         )
+    script = Path(target[0] if target else "")
+    if not is_program and script.suffix == ".py" and script.is_file() and not declares_workload(script):
+        raise UsageError(
+            f"{script} declares no WORKLOAD: it is a program", f"moeprof capture -- python {shlex.quote(target[0])}"
+        )
+    limit_s = options.pop("timeout_s")
+    window = Window(
+        options.pop("start_after"),
+        options.pop("start_on"),
+        options.pop("steps"),
+        options.pop("duration"),
+        options.pop("end_program"),
+    )
     return Request(
-        workload=None if is_program else target[0],
+        workload=None if is_program or commands is not None else target[0],
+        commands=commands,
         program=tuple(target) if is_program else (),
         overrides=pairs(options.pop("pairs")),
         variants=split(options.pop("variants")),
         tools=split(options.pop("tools")),
         argv=("moeprof", *words),
+        timeout_s=limit_s or WORKLOAD_TIMEOUT_S,
+        limit_s=limit_s,
+        window=window,
+        nsys_args=nsys_options.parsed(options.pop("nsys_args")),
+        stdout_to=2 if as_json else 1,
         **options,
     )
+
+
+NOT_OF_COMMANDS = (
+    "preset", "pairs", "nproc", "ncu_kernels", "start_after", "start_on", "steps", "duration", "nsys_args", "fork_before_exec",
+)  # fmt: skip
+
+
+OPTION_OF = {"pairs": "--set", "fork_before_exec": "--trace-fork-before-exec"}
+
+
+def make_commands(target: tuple[str, ...], options: dict[str, Any]) -> CommandSet | None:
+    """The commands to compare; None for a workload or a program. Takes their options out of ``options``.
+
+    Raises:
+        UsageError: options of commands beside a workload or a program, or the other way round.
+    """
+    from moeprof.capture.command_set import Given, from_options, read
+
+    given = Given(
+        options.pop("commands"), *(options.pop(name) for name in ("unit", "time", "check", "check_file", "tolerance"))
+    )
+    file = options["variants"] if not target and str(options["variants"]).endswith(".toml") else None
+    if file is None and not given.any:
+        return None
+    if target or (options["variants"] is not None and file is None):
+        raise UsageError(
+            "--variant, --unit, --time, --check, --check-file and --tolerance are for commands, not for a workload or a program",
+            "compare two: moeprof capture --variant baseline=COMMAND --variant optimized=COMMAND",
+        )
+    if file is not None and given.any:
+        raise UsageError(f"{file} and --variant, --unit, --time or --check exclude each other", f"write it into {file}")
+    for name in NOT_OF_COMMANDS:
+        if options[name]:
+            option = OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{option} is not for commands", "each command has words of its own")
+    if "ncu" in (split(options["tools"]) or ()):
+        raise UsageError("ncu counts no commands that are compared", "count one: moeprof inspect -- PROGRAM ARGS")
+    options["variants"] = None
+    return read(Path(file)) if file is not None else from_options(given)
 
 
 def split(text: str | None) -> tuple[str, ...] | None:

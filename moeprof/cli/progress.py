@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,8 +30,13 @@ class Lines:
         """A line."""
         self._print(f"  {what}")
 
+    def live(self, text: str) -> None:
+        """A line."""
+        self._print(f"  {text}")
+
     def _print(self, text: str) -> None:
-        print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever read it is gone: the capture goes on
+            print(f"{time.monotonic() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing."""
@@ -61,6 +66,11 @@ class Terminal:
         """The bar grows."""
         if self.task is not None:
             self.bars.update(self.task, advance=1, what=what)
+
+    def live(self, text: str) -> None:
+        """Beside the bar."""
+        if self.task is not None:
+            self.bars.update(self.task, what=text)
 
     def close(self) -> None:
         """The bars stay as they are."""

@@ -26,13 +26,13 @@ SIMPLE: tuple[tuple[str, Kind, Callable[[Values], float | None]], ...] = (
     ("tensor-pipe use", "share", lambda v: _share(v, TENSOR_PIPE)),
     ("L2 hit rate", "share", lambda v: _share(v, "lts__t_sector_hit_rate.pct")),
     ("occupancy", "share", lambda v: _share(v, "sm__warps_active.avg.pct_of_peak_sustained_active")),
-    ("registers a thread", "count", lambda v: v.get("launch__registers_per_thread")),
+    ("registers per thread", "count", lambda v: v.get("launch__registers_per_thread")),
 )
 
 
 @dataclass(frozen=True)
 class Counter:
-    """One counter of both sides. ``scope``: ALL or LONGEST; a share is a ratio, bytes a second by ncu's own durations."""
+    """One counter of both sides. ``scope``: ALL or LONGEST; a share is a ratio, bytes per second by ncu's own durations."""
 
     scope: str
     label: str

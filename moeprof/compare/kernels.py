@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import pandas as pd
 
 from moeprof.analysis.device import KERNELS, one_of
+from moeprof.analysis.kernel_families import COMMUNICATION, GRAPH, family_of
 from moeprof.findings.what_if import TINY_BYTES
 from moeprof.trace.classify import BLOCKING
 
-CHANGED = 0.05  # of a kernel's time or count a unit, from which it counts as changed
-AS_OFTEN = 0.15  # of its count a unit, by which a kernel's replacement may differ: units are estimated
+CHANGED = 0.05  # of a kernel's time or count per unit, from which it counts as changed
+AS_OFTEN = 0.15  # of its count per unit, by which a kernel's replacement may differ: units are estimated
 
 Units = tuple[float, float]
 
@@ -46,6 +46,17 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class FamilyCost:
+    """Kernels of one family, a unit of work."""
+
+    name: str
+    count_before: float
+    count_after: float
+    before_ns: float
+    after_ns: float
+
+
+@dataclass(frozen=True)
 class Count:
     """How often something happens in a unit of work."""
 
@@ -54,23 +65,30 @@ class Count:
     after: float
 
 
-def work_ratio(before: pd.DataFrame, after: pd.DataFrame) -> float:
-    """How many times the work of ``before`` was done in ``after``: the median ratio of counts of the common kernels, by time."""
-    first, second = _by_name(before), _by_name(after)
-    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
-    if not len(both):
-        return 1.0
-    ratios = (both["count_b"] / both["count_a"]).to_numpy()
-    weights = (both["ns_a"] + both["ns_b"]).to_numpy()
-    order = np.argsort(ratios)
-    middle = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(ratios[order][min(middle, len(order) - 1)])
-
-
 def _by_name(ops: pd.DataFrame) -> pd.DataFrame:
     kernels = ops[one_of(ops["kind"], KERNELS)]
     spent = (kernels["end_ns"] - kernels["start_ns"]).groupby(kernels["name"].astype(str)).agg(["size", "sum"])
     return spent.set_axis(["count", "ns"], axis=1)
+
+
+def families(before: pd.DataFrame, after: pd.DataFrame, units: Units) -> tuple[FamilyCost, ...]:
+    """The families of either trace, a unit of work, the most time first."""
+    sides = []
+    for ops, count in zip((before, after), units, strict=True):
+        by_name = _by_name(ops) / count
+        sides.append(by_name.groupby([_family(ops, name) for name in by_name.index]).sum())
+    both = sides[0].add_suffix("_a").join(sides[1].add_suffix("_b"), how="outer").fillna(0.0)
+    rows = (
+        FamilyCost(str(name), *(float(x) for x in row))
+        for name, *row in both[["count_a", "count_b", "ns_a", "ns_b"]].itertuples()
+    )
+    return tuple(sorted(rows, key=lambda f: (-max(f.before_ns, f.after_ns), f.name)))
+
+
+def _family(ops: pd.DataFrame, name: str) -> str:
+    """The family of a kernel of these operations."""
+    kind = ops["kind"].to_numpy()[(ops["name"].astype(str) == name).to_numpy().argmax()]
+    return {"comm": COMMUNICATION, "graph": GRAPH}.get(str(kind), "") or family_of(name)
 
 
 def kernels(before: pd.DataFrame, after: pd.DataFrame, units: Units) -> tuple[Kernel, ...]:

@@ -160,8 +160,11 @@ def _proof_text(variant: CapturedVariant) -> str:
         return ""
     if not proof.ok:
         return f"failed: {proof.reason}"
-    error = "-" if proof.error is None else f"{proof.error:.1e}"
-    return f"{proof.checked}; error {error} of {proof.tolerance:.0e} allowed"
+    if proof.error is None or not (
+        proof.error or proof.tolerance
+    ):  # equal, or proven by a command: there is no error to show
+        return proof.checked
+    return f"{proof.checked}; error {proof.error:.1e} of {proof.tolerance:.0e} allowed"
 
 
 def _fraction(value: float) -> float | None:

@@ -14,16 +14,15 @@ import pandas as pd
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.intervals import EMPTY, Union, union
 from moeprof.analysis.projection import projected
+from moeprof.analysis.steps import StepSpans, find
 from moeprof.trace import Trace
 
 LEAST_PASSES = 3  # repetitions from which a thing counts as a loop
 MAJORITY = 0.5  # of the launches between its first and last instance that a range must hold to be the loop
 STRANGERS = 0.05  # of the operations of a loop that need not recur
 COVERS = 0.5  # of the operations, and of the compute time, that recurring operations must hold to stand for the trace
-SLOW_FIRST, LEAST_FIRST_NS = (
-    1.5,
-    2_000_000,
-)  # times the median pass; a profiler's start slows a first pass by some 0.7 ms
+SLOW_FIRST = 1.5  # times the median pass
+LEAST_FIRST_NS = 2_000_000  # a profiler's start slows a first pass by some 0.7 ms
 IDLE_FIRST = 0.5  # of what a slow first pass takes longer that must be idle time: else it does other work
 PROFILER_STEP = r"^ProfilerStep#\d+$"  # torch.profiler's own marks, each under a name of its own
 REPEATS, WHOLE = "the part that repeats", "the whole trace"
@@ -60,15 +59,31 @@ class Focus:
 
 def focus(trace: Trace, view: DeviceView) -> Focus:
     """The steps that torch.profiler marks; else the instances of the outermost repeated range with work on this device; else
-    the operations that recur, where they are most of the trace; else all."""
+    the steps that the launches show, after their warm-up; else the operations that recur, where they are most of the trace;
+    else all."""
     marked = _by_profiler_steps(trace, view) or _by_range(trace, view)
     if marked is not None:
         return _without_warm_up(view, marked)
+    found = find(trace, view)
+    if found is not None:
+        return _by_steps(found)
     first, last = _recurring(view)
     if last - first >= LEAST_PASSES and _coverage(view, first, last) >= COVERS:
         ends = view.ends[first : last + 1].max()
         return Focus(Union(view.starts[first : first + 1], np.array([ends])), REPEATS, (), True)
     return Focus(union(view.starts[:1], np.array([view.ends.max()])) if len(view.starts) else EMPTY, WHOLE)
+
+
+def _by_steps(found: StepSpans) -> Focus:
+    """The steps after the warm-up."""
+    start, end = found.steady
+    what = "step" if found.sure else "period"
+    slow = ""
+    if found.warm_up:
+        slow = f", without the {f'first {found.warm_up}' if found.warm_up > 1 else 'first one'}"
+    spans = tuple((int(a), int(b)) for a, b in zip(found.starts, found.ends, strict=True))[found.warm_up :]
+    label = f"{what} x {len(spans)}{slow}"
+    return Focus(Union(np.array([start]), np.array([end])), label, spans, True)
 
 
 def slow_first(spans: tuple[tuple[int, int], ...]) -> tuple[int, int] | None:

@@ -85,7 +85,7 @@ NAMES: dict[str, Metric] = {
 }  # fmt: skip
 KERNEL, COUNTER, FACT = "kernel:", "counter:", "fact:"
 FAMILIES = {
-    KERNEL: Metric("ms", "time an iteration of the kernels whose name the pattern finds", "traced"),
+    KERNEL: Metric("ms", "time per iteration of the kernels whose name the pattern finds", "traced"),
     COUNTER: Metric("", "a counter of ncu, of the longest kernel", "counter"),
     FACT: Metric("", "a figure that the step gave of its work (Step.facts)", "fact"),
 }
@@ -181,7 +181,7 @@ def _of_iterations(variant: CapturedVariant, chosen: Metric) -> Sample | None:
 
 
 def _kernel(variant: CapturedVariant, text: str) -> Sample | None:
-    """Milliseconds an iteration of the kernels whose name the pattern finds: the mean, and those of each iteration."""
+    """Milliseconds per iteration of the kernels whose name the pattern finds: the mean, and those of each iteration."""
     view = variant.main_device
     if view is None or variant.iterations is None:
         return None

@@ -1,4 +1,4 @@
-"""The memory chart of a kernel: bytes over each link from the SM to device memory, hit rates, sectors a request."""
+"""The memory chart of a kernel: bytes over each link from the SM to device memory, hit rates, sectors per request."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _origin(values: Mapping[str, float], pipe: str) -> str:
 
 
 def thread_peak(values: Mapping[str, float], pipe: str) -> float | None:
-    """The peak of a pipe in operations a second: only fused multiply-adds, at the clock of the run."""
+    """The peak of a pipe in operations per second: only fused multiply-adds, at the clock of the run."""
     peak, clock = values.get(PEAK.format(FMA[pipe])), values.get(SM_CLOCK)
     return None if peak is None or clock is None else peak * PIPES[pipe][FMA[pipe]] * clock
 

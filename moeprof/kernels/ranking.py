@@ -1,4 +1,4 @@
-"""Kernels ranked by what they cost an iteration: of a trace file, of each variant of a capture, of one device.
+"""Kernels ranked by what they cost per iteration: of a trace file, of each variant of a capture, of one device.
 
 ncu's counters are joined by name and launch shape.
 """

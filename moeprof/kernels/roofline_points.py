@@ -7,6 +7,7 @@ kernel at a time on flushed caches, so a point lies lower than the kernel does i
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 
 from moeprof.kernels import flops
@@ -18,7 +19,9 @@ from moeprof.machine.ncu_metrics import DURATION
 
 WHOLE = "whole iteration"
 LONGEST = 3  # kernels of a variant that get a point
-HOW = "capture again with ncu, which then counts them: moeprof capture {name} --tools nsys,ncu; what stands in the way: moeprof doctor"
+HOW = (
+    "capture again with ncu, which then counts them: moeprof capture {command}; what stands in the way: moeprof doctor"
+)
 
 ROOFS = {"FLOP/s": "arithmetic", "byte/s": "device memory"}
 Launch = tuple[str, dict[str, float]]
@@ -72,8 +75,16 @@ def roofline(capture: Capture, names: tuple[str, ...] = (), prefix: str = "") ->
     if points:
         have = {c.unit for c in lines}
         missing += [f"no ceiling of {what}" for unit, what in ROOFS.items() if unit not in have]
-    hint = [HOW.format(name=capture.manifest.name)] if missing else []
+    hint = [HOW.format(command=_again(capture))] if missing else []
     return Roofline(tuple(points), lines, (*missing, *hint, *partial))
+
+
+def _again(capture: Capture) -> str:
+    """The words after ``moeprof capture`` that count the same program or workload."""
+    argv = capture.manifest.argv
+    if "--" in argv:
+        return f"--tools nsys,ncu {shlex.join(argv[argv.index('--') :])}"
+    return f"{capture.manifest.name} --tools nsys,ncu"
 
 
 def together(before: Roofline, after: Roofline) -> Roofline:

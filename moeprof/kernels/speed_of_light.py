@@ -29,7 +29,7 @@ HIGH, LOW = (
 class SpeedOfLight:
     """Shares of each unit's sustained peak, in percent, as ncu reports them; the duration is ncu's (serialised, caches flushed).
 
-    ``dram_formula_percent``: bytes a second / (peak bytes a cycle x DRAM cycles a second), which ``dram_percent`` must equal.
+    ``dram_formula_percent``: bytes per second / (peak bytes per cycle x DRAM cycles a second), which ``dram_percent`` must equal.
     """
 
     duration_ns: float | None = None
@@ -67,7 +67,7 @@ def speed_of_light(values: Mapping[str, float]) -> SpeedOfLight:
 
 
 def dram_peak(values: Mapping[str, float]) -> float | None:
-    """Bytes a second at most: bytes a cycle times the memory's clock, which ncu's percentage of peak is of (checked on an H100 and an
+    """Bytes a second at most: bytes per cycle times the memory's clock, which ncu's percentage of peak is of (checked on an H100 and an
     H200)."""
     peak, clock = values.get(DRAM_PEAK), values.get(DRAM_CLOCK)
     return None if peak is None or clock is None else peak * clock

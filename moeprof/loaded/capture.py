@@ -16,11 +16,13 @@ import pandas as pd
 from moeprof.analysis.analyze import analyze, iterations
 from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.model import Analysis, Finding, Window
+from moeprof.analysis.unit_windows import unit_windows
 from moeprof.errors import CaptureError
 from moeprof.findings.find import find
 from moeprof.findings.what_if import Scene, scenes_of
+from moeprof.loaded.trace import broken_down
 from moeprof.storage import manifest
-from moeprof.storage.manifest import Manifest, Part, VariantRecord
+from moeprof.storage.manifest import RUN, Manifest, Part, VariantRecord
 from moeprof.trace import Trace, read
 from moeprof.trace.ncu.counters import read_counters
 
@@ -32,10 +34,12 @@ class Recording:
     Args:
         trace_file: the export of nsys or the trace of torch.profiler; None where the variant was not traced.
         counters_file: the counters of ncu; None where ncu did not run.
+        unit: of a command: the range that is a unit of work, or RUN; "": the worker's iterations.
     """
 
     trace_file: Path | None = None
     counters_file: Path | None = None
+    unit: str = ""
 
     @cached_property
     def trace(self) -> Trace | None:
@@ -54,8 +58,13 @@ class Recording:
 
     @cached_property
     def iterations(self) -> Analysis | None:
-        """One window a measured iteration, tiling the measured region of the main device; None without iterations."""
-        return None if self.trace is None else iterations(self.trace, self.views)
+        """One window a measured iteration, tiling the measured region of the main device; of a command one window a unit of work.
+        None without them."""
+        if self.trace is None:
+            return None
+        if not self.unit:
+            return iterations(self.trace, self.views)
+        return unit_windows(self.trace, self.views, None if self.unit == RUN else self.unit)
 
     @cached_property
     def scenes(self) -> tuple[Scene, ...]:
@@ -73,7 +82,8 @@ class Recording:
         if self.trace is None:
             return None
         judged = tuple(scene.judged for scene in self.scenes)
-        return replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
+        analysis = replace(analyze(self.trace, prepared=self.views), findings=self.findings, judged=judged)
+        return broken_down(self.trace, self.scenes, analysis)
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def load(folder: Path) -> Capture:
         CaptureError: it is no capture, or a part that its manifest names is missing.
     """
     stored = manifest.read(folder)
-    return Capture(folder, stored, tuple(_variant(folder, record) for record in stored.variants))
+    return Capture(folder, stored, tuple(_variant(folder, record, stored.unit) for record in stored.variants))
 
 
 def bare(folder: Path) -> Capture:
@@ -160,9 +170,9 @@ def bare(folder: Path) -> Capture:
     return Capture(folder, stored, tuple(CapturedVariant(record) for record in stored.variants))
 
 
-def _variant(folder: Path, record: VariantRecord) -> CapturedVariant:
+def _variant(folder: Path, record: VariantRecord, unit: str) -> CapturedVariant:
     trace, counters = (_file(folder, record.part(kind)) for kind in ("trace", "counters"))
-    return CapturedVariant(record, Recording(trace, counters))
+    return CapturedVariant(record, Recording(trace, counters, unit))
 
 
 def _file(folder: Path, part: Part | None) -> Path | None:

@@ -6,8 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from moeprof.analysis.analyze import analyze
+from moeprof.analysis.copy_sizes import copy_sizes
 from moeprof.analysis.device import DeviceView, views
+from moeprof.analysis.kernel_costs import costed, families, owners
+from moeprof.analysis.memory import memory_use
 from moeprof.analysis.model import Analysis
+from moeprof.analysis.passes import passes_of
+from moeprof.analysis.range_tree import range_tree
 from moeprof.errors import CaptureError
 from moeprof.findings.find import Rule, find
 from moeprof.findings.steady_state import named
@@ -57,12 +62,42 @@ def analysis_of(
     device: int | None = None,
     rules: tuple[Rule, ...] = (),
     prepared: tuple[DeviceView, ...] | None = None,
+    details: bool = True,
 ) -> Analysis:
-    """All numbers of a trace, with the findings; ``prepared`` are its views, where the caller has them."""
+    """All numbers of a trace, with the findings.
+
+    Args:
+        prepared: its views, where the caller has them.
+        details: with what ``broken_down`` adds; never for the windows of a range.
+    """
     prepared = views(trace, device) if prepared is None else prepared
     analysis = analyze(trace, range_name, device, prepared)
     judged = scenes(trace, prepared, analysis, range_name)
-    return replace(analysis, findings=find(judged, rules), judged=tuple(scene.judged for scene in judged))
+    analysis = replace(analysis, findings=find(judged, rules), judged=tuple(scene.judged for scene in judged))
+    return analysis if range_name is not None or not details else broken_down(trace, judged, analysis)
+
+
+def broken_down(trace: Trace, judged: tuple[Scene, ...], analysis: Analysis) -> Analysis:
+    """The analysis of a whole trace with what its page shows: passes, costs of kernels, the tree of ranges, copies by size.
+
+    Args:
+        judged: the scenes of all its devices.
+    """
+    devices = tuple(scene.view for scene in judged)
+    of_device = {view.index: [k for k in analysis.kernels if k.device == view.index] for view in devices}
+    kernels = tuple(kernel for view in devices for kernel in costed(view, of_device[view.index]))
+    repeated = (passes_of(trace, view) for view in devices)
+    return replace(
+        analysis,
+        kernels=kernels,
+        families=families(
+            kernels, {s.view.index: owners(s.view) for s in judged}, {s.view.index: s.focus.pieces for s in judged}
+        ),
+        passes=tuple(passes for passes in repeated if passes is not None),
+        range_tree=range_tree(trace, devices),
+        copy_sizes=tuple(sizes for view in devices for sizes in copy_sizes(view)),
+        memory=memory_use(trace),
+    )
 
 
 def scenes(

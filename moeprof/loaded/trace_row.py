@@ -1,4 +1,4 @@
-"""One row a GPU of a trace: the unit of work of ``moeprof analyze DIR``, and its cache on disk.
+"""One row per GPU of a trace: the unit of work of ``moeprof analyze DIR``, and its cache on disk.
 
 Nothing of a trace's events leaves ``rows_of``, so that it can run in any process or machine that sees the file.
 """
@@ -104,7 +104,7 @@ def _analysed(task: TraceTask) -> tuple[TraceRow, ...]:
         working = [view for view in views(trace) if len(view.ops)]
         if not working:
             raise TraceError(f"{task.trace.label} contains no GPU work")
-        return tuple(row_of(analysis_of(trace, device=view.index, prepared=(view,))) for view in working)
+        return tuple(row_of(analysis_of(trace, device=view.index, prepared=(view,), details=False)) for view in working)
 
 
 def _key(path: Path, classes: Path | None) -> str:

@@ -118,7 +118,7 @@ def _ranks(gpus: tuple[Gpu, ...], torch: Check) -> Check:
             "ranks", "ok", f"on the CPU through gloo, by default {RANKS_ON_CPU} (--nproc changes it){launched}"
         )
     links = "" if len(gpus) == 1 else "; linked directly" if nvml.linked() else "; not linked directly (GPU 0 and 1)"
-    return Check("ranks", "ok", f"up to {len(gpus)}, one a GPU, through NCCL{links}{launched}")
+    return Check("ranks", "ok", f"up to {len(gpus)}, one per GPU, through NCCL{links}{launched}")
 
 
 def _located(name: str, explicit: Path | None, without: str, mend: str) -> tuple[Check, Tool | None]:

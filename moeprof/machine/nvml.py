@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from moeprof.storage.manifest import Gpu
@@ -59,8 +60,35 @@ def gpus() -> tuple[Gpu, ...]:
         return tuple(_gpu(nvml, handle, index) for index, handle in enumerate(handles))
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What a GPU does now: the share of the last moments in which a kernel ran, and its power."""
+
+    index: int
+    busy_percent: int | None
+    power_w: float | None
+
+    def __str__(self) -> str:
+        busy = f" {self.busy_percent} % busy" if self.busy_percent is not None else ""
+        return f"GPU {self.index}{busy}" + (f", {self.power_w:.0f} W" if self.power_w is not None else "")
+
+
+def activity() -> tuple[Activity, ...]:
+    """What every GPU does now; empty if there is no driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        readers = [_reader(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(nvml.nvmlDeviceGetCount())]
+        return tuple(_activity(index, read) for index, read in enumerate(readers))
+
+
+def _activity(index: int, read: Callable[..., Any]) -> Activity:
+    rates = read("nvmlDeviceGetUtilizationRates")
+    return Activity(index, None if rates is None else int(rates.gpu), _watts(read("nvmlDeviceGetPowerUsage")))
+
+
 def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
-    """The GPU of that UUID, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
+    """The GPU of that UUID or number, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
     other processes."""
     with _nvml() as nvml:
         if nvml is None or not nvml.nvmlDeviceGetCount():
@@ -73,6 +101,8 @@ def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
 def _handle(nvml: Any, uuid: str | None) -> Any:
     if uuid is not None:
         try:
+            if uuid.isdecimal():
+                return nvml.nvmlDeviceGetHandleByIndex(int(uuid))
             return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
         except (nvml.NVMLError, AttributeError):  # a slice of a GPU, or a driver with other names
             pass

@@ -28,7 +28,7 @@ PASSES = 3  # of the estimate, each against the median of all ranks
 
 @dataclass(frozen=True)
 class Alignment:
-    """``offsets`` in ns are added to each rank's times; ``residuals``: one a rank, None without a common collective."""
+    """``offsets`` in ns are added to each rank's times; ``residuals``: one per rank, None without a common collective."""
 
     clocks: Clocks
     offsets: tuple[int | None, ...]

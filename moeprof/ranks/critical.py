@@ -78,7 +78,7 @@ def _chosen(
 
 
 def load_skew(ranks: Sequence[Rank], series: Mapping[str, Sequence[float]]) -> tuple[LoadSkew, ...]:
-    """Each series that is a number a rank, or experts laid out rank after rank (a whole number of them each)."""
+    """Each series that is a number per rank, or experts laid out rank after rank (a whole number of them each)."""
     compute = np.array([rank.total("compute_ns") for rank in ranks], dtype=np.float64)
     skews = (_skew(name, values, compute) for name, values in series.items())
     return tuple(skew for skew in skews if skew is not None)

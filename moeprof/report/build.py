@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprof import resources
 from moeprof.compare import captures as two
+from moeprof.compare import programs, variants
 from moeprof.compare import traces as two_traces
-from moeprof.compare import variants
+from moeprof.compare.units import Wanted
 from moeprof.errors import CaptureError, UsageError
 from moeprof.loaded import analysed_trace, capture
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.capture import Capture
 from moeprof.report import html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report.narrative import commands as of_commands
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
@@ -46,34 +49,42 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     return tuple(capture.load(folder) for folder in captures)
 
 
-def write(captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool) -> Written:
+def write(
+    captures: tuple[Capture, ...], contrast: bool, output: Path | None, force: bool, wanted: Wanted = Wanted()
+) -> Written:
     """The page of ``captures`` (one, or two to compare), written to ``output`` or ``moeprof-out/NAME[-diff].html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or two captures were named without ``--diff``.
+        UsageError: the page exists and ``force`` is not given.
     """
-    if len(captures) == 2 and not contrast:
-        raise UsageError("two captures were named", "add --diff to contrast them")
     path = _path(output, _default(captures, contrast), force)
-    return _written(path, page_of(captures, contrast))
+    return _written(path, page_of(captures, contrast, wanted))
 
 
-def page_of(captures: tuple[Capture, ...], contrast: bool = True) -> Page:
-    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one."""
+def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted = Wanted()) -> Page:
+    """The page of one capture, or of two; ``contrast``: with the waterfall between the variants of one; ``wanted``: the unit of work of
+    two programs."""
+    if are_programs(captures):
+        return _programs(captures[0], captures[1], wanted)
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison))
+        return report.two_captures(*captures, comparison, narrate(comparison, captures[-1].manifest.shows))
     if captures[0].manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
-    return report.one_capture(captures[0], comparison, narrate(comparison), waterfall=contrast)
+    if captures[0].manifest.kind == "commands":
+        return report.one_capture(captures[0], comparison, of_commands.narrate(captures[0].manifest, comparison))
+    return report.one_capture(
+        captures[0], comparison, narrate(comparison, captures[0].manifest.shows), waterfall=contrast
+    )
 
 
 def _program(shown: Capture) -> Page:
     traced = next((v for v in shown.variants if v.trace is not None), None)
     if traced is None or traced.trace is None:
         return trace_page.program(shown, None)
-    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings))
+    passes = None if traced.analysis is None else trace_page.passes_shown(traced.analysis)
+    return trace_page.program(shown, timeline_data(traced.trace, traced.views, traced.findings, passes))
 
 
 def write_trace(path: Path, output: Path | None, force: bool) -> Written:
@@ -85,7 +96,8 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
     """
     target = _path(output, OUTPUT / f"{_stem(path)}.html", force)
     shown = analysed_trace.load(path)
-    drawn = timeline_data(shown.trace, shown.views, shown.analysis.findings)
+    passes = trace_page.passes_shown(shown.analysis)
+    drawn = timeline_data(shown.trace, shown.views, shown.analysis.findings, passes)
     return _written(target, trace_page.page(shown.trace, shown.analysis, drawn, str(path)))
 
 
@@ -112,15 +124,36 @@ def _default(captures: tuple[Capture, ...], contrast: bool) -> Path:
     return OUTPUT / f"{stem}{'-diff' if contrast else ''}.html"
 
 
-def write_traces(paths: tuple[Path, Path], range_name: str | None, output: Path | None, force: bool) -> Written:
+def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, force: bool) -> Written:
     """Compare two traces and write the page to ``output`` or ``moeprof-out/A-vs-B-diff.html``.
 
     Raises:
-        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that range.
+        UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
     before, after = (analysed_trace.load(p) for p in paths)
-    return _written(path, traces.page(two_traces.compare(before, after, range_name), (before, after)))
+    return _written(path, traces.page(two_traces.compare(before, after, wanted), (before, after)))
+
+
+def are_programs(captures: tuple[Capture, ...]) -> bool:
+    """Whether these are two captures of programs, which are compared as traces are."""
+    return len(captures) == 2 and all(c.manifest.kind == "program" for c in captures)
+
+
+def _programs(before: Capture, after: Capture, wanted: Wanted) -> Page:
+    """The page of two captures of programs."""
+    wanted = replace(wanted, same_command=programs.same_command(before.manifest, after.manifest))
+    apart = programs.unlike(before.manifest, after.manifest)
+    sides = (_captured(before), _captured(after))
+    return traces.page(two_traces.compare(*sides, wanted, apart), sides)
+
+
+def _captured(shown: Capture) -> AnalysedTrace:
+    """The trace of a program's capture."""
+    traced = next((v for v in shown.variants if v.trace is not None), None)
+    if traced is None or traced.trace is None or traced.analysis is None:
+        raise CaptureError(f"{shown.folder} contains no trace", "capture again with nsys or torch.profiler")
+    return AnalysedTrace(shown.folder.name, traced.trace, traced.views, traced.analysis)
 
 
 def _stem(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Hardware counters as tables: one a variant, one row a kernel in launch order."""
+"""Hardware counters as tables: one per variant, one row per kernel in launch order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN_COUNTERS: dict[str, tuple[str, Callable[[float], str]]] = {
     "dram__throughput.avg.pct_of_peak_sustained_elapsed": ("DRAM % of peak", units.number),
     "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("SM % of peak", units.number),
     "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": ("tensor pipe %", units.number),
-    "lts__t_sector_hit_rate.pct": ("L2 hit %", units.number),
+    "lts__t_sector_hit_rate.pct": ("L2 hit %", lambda v: "≥ 100" if v > 100 else units.number(v)),
     "sm__warps_active.avg.pct_of_peak_sustained_active": ("occupancy %", units.number),
     "launch__registers_per_thread": ("registers", lambda v: units.number(v, 0)),
 }  # fmt: skip
@@ -68,7 +68,7 @@ def _change(row: Counter) -> str:
 
 
 def counters(capture: Capture) -> tuple[Table, ...]:
-    """ncu's counters, one table a variant, one row a kernel in launch order."""
+    """ncu's counters, one table per variant, one row per kernel in launch order."""
     tables = []
     for variant in capture.variants:
         frame = variant.counters
@@ -102,7 +102,7 @@ def stalled(stalls: tuple[Stalls, ...]) -> tuple[Table, ...]:
 
 
 def launches(frame: pd.DataFrame, caption: str) -> Table:
-    """One row a kernel of a COUNTERS table, with the metrics that are known here."""
+    """One row per kernel of a COUNTERS table, with the metrics that are known here."""
     wide = frame.pivot_table(
         index=["launch", "kernel"], columns="metric", values="value", aggfunc="first", observed=True
     )
@@ -115,7 +115,7 @@ def launches(frame: pd.DataFrame, caption: str) -> Table:
 
 
 def rules(records: list[dict[str, Any]]) -> Table:
-    """ncu's rules with an estimated speed-up, the largest first; each rule once a kernel name."""
+    """ncu's rules with an estimated speed-up, the largest first; each rule once per kernel name."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for rule in sorted((r for r in records if r["speedup_percent"]), key=lambda r: -r["speedup_percent"]):
         best.setdefault((rule["kernel"], rule["rule"]), rule)

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import moeprof
+from moeprof.report import html_parts
 from moeprof.report.figures import timeline_canvas
 from moeprof.report.figures.style import DARK
 from moeprof.report.page import Drawing, Page, Section
@@ -36,11 +37,16 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure_json"] = figure_json
+    environment.filters |= html_parts.FILTERS
     environment.filters["kind"] = lambda block: type(block).__name__
     figures = [s.figure for s in _sections(page.sections) if s.figure is not None]
     drawings = [f for f in figures if isinstance(f, Drawing)]
-    theme, script, styles = _file(templates, "theme.js"), _file(templates, "page.js"), [_file(templates, "style.css")]
-    scripts = [script]
+    theme, script, styles = (
+        _file(templates, "theme.js"),
+        _file(templates, "page.js"),
+        [_file(templates, "style.css"), _file(templates, "sections.css")],
+    )
+    scripts = [script, _file(templates, "sections.js")]
     if any(d.timeline for d in drawings):
         styles.append(timeline_canvas.style())
         scripts.append(timeline_canvas.script())

@@ -24,6 +24,27 @@ SENTENCE = 40  # characters from which a cell is a sentence and not a number
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the HTML page adds to a table.
+
+    Args:
+        share: the column of percentages that get a bar.
+        colours: a CSS class for the bar of each row.
+        titles: the full text of each row's first cell, for hovering.
+        sorted_by: the column by which the rows fall; with one, a click on any header sorts.
+        marks: whether the first cell is an operation's name, which a click marks in the timelines of the page.
+        links: an address within the page for each row's first cell, "" for none.
+    """
+
+    share: str = ""
+    colours: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    sorted_by: str = ""
+    marks: bool = False
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """A caption, a header and rows of text. The first column is text, the others are numbers unless ``plain``.
 
@@ -39,6 +60,7 @@ class Table:
     detail: Detail = "page"
     wide: tuple[str, ...] = ()
     short: int | None = None
+    look: Look | None = None
 
     @property
     def prose(self) -> frozenset[int]:
@@ -126,7 +148,9 @@ Block = Paragraph | Bullets | Listing | Terms | Facts
 class Section:
     """A part of a page, in the order of its fields. ``id`` is its anchor, ``style`` its class on the HTML page.
 
-    ``folded``: under its title on the HTML page. ``open``: which tables of the HTML page are not folded: none, the first if it is short, all short ones, or all.
+    ``open``: which tables of the HTML page are not folded: none, the first if it is short, all short ones, the first of any length,
+    or all. ``folded``: whether the page shows only the title until it is opened. ``nav``: its name in the list of contents where
+    the title is long.
     """
 
     id: str
@@ -138,19 +162,22 @@ class Section:
     parts: tuple[Section, ...] = ()
     below: tuple[Block, ...] = ()
     style: str = ""
-    open: Literal["none", "first", "short", "all"] = "first"
+    open: Literal["none", "first", "short", "lead", "all"] = "first"
     folded: bool = False
+    nav: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A report. ``data`` is its content as JSON values; the terminal begins with ``headline`` where there is one."""
+    """A report. ``data`` is its content as JSON values; the terminal begins with ``headline`` where there is one. ``terms``: words
+    that the HTML page explains where they occur."""
 
     title: str
     lead: str
     sections: tuple[Section, ...]
     headline: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    terms: tuple[tuple[str, str], ...] = ()
 
 
 def section(

@@ -24,7 +24,7 @@ LEAST_MARK, LEAST_CROSS, MOST_MARK = 4.5, 8.0, 14.0  # pixels
 def verdicts(comparison: Comparison) -> Table:
     """The numbers behind each verdict, and what would decide an unclear one."""
     header = (
-        "variant", "a typical round", "its interval", "A against A", "rounds", "left out", "verdict, because", "what would settle it",
+        "variant", "a typical round", "its interval", "noise", "rounds", "left out", "verdict, because", "what would settle it",
     )  # fmt: skip
     rows = tuple(_verdict(row, row.verdict) for row in comparison.rows if row.verdict is not None)
     return Table("What decided", header, rows, plain=True, detail="summary")

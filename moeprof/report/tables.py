@@ -288,7 +288,7 @@ def series(comparison: Comparison) -> dict[str, dict[str, tuple[float, ...]]]:
 
 
 def listed(name: str, lists: dict[str, tuple[float, ...]]) -> Table:
-    """A list of figures, a column a variant."""
+    """A list of figures, a column per variant."""
     length = max(map(len, lists.values()))
     rows = [
         (str(i), *(units.number(v[i], 0) if i < len(v) else units.DASH for v in lists.values())) for i in range(length)

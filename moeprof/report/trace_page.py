@@ -9,25 +9,29 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Judged, Kernel, Window
+from moeprof.analysis.model import Analysis, Judged, Window
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.notes import Note
 from moeprof.report import analysis as printed
 from moeprof.report import tables
+from moeprof.report.figures import passes
+from moeprof.report.figures.passes import FAMILIES, Part, css_of, legend
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_data import Timeline
-from moeprof.report.glossary import GLOSSARY
+from moeprof.report.figures.timeline_places import Pass
+from moeprof.report.glossary import used
 from moeprof.report.narrative.finding import elsewhere, follows
 from moeprof.report.narrative.trace import Answer, answer, device_of
 from moeprof.report.page import Drawing, Fact, Facts, Page, Paragraph, Section, Table, glossary, notes, section
+from moeprof.report.trace_sections import sections
 from moeprof.storage.json import encode
 from moeprof.trace import Trace
 
 CPU = "CPU"  # the name of a device that is no GPU
-MAX_KERNELS = 20
-SHORT_KERNELS, SHORT_FINDINGS, SHORT_DEVICES = 6, 3, 4  # what the terminal shows
+SHORT_FINDINGS, SHORT_DEVICES = 3, 4  # what the terminal shows
 PARTS = (*LEDGER, *IDLE)
+BARS = (Part("compute", css_of("compute_ns"), "compute_ns", "ledger"), *passes.PARTS)
 RECORD = Fact("Next", "See what this machine can record:", "moeprof doctor")
 
 
@@ -41,14 +45,13 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
     """
     found = answer(analysis, cpus(trace))
     compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
-    sections = (
+    shown = (
         _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, trace.path.name),
+        *_body(trace, analysis, drawn, trace.path.name, found),
         *_notes(analysis.notes),
         *_missing(trace, analysis, "moeprof inspect --kernel REGEX -- PROGRAM"),
-        *_words(analysis),
     )
-    return Page(found.headline, _facts(trace, analysis, trace.path.name), sections, data=encode(analysis))
+    return _explained(Page(found.headline, _facts(trace, analysis, trace.path.name), shown, data=encode(analysis)))
 
 
 def program(capture: Capture, drawn: Timeline | None) -> Page:
@@ -61,26 +64,31 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
     file = part.file if part else trace.path.name
     found = answer(analysis, cpus(trace))
     compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
-    sections = (
+    shown = (
         _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, capture.manifest.name),
+        *_body(trace, analysis, drawn, capture.manifest.name, found),
         *_notes((*capture.manifest.notes, *analysis.notes)),
         *_missing(trace, analysis, f"moeprof inspect {shlex.quote(folder)} --kernel REGEX"),
         _environment(capture),
-        *_words(analysis),
     )
-    return Page(found.headline, _facts(trace, analysis, _command(capture)), sections, data=encode(analysis))
+    return _explained(Page(found.headline, _facts(trace, analysis, _command(capture)), shown, data=encode(analysis)))
+
+
+def passes_shown(analysis: Analysis) -> tuple[Pass, ...] | None:
+    """The passes that the timeline marks: those of the device that computes most; None where the analysis has none."""
+    most = max(analysis.passes, key=lambda of: (sum(p.ledger.compute_ns for p in of.passes), -of.device), default=None)
+    return None if most is None else tuple(Pass(p.start_ns, p.end_ns, p.name) for p in most.passes)
 
 
 def _untraced(capture: Capture, variant: CapturedVariant | None) -> Page:
     reason = variant.record.reason if variant is not None else ""
     why = (Fact("Why", f"{reason}."),) if reason else ()
-    sections = (
+    shown = (
         Section("answer", above=(Facts((*why, RECORD)),), style="answer"),
         *_notes(capture.manifest.notes),
         _environment(capture),
     )
-    return Page("The program was not traced", _command(capture), sections)
+    return Page("The program was not traced", _command(capture), shown)
 
 
 def _command(capture: Capture) -> str:
@@ -140,7 +148,7 @@ def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) ->
     return Section("answer", above=(Facts(tuple(lines)),), style="answer")
 
 
-def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Iterator[Section]:
+def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: Answer) -> Iterator[Section]:
     """What has data, in the order of reading."""
     names = _device_names(trace, analysis)
     if analysis.windows:
@@ -149,7 +157,7 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
             "ledger",
             "Where the time goes",
             note,
-            _bars(_parts(analysis), names),
+            _bars(analysis, names),
             (_ledger(_parts(analysis), names),),
             "summary",
         )
@@ -159,22 +167,13 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Itera
     if analysis.findings:
         note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
         yield section("findings", "Findings", note, None, (_findings(analysis, names),), "summary")
-    if analysis.kernels:
-        left = len(analysis.kernels) - MAX_KERNELS
-        note = "The share is of all kernel time of the device."
-        note += f" {units.number(left)} more with less time are not listed." if left > 0 else ""
-        kernels = section("kernels", "Kernels", note, None, (_kernels(analysis.kernels, names),), "summary")
-        yield replace(kernels, open="all")
-    parts = (
-        ("ranges", "Ranges", "Host time, and the span of the GPU work that was launched inside.", printed.ranges_table(analysis)),
-        ("causes", "Why copies are exposed and devices idle", "The largest causes.", printed.causes_table(analysis)),
-        ("copies", "Copies", "Copy time while kernels run is hidden. The rest is exposed.", printed.copies_table(analysis)),
-        ("communication", "Communication", "Hidden time runs under compute kernels.", printed.communication_table(analysis)),
-        ("launches", "Launches", "A is the time inside a launch call. Q is from its end to the start of the kernel.", printed.launches_table(analysis)),
-    )  # fmt: skip
-    for id, title, how, table in parts:
-        if table.rows:
-            yield section(id, title, how, None, (table,))
+    main = None if found.finding is None else device_of(found.finding)
+    yield from sections(analysis, names, int(drawn.payload["zero_ns"]), main)
+    if not analysis.range_tree:
+        ranges = printed.ranges_table(analysis)
+        if ranges.rows:
+            note = "Host time, and the span of the GPU work that was launched inside."
+            yield section("ranges", "Ranges", note, None, (ranges,))
 
 
 def _parts(analysis: Analysis) -> tuple[Window | Judged, ...]:
@@ -201,46 +200,52 @@ def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Tabl
                 (label, *(f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in values))
             )
     rows.append(("sum", *(units.ms(w.span_ns) for w in windows)))
+    idle = [(w.ledger.idle_ns, w.span_ns) for w in windows]
+    if any(ns for ns, _ in idle):
+        shares = (f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in idle)
+        rows.append(("of which idle", *shares))
     columns = tuple(_named(w, names) for w in windows)
     return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
 
 
-def _bars(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Drawing:
-    """One bar a device; the table has its numbers."""
-    shown = [p for p in PARTS if any(_owned(w, p) for w in windows)]
-    rows = []
-    for window in windows:
-        at, parts = 0.0, []
+def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:
+    """One bar for each part that has a ledger, its compute by family of kernels; the table has its numbers."""
+    rows = [(window, _owned(analysis, window)) for window in _parts(analysis)]
+    shown = [part for part in BARS if any(owned.get(part.label) for _, owned in rows)]
+    drawn = []
+    for window, owned in rows:
+        at, rects = 0.0, []
         for part in shown:
-            width = 1000 * _owned(window, part) / max(window.span_ns, 1)
-            title = f"{part[0]}: {units.ms(_owned(window, part))}"
-            parts.append(
+            width = 1000 * owned.get(part.label, 0) / max(window.span_ns, 1)
+            title = f"{part.label}: {units.ms(owned.get(part.label, 0))}"
+            rects.append(
                 Markup('<rect class="{}" x="{:.2f}" width="{:.2f}" height="20"><title>{}</title></rect>').format(
-                    _css(part), at, width, title
+                    part.css, at, width, title
                 )
             )
             at += width
-        rows.append(
+        drawn.append(
             Markup(
                 '<div class="ledger-row"><span>{}</span><svg viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">{}</svg></div>'
-            ).format(_named(window, names), Markup("").join(parts))
+            ).format(_named(window, names), Markup("").join(rects))
         )
-    legend = Markup("").join(
-        Markup(
-            '<li><svg viewBox="0 0 1 1" aria-hidden="true"><rect class="{}" width="1" height="1"/></svg>{}</li>'
-        ).format(_css(p), p[0])
-        for p in shown
-    )
-    return Drawing(Markup('<div class="ledger-bars">{}<ul>{}</ul></div>').format(Markup("").join(rows), legend))
+    labelled = legend([(part.label, part.css) for part in shown])
+    return Drawing(Markup('<div class="ledger-bars">{}{}</div>').format(Markup("").join(drawn), labelled))
 
 
-def _owned(window: Window | Judged, part: tuple[str, str, str]) -> int:
-    label, key, _ = part
-    return int(getattr(window.idle if label.startswith("idle") else window.ledger, key))
-
-
-def _css(part: tuple[str, str, str]) -> str:
-    return f"own-{part[1].removesuffix('_ns').removeprefix('exposed_')}"
+def _owned(analysis: Analysis, window: Window | Judged) -> dict[str, int]:
+    """The time of each part of a bar; compute in one piece where its families are not known."""
+    of_device = {f.name: f for f in analysis.families if f.device == window.device and f.name in FAMILIES}
+    of_device.pop("communication", None)
+    whole = isinstance(window, Window)
+    families = {FAMILIES[name]: (f.owned_ns if whole else f.judged_ns) or 0 for name, f in of_device.items()}
+    owned = {
+        label: int(getattr(window.idle if label.startswith("idle") else window.ledger, key)) for label, key, _ in PARTS
+    }
+    compute = owned.pop("compute")
+    if any(w.graph_busy_ns for w in analysis.windows if w.device == window.device):
+        families[FAMILIES["graph"]] = max(compute - sum(families.values()), 0)
+    return owned | (families if sum(families.values()) == compute else {"compute": compute})
 
 
 def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
@@ -256,21 +261,6 @@ def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
     return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
 
 
-def _kernels(kernels: tuple[Kernel, ...], names: dict[int, str]) -> Table:
-    totals: dict[int, int] = {}
-    for kernel in kernels:
-        totals[kernel.device] = totals.get(kernel.device, 0) + kernel.total_ns
-    rows = [
-        (
-            units.short_kernel(k.name), names[k.device], units.number(k.count), units.ms(k.total_ns),
-            units.percent(k.total_ns / totals[k.device] if totals[k.device] else None), units.us(k.median_ns),
-        )
-        for k in sorted(kernels, key=lambda k: (-k.total_ns, k.device, k.name))[:MAX_KERNELS]
-    ]  # fmt: skip
-    header = ("kernel", "device", "count", "total", "share", "median")
-    return Table("Kernels", header, tuple(rows), short=SHORT_KERNELS)
-
-
 def _notes(noted: tuple[Note, ...]) -> tuple[Section, ...]:
     return (notes(noted, "warning"),) if noted else ()
 
@@ -283,6 +273,9 @@ def _missing(trace: Trace, analysis: Analysis, inspect: str) -> tuple[Section, .
             "torch.profiler.record_function" if trace.kind == "kineto" else "torch.cuda.nvtx.range or nvtx.annotate"
         )
         lacks.append(f"ranges of the program (name its steps with {ranges})")
+    if analysis.windows and not analysis.memory and not cpus(trace):
+        how = "profile_memory=True" if trace.kind == "kineto" else "nsys profile --cuda-memory-usage=true"
+        lacks.append(f"allocations of memory ({how})")
     if not len(trace.calls):
         lacks.append("CUDA calls of the host (record them: nsys profile --trace=cuda,nvtx)")
     if analysis.kernels and not cpus(trace):
@@ -296,13 +289,11 @@ def _environment(capture: Capture) -> Section:
     return Section("environment", "Environment and commands", tables=shown)
 
 
-def _words(analysis: Analysis) -> tuple[Section, ...]:
-    """The words of the glossary that the page uses."""
-    used = {"time ledger"} if analysis.windows else set()
-    for w in analysis.windows:
-        used |= {label for label, key, _ in IDLE if getattr(w.idle, key)}
-        used |= {"exposed copy"} if w.copies else set()
-        used |= {"A, Q"} if w.launch.kernels else set()
-    used |= {"NVTX range, projected"} if analysis.ranges else set()
-    pairs = tuple((term, meaning) for term, meaning in GLOSSARY if term in used)
-    return (glossary(pairs),) if pairs else ()
+def _explained(page: Page) -> Page:
+    """The page with the words of the glossary that occur on it."""
+    terms = used(page)
+    return replace(page, terms=terms, sections=(*page.sections, *((_glossary(terms),) if terms else ())))
+
+
+def _glossary(terms: tuple[tuple[str, str], ...]) -> Section:
+    return replace(glossary(terms), folded=True)

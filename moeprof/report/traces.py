@@ -19,6 +19,11 @@ from moeprof.report.narrative.traces import sentences
 from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, unlike, verdict
 
 MAX_KERNELS = 14
+# how the unit is known, after its counts
+KNOWN: dict[str | None, str] = {
+    "named": ", as named", "counted": ", as counted by the user", "whole": ": both programs ran the same command line",
+    "range": ": both repeat it, and its launches agree", None: "",
+}  # fmt: skip
 
 
 def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace] | None = None) -> Page:
@@ -32,7 +37,9 @@ def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace]
         notes(comparison.notes),
         glossary(GLOSSARY),
     )
+    known = any(d.unit is not None for d in comparison.devices)
     lead = "Two traces, compared by what a unit of the same work costs. Lengths of traces are not compared."
+    lead = lead if known else "Two traces side by side. No unit of work is known in both, so nothing is compared."
     return Page(f"{comparison.before} and {comparison.after}", lead, sections, data=json.two_traces(comparison))
 
 
@@ -51,12 +58,15 @@ def _timelines(sides: tuple[AnalysedTrace, AnalysedTrace]) -> Iterator[Section]:
 
 
 def _device(device: DeviceComparison) -> Iterator[Section]:
+    if device.unit is None:
+        yield from _side_by_side(device)
+        return
     where, unit = _name(device), device.unit
     change = units.signed_ms(device.after_ns - device.before_ns)
     yield section(
         f"waterfall-{device.device}",
         f"{where}: where the time went, {change} for {unit}",
-        f"{device.units_before:g} in A, {device.units_after:.3g} in B. The steps sum exactly.",
+        f"{device.units_before:g} in A, {device.units_after:.3g} in B{KNOWN[device.source]}. The steps sum exactly.",
         bars.steps(("A", device.before_ns), device.waterfall, ("B", device.after_ns), f"ms: {unit}"),
         (waterfall_table(f"{where}, {unit}", ("A", device.before_ns), device.waterfall, ("B", device.after_ns)),),
         "summary",
@@ -70,6 +80,61 @@ def _device(device: DeviceComparison) -> Iterator[Section]:
         "summary",
     )
     yield replace(kernels, open="short")
+
+
+def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
+    """Both devices as they are: shares of each trace's own window."""
+    where = _name(device)
+    rows = [
+        (
+            p.label,
+            units.ms(p.before_ns),
+            units.percent(p.before_share),
+            units.ms(p.after_ns),
+            units.percent(p.after_share),
+        )
+        for p in device.parts
+    ]
+    rows.append(("sum", units.ms(device.before_ns), units.DASH, units.ms(device.after_ns), units.DASH))
+    header = ("category", "A", "share of A", "B", "share of B")
+    yield section(
+        f"sides-{device.device}",
+        f"{where}: both traces as they are",
+        "Each trace over its whole length. The lengths mean nothing.",
+        None,
+        (
+            Table(f"{where}, whole traces", header, tuple(rows)),
+            _families(device),
+            _kernel_sides(device),
+            _counts(device),
+        ),
+        "summary",
+    )
+
+
+def _families(device: DeviceComparison) -> Table:
+    """Kernels of both traces by family."""
+    rows = [
+        (f.name, units.number(f.count_before), units.number(f.count_after), units.ms(f.before_ns), units.ms(f.after_ns))
+        for f in device.families
+    ]
+    return Table(
+        f"Families of kernels, {_name(device)}", ("family", "count A", "count B", "time A", "time B"), tuple(rows)
+    )
+
+
+def _kernel_sides(device: DeviceComparison) -> Table:
+    """The kernels of both traces that take most time in either."""
+    rows = [
+        (
+            units.short_kernel(k.name) + (f" -> {units.short_kernel(k.other)}" if k.other else ""),
+            {"new": "B alone", "gone": "A alone"}.get(k.status, k.status),
+            units.number(k.count_before), units.number(k.count_after), units.ms(k.before_ns), units.ms(k.after_ns),
+        )
+        for k in device.kernels[:MAX_KERNELS]
+    ]  # fmt: skip
+    header = ("kernel", "in", "count A", "count B", "time A", "time B")
+    return Table(f"Kernels, {_name(device)}", header, tuple(rows))
 
 
 def waterfall_table(caption: str, before: tuple[str, int], steps: Sequence[Bar], after: tuple[str, int]) -> Table:

@@ -86,7 +86,7 @@ def _page(
     manifest = captures[-1].manifest
     sections = (
         *unlike("These two captures are unlike", (n.text for n in comparison.unlike)),
-        _answer(comparison, narrative, manifest.shows),
+        _answer(comparison, narrative),
         *shown,
         *(
             replace(s, folded=True)
@@ -99,11 +99,11 @@ def _page(
     return Page(comparison.title, manifest.summary, sections, data=json.comparison(comparison, narrative))
 
 
-def _answer(comparison: Comparison, narrative: Narrative, lesson: str) -> Section:
-    """The verdict in a sentence, what was slow, why it changed and what is left; the lesson, where the verdict bears it out."""
+def _answer(comparison: Comparison, narrative: Narrative) -> Section:
+    """The verdict in a sentence, the lesson, what was slow, why it changed and what is left."""
     optimized = comparison.row(comparison.optimized)
     word = optimized.verdict.word if optimized and optimized.verdict else ""
-    section = verdict((narrative.sentence,), word, lesson if word == "FASTER" else "", wide=True)
+    section = verdict((narrative.sentence,), word, narrative.lesson, wide=True)
     facts = tuple(Fact(label, text) for label, text in three_lines(comparison))
     above = (*section.above, *((Facts(facts),) if facts else ()))
     return replace(section, above=above)
@@ -208,7 +208,7 @@ def _environment(captures: tuple[Capture, ...]) -> Section:
 
 def _summary(narrative: Narrative) -> tuple[Section, ...]:
     text = Paragraph(" ".join(narrative.closing), "words", detail="summary")
-    return (Section("words", "In words", above=(text,)),) if narrative.closing else ()
+    return (Section("words", "Summary", above=(text,)),) if narrative.closing else ()
 
 
 def _ranks(capture: Capture) -> Iterator[Section]:

@@ -242,7 +242,7 @@ def _worded(verdict: Verdict, compared: Compared) -> Verdict:
     beyond = max(verdict.noise_ratio, LEAST_MARGIN)
     same = min(max(verdict.noise_ratio, LEAST_MARGIN), MOST_MARGIN)
     name = (
-        f"A against A ({_percent(verdict.noise_ratio)})"
+        f"the noise ({_percent(verdict.noise_ratio)})"
         if verdict.noise_ratio >= LEAST_MARGIN
         else f"{_percent(LEAST_MARGIN)}"
     )
@@ -252,8 +252,11 @@ def _worded(verdict: Verdict, compared: Compared) -> Verdict:
         side = "above" if word == "FASTER" else "below"
         return replace(verdict, reason=f"the whole interval lies {side} 1 by more than {name}")
     more = _more(abs(value), (high - low) / 2, verdict.noise_ratio, verdict.rounds)
-    reach = "the interval reaches into" if max(high, -low) > math.log1p(beyond) else "the interval is no wider than"
-    why = f"{reach} A against A ({_percent(max(verdict.noise_ratio, LEAST_MARGIN))})"
+    noise = f"the noise ({_percent(beyond)})"
+    if max(high, -low) > math.log1p(beyond):
+        why = f"the interval reaches into {noise}"
+    else:
+        why = f"the interval lies within {noise}, which is too large to call both the same"
     return replace(verdict, reason=why, settle=_settle(more, verdict.rounds), more_rounds=more)
 
 
@@ -276,7 +279,7 @@ def _more(apart: float, half: float, noise_ratio: float, count: int) -> int | No
 
 def _settle(more: int | None, count: int) -> str:
     if more is None:
-        return "a quieter machine: at this noise more rounds will hardly settle it"
+        return "a quieter machine: with this noise more rounds are unlikely to decide"
     return f"about {more} more rounds (--rounds {count + more}), or a quieter machine"
 
 

@@ -27,6 +27,7 @@ from moeprof.workload.model import Proof
 
 SCHEMA_VERSION = 1
 FILE = "manifest.json"
+RUN = "run"  # the unit of commands without a marked region: one run from start to end
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class VariantRecord:
     twin: tuple[Round, ...] = ()  # the same variant once more in every round: A against A (the baseline alone has it)
     twin_process: bool | None = None  # whether the twin ran in a process of its own
     ranks: tuple[Rank, ...] = ()  # of a workload with ranks
+    command: tuple[str, ...] = ()  # of a capture of commands: the words of this one
 
     def part(self, kind: str) -> Part | None:
         """The part of that kind, if it was captured; of several ranks' traces that of rank 0."""
@@ -173,12 +175,12 @@ class Manifest:
     """A capture: what ran, where, with what parameters, and what of it succeeded.
 
     ``kind`` "workload" has variants that do the same work; "program" is the user's own command, one variant called
-    "program". ``limit`` is the encoded Pipeline, Roofline or Exchange of the workload; ``ceilings`` what was measured,
+    "program"; "commands" has one variant a command. ``limit`` is the encoded Pipeline, Roofline or Exchange of the workload; ``ceilings`` what was measured,
     name -> GB/s or TFLOP/s.
     """
 
     schema_version: int
-    kind: Literal["workload", "program"]
+    kind: Literal["workload", "program", "commands"]
     name: str
     created: str  # ISO 8601, UTC
     argv: tuple[str, ...]
@@ -200,6 +202,9 @@ class Manifest:
     capture_id: str = ""  # of several hosts: the same in all parts of the capture
     host_count: int = 1
     hosts: tuple[int, ...] = (0,)  # those whose part is in this folder
+    unit: str = ""  # of commands: the range whose instances are compared, or RUN; "": the worker's iterations
+    clock: str = ""  # of commands: what was timed, in words
+    checked: str = ""  # of commands: how the same work was proven; "": it was not
     variants: tuple[VariantRecord, ...] = ()
     notes: tuple[Note, ...] = ()
 

@@ -100,7 +100,7 @@ def _check(name: str, ratio: Interval, limit: str, outcome: Outcome, pair: Pair)
     detail = (
         f"{name}: {ratio.value:.3f} x ({100 * pair.verdict.confidence:g} % interval {ratio.low:.3f} to {ratio.high:.3f}); asserted: {limit}\n"
         f"  new {new / 1e6:.4g} ms, old {old / 1e6:.4g} ms, {len(pair.new)} interleaved rounds without the profiler; "
-        f"A against A on this machine: {100 * pair.verdict.noise_ratio:.1f} %"
+        f"noise on this machine, the baseline timed against itself: {100 * pair.verdict.noise_ratio:.1f} %"
     )
     if outcome == "unclear":
         detail = f"UNCLEAR: {detail}\n  {_why(pair)}; more rounds= or seconds=, or a quieter machine, would settle it"

@@ -32,6 +32,7 @@ PEER_COPY = "peer copy"
 # CUDA's numbering of copies (CUpti_ActivityMemcpyKind); 11 to 13 are unified-memory migrations, as nsys exports them.
 DIRECTIONS = {1: "H2D", 2: "D2H", 3: "H2D", 4: "D2H", 5: "D2D", 6: "D2D", 7: "D2D", 8: "D2D", 9: "H2H", 10: "P2P"}
 MIGRATIONS = {11: "H2D", 12: "D2H", 13: "D2D"}
+ON_DEVICE = (2, 3, 4, 5, 6)  # kinds of MEMORY that take memory of a GPU
 MEMORY = {0: "pageable", 1: "pinned", 2: "device", 3: "array", 4: "managed", 5: "device", 6: "managed"}
 
 # Host calls, the first pattern that matches. A plain cudaMemcpy both copies and blocks the host: "copy_sync".

@@ -53,7 +53,7 @@ RANGES: dict[str, str] = {
 # Time that the profiler itself took on a thread.
 OVERHEADS: dict[str, str] = {"start_ns": "int64", "end_ns": "int64", "pid": "int32", "tid": "int32", "name": "category"}
 
-# Hardware counters, long form, one row a kernel and metric (ncu).
+# Hardware counters, long form, one row per kernel and metric (ncu).
 #   launch  ordinal of the kernel in its report; value in `unit`, base units
 COUNTERS: dict[str, str] = {
     "launch": "int64", "kernel": "category", "device": "int64", "stream": "int64", "grid": "category", "block": "category",
@@ -69,6 +69,13 @@ COUNTERS: dict[str, str] = {
 MESSAGES: dict[str, str] = {
     "start_ns": "int64", "end_ns": "int64", "device": "int32", "stream": "int32", "collective": "category", "group": "category",
     "group_size": "int64", "bytes": "int64", "per_rank": "int32", "peers": "int64", "sequence": "int64",
+}  # fmt: skip
+
+# Allocations and frees of device memory, one row each, in the order of time.
+#   bytes      freed ones are negative; allocated_bytes, reserved_bytes: what is in use and what PyTorch's allocator holds after it,
+#              -1 where the profiler does not record it
+MEMORY: dict[str, str] = {
+    "time_ns": "int64", "device": "int32", "bytes": "int64", "allocated_bytes": "int64", "reserved_bytes": "int64",
 }  # fmt: skip
 
 
@@ -120,6 +127,7 @@ class Trace:
     classes: Classes = COMMUNICATION
     messages: pd.DataFrame = field(default_factory=lambda: table(MESSAGES, {}))
     origin: Origin = Origin()
+    memory: pd.DataFrame = field(default_factory=lambda: table(MEMORY, {}))
 
 
 def table(columns: dict[str, str], data: dict[str, Any]) -> pd.DataFrame:

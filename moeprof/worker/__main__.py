@@ -6,7 +6,9 @@ serve    answer requests on stdin, one JSON object a line (``moeprof.worker.mess
 measure  N iterations under ranges: for nsys, for ncu, or recorded by torch.profiler
 follow   rank 1 and up of a workload with ranks (``follower``); the leader is rank 0 (``leader``)
 host     the parent of the ranks of a further host (``host_ranks``)
-program  a Python program of the user's under torch.profiler, where nsys is missing
+
+``python -m moeprof.worker run prog.py args`` is another thing: a Python program of the user's under torch.profiler, where nsys is
+missing (``moeprof.worker.run_program``).
 
 Nothing of pandas, plotly or click is imported here: this is the process being profiled. A failure is the last line, an ``error_reply``
 message, of stdout in ``serve`` and of stderr elsewhere; the exit status is its code (5: the workload).
@@ -28,7 +30,7 @@ from moeprof.errors import ExitCode, MoeprofError, of_workload
 from moeprof.machine.launcher import Team
 from moeprof.storage.files import write_whole
 from moeprof.storage.json import dumps
-from moeprof.worker import follower, host_ranks, leader, messages, reduce
+from moeprof.worker import follower, host_ranks, leader, messages, reduce, run_program
 from moeprof.worker import spec as specs
 from moeprof.worker.leader import Report
 from moeprof.worker.messages import Build, ErrorReply, Measure, Prove, Quit, Reply, Request, Round, RunResult, Warm
@@ -114,15 +116,6 @@ def _log(event: str) -> None:
     print(f"moeprof.worker: {time.monotonic() - _STARTED:.2f} s: {event}", file=sys.stderr, flush=True)
 
 
-def program(spec: WorkerSpec) -> None:
-    """A Python program under torch.profiler; its exit status is kept in the result."""
-    from moeprof.worker import profiler
-
-    assert spec.program is not None
-    status = profiler.run_program(spec.program.command, spec.program.out)
-    write_whole(Path(spec.program.result), dumps({"exit_code": status}))
-
-
 def main() -> int:
     """Run one spec; stdout carries the protocol alone, whatever the workload prints goes to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -151,8 +144,6 @@ def _run(spec: WorkerSpec, out: TextIO) -> int:
         return host_ranks.run(spec)
     if spec.mode == "serve":
         serve(spec, out)
-    elif spec.mode == "program":
-        program(spec)
     else:
         measure(spec)
     return ExitCode.OK
@@ -164,4 +155,6 @@ def _failed(errors: TextIO, error: MoeprofError) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"]:
+        run_program.main(sys.argv[2:])
     sys.exit(main())

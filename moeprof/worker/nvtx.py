@@ -60,3 +60,19 @@ def disable() -> None:
 def region(name: str, payload: int | None = None) -> AbstractContextManager[Any]:
     """A range around the body of a ``with``, of the kind that was enabled; nothing if none was."""
     return _state["factory"](name, payload)
+
+
+def default_range(name: str) -> AbstractContextManager[Any]:
+    """An NVTX range of the default domain, as programs push them; nothing where the nvtx package is missing."""
+    push = _default_range()
+    return nullcontext() if push is None else push(name)
+
+
+@cache
+def _default_range() -> Callable[[str], AbstractContextManager[Any]] | None:
+    try:
+        import nvtx
+    except ImportError:
+        return None
+    annotate: Callable[[str], AbstractContextManager[Any]] = nvtx.annotate
+    return annotate

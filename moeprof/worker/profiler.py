@@ -1,11 +1,9 @@
-"""Attach a profiler to the measured region from inside the worker, and record a whole program with torch.profiler."""
+"""Attach a profiler to the measured region from inside the worker."""
 
 from __future__ import annotations
 
-import runpy
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -82,30 +80,3 @@ def profiler(device: str) -> Any:
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
     every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
     return profile(activities=activities, experimental_config=every_thread)
-
-
-def run_program(command: Sequence[str], out: str) -> int:
-    """Run ``script.py args`` or ``-m module args`` under torch.profiler; its exit status, 0 if it just ended."""
-    import torch
-
-    words = list(command)
-    if not words:
-        raise WorkloadError("no program was given", "moeprof capture -- python train.py")
-    run = _runner(words)
-    status = 0
-    with profiler("cuda" if torch.cuda.is_available() else "cpu") as recorded:
-        try:
-            run()
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    recorded.export_chrome_trace(out)
-    return status
-
-
-def _runner(words: list[str]) -> Callable[[], Any]:
-    """What to call, with sys.argv set as the program expects it."""
-    if words[0] == "-m":
-        sys.argv = words[1:]
-        return lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    sys.argv = words
-    return lambda: runpy.run_path(words[0], run_name="__main__")

@@ -66,7 +66,7 @@ def _run(workload: Workload, args: argparse.Namespace, facts: Machine, device: s
     times = together(session, args.seconds) if workload.ranks else session.round(args.seconds)
     ranks = f", {facts.ranks} rank{'s' if facts.ranks > 1 else ''}" if workload.ranks else ""
     return _alone(
-        f"{workload.name}/{variant.name} on {device}{ranks}: {median(times) / 1e6:.3f} ms an iteration "
+        f"{workload.name}/{variant.name} on {device}{ranks}: {median(times) / 1e6:.3f} ms per iteration "
         f"(median of {len(times)}); proven: {proof.checked}, error {proof.error:.1e} (tolerance {proof.tolerance:.0e})"
     )
 

@@ -15,14 +15,14 @@ from moeprof.errors import UsageError
 from moeprof.machine.launcher import Team
 from moeprof.storage.json import decode, encode
 
-Mode = Literal["serve", "measure", "follow", "host", "program"]
+Mode = Literal["serve", "measure", "follow", "host"]
 Device = Literal["cuda", "cpu"]
 Profiler = Literal["nsys", "ncu", "torch", "none"]
 Params = dict[str, Any]  # a workload's own parameters: name -> JSON value
 TIMEOUT_S = 300.0
 SECTIONS: dict[Mode, tuple[str, ...]] = {
     "serve": ("target",), "measure": ("target", "measurement"), "follow": ("target", "follower"),
-    "host": ("target", "follower"), "program": ("program",),
+    "host": ("target", "follower"),
 }  # fmt: skip
 
 
@@ -77,21 +77,12 @@ class Follower:
 
 
 @dataclass(frozen=True)
-class Program:
-    """A Python program of the user's under torch.profiler: ``script.py args`` or ``-m module args``."""
-
-    command: tuple[str, ...]
-    out: str
-    result: str
-
-
-@dataclass(frozen=True)
 class WorkerSpec:
     """One worker process.
 
     Attributes:
         mode: ``serve`` answers requests on stdin; ``measure`` runs once under a profiler; ``follow`` is a rank that answers the
-            leader; ``host`` starts the ranks of a further host; ``program`` runs a Python program under torch.profiler.
+            leader; ``host`` starts the ranks of a further host.
         timeout_s: time limit of what ranks do together.
         log: the log of rank 0; every other rank writes its own beside it.
 
@@ -105,7 +96,6 @@ class WorkerSpec:
     log: str | None = None
     measurement: Measurement | None = None
     follower: Follower | None = None
-    program: Program | None = None
 
     def __post_init__(self) -> None:
         missing = [section for section in SECTIONS[self.mode] if getattr(self, section) is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from moeprof.errors import MoeprofError, UsageError
 from moeprof.workload.model import Workload
 
 GROUP = "moeprof.workloads"
+DECLARED = "WORKLOAD"  # what a workload's file assigns
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,26 @@ def load(name: str) -> Workload:
     return _import(points[0].load, points[0].value)
 
 
+def declares_workload(path: Path) -> bool:
+    """Whether the file assigns or imports ``WORKLOAD`` in its own body, or cannot be parsed. It is not run.
+
+    A program of the user's that is given in place of a workload would otherwise run to its end before that is noticed.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError):
+        return True
+    return any(_binds(node, DECLARED) for node in ast.walk(tree))
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == name and isinstance(node.ctx, ast.Store)
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        return any((alias.asname or alias.name) in (name, "*") for alias in node.names)
+    return isinstance(node, ast.Constant) and node.value == name  # globals()["WORKLOAD"], setattr
+
+
 def _from_file(path: Path) -> Workload:
     if not path.is_file():
         raise UsageError(
@@ -70,7 +92,7 @@ def _from_file(path: Path) -> Workload:
 
     def execute() -> Any:
         loader.exec_module(module)
-        return getattr(module, "WORKLOAD", None)
+        return getattr(module, DECLARED, None)
 
     return _import(execute, str(path))
 

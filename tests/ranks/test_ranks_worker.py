@@ -197,7 +197,7 @@ def test_ranks_enter_a_round_and_the_measured_region_together(monkeypatch: pytes
 
     monkeypatch.setattr(recording, "recorder", profiler)
     workload = load(RANKED)
-    local: Any = Local(workload, workload.variants[0], "cpu", rank=1, ranks=2)
+    local: Any = Local(workload, workload.variants[0], "cpu", rank=1, ranks=2, index=1)
     local.barrier, local.session = lambda: seen.append("barrier"), Recorded(seen)
     local.answer(Times(3))
     assert seen == ["barrier", "times"]

@@ -14,13 +14,13 @@ from moeprof.report.page import Page
 def page(capture: Capture, comparison: Comparison | None = None, waterfall: bool = True) -> Page:
     """The page of one capture."""
     comparison = comparison or variants.compare(capture)
-    return report.one_capture(capture, comparison, narrate(comparison), waterfall)
+    return report.one_capture(capture, comparison, narrate(comparison, capture.manifest.shows), waterfall)
 
 
 def pair(before: Capture, after: Capture) -> Page:
     """The page of two captures."""
     comparison = captures.compare(before, after)
-    return report.two_captures(before, after, comparison, narrate(comparison))
+    return report.two_captures(before, after, comparison, narrate(comparison, after.manifest.shows))
 
 
 def rendered(capture: Capture, comparison: Comparison | None = None) -> str:

@@ -61,7 +61,7 @@ def ceilings(params: Params, device: str) -> dict[str, float]:
 
 
 def all_to_all_gb_per_s(size: int, device: str) -> float:
-    """Bus bandwidth of an even all-to-all of ``size`` bytes a rank: bytes to other ranks over time (one rank: all bytes)."""
+    """Bus bandwidth of an even all-to-all of ``size`` bytes per rank: bytes to other ranks over time (one rank: all bytes)."""
     import torch
 
     count = ep.ranks().count

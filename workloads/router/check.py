@@ -156,7 +156,7 @@ def ceilings(params: Params, device: str) -> dict[str, float]:
 
 
 def bmm(params: Params, device: str, rows: int) -> float:
-    """TFLOP/s of torch.bmm for both GEMMs at ``rows`` rows an expert, nothing else."""
+    """TFLOP/s of torch.bmm for both GEMMs at ``rows`` rows per expert, nothing else."""
     import torch
 
     experts, hidden, inner = params["experts"], params["hidden"], params["inner"]

@@ -202,7 +202,7 @@ WIDE = (((256, 64), 8, 3, 1), ((256, 64), 8, 4, 0), ((128, 64), 4, 3, 0), ((64, 
 
 
 def configs(params: Params, columns: int, depth: int) -> list[Config]:
-    """Configurations worth timing for a GEMM of ``columns`` and ``depth``, by how many rows an expert gets on average."""
+    """Configurations worth timing for a GEMM of ``columns`` and ``depth``, by how many rows per expert gets on average."""
     rows = params["tokens"] * params["topk"] / params["experts"]
     if rows <= 48 or params["tokens"] <= DECODE_TOKENS:
         bm = 16 if rows + 2 * rows**0.5 <= 16 else 32  # an expert with more rows than a tile reads its weights twice

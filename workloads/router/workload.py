@@ -70,7 +70,7 @@ WORKLOAD = Workload(
         "qwen3-decode": {**QWEN3, "tokens": 64},
         "mixtral": MIXTRAL,
         "mixtral-decode": {**MIXTRAL, "tokens": 64},
-        # one of eight expert-parallel ranks of DeepSeek-V3: 32 of its 256 experts, one row a token
+        # one of eight expert-parallel ranks of DeepSeek-V3: 32 of its 256 experts, one row per token
         "dsv3-ep8": {**SEED, "tokens": 1024, "experts": 32, "topk": 1, "hidden": 7168, "inner": 2048, "routing": "deepseek", "scale": 2.5},
         "gb10": {**SEED, "tokens": 2048},
         "tiny": {**SEED, "tokens": 512, "experts": 8, "hidden": 128, "inner": 256, "dtype": "float32"},

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from moeprof.analysis.device import COMM, COPY, MEMSET, MIGRATION, DeviceView, one_of
-from moeprof.units import short_kernel
+from moeprof.analysis.kernel_families import family_of
 
-# Kernel families, the first pattern that matches; any other kernel is "compute".
-FAMILIES = (
-    ("attention", re.compile(r"flash|fmha|attention|attn|\bmla|_mla|paged|softmax_warp", re.IGNORECASE)),
-    (
-        "gemm",
-        re.compile(
-            r"gemm|gemv|nvjet|xmma|matmul|cutlass_\d|wgmma|mma_|splitk|_bmm|grouped_mm|dot_kernel", re.IGNORECASE
-        ),
-    ),
-    (
-        "elementwise",
-        re.compile(
-            r"elementwise|vectorized|catarray|fill|reduce|norm|softmax|gelu|silu|index|scatter|gather|embedding|cast|copy_|topk|sort|scan",
-            re.IGNORECASE,
-        ),
-    ),
-)
 # Class -> what a reader sees. The colours are CSS variables of these names (timeline.css): work is cool, idle is warm.
 WORK = {
     "attention": "attention", "gemm": "GEMM", "elementwise": "elementwise and reductions", "compute": "other compute",
@@ -77,12 +58,6 @@ def op_classes(view: DeviceView) -> np.ndarray:
     ways = view.ops["direction"].cat
     way = np.array([NUMBER[DIRECTIONS.get(str(d), "copy")] for d in ways.categories] + [NUMBER["copy"]])
     return np.where(one_of(kind, COPY), way[ways.codes.to_numpy()], found)
-
-
-def family_of(name: str) -> str:
-    """The class of a compute kernel by its name."""
-    plain = name if len(name) < 40 else f"{short_kernel(name, 200)} {name[:400]}"
-    return next((family for family, pattern in FAMILIES if pattern.search(plain)), "compute")
 
 
 def call_classes(calls: pd.DataFrame) -> np.ndarray:

@@ -30,8 +30,8 @@ from moeprof.report.figures.timeline_detail import MOST_BINS, Detail, detail_of,
 from moeprof.report.figures.timeline_lanes import Lane, Part, Recording, extent, lanes_of
 from moeprof.report.figures.timeline_owners import owners, waiting
 from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, median_pass, passes_of
+from moeprof.report.kernel_names import labels
 from moeprof.trace import Trace
-from moeprof.units import short_kernel
 
 VERSION = 1
 BUDGET = 150_000  # events: about 1.4 MB of base64, decoded in about 0.1 s
@@ -109,6 +109,7 @@ class _Encoder:
         self.windows, self.reduced = detail.windows, detail.windows is not None
         self.names = Names()
         self.full: dict[str, str] = {}
+        self.labels = labels(map(str, recording.trace.ops["name"].unique()))
 
     def payload(self) -> dict[str, Any]:
         self._number_calls()
@@ -196,7 +197,7 @@ class _Encoder:
         return {"n": len(unique), "data": text(data), "memories": memories.texts}, of_lane
 
     def _operation_name(self, name: str) -> int:
-        short = short_kernel(name, 80) or name
+        short = self.labels[name]
         number = self.names(short)
         if short != name:
             self.full.setdefault(str(number), name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…")

@@ -11,13 +11,16 @@ from moeprof.report.narrative.summary import summary
 
 @dataclass(frozen=True)
 class Narrative:
-    """The verdict in one ``sentence``, the ``reasons`` of each variant, and the ``closing`` paragraph, sentence by sentence."""
+    """The verdict in one ``sentence``, the ``reasons`` of each variant, the ``closing`` paragraph, sentence by sentence, and the ``lesson``
+    of the workload as far as the capture confirms it."""
 
     sentence: str
     reasons: tuple[str, ...]
     closing: tuple[str, ...]
+    lesson: str = ""
 
 
-def narrate(comparison: Comparison) -> Narrative:
-    """The sentences about a comparison; every number in them is in a table of the same report."""
-    return Narrative(sentences.sentence(comparison), sentences.reasons(comparison), summary(comparison))
+def narrate(comparison: Comparison, shows: str = "") -> Narrative:
+    """The sentences about a comparison; every number in them is in a table of the same report. ``shows``: what the workload teaches."""
+    lesson = sentences.lesson(comparison, shows)
+    return Narrative(sentences.sentence(comparison), sentences.reasons(comparison), summary(comparison), lesson)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moeprof.analysis.model import CallCount
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Comparison
-from moeprof.stats.estimates import Verdict
+from moeprof.stats.estimates import LEAST_MARGIN, Verdict
 from moeprof.units import ms, percent, rate
 
 STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is reported
@@ -27,23 +27,28 @@ def sentence(comparison: Comparison) -> str:
         "UNCLEAR": f"whether {row.name} is faster than {base.name} is unclear: ratio {judged.speedup.value:.3f}",
     }
     times = f"{ms(base.time_ns.value)} to {ms(row.time_ns.value)}"
-    noise = f"A against A on this machine, by {judged.noise_from}: {percent(judged.noise_ratio)}"
+    noise = _noise(judged)
     tail = f" {judged.reason[:1].upper()}{judged.reason[1:]}; to settle it: {judged.settle}." if judged.settle else ""
     return f"{claims[judged.word]} ({times}; {_typical(judged)}; {noise}).{tail}"
 
 
 def verdict(judged: Verdict) -> str:
     """A verdict on its own: the word, the numbers that it rests on, and the reason."""
-    noise = f"A against A, by {judged.noise_from}: {percent(judged.noise_ratio)}"
     tail = f"; to settle it: {judged.settle}" if judged.settle else ""
-    return f"{judged.word}: ratio {judged.speedup.value:.3f} ({_typical(judged)}; {noise}), since {judged.reason}{tail}"
+    return f"{judged.word}: ratio {judged.speedup.value:.3f} ({_typical(judged)}; {_noise(judged)}), since {judged.reason}{tail}"
+
+
+def _noise(judged: Verdict) -> str:
+    """How much the baseline differs from itself, and how that was measured."""
+    how = "the baseline timed against itself" if judged.noise_from == "twins" else "each side's rounds, split in halves"
+    return f"noise {percent(judged.noise_ratio)}: {how}"
 
 
 def _typical(judged: Verdict) -> str:
     """The interval that decided; where there were too few rounds for one, that of the ratio of medians."""
     if judged.effect is None:
         return f"95 % interval {judged.speedup.low:.3f} to {judged.speedup.high:.3f}"
-    return f"{100 * judged.confidence:.4g} % interval of a typical round {judged.effect.low:.3f} to {judged.effect.high:.3f}"
+    return f"{judged.effect.low:.3f} to {judged.effect.high:.3f} times in a typical round, {100 * judged.confidence:.4g} % sure"
 
 
 def _without_pair(comparison: Comparison) -> str:
@@ -53,6 +58,30 @@ def _without_pair(comparison: Comparison) -> str:
     best = min(timed, key=lambda r: r.time_ns.value if r.time_ns else 0.0)
     assert best.time_ns is not None
     return f"There is no pair to compare; {best.name} takes {ms(best.time_ns.value)} per iteration."
+
+
+def lesson(comparison: Comparison, shows: str) -> str:
+    """What the workload teaches, as far as this capture confirms it; empty without a verdict."""
+    row = comparison.row(comparison.optimized)
+    if not shows or row is None or row.verdict is None:
+        return ""
+    if row.verdict.word != "FASTER":
+        return f"not confirmed here, where {row.name} is {row.verdict.word}: {shows}"
+    ties = [r.name for r in comparison.rows if _ties(r, row, comparison)]
+    if not ties:
+        return shows
+    verb = "are" if len(ties) > 1 else "is"
+    listed = " and ".join(text for text in (", ".join(ties[:-1]), ties[-1]) if text)
+    return f"{shows}; here {listed} {verb} as fast as {row.name}"
+
+
+def _ties(other: Row, row: Row, comparison: Comparison) -> bool:
+    """Whether another variant that gains is as fast as the optimized one: within the noise, or the least margin of a verdict."""
+    if other.name in (row.name, comparison.baseline) or other.verdict is None or row.verdict is None:
+        return False
+    if other.verdict.word != "FASTER" or other.time_ns is None or row.time_ns is None:
+        return False
+    return other.time_ns.value <= row.time_ns.value * (1 + max(row.verdict.noise_ratio, LEAST_MARGIN))
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:
@@ -90,7 +119,7 @@ def _achieved(row: Row) -> str:
     """The fractions of the roofline and of the yardstick."""
     if row.work is None:
         return ""
-    parts = [f"{percent(row.limit_ratio)} of the limit"] if row.limit_ratio is not None else []
+    parts = [f"{percent(row.limit_ratio)} of the best possible speed"] if row.limit_ratio is not None else []
     if row.work.yardstick_ratio is not None:
         parts.append(f"{percent(row.work.yardstick_ratio)} of the yardstick")
     return f"it reaches {rate(row.work.tflop_per_s)} TFLOP/s on useful FLOPs" + (
@@ -121,7 +150,7 @@ def _starved(row: Row) -> str:
         f"{sum(c.count for c in of)} {kind}" for kind, of in _by_kind(row.launch.calls) if kind != "other"
     )
     return (
-        f"the host cannot keep up: the GPU has {ms(row.gpu_work_ns)} of work and waits {ms(row.host_wait_ns)} for it "
+        f"the host cannot keep up: in the traced iteration the GPU has {ms(row.gpu_work_ns)} of work and waits {ms(row.host_wait_ns)} for it "
         f"(inside launch calls {ms(row.idle.launch_ns)}, in host code {ms(row.idle.host_ns)}, in synchronizing calls "
         f"{ms(row.idle.sync_ns)}), while the host makes {row.calls} CUDA calls per iteration ({calls}) that take {ms(row.call_ns or 0)}"
     )

@@ -16,6 +16,7 @@ from moeprof.report.narrative.sentences import STARVED
 from moeprof.units import amount, ms, percent, rate
 
 WORTH_NAMING = 0.02  # of an iteration, from which a part of it is named
+SLOW_TRACE = 1.1  # traced over clean time, from which parts of the traced iteration stand beside its own length: they can exceed the clean time
 AT_THE_LIMIT = 0.95  # of the limit, from which nothing is left without other work
 CALLED = {
     "compute": "compute", "exposed communication": "exposed communication", "exposed copy": "exposed copies",
@@ -82,12 +83,22 @@ def _alone(comparison: Comparison) -> tuple[str, ...]:
 def _slow(row: Row) -> str:
     """The time per iteration, and its largest parts."""
     spent = _parts(row)
-    where = f" Most of it is {CALLED[spent[0].label]}: {ms(spent[0].before_ns)} when traced" if spent else ""
-    if spent[1:]:
-        where += f", then {CALLED[spent[1].label]} with {ms(spent[1].before_ns)}"
+    largest = ", ".join(f"{CALLED[part.label]} {ms(part.before_ns)}" for part in spent[:2])
+    where = f" {_of_trace(row)}: {largest}" if spent else ""
     if row.time_ns is None:
         return f"{row.name} was not timed.{where}{'.' if where else ''}"
     return f"{row.name} takes {ms(row.time_ns.value)} per iteration.{where}{'.' if where else ''}"
+
+
+def _of_trace(row: Row) -> str:
+    """What the parts of an iteration are parts of, with its length where that differs much from the clean time."""
+    if not _slowed_by_profiler(row):
+        return "When traced"
+    return f"Its traced iteration takes {ms(row.traced_ns)}, since the profiler slows the host"
+
+
+def _slowed_by_profiler(row: Row) -> bool:
+    return row.time_ns is not None and bool(row.traced_ns) and (row.traced_ns or 0) > SLOW_TRACE * row.time_ns.value
 
 
 def _parts(row: Row) -> list[Bar]:
@@ -165,7 +176,7 @@ def _bound(comparison: Comparison, row: Row) -> str:
     if row.traced_ns and row.host_wait_ns >= STARVED * row.traced_ns:
         return f"{row.name} is host-bound: the GPU waits for the host for a large part of the iteration."
     if row.limit_ratio is not None and row.limit_ratio >= AT_THE_LIMIT:
-        return f"{row.name} reaches {percent(row.limit_ratio)} of the limit, which {_limit(comparison)} sets."
+        return f"{row.name} reaches {percent(row.limit_ratio)} of the best possible speed, which {_limit(comparison)} sets."
     point = next((p for p in comparison.roofline.of(row.name) if p.kernel != WHOLE), None) or next(
         iter(comparison.roofline.of(row.name)), None
     )
@@ -200,9 +211,12 @@ def _left(comparison: Comparison, row: Row) -> str:
     """What could still be gained, and where."""
     spent = _parts(row)
     rest = [b for b in spent if b.label != "compute"]
-    where = "nearly all of the iteration is compute"
+    whole = "traced iteration" if _slowed_by_profiler(row) else "iteration"
+    where = f"nearly all of the {whole} is compute"
     if rest:
-        most = "most of the iteration is" if rest[0] == spent[0] else "the largest part besides compute is"
+        most = (
+            f"most of the {whole} is" if rest[0] == spent[0] else f"the largest part of the {whole} besides compute is"
+        )
         where = f"{most} {CALLED[rest[0].label]}, {ms(rest[0].before_ns)}"
     if row.limit_ratio is None:
         return (
@@ -212,7 +226,7 @@ def _left(comparison: Comparison, row: Row) -> str:
         )
     if row.limit_ratio >= AT_THE_LIMIT:
         return "Only less work would make it much faster."
-    return f"{row.name} reaches {percent(row.limit_ratio)} of the limit; {where}."
+    return f"{row.name} reaches {percent(row.limit_ratio)} of the best possible speed; {where}."
 
 
 def _doubts(comparison: Comparison) -> tuple[str, ...]:

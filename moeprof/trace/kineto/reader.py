@@ -22,9 +22,10 @@ from moeprof.trace import classify
 from moeprof.trace.classify import Classes
 from moeprof.trace.kineto import messages
 from moeprof.trace.origin import of_document
-from moeprof.trace.tables import CALLS, OPS, RANGES, Device, Trace, table
+from moeprof.trace.tables import CALLS, MEMORY, OPS, RANGES, Device, Trace, table
 
 GZIP_MAGIC = b"\x1f\x8b"
+ALLOCATION, CUDA_DEVICE = "[memory]", 1  # the event of an allocation, and the type of a device that is a GPU in it
 GPU_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 PIECE, LEAST_UNPACKED = 1 << 24, 1 << 26  # characters
 UNPACKED_RATIO = 100  # real traces unpack to 10 to 30 times their size
@@ -45,6 +46,11 @@ def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
         TraceError: it is not JSON, or has no list of events.
     """
     document, events, zero = _events(path)
+    allocations = [
+        _timed(path, i, e)
+        for i, e in enumerate(document["traceEvents"])
+        if isinstance(e, dict) and e.get("name") == ALLOCATION and "ts" in e
+    ]
     calls = _calls([e for e in events if e.get("cat") in CALL_CATEGORIES], zero)
     gpu = [e for e in events if e.get("cat") in GPU_CATEGORIES]
     ops = (
@@ -65,6 +71,7 @@ def read_kineto(path: Path, classes: Classes = classify.COMMUNICATION) -> Trace:
         classes=classes,
         messages=messages.of_events(gpu, zero),
         origin=of_document(document, zero),
+        memory=_memory(allocations, zero),
     )
 
 
@@ -192,6 +199,20 @@ def _gpu_ops(events: list[Event], zero: int, classes: Classes) -> pd.DataFrame:
         "direction": [c[0] for c in copies], "src_memory": [c[1] for c in copies], "dst_memory": [c[2] for c in copies],
     }  # fmt: skip
     return table(OPS, columns)
+
+
+def _memory(events: list[Event], zero: int) -> pd.DataFrame:
+    """What PyTorch's allocator of each GPU did (``profile_memory=True``), in the order of time."""
+    events = sorted(
+        (e for e, kind in zip(events, _argument(events, "Device Type"), strict=True) if kind == CUDA_DEVICE),
+        key=lambda e: int(e["start"]),
+    )
+    columns = {
+        "time_ns": [e["start"] - zero for e in events], "device": _argument(events, "Device Id", default=0),
+        "bytes": _argument(events, "Bytes", default=0), "allocated_bytes": _argument(events, "Total Allocated"),
+        "reserved_bytes": _argument(events, "Total Reserved"),
+    }  # fmt: skip
+    return table(MEMORY, columns)
 
 
 def _kind(event: Event, classes: Classes) -> str:

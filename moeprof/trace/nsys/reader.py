@@ -22,7 +22,7 @@ from moeprof.trace.nsys import about, nccl
 from moeprof.trace.nsys.about import TID_MASK
 from moeprof.trace.nsys.export import Export, Integers
 from moeprof.trace.origin import of_export
-from moeprof.trace.tables import CALLS, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
+from moeprof.trace.tables import CALLS, MEMORY, OPS, OVERHEADS, RANGES, Trace, one_text, table, time_order
 
 PUSH_POP, START_END, DOMAIN = 59, 60, 75  # NVTX event types
 PROCESS = 1 << 24  # globalTid = hardware:8 | VM:8 | pid:24 | tid:24
@@ -41,6 +41,7 @@ _NVTX = {
     "start": -1, "end": NEVER, "eventType": 0, "globalTid": 0, "endGlobalTid": -1, "textId": -1, "domainId": 0,
     "int64Value": NEVER, "uint64Value": NEVER, "int32Value": NEVER, "uint32Value": NEVER,
 }  # fmt: skip
+_ALLOCATION = {"start": -1, "deviceId": 0, "bytes": -1, "memKind": -1, "memoryOperationType": 0}
 _OVERHEAD = {"start": -1, "end": -1, "globalTid": 0, "nameId": -1}
 
 _SMALL = {
@@ -103,7 +104,16 @@ class _Reader:
             classes=self.classes,
             messages=nccl.messages(self.export, ops, calls),
             origin=of_export(self.export),
+            memory=self._memory(),
         )
+
+    def _memory(self) -> pd.DataFrame:
+        """Allocations of device memory (nsys profile --cuda-memory-usage=true), in the order of time."""
+        raw = self.export.integers("CUDA_GPU_MEMORY_USAGE_EVENTS", _ALLOCATION)
+        rows = np.flatnonzero(np.isin(raw["memKind"], classify.ON_DEVICE) & (raw["bytes"] >= 0))
+        rows = rows[np.argsort(raw["start"][rows], kind="stable")]
+        moved = np.where(raw["memoryOperationType"][rows] == 0, raw["bytes"][rows], -raw["bytes"][rows])
+        return table(MEMORY, {"time_ns": raw["start"][rows], "device": raw["deviceId"][rows], "bytes": moved})
 
     def _overheads(self) -> pd.DataFrame:
         overheads = [

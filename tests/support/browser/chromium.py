@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,7 +86,7 @@ class Browser:
         )
         self.call("Page.navigate", url=page.resolve().as_uri())
         while not self.evaluate("document.documentElement?.dataset.drawn || ''"):
-            pass
+            time.sleep(0.01)
         self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 300)))")
 
     def evaluate(self, expression: str) -> Any:

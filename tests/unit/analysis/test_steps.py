@@ -84,6 +84,12 @@ def test_without_a_kernel_that_chooses_the_outermost_level_with_many_periods_is_
     assert found.starts.tolist() == starts
 
 
+def test_a_step_begins_with_launches_that_it_makes_more_than_once() -> None:
+    kinds = ("copy", "copy", "kernel", "result") * 5
+    found = only(trace([{"start_ns": 100 * i, "end_ns": 100 * i + 50, "name": name} for i, name in enumerate(kinds)]))
+    assert found is not None and found.starts.tolist() == [0, 400, 800, 1200, 1600] and found.end == 1950
+
+
 def test_steps_tile_and_the_last_one_ends_with_its_last_operation() -> None:
     made, starts = program(1, 10, 3)
     found = only(made)

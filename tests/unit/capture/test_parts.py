@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from moeprof.capture.jobs import Job, profiling_jobs
 from moeprof.capture.parts import Parts
 from moeprof.capture.plan import Counting, Plan
 from moeprof.capture.profiling import Ended
+from moeprof.capture.program.capture import planned
 from moeprof.capture.request import Request
 from moeprof.errors import CaptureError, MoeprofError, ToolError, WorkloadError
 from moeprof.machine import nvml
@@ -49,7 +49,7 @@ def ran(job: Job, store: Store) -> Ended:
 def test_a_trace_and_counters_become_parts(tmp_path: Path, program: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", environment())
     store, parts = opened(tmp_path, program)
-    trace, count = profiling_jobs(program, store, ())
+    (_, trace), (_, count) = planned(program, store)
     for job in (trace, count):
         parts.keep(job, ran(job, store))
     [record] = store.manifest.variants
@@ -77,23 +77,13 @@ def test_each_way_that_nsys_fails(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "environ", environment(FAKE_NSYS=how))
     store, parts = opened(tmp_path, program)
-    job = profiling_jobs(program, store, ())[0]
+    job = next(planned(program, store))[1]
     with pytest.raises(kind) as raised:
         parts.keep(job, ran(job, store))
     assert type(raised.value) is kind
     for word in words:
         assert word in f"{raised.value.message} ({raised.value.hint})"
     assert not store.manifest.variants[0].parts and not (store.folder / "program" / "trace.sqlite").exists()
-
-
-def test_a_program_that_fails_keeps_its_trace(tmp_path: Path, program: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", environment())
-    plan = replace(program, request=replace(program.request, program=("false",)))
-    store, parts = opened(tmp_path, plan)
-    job = profiling_jobs(plan, store, ())[0]
-    with pytest.raises(WorkloadError, match="exit status 1 under nsys"):
-        parts.keep(job, ran(job, store))
-    assert [part.file for part in store.manifest.variants[0].parts] == ["program/trace.sqlite"]
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -130,7 +120,7 @@ def test_each_way_that_ncu_fails(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "environ", environment(FAKE_NCU=how))
     store, parts = opened(tmp_path, program)
-    job = profiling_jobs(program, store, ())[1]
+    job = list(planned(program, store))[1][1]
     with pytest.raises(kind) as raised:
         parts.keep(job, ran(job, store))
     assert type(raised.value) is kind
@@ -144,7 +134,7 @@ def test_ncu_runs_again_without_counters_that_it_does_not_know(
 ) -> None:
     monkeypatch.setattr(os, "environ", environment(FAKE_NCU="strict"))
     store, parts = opened(tmp_path, program)
-    job = profiling_jobs(program, store, ())[1]
+    job = list(planned(program, store))[1][1]
     parts.keep(job, ran(job, store))
     [part] = store.manifest.variants[0].parts
     assert "op_ffma" in " ".join(job.run.command.argv) and "op_ffma" not in " ".join(part.argv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from moeprof.capture import commands, manifest_builder
 from moeprof.capture.clean_timing import clean_processes
 from moeprof.capture.jobs import profiling_jobs
 from moeprof.capture.plan import Plan, make_plan
+from moeprof.capture.program import interpreter
+from moeprof.capture.program.capture import planned
+from moeprof.capture.program.interpreter import Interpreter
+from moeprof.capture.program.window import Window
 from moeprof.capture.request import Request
 from moeprof.errors import ToolError, UsageError
 from moeprof.machine import ncu_query, nvml, tools
@@ -81,6 +86,7 @@ def test_without_tools_torch_traces_and_nothing_counts(monkeypatch: pytest.Monke
         ({"device": "cpu", "tools": ("nsys",)}, ToolError, "nsys needs a CUDA GPU"),
         ({"workload": RANKED, "tools": ("nsys", "ncu")}, UsageError, "ncu cannot count 2 ranks"),
         ({"workload": RANKED, "nproc": 3}, ToolError, "3 ranks need 3 GPUs"),
+        ({"window": Window(duration_s=1.0)}, UsageError, "are for programs"), ({"nsys_args": ("-b",)}, UsageError, "are for programs"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused(given: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -131,34 +137,60 @@ def test_what_traces_comes_before_what_counts(tmp_path: Path) -> None:
 
 def test_a_program_is_traced_whole_and_counted_only_if_asked_for(tmp_path: Path) -> None:
     plan = make_plan(Request(program=("./train", "--fast")), {})
-    [job] = profiling_jobs(plan, store(plan, tmp_path), ())
+    [(_, job)] = planned(plan, store(plan, tmp_path))
+    argv = job.run.command.argv
     assert (job.name, job.tool, job.gate, job.run.iterations) == ("program", "nsys", None, None)
-    assert (
-        job.run.command.argv[-2:] == ("./train", "--fast")
-        and "--capture-range=cudaProfilerApi" not in job.run.command.argv
-    )
+    assert argv[-2:] == ("./train", "--fast") and "--capture-range=cudaProfilerApi" not in argv
+    assert "--kill=none" in argv and "--start-later=true" not in argv, "nsys never kills a program"
     counted = make_plan(Request(program=("./train",), tools=("ncu",)), {})
-    [count] = profiling_jobs(counted, store(counted, tmp_path), ())
+    [(_, count)] = planned(counted, store(counted, tmp_path))
     assert count.tool == "ncu" and "--nvtx" not in count.run.command.argv
+
+
+def test_a_programs_options_of_nsys_replace_those_of_the_capture(tmp_path: Path) -> None:
+    window = Window(start_after_s=3.0)
+    request = Request(
+        program=("./train",), window=window, nsys_args=("-t", "cuda,osrt", "--sample=cpu"), fork_before_exec=True
+    )
+    plan = make_plan(request, {})
+    [(_, job)] = planned(plan, store(plan, tmp_path))
+    argv = job.run.command.argv
+    assert argv[argv.index("-t") : argv.index("-t") + 3] == ("-t", "cuda,osrt", "--sample=cpu")
+    assert not {"--trace=cuda,nvtx", "--sample=none"} & set(argv) and "--cpuctxsw=none" in argv
+    assert "--start-later=true" in argv and "--trace-fork-before-exec=true" in argv
 
 
 @pytest.mark.parametrize(
     ("program", "command"),
     [
         (("p.py", "a"), ("p.py", "a")), (("python3", "p.py"), ("p.py",)), (("python", "-u", "p.py"), ("p.py",)),
-        (("python", "-m", "json.tool"), ("-m", "json.tool")),
+        (("python", "-m", "json.tool"), ("-m", "json.tool")), (("python", "-X", "dev", "-c", "1", "x"), ("-c", "1", "x")),
     ],
 )  # fmt: skip
 def test_a_python_program_runs_in_a_worker_under_torch_profiler(
-    tmp_path: Path, program: tuple[str, ...], command: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: tuple[str, ...], command: tuple[str, ...]
 ) -> None:
+    found = Interpreter("3.12", "/venv/bin/python", torch=True, moeprof=True)
+    monkeypatch.setattr(interpreter, "of_program", lambda words, packages: found)
     plan = make_plan(Request(program=program, tools=("torch",)), {})
-    [job] = profiling_jobs(plan, store(plan, tmp_path), ())
-    assert isinstance(job.run.process, spec.WorkerSpec) and job.run.process.program is not None
-    assert job.run.process.program.command == command
+    [(_, job)] = planned(plan, store(plan, tmp_path))
+    argv = job.run.command.argv
+    assert argv[0] == "/venv/bin/python" and argv[argv.index("--") + 1 :] == command
+    assert argv[1 : argv.index("-P")] == program[1 : program.index(command[0])] if program[0] != "p.py" else True
     other = make_plan(Request(program=("./train",), tools=("torch",)), {})
     with pytest.raises(ToolError, match=r"torch\.profiler cannot trace './train'"):
-        profiling_jobs(other, store(other, tmp_path), ())
+        list(planned(other, store(other, tmp_path)))
+
+
+@pytest.mark.parametrize("lacks", ["torch", "moeprof"])
+def test_a_python_without_torch_or_moeprof_cannot_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    found = replace(Interpreter("3.12", "/venv/bin/python", torch=True, moeprof=True), **{lacks: False})
+    monkeypatch.setattr(interpreter, "of_program", lambda words, packages: found)
+    plan = make_plan(Request(program=("python", "p.py"), tools=("torch",)), {})
+    with pytest.raises(ToolError, match=f"/venv/bin/python has no {lacks}"):
+        list(planned(plan, store(plan, tmp_path)))
 
 
 def test_a_printed_command_has_the_whole_spec_and_is_what_a_shell_would_run(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_a_named_page_is_not_overwritten(command: Callable[..., Ran], tmp_path: 
     [
         (("A", "--diff"), "name a second one"),
         (("A", "--range", "step"), "moeprof analyze TRACE --range NAME"),
-        (("A", "A"), "contrast two: moeprof report --diff A B"),
+        (("A", "--whole"), "are for two traces or two captures of programs"),
+        (("CAPTURE", "--unit", "step"), "that of commands is given to capture"),
         (("A", "A", "A", "--diff"), "3 traces were named"),
         (("CAPTURE", "--range", "step"), "--range is for two traces"),
         (("nothing.sqlite",), "there is no trace at nothing.sqlite"),
@@ -50,6 +51,16 @@ def test_an_error_names_the_command_that_works(
     ran = command("report", *(places.get(word, word) for word in words))
     assert ran.code != 0 and says in ran.words
     assert not (tmp_path / "moeprof-out").exists()
+
+
+def test_two_traces_are_contrasted_without_being_asked(command: Callable[..., Ran], tmp_path: Path) -> None:
+    pair = [recordings.path(f"sync-item-{form}") for form in ("faulty", "mended")]
+    pages = []
+    for number, words in enumerate(((), ("--diff",))):
+        ran = command("report", *pair, *words, "-o", f"{number}.html")
+        assert ran.code == 0 and "step" in ran.out
+        pages.append((tmp_path / f"{number}.html").read_bytes())
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize(

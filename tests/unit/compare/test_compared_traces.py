@@ -15,8 +15,8 @@ from recorded.recordings import path, trace
 
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
-from moeprof.compare import kernels as changes
 from moeprof.compare.traces import TraceComparison, compare, shared_out
+from moeprof.compare.units import Wanted
 from moeprof.errors import UsageError
 from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.trace import analysis_of
@@ -41,20 +41,20 @@ def test_the_waterfall_sums_and_findings_come_and_go() -> None:
     assert next(c for c in device.counts if c.what == "waits of the host").before == 20
 
 
-def test_without_a_common_range_the_work_is_the_unit() -> None:
+def test_without_a_common_range_there_is_no_unit_until_one_is_named() -> None:
+    """Half the work in half the time is no change, and no speed-up either."""
     whole = trace("far-ahead-mended")
     bare = replace(whole, ranges=whole.ranges.iloc[:0])
     half = bare.ops.iloc[: len(bare.ops) // 2].reset_index(drop=True)
     (device,) = compare(side(bare), side(replace(bare, ops=half))).devices
-    assert device.unit == "the work of the first trace" and device.units_after == pytest.approx(0.5)
-    assert device.after_ns / device.before_ns == pytest.approx(1.0, abs=0.03), (
-        "half the work in half the time is no change"
-    )
+    assert device.unit is None and not device.waterfall
+    (device,) = compare(side(bare), side(replace(bare, ops=half)), Wanted(counts=(2, 1))).devices
+    assert device.after_ns / device.before_ns == pytest.approx(1.0, abs=0.03)
 
 
 def test_equal_lengths_are_not_no_change(traces: Path) -> None:
     before, after = (read(traces / "nsys" / f"mfu_2gpu_{which}.sqlite") for which in ("before", "after"))
-    comparison = compare(side(before), side(after))
+    comparison = compare(side(before), side(after), Wanted("flash_fwd_kernel"))
     lengths = [t.ops["end_ns"].max() - t.ops["start_ns"].min() for t in (before, after)]
     assert abs(lengths[0] - lengths[1]) < 0.01 * lengths[0]
     assert all(1.10 < d.after_ns / d.before_ns < 1.17 for d in comparison.devices)
@@ -123,12 +123,6 @@ def test_shares_sum_to_the_rounded_whole(values: dict[str, int], units: float) -
     assert all(abs(shares[k] - values[k] / units) <= 1 for k in values)
 
 
-def test_the_work_ratio_is_the_median_ratio_by_time() -> None:
-    ops = trace("graph-opportunity-faulty").ops
-    assert changes.work_ratio(ops, ops) == 1.0
-    assert changes.work_ratio(ops, ops.iloc[: len(ops) // 2]) == pytest.approx(0.5, abs=0.02)
-
-
 def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
     argv = ["report", "--diff", str(path("sync-item-faulty")), str(path("sync-item-mended")), "-o"]
     for name in ("a.html", "b.html"):
@@ -143,7 +137,11 @@ def test_the_command_writes_a_page_twice_the_same(tmp_path: Path) -> None:
 def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
     name = str(path("sync-item-faulty"))
     for argv, says in (
-        ([name, name], "2 traces were named"),
+        ([name, name, name], "3 traces were named"),
+        ([name, name, "--units", "3"], "--units '3' is not A=N,B=N"),
+        ([name, name, "--units", "A=0,B=2"], "is not A=N,B=N"),
+        ([name, name, "--unit", "step", "--whole"], "--unit and --whole exclude each other"),
+        ([name, "--unit", "step"], "are for two traces or two captures of programs"),
         ([name, "--diff"], "--diff needs two traces"),
         ([name, "--range", "step"], "--range is for two traces"),
         ([name, name, "--diff", "--range", "nowhere"], "no range 'nowhere'"),
@@ -154,6 +152,6 @@ def test_bad_pairs_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_nested_range_can_be_compared() -> None:
-    comparison = compare(side(trace("peer")), side(trace("peer")), "iteration")
+    comparison = compare(side(trace("peer")), side(trace("peer")), Wanted("iteration"))
     assert comparison.devices[0].unit == "iteration" and comparison.devices[0].units_before > 1
     assert all(np.isclose(k.delta_ns, 0) for k in comparison.devices[0].kernels)

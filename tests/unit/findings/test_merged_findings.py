@@ -46,7 +46,7 @@ def named(path: Path) -> str:
 def test_the_eight_byte_copy_is_one_finding_with_its_consequences(traces: Path) -> None:
     (finding,) = analysed(traces / "nsys" / "mfu_2gpu_after.sqlite").findings
     assert finding.id == "sync-api" and finding.device == 0 and finding.passes == 15
-    assert "cudaStreamSynchronize x 15, each for an H2D copy of 8 bytes from pageable memory" in finding.claim
+    assert "cudaStreamSynchronize x 15, 14 of them for an H2D copy of 8 bytes from pageable memory" in finding.claim
     same_device = [f for f in finding.consequences if f.device == 0]
     assert [f.id for f in same_device] == ["host-bound", "graph-opportunity", "launch-bound"]
     assert all(f.left_ns is not None and f.left_ns < 0.1 * f.gain_ns for f in same_device)
@@ -85,8 +85,8 @@ def test_graph_opportunity_and_launch_bound_are_two_names_for_the_same_launches(
     [
         ("load_before_loop.sqlite", "the part that repeats", 8.970, ["host-bound"]),
         ("long_kernel_then_copies.sqlite", "the whole trace", 0.744, []),
-        ("blocking_copy_loop.sqlite", "the part that repeats", 481.92, ["host-bound", "sync-api"]),
-        ("async_copy_loop.sqlite", "the part that repeats", 482.018, ["host-bound"]),
+        ("blocking_copy_loop.sqlite", "period x 25", 481.92, ["host-bound", "sync-api"]),
+        ("async_copy_loop.sqlite", "period x 25", 482.018, ["host-bound"]),
         ("three_steps.json", "ProfilerStep x 3", 29.54, ["host-bound"]),
         ("alloc_small.sqlite", "the part that repeats", 23.96, ["allocator-in-loop", "sync-api"]),
     ],

@@ -16,6 +16,7 @@ import pytest
 from builders import trace_folder
 from builders.sample_captures import Ran
 from builders.trace_folder import FILES
+from fakes import command_line
 from recorded import recordings
 
 import moeprof
@@ -59,13 +60,16 @@ def test_rows_stand_in_order_however_they_finish(folder: Path, monkeypatch: pyte
 
 def test_dask_on_this_machine_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed")
-    said = []
-    for way in (("--dask", "--results", "one"), ("--results", "two")):
-        words = [sys.executable, "-P", "-m", "moeprof", "analyze", str(folder), "--json", *way]
-        ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    words = ("analyze", str(folder), "--json", "--results")
+    fresh = [sys.executable, "-P", "-m", "moeprof", *words, "one", "--dask"]
+    both = (
+        subprocess.run(fresh, cwd=tmp_path, capture_output=True, text=True, check=False),
+        command_line.moeprof(*words, "two", cwd=tmp_path),
+    )
+    for ran in both:
         assert ran.returncode == 0, ran.stderr
         assert sum(f" of 7: {name}" in ran.stderr for name in FILES) == 3
-        said.append(ran.stdout)
+    said = [ran.stdout for ran in both]
     assert said[0] == said[1] and json.loads(said[0])["failed"] == 1
     kept = [sorted((f.name, f.read_bytes()) for f in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert kept[0] == kept[1] and len(kept[0]) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_the_place_is_in_the_url_and_comes_back(browser: Browser, made: Path) ->
     browser.evaluate("delete document.documentElement.dataset.drawn")
     browser.call("Page.reload")
     while not browser.evaluate("document.documentElement?.dataset.drawn || ''"):
-        pass
+        time.sleep(0.01)
     assert view(browser) == pytest.approx([120_000, 260_000])
     browser.evaluate("location.hash = '#t=0.3-0.35'")
     settle(browser, 200)

@@ -17,10 +17,11 @@ from recorded import recordings
 
 from moeprof import resources
 from moeprof.analysis.device import views
+from moeprof.analysis.kernel_families import family_of
 from moeprof.analysis.ledger import idle, ledger
 from moeprof.analysis.model import Finding
 from moeprof.loaded.trace import analysis_of
-from moeprof.report.figures.timeline_classes import IDLE, WORK, family_of
+from moeprof.report.figures.timeline_classes import IDLE, WORK
 from moeprof.report.figures.timeline_codec import bin_edges, sparse, text, varints, zigzag
 from moeprof.report.figures.timeline_data import Timeline, timeline_data
 from moeprof.report.figures.timeline_lanes import LEAST_CALL_NS, extent

@@ -292,8 +292,9 @@ def test_kernels_have_their_share_of_the_device() -> None:
     )  # fmt: skip
     shown = trace([{"start_ns": 0, "end_ns": 50, "name": "a", "call": -1}])
     page = trace_page.page(shown, numbers, timeline_data(shown), "x.sqlite")
-    table = next(s for s in page.sections if s.id == "kernels").tables[0]
-    assert [row[0] + row[4] for row in table.rows] == ["a75.0 %", "b25.0 %", "c100.0 %"]
+    tables = next(s for s in page.sections if s.id == "kernels").tables
+    assert [t.caption for t in tables] == ["Kernels of GPU 0", "Kernels of GPU 1"]
+    assert [row[0] + row[4] for t in tables for row in t.rows] == ["a75.0 %", "b25.0 %", "c100.0 %"]
 
 
 @pytest.mark.browser

@@ -134,7 +134,7 @@ def test_unclear_says_how_many_rounds_would_settle_it_and_they_do() -> None:
     base, other = record("base", noisy(12, 1.0), noisy(12, 1.0)), record("other", noisy(12, 1 / 1.02))
     found = verdict.verdict(base, other)
     assert found is not None and found.word == "UNCLEAR" and found.more_rounds is not None
-    assert f"--rounds {12 + found.more_rounds}" in found.settle and "reaches into A against A" in found.reason
+    assert f"--rounds {12 + found.more_rounds}" in found.settle and "reaches into the noise" in found.reason
     count = 2 * (12 + found.more_rounds)
     later = verdict.verdict(
         record("base", noisy(count, 1.0), noisy(count, 1.0)), record("other", noisy(count, 1 / 1.02))

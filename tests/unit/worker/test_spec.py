@@ -25,7 +25,7 @@ from moeprof.worker.messages import (
     Timed,
     Versions,
 )
-from moeprof.worker.spec import Follower, Measurement, Program, Target, WorkerSpec
+from moeprof.worker.spec import Follower, Measurement, Target, WorkerSpec
 from moeprof.workload.model import Machine, Proof
 
 TARGET = Target(
@@ -35,7 +35,6 @@ SPECS = [
     WorkerSpec("serve", TARGET, 60.0, "logs/fast.log"),
     WorkerSpec("measure", TARGET, measurement=Measurement("nsys", "r.json", 8, gate="g")),
     WorkerSpec("follow", TARGET, follower=Follower(77, 900.0, -5, host=1, out="t.json")),
-    WorkerSpec("program", program=Program(("p.py", "--x", "a b"), "t.json", "r.json")),
 ]
 PROOF = Proof(True, "whole", 0.25, 1.0)
 MESSAGES = [
@@ -60,7 +59,6 @@ def test_a_spec_is_read_as_it_was_written(given: WorkerSpec) -> None:
         ('{"mode": "dance"}', CaptureError, r"spec\.mode: expected one of serve"),
         ('{"mode": "serve"}', UsageError, "'serve' lacks target"),
         ('{"mode": "serve", "target": {"workload": "w", "variant": "v"}}', CaptureError, r"spec\.target\.device is missing"),
-        ('{"mode": "program", "program": {"command": "p.py", "out": "o", "result": "r"}}', CaptureError, r"spec\.program\.command"),
     ],
 )  # fmt: skip
 def test_a_wrong_spec_is_refused_by_its_first_wrong_field(text: str, error: type[Exception], words: str) -> None:

@@ -28,7 +28,7 @@ from moeprof.worker.messages import (
     Round,
     RunResult,
 )
-from moeprof.worker.spec import Measurement, Program, Target, WorkerSpec
+from moeprof.worker.spec import Measurement, Target, WorkerSpec
 from moeprof.worker.start_barrier import StartBarrier
 
 PARAMS = {
@@ -106,6 +106,7 @@ def test_a_gate_holds_the_measurement_back(tmp_path: Path) -> None:
     with subprocess.Popen(spec.argv, stderr=subprocess.PIPE, text=True) as child:
         while not gate.ready.exists():
             assert child.poll() is None
+            time.sleep(0.01)
         assert not result.exists()
         gate.open()
         assert child.wait(30) == 0
@@ -120,23 +121,13 @@ def test_who_waits_at_a_gate_ends_when_nobody_is_left_to_open_it(tmp_path: Path)
         with subprocess.Popen(spec.argv, stderr=subprocess.PIPE, text=True, env=env) as child:
             while not gate.ready.exists():
                 assert child.poll() is None
+                time.sleep(0.01)
             time.sleep(1.2)
             assert child.poll() is None  # the holder is there
             holder.kill()
             holder.wait()
             _, said = child.communicate(timeout=30)
         assert child.returncode == 1 and "the capture that this process waited for is gone" in said
-
-
-def test_a_program_runs_under_torch_profiler_and_keeps_its_status(tmp_path: Path) -> None:
-    program, out, result = tmp_path / "p.py", tmp_path / "t.json", tmp_path / "r.json"
-    program.write_text("import sys, torch\ntorch.ones(4).sum()\nprint(sys.argv[1:])\nsys.exit(3)\n")
-    spec = WorkerSpec("program", program=Program((str(program), "a", "--b"), str(out), str(result)))
-    ran = subprocess.run(spec.argv, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(result.read_text()) == {"exit_code": 3}
-    assert "['a', '--b']" in ran.stderr
-    assert any(e["name"] == "aten::sum" for e in json.loads(out.read_text())["traceEvents"])
 
 
 def test_nothing_heavy_is_imported_in_the_profiled_process() -> None:
