@@ -17,6 +17,7 @@ from moeprof.report.figures.timeline_pair import side_by_side, trace_side
 from moeprof.report.glossary import GLOSSARY
 from moeprof.report.narrative.traces import sentences
 from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, unlike, verdict
+from moeprof.report.trace_page import passes_shown
 
 MAX_KERNELS = 14
 # how the unit is known, after its counts
@@ -51,7 +52,7 @@ def _name(device: DeviceComparison) -> str:
 
 
 def _timelines(sides: tuple[AnalysedTrace, AnalysedTrace]) -> Iterator[Section]:
-    shown = tuple(trace_side(label, side) for label, side in zip("AB", sides, strict=True))
+    shown = tuple(trace_side(label, side, passes_shown(side.analysis)) for label, side in zip("AB", sides, strict=True))
     note = "On one scale, each from the beginning of its typical pass, or of the trace where nothing repeats. Zoom and position are linked."
     figure = Drawing(side_by_side(shown, "A", "B", "timeline", "tl-traces"), True)
     yield Section("timelines", "A above B", note=note, figure=figure)

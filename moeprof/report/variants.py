@@ -41,6 +41,12 @@ from moeprof.report.page import (
 from moeprof.report.traces import kernel_table
 
 MAX_KERNELS = 14
+# section -> its name in the list of contents, where its title is long
+NAV = {
+    "timelines": "Timelines", "waterfall": "Changes", "findings": "Findings", "kernels": "Kernels", "roofline": "Roofline", "ledgers": "Ledgers",
+    "work": "Work", "overlap": "Overlap", "link": "Link", "launch": "Launches", "times": "Samples", "decided": "What decided", "counted": "Counters, both",
+    "stalls": "Warp states", "counters": "Counters", "all-kernels": "All kernels", "environment": "Environment",
+}  # fmt: skip
 WORTH_A_SECTION = 0.02  # of a traced iteration
 
 
@@ -84,17 +90,20 @@ def _page(
 ) -> Page:
     """The answer, what it rests on, and folded all the rest; a section without content is left out."""
     manifest = captures[-1].manifest
-    sections = (
-        *unlike("These two captures are unlike", (n.text for n in comparison.unlike)),
-        _answer(comparison, narrative),
-        *shown,
-        *(
-            replace(s, folded=True)
-            for s in (*folded, *_notes(comparison), _environment(captures), *_summary(narrative))
-            if _has_content(s)
-        ),
-        *_missing(comparison),
-        glossary(GLOSSARY),
+    sections = tuple(
+        replace(s, nav=NAV.get(s.id, s.nav))
+        for s in (
+            *unlike("These two captures are unlike", (n.text for n in comparison.unlike)),
+            _answer(comparison, narrative),
+            *shown,
+            *(
+                replace(s, folded=True)
+                for s in (*folded, *_notes(comparison), _environment(captures), *_summary(narrative))
+                if _has_content(s)
+            ),
+            *_missing(comparison),
+            replace(glossary(GLOSSARY), folded=True),
+        )
     )
     return Page(comparison.title, manifest.summary, sections, data=json.comparison(comparison, narrative))
 
@@ -253,7 +262,7 @@ def _ledgers(comparison: Comparison, in_summary: bool) -> Iterator[Section]:
     if figure is not None:
         shown = (tables.ledger(comparison),)
         detail: Detail = "summary" if in_summary else "page"
-        yield section("ledger", "The time ledger of each variant", note, figure, shown, detail)
+        yield section("ledgers", "The time ledger of each variant", note, figure, shown, detail)
 
 
 def _overlap(comparison: Comparison) -> Iterator[Section]:

@@ -73,9 +73,9 @@ def _iteration(variant: CapturedVariant, prefix: str, budget: int) -> Side | Non
     return Side(f"{prefix}{variant.record.name}", detail, replace(data, payload=payload), zero, span)
 
 
-def trace_side(label: str, side: AnalysedTrace) -> Side:
-    """One of two whole traces, from the beginning of its typical pass; first shown is what the trace's own page shows first."""
-    data = timeline_data(side.trace, side.views, side.analysis.findings, budget=BUDGET // 2)
+def trace_side(label: str, side: AnalysedTrace, passes: tuple[Pass, ...] | None) -> Side:
+    """One of two whole traces with its ``passes``, from the beginning of its typical pass; first shown is what the trace's own page shows first."""
+    data = timeline_data(side.trace, side.views, side.analysis.findings, passes, BUDGET // 2)
     first, last = data.payload["home"]
     zero = data.typical_ns or first
     return Side(label, side.name, data, zero, last - zero)

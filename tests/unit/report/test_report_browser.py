@@ -76,7 +76,8 @@ def test_two_iterations_one_above_the_other_on_one_scale(browser: Browser, page:
     )
     assert browser.evaluate(f"{PAIR}.map(f => f.id)") == ["timeline-0", "timeline-1"]
     assert browser.evaluate(views) == [[2_000_000, 5_000_000]] * 2, "another variant is shown at the same place"
-    assert browser.evaluate("location.hash") == "#t=2.0000-5.0000&timeline-with=1"
+    kept = browser.evaluate("location.hash").removeprefix("#").split("&")
+    assert sorted(kept) == ["t=2.0000-5.0000", "timeline-with=1"]
     assert browser.requests() == [] and browser.complaints() == []
 
 
