@@ -17,9 +17,9 @@ from moeprof.compare import captures, comparable, variants
 from moeprof.compare import traces as two_traces
 from moeprof.errors import CaptureError
 from moeprof.gate import metrics
-from moeprof.loaded import capture
+from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.capture import Capture
-from moeprof.report import build, html, rounds, text
+from moeprof.report import html, rounds, text
 from moeprof.report import traces as trace_pages
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
@@ -97,7 +97,7 @@ def test_each_thing_that_makes_captures_unlike_is_named(sample: Capture) -> None
 
 def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     pair = [str(recordings.path(f"graph-opportunity-{form}")) for form in ("faulty", "mended")]
-    traces = [build._side(Path(p)) for p in pair]
+    traces = [analysed_trace.load(Path(p)) for p in pair]
     traces[1] = replace(traces[1], trace=replace(traces[1].trace, producer="another nsys"))
     made = trace_pages.page(two_traces.compare(traces[0], traces[1]))
     page, data = html.render(made), json.dumps(made.data)
