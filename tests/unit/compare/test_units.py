@@ -11,9 +11,10 @@ from builders.step_programs import ATTENTION, EAGER, GROUPED, Launch, batched, p
 
 from moeprof.analysis.device import views
 from moeprof.compare import programs
-from moeprof.compare.traces import DeviceComparison, Side, compare
+from moeprof.compare.traces import DeviceComparison, compare
 from moeprof.compare.units import Wanted, family, same_work
 from moeprof.errors import UsageError
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.trace import analysis_of
 from moeprof.report import html, text
 from moeprof.report import traces as pages
@@ -33,8 +34,8 @@ OTHER_MODEL = (
 LAYER, GROUPED_LAYER = (tuple(k for k in step if k.name != "argmax") for step in (EAGER, GROUPED))
 
 
-def side(shown: Trace, name: str = "t") -> Side:
-    return Side(name, shown, views(shown), analysis_of(shown))
+def side(shown: Trace, name: str = "t") -> AnalysedTrace:
+    return AnalysedTrace(name, shown, views(shown), analysis_of(shown))
 
 
 def device(before: Trace, after: Trace, wanted: Wanted = Wanted()) -> DeviceComparison:
