@@ -100,6 +100,7 @@ class DescribedComparison(Comparison):
     sentence: str = ""
     reasons: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()
+    lesson: str = ""  # what the workload teaches, as far as the verdict confirms it; empty without a verdict
 
 
 @dataclass(frozen=True)
