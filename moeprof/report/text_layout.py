@@ -27,6 +27,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 GAP = 2  # columns between two cells
 NAME_WIDTH = 24  # columns that a name keeps at least when it is shortened
 HEADER_LINES = 3
+LEFT_OUT = "in a wider terminal, or with --json"  # where columns are that did not fit
 CELL = 40  # characters from which a cell of several words is a sentence
 
 
@@ -86,8 +87,7 @@ def table_lines(table: Table, width: int) -> list[Text]:
     layout, left = _fitted(shown, width)
     lines += _blocks(shown, width) if layout is None else _side_by_side(layout, width, table.marked)
     if left:
-        said = f"{', '.join(left)}: in a wider terminal, or with --json"
-        lines += [Text(line, style="dim") for line in wrap(said, width)]
+        lines += [Text(line, style="dim") for line in wrap(f"{', '.join(left)}: {LEFT_OUT}", width)]
     return lines
 
 
