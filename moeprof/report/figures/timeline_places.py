@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from moeprof.analysis import steps
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.model import Finding
 from moeprof.analysis.projection import projected, tiled
@@ -77,11 +78,16 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
 
 
 def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Pass, ...]:
-    """The passes of the device with the most work: the instances of its repeated range, else from one appearance to the next
+    """The passes of the device with the most work: its steps, where its launches show them; else the instances of its repeated range, else from one appearance to the next
     of an operation that comes once a pass; none where nothing repeats."""
     view = max(devices, key=lambda v: len(v.ops), default=None)
     if view is None or not len(view.ops):
         return ()
+    found = steps.find(trace, view)
+    if found is not None:
+        word = "step" if found.sure else "pass"
+        bounds = zip(found.starts, found.ends, strict=True)
+        return tuple(Pass(int(start), int(end), f"{word} {i}") for i, (start, end) in enumerate(bounds))
     judged = focus(trace, view)
     return _ranged(trace, view, judged) if judged.spans else _recurring(view, judged)
 

@@ -252,7 +252,7 @@ def test_above_the_budget_the_overview_is_exact_and_the_rest_is_said() -> None:
 
 
 def test_a_budget_that_nothing_fits_still_gives_the_overview() -> None:
-    data = timeline_data(busy_loop(4, 50), budget=1)
+    data = timeline_data(busy_loop(4, 500), budget=1)  # so dense that no part of a step fits
     assert data.events == 0 and "Everywhere each lane shows the share of busy time" in data.note
     assert sum(map(sum, timelines.overview(data.payload)[0].values())) == data.payload["span_ns"]
 
