@@ -5,6 +5,8 @@ Only ``moeprof.cli.main`` turns these into text and an exit status; everything b
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -59,3 +61,11 @@ class WorkloadError(MoeprofError):
 def of_workload(error: Exception, hint: str = "") -> MoeprofError:
     """An exception out of a workload as one of ours: itself if it is, else the workload's failure with ``hint``."""
     return error if isinstance(error, MoeprofError) else WorkloadError(f"{type(error).__name__}: {error}", hint)
+
+
+def choices(name: str, known: Iterable[str], what: str) -> str:
+    """The hint for a ``name`` that does not exist: the nearest of the ``known`` ones, then all of them after ``what``."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    suggestion = f"did you mean {near[0]!r}? " if near else ""
+    return f"{suggestion}{what}: {', '.join(names) or 'none'}"

@@ -25,6 +25,7 @@ class Note:
 CATALOGUE: dict[str, tuple[Severity, str]] = {
     # capture
     "no-gpu": ("info", "no CUDA GPU: {what} ran on the CPU"),
+    "functional-check": ("info", "{what} is a technique of GPUs: its times on a CPU mean nothing"),
     "no-nsys": ("info", "nsys was not found ({why}). torch.profiler collected the trace"),
     "no-ncu": ("info", "no hardware counters: {why}"),
     "no-trace": ("warning", "no trace of {variant}: {why}"),

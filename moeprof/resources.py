@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moeprof.errors import MoeprofError, UsageError
+from moeprof.errors import MoeprofError, UsageError, choices
 
+PACKED = ".sqlite.xz"
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -25,7 +26,22 @@ def shipped(kind: str, name: str) -> Path:
     """
     recorded = folder("reports") / kind / name
     if not recorded.is_dir():
-        known = ", ".join(sorted(p.name for p in recorded.parent.iterdir() if p.is_dir()))
         what = {"samples": "sample", "sessions": "recorded session"}[kind]
-        raise UsageError(f"there is no {what} {name!r}", f"known: {known}")
+        known = names(kind) + (trace_names() if kind == "samples" else ())
+        raise UsageError(f"there is no {what} {name!r}", choices(name, known, f"{what}s"))
     return recorded
+
+
+def packed_trace(name: str) -> Path:
+    """A recorded trace that ships with moeprof, packed with xz."""
+    return folder("reports") / "traces" / f"{name}{PACKED}"
+
+
+def trace_names() -> tuple[str, ...]:
+    """The recorded traces that ship with moeprof."""
+    return tuple(sorted(path.name.removesuffix(PACKED) for path in (folder("reports") / "traces").glob(f"*{PACKED}")))
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The recordings of a ``kind`` that ship with moeprof."""
+    return tuple(sorted(path.name for path in (folder("reports") / kind).iterdir() if path.is_dir()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from moeprof.analysis import steps
+from moeprof.analysis import range_names, steps
 from moeprof.analysis.causes import exposed_causes, idle_causes
 from moeprof.analysis.communication import communication
 from moeprof.analysis.device import DeviceView, main_device, views
@@ -54,7 +54,7 @@ def analyze(
         raise UsageError(f"{trace.path} has no work on device {device}", f"devices with work: {known}")
     cuts = [(v, cut) for v in devices for cut in (whole(v) if range_name is None else instances(trace, v, range_name))]
     if range_name is not None and not cuts:
-        raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace))
+        raise UsageError(f"{trace.path} has no range {range_name!r} with GPU work", _known_ranges(trace, range_name))
     return assembled(trace, devices, cuts)
 
 
@@ -186,6 +186,5 @@ def _coverage(devices: tuple[DeviceView, ...]) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def _known_ranges(trace: Trace) -> str:
-    names = sorted(set(trace.ranges["name"].astype(str)))
-    return f"its ranges: {', '.join(names[:8])}" if names else "it has no ranges"
+def _known_ranges(trace: Trace, wanted: str) -> str:
+    return range_names.hint(wanted, trace.ranges["name"].astype(str))

@@ -113,6 +113,8 @@ def make_plan(request: Request, environment: Mapping[str, str]) -> Plan:
     if workload is None:
         program = request.program if request.commands is None else request.commands.baseline.argv
         return replace(plan, interpreter=interpreter.of_program(program, PACKAGES))
+    if device == "cpu" and workload.gpu_technique:
+        plan = replace(plan, notes=(*plan.notes, note("functional-check", what=workload.name)))
     preset = request.preset or ("default" if device == "cuda" else "tiny")
     names = request.variants or tuple(variant.name for variant in workload.variants)
     return replace(

@@ -1,4 +1,4 @@
-"""Take the profiled process's environment, command line, user and host out of what a capture keeps.
+"""Take the profiled process's environment, command line, user and host out of what a capture saves.
 
 An nsys export holds them in META_DATA_*, TARGET_INFO_SYSTEM_ENV, StringIds and PROCESSES. The redacted file is built
 from nothing, of the tables that analysis (ours and ``nsys stats``) needs, and only the strings that those refer to; so
@@ -63,7 +63,7 @@ def secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def leaks(path: Path, values: Iterable[str]) -> bool:
-    """Whether any of ``values`` stands in the file's bytes (of a gzipped file: in its contents)."""
+    """Whether any of ``values`` is in the file's bytes (of a gzipped file: in its contents)."""
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
     return any(value.encode() in data for value in values)

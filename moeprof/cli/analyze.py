@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from moeprof.cli.options import echo_json, json_option
+from moeprof.cli import completion as names
+from moeprof.cli.options import echo_json, json_option, print_document
 from moeprof.errors import ExitCode, UsageError
 
 
 @click.command()
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
 @click.option("--device", type=int, help="Only this GPU.")
 @click.option("--rules", type=click.Path(path_type=Path), help="Your own rules: a .py file with a list RULES.")
@@ -32,11 +34,14 @@ from moeprof.errors import ExitCode, UsageError
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the rows of a folder are cached; default: DIR/.moeprof-analysis.",
 )
+@click.option("--all", "show_all", is_flag=True, help="All numbers, not only the first screen.")
 @json_option
-def analyze(trace: Path, as_json: bool, **options: Any) -> None:
-    """Print the numbers and findings of TRACE: .sqlite, .nsys-rep, .json[.gz] (Kineto), a capture folder, or ncu's .csv, .ncu-rep.
+def analyze(trace: Path, show_all: bool, as_json: bool, **options: Any) -> None:
+    """Print what is slow in a trace, and why.
 
-    For any other folder, print one table of all captures and traces below it.
+    TRACE is an nsys export (.sqlite) or report (.nsys-rep), a torch.profiler trace (.json, .json.gz), a capture folder,
+    or ncu's counters (.csv, .ncu-rep). The first screen has the answer, the time ledger and the findings. For a folder
+    of many traces, one table has a row for each.
     """
     from moeprof.storage import manifest
     from moeprof.trace.ncu.open import read_ncu
@@ -51,7 +56,7 @@ def analyze(trace: Path, as_json: bool, **options: Any) -> None:
     if counted is not None:
         _print_counters(counted, as_json)
     else:
-        _print_analyses(trace, options, as_json)
+        _print_analyses(trace, show_all, options, as_json)
 
 
 def _print_counters(counted: Any, as_json: bool) -> None:
@@ -63,27 +68,29 @@ def _print_counters(counted: Any, as_json: bool) -> None:
         click.echo(text.render(analysis.counters_page(counted.path, counted.table, counted.rules)))
 
 
-def _print_analyses(trace: Path, options: dict[str, Any], as_json: bool) -> None:
+def _print_analyses(trace: Path, show_all: bool, options: dict[str, Any], as_json: bool) -> None:
     """Print one trace, or each variant of a capture."""
+    from moeprof.cli.outputs import Analyses
+    from moeprof.cli.progress import working
     from moeprof.findings import find
-    from moeprof.loaded.trace import analyse
-    from moeprof.report import text
-    from moeprof.report.analysis import page
-    from moeprof.storage.json import encode
+    from moeprof.loaded.trace import analysed
+    from moeprof.report import analysis, text
     from moeprof.trace import classify
 
-    own = find.load(options["rules"]) if options["rules"] else ()
+    own_rules = find.load(options["rules"]) if options["rules"] else ()
     classes = classify.communication(options["communication"]) if options["communication"] else classify.COMMUNICATION
-    analyses = analyse(trace, options["range_name"], options["device"], own, classes)
+    with working(f"reading and analysing {trace.name}"):
+        analyses = analysed(trace, options["range_name"], options["device"], own_rules, classes)
     if as_json:
-        documents = {name: encode(analysis) for name, analysis in analyses.items()}
-        several = {"schema_version": 1, "variants": documents}
-        echo_json(next(iter(documents.values())) if len(documents) == 1 else several)
+        documents = {name: of.analysis for name, of in analyses.items()}
+        print_document(next(iter(documents.values())) if len(documents) == 1 else Analyses(documents))
         return
-    for name, analysis in analyses.items():
-        if len(analyses) > 1:
-            click.echo(f"\n{name}")
-        click.echo(text.render(page(analysis)))
+    shown = [analysis.Shown(name, of.analysis, of.devices) for name, of in analyses.items()]
+    if show_all:
+        click.echo("\n\n".join(text.render(analysis.everything(of)) for of in shown))
+    else:
+        command = shlex.join(("moeprof", *sys.argv[1:]))
+        click.echo(text.render(analysis.summary(shown, command, shlex.quote(str(trace)))))
 
 
 def _print_folder(
@@ -97,22 +104,21 @@ def _print_folder(
     """Print one table of all traces; exit with 1 if none has numbers."""
     if any(value is not None for value in of_one.values()):
         raise UsageError("--range, --device and --rules are for one trace or capture", "analyze one of the folder's")
+    from moeprof.cli.progress import counted
     from moeprof.loaded.folder import analyse_folder
     from moeprof.report import text, traces_table
-    from moeprof.storage.json import encode
     from moeprof.trace import classify
 
     if communication is not None:
         classify.communication(communication)  # a mistake in it is one error, not one a trace
-    from moeprof.cli.progress import counted
 
     with counted("traces") as done:
         table = analyse_folder(folder, dask, results, communication, done)
     if as_json:
-        echo_json(encode(table))
+        print_document(table)
     else:
         click.echo(text.render(traces_table.page(table.folder, table.rows, table.traces)))
     if table.failed:
-        click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table says why", err=True)
+        click.echo(f"note: {table.failed} of {table.traces} traces have no numbers; the table reports why", err=True)
     if table.failed == table.traces:
         sys.exit(int(ExitCode.FAILED))

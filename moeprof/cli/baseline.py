@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option
+from moeprof.cli.options import force_option, json_option, print_document
 
 FOLDER = "moeprof-baselines"
 baselines_option = click.option(
@@ -22,7 +22,10 @@ baselines_option = click.option(
 
 @click.group()
 def baseline() -> None:
-    """Save captures under a name, for `moeprof check --against NAME`."""
+    """Save captures by name, to check against.
+
+    moeprof check CAPTURE --against NAME compares with one.
+    """
 
 
 @baseline.command()
@@ -43,13 +46,13 @@ def save(name: str, capture: Path, force: bool, folder: Path) -> None:
 @baselines_option
 def list_command(as_json: bool, folder: Path) -> None:
     """List the baselines, the oldest capture first."""
+    from moeprof.cli.outputs import BaselineList
     from moeprof.report.gate_formats import checked
     from moeprof.storage import baselines
-    from moeprof.storage.json import encode
 
     named = baselines.listed(folder)
     if as_json:
-        echo_json({"schema_version": 1, "folder": str(folder), "baselines": encode(named)})
+        print_document(BaselineList(str(folder), tuple(named)))
     else:
         click.echo(checked.baselines_text(named))
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprof.cli import completion as names
+from moeprof.cli.help import GroupedOptions
 from moeprof.cli.options import (
     budget_option,
     dry_run_option,
-    echo_json,
     force_option,
     json_option,
     ncu_option,
     output_option,
+    print_document,
     rounds_option,
 )
 from moeprof.errors import UsageError
@@ -25,74 +27,118 @@ from moeprof.errors import UsageError
 if TYPE_CHECKING:
     from moeprof.capture.command_set import CommandSet
     from moeprof.capture.request import Request
+    from moeprof.capture.run import Result
 
 SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("target", nargs=-1, type=click.UNPROCESSED)
-@click.option("--variants", help="Comma-separated; default: all. Without a WORKLOAD: a TOML file of commands.")
+SECTIONS = {
+    "What runs": ("variants", "preset", "pairs", "device", "nproc"),
+    "Commands as variants": ("commands", "unit", "time", "check", "check_file", "tolerance"),
+    "Timing without a profiler, of a workload": ("rounds", "budget_s"),
+    "A window of a program": ("start_after", "start_on", "steps", "duration", "end_program"),
+    "Profiling": ("tools", "iterations", "ncu_kernels", "nsys", "ncu", "nsys_args", "fork_before_exec"),
+    "Output": ("output", "force", "keep_raw", "as_json"),
+    "Control": ("timeout_s", "dry_run", "help"),
+}
+
+
+@click.command(cls=GroupedOptions, sections=SECTIONS)
+@click.argument(
+    "target",
+    nargs=-1,
+    metavar="-- PROGRAM [ARGS]... | WORKLOAD",
+    type=click.UNPROCESSED,
+    shell_complete=names.workloads,
+)
+@click.option(
+    "--variants",
+    metavar="A,B|FILE",
+    shell_complete=names.variants,
+    help="Variants of the workload  [default: all]; without a WORKLOAD a TOML file of commands.",
+)
 @click.option(
     "--variant", "commands", multiple=True, metavar="NAME=COMMAND", help="Compare commands: give two or more."
 )
-@click.option("--unit", help="Of commands: time each region of that name (moeprof.region); default: the whole run.")
-@click.option("--time", metavar="REGEX", help="Of commands: time what they print; groups `value` and `unit`.")
-@click.option("--check", metavar="COMMAND", help="Of commands: ends with 0 if both did the same work.")
-@click.option("--check-file", metavar="FILE", help="Of commands: the result that each run writes below {out}.")
-@click.option("--tolerance", type=float, help="Of --check-file: relative, for numbers; default: equal.")
-@click.option("--preset", help="A parameter set; default: `default` on a GPU, `tiny` on a CPU.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter.")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is a GPU.")
-@click.option("--tools", help="Of nsys, ncu, torch, none; default: the best there is.")
+@click.option(
+    "--unit", metavar="NAME", help="Time each region of that name (moeprof.region).  [default: the whole run]"
+)
+@click.option("--time", metavar="REGEX", help="Time what the commands print: groups `value` and `unit`.")
+@click.option("--check", metavar="COMMAND", help="Ends with 0 if both did the same work.")
+@click.option("--check-file", metavar="FILE", help="The result that each run writes below {out}.")
+@click.option("--tolerance", metavar="RATIO", type=float, help="Of --check-file, for numbers.  [default: equal]")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=names.presets,
+    help="A parameter set.  [default: `default` on a GPU, `tiny` on a CPU]",
+)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter; may be repeated.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[default: cuda if there is a GPU]")
+@click.option("--tools", metavar="LIST", help="Of nsys, ncu, torch, none.  [default: the best there is]")
 @click.option(
     "--nproc",
+    metavar="N",
     type=click.IntRange(min=1),
-    help="Ranks of a workload that has ranks; default: all GPUs of this host, on a CPU 2.",
+    help="Ranks of a workload that has ranks.  [default: all GPUs of this host; 2 on a CPU]",
 )
 @rounds_option
 @budget_option
-@click.option("--iterations", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace.")
+@click.option(
+    "--iterations", metavar="N", type=click.IntRange(min=2), default=8, show_default=True, help="Iterations to trace."
+)
 @click.option(
     "--ncu-kernels",
+    metavar="N",
     type=click.IntRange(min=1),
-    help="Kernels to count with ncu; default: as the workload says, else 3.",
+    help="Kernels to count with ncu.  [default: as many as the workload requests, else 3]",
 )
-@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@click.option(
+    "--nsys",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="The nsys to use.  [default: MOEPROF_NSYS, then PATH]",
+)
 @ncu_option
 @click.option(
     "--timeout",
     "timeout_s",
+    metavar="SECONDS",
     type=click.IntRange(min=1),
-    help="Seconds that a process of a workload may take (default: 300), or a program (default: no limit).",
+    help="Seconds that one process may take.  [default: 300 of a workload, no limit of a program]",
 )
-@click.option("--start-after", type=SECONDS, help="Of a program: record from S seconds after its start.", metavar="S")
-@click.option(
-    "--start-on", metavar="REGEX", help="Of a program: keep what follows the first NVTX range of a matching name."
-)
-@click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", help="Of a program: keep N of the ranges of --start-on."
-)
-@click.option("--duration", type=SECONDS, metavar="S", help="Of a program: record S seconds. The program goes on.")
+@click.option("--start-after", type=SECONDS, help="Record from S seconds after the start of the program.", metavar="S")
+@click.option("--start-on", metavar="REGEX", help="Keep what follows the first NVTX range of a matching name.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Keep N of the ranges of --start-on.")
+@click.option("--duration", type=SECONDS, metavar="S", help="Record S seconds; the program goes on.")
 @click.option("--end-program", is_flag=True, help="With --duration: end the program after it, as by Ctrl-C.")
-@click.option("--nsys-args", default="", metavar="OPTIONS", help="More options of nsys profile, of a program's run.")
+@click.option("--nsys-args", default="", metavar="OPTIONS", help="More options of nsys profile.")
 @click.option(
     "--trace-fork-before-exec",
     "fork_before_exec",
     is_flag=True,
-    help="Of a program: trace children that are forked and never call exec.",
+    help="Trace children that are forked and never call exec.",
 )
-@click.option("--keep-raw", is_flag=True, help="Keep the raw .nsys-rep: it holds the environment and the host's name.")
+@click.option(
+    "--keep-raw", is_flag=True, help="Save the raw .nsys-rep, which contains the environment and the host's name."
+)
 @dry_run_option
-@output_option
+@output_option("The capture's folder.  [default: moeprof-out/NAME-NNN]")
 @force_option
 @json_option
 def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any) -> None:
-    """Prove, time and profile a WORKLOAD's variants, or profile a program: capture -- PROGRAM ARGS.
+    """Profile a program, or a workload's variants.
 
-    WORKLOAD is a name of `moeprof list` or the path of a .py file that declares one. Without one, --variant NAME=COMMAND compares any
-    two commands.
+    \b
+    moeprof capture -- python train.py          any program
+    moeprof capture router                      a workload of `moeprof list`
+    moeprof capture ./mine.py --variants a,b    a workload of your own
+    moeprof capture --variant a='CMD' --variant b='CMD'   any two commands
+
+    The variants of a workload are proved to do the same work, timed without a profiler, and profiled.
     """
     from moeprof import capture as capturing
+    from moeprof.cli.outputs import Captured
     from moeprof.cli.progress import Lines, terminal_progress
 
     request = make_request(target, options, as_json)
@@ -105,23 +151,24 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
         return
     result = capturing.capture(request, Lines() if request.program else terminal_progress())
     if as_json:
-        echo_json(
-            {
-                "schema_version": 1,
-                "folder": str(result.folder),
-                "exit_code": int(result.exit_code),
-                "message": result.message,
-            }
-        )
+        print_document(Captured(str(result.folder), int(result.exit_code), result.message))
     else:
-        if result.folder.exists():
-            click.echo(f"Wrote {result.folder}")
-        if result.next or result.folder.exists():
-            diff = "--diff " if request.workload else ""
-            click.echo(result.next or f"Next: moeprof report {diff}{shlex.quote(str(result.folder))}", err=True)
+        _print_result(result)
     if result.message:
         click.echo(result.message, err=True)
     sys.exit(int(result.exit_code))
+
+
+def _print_result(result: Result) -> None:
+    """Where the capture is and what comes next; a capture that is not whole has no page."""
+    from moeprof.storage.files import PARTIAL
+
+    whole = result.folder.exists() and not result.folder.name.endswith(PARTIAL)
+    if whole:
+        click.echo(f"Wrote {result.folder}")
+    following = f"Next: moeprof report {shlex.quote(str(result.folder))}" if whole else ""
+    if result.next or following:
+        click.echo(result.next or following, err=True)
 
 
 def make_request(target: tuple[str, ...], options: dict[str, Any], as_json: bool = False) -> Request:

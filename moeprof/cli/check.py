@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.baseline import baselines_option
-from moeprof.cli.options import echo_json, json_option
+from moeprof.cli.options import json_option, print_document
 from moeprof.errors import ExitCode
 
 
@@ -23,7 +24,7 @@ def _report(form: str, what: str) -> Any:
 
 
 @click.command()
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option(
     "--against",
     metavar="NAME|PATH",
@@ -37,7 +38,9 @@ def _report(form: str, what: str) -> Any:
     metavar="RULE",
     help="'step_time>3%', 'step_time>1.05x', 'launches>+0', 'copy_overlap<0.9'; may be repeated.",
 )
-@click.option("--variant", help="The variant to judge; default: the optimized one, or the last.")
+@click.option(
+    "--variant", shell_complete=names.variants, help="The variant to judge; default: the optimized one, or the last."
+)
 @click.option(
     "--on-unclear",
     type=click.Choice(["pass", "fail"]),
@@ -65,18 +68,20 @@ def check(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Exit with 3 if the evidence shows that a RULE holds for CAPTURE, compared with a baseline.
+    """Fail on a regression, on evidence only.
+
+    The exit code is 3 if a RULE holds for CAPTURE, compared with a baseline, and the evidence is clear.
 
     \b
-    moeprof check CAPTURE --against main --fail-on 'step_time>3%' --fail-on 'launches>+0'
+    moeprof check CAPTURE --against main --fail-on 'step_time>3%'
+    moeprof check CAPTURE --fail-on 'launches>+0' --fail-on 'copy_overlap<0.9'
     """
     from moeprof.gate.gate import GateRequest, run
     from moeprof.report.gate_formats import checked, write
-    from moeprof.storage.json import encode
 
     result = run(GateRequest(capture, rules, options["against"], options["variant"], on_unclear, folder))
     targets = [(form, options[form]) for form in write.FORMS if options[form] is not None]
-    echo_json(encode(result)) if as_json else click.echo(checked.text(result))
+    print_document(result) if as_json else click.echo(checked.text(result))
     write.write(result, targets)
     for _, path in targets:
         click.echo(f"Wrote {path}", err=True)

@@ -7,47 +7,63 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moeprof.cli.options import echo_json, json_option, ncu_option, output_option
+from moeprof.cli.options import json_option, ncu_option, print_document
 
 if TYPE_CHECKING:
     from moeprof.machine.ceilings import Ceilings
     from moeprof.machine.doctor import Check
 
-UNITS = {"_gb_per_s": "GB/s", "_tflop_per_s": "TFLOP/s", "_us": "us"}
+STATUS_WIDTH = 9
+UNITS = {"_gb_per_s": "GB/s", "_tflop_per_s": "TFLOP/s", "_us": "µs"}
 
 
 @click.command()
 @json_option
-@click.option("--nsys", type=click.Path(path_type=Path), help="Which nsys to use.")
+@click.option("--nsys", type=click.Path(path_type=Path), help="The nsys to check.")
 @ncu_option
-@output_option
-@click.option("--ceilings", is_flag=True, help="Measure the fastest that this machine reaches, once; then cached.")
-@click.option("--fresh", is_flag=True, help="Measure the ceilings again.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder whose disk is checked.  [default: moeprof-out]"
+)
+@click.option("--ceilings", is_flag=True, help="Measure bandwidths and GEMM rates of this machine; then cached.")
+@click.option("--fresh", is_flag=True, help="Measure them again.")
 def doctor(
     as_json: bool, nsys: Path | None, ncu: Path | None, output: Path | None, ceilings: bool, fresh: bool
 ) -> None:
-    """Report what this machine can do, what is missing, and how to fix it."""
+    """Check GPU, torch, nsys and ncu, with fixes.
+
+    Nothing is changed, and nothing runs on the GPU. A line reports OK, DEGRADED or MISSING, or – where there is nothing
+    to check; the line below reports how to fix it. --ceilings measures what this machine reaches at best.
+    """
+    from moeprof.cli import outputs
+    from moeprof.cli.progress import working
     from moeprof.machine import ceilings as machine_ceilings
     from moeprof.machine.doctor import examine
     from moeprof.storage.capture_folder import OUTPUT
-    from moeprof.storage.json import encode
 
     if ceilings or fresh:
-        measured = machine_ceilings.ceilings(fresh)
-        echo_json({"schema_version": 1, **encode(measured)}) if as_json else click.echo(_ceilings_text(measured))
+        with working("measuring the ceilings of this machine"):
+            measured = machine_ceilings.ceilings(fresh)
+        print_document(outputs.Ceilings(**vars(measured))) if as_json else click.echo(_ceilings_text(measured))
         return
-    checks = examine(nsys=nsys, ncu=ncu, output=output or OUTPUT)
-    echo_json({"schema_version": 1, "checks": encode(checks)}) if as_json else click.echo(_checks_text(checks))
+    with working("checking this machine") as progress:
+        checks = examine(nsys, ncu, output or OUTPUT, lambda what: progress(f"checking {what}"))
+    print_document(outputs.Doctor(checks)) if as_json else click.echo(_checks_text(checks))
 
 
 def _checks_text(checks: tuple[Check, ...]) -> str:
-    """One line a check, followed by how to fix it."""
-    width = max(len(check.name) for check in checks)
+    """One line for each check, followed by how to fix it; a dash where there is nothing to check."""
+    from moeprof.report.text import width
+    from moeprof.report.text_layout import wrap
+    from moeprof.units import DASH
+
+    name_width = max(len(check.name) for check in checks)
+    indent = " " * (STATUS_WIDTH + 1 + name_width + 2)
     lines = []
     for check in checks:
-        lines.append(f"{check.status.upper():<9} {check.name:<{width}}  {check.found}")
-        if check.mend and check.status != "ok":
-            lines.append(f"{'':<9} {'':<{width}}  -> {check.mend}")
+        status = DASH if check.status == "absent" else check.status.upper()
+        lines += wrap(check.found, width(), indent, f"{status:<{STATUS_WIDTH}} {check.name:<{name_width}}  ")
+        if check.mend and check.status in ("degraded", "missing"):
+            lines += wrap(check.mend, width(), indent + "   ", indent + "-> ")
     return "\n".join(lines)
 
 

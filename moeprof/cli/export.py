@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option
+from moeprof.cli import completion as names
+from moeprof.cli.options import force_option, json_option, print_document
 
 
 @click.command()
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option(
     "--format",
     "form",
@@ -18,7 +19,7 @@ from moeprof.cli.options import echo_json, force_option, json_option
     required=True,
     help="Timelines for ui.perfetto.dev, tables, or the report's text.",
 )
-@click.option("--variant", help="Only this variant.")
+@click.option("--variant", shell_complete=names.variants, help="Only this variant.")
 @click.option(
     "-o",
     "--output",
@@ -28,14 +29,18 @@ from moeprof.cli.options import echo_json, force_option, json_option
 @force_option
 @json_option
 def export(capture: Path, form: str, variant: str | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Write the data of CAPTURE into files of a folder."""
+    """Write a capture's data for other tools.
+
+    The files go into a folder, each whole or not at all.
+    """
+    from moeprof.cli.outputs import Exported
     from moeprof.report.export import export as exporting
     from moeprof.storage.capture_folder import OUTPUT
 
     folder = output or OUTPUT / f"{capture.resolve().name}-{form}"
     written = exporting.export(capture, form, variant, folder, force)
     if as_json:
-        echo_json({"schema_version": 1, "files": [str(path) for path in written]})
+        print_document(Exported(tuple(map(str, written))))
     else:
         for path in written:
             click.echo(f"Wrote {path}")

@@ -6,15 +6,26 @@ from pathlib import Path
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, force_option, json_option, output_option
 
 
 @click.command()
-@click.argument("captures", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("captures", nargs=-1, type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option("-b", "--baselines", "folder", type=click.Path(path_type=Path), help="Add all baselines of this folder.")
-@click.option("--variant", help="Which one; default: the newest capture's optimized one, or its last.")
-@click.option("--metric", default="step_time", show_default=True, help="Any metric of `moeprof check`.")
-@output_option
+@click.option(
+    "--variant",
+    help="The variant; default: the newest capture's optimized one, or its last.",
+    shell_complete=names.variants,
+)
+@click.option(
+    "--metric",
+    default="step_time",
+    show_default=True,
+    help="Any metric of `moeprof check`.",
+    shell_complete=names.metrics,
+)
+@output_option("A page to write too.")
 @force_option
 @json_option
 def history(
@@ -26,7 +37,10 @@ def history(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show one variant over CAPTURES and mark where it changed; with -o as a page too."""
+    """Show one metric over many captures.
+
+    Changes are marked. -o writes a page too.
+    """
     from moeprof.gate import history as histories
     from moeprof.report import build, text
     from moeprof.report import history as report

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import (
     dry_run_option,
     echo_json,
@@ -33,31 +34,44 @@ class Dashed(click.Command):
 
 
 @click.command(cls=Dashed)
-@click.argument("targets", nargs=-1)
-@click.option("--kernel", required=True, metavar="REGEX", help="Found anywhere in the demangled name.")
-@click.option("--variant", help="Of a workload or a capture; default: the optimized one.")
+@click.argument("targets", nargs=-1, shell_complete=names.workloads)
+@click.option("--kernel", required=True, metavar="REGEX", help="Found anywhere in the demangled name of a kernel.")
+@click.option(
+    "--variant", shell_complete=names.variants, help="Of a workload or a capture.  [default: the optimized one]"
+)
 @click.option("--range", "range_name", help="Only in this NVTX range; also as ncu spells it: Domain@Range/.")
 @click.option("--counters", default="full", show_default=True, metavar="full|basic|METRICS", help="What ncu counts.")
-@click.option("--preset", help="A parameter set of the workload.")
+@click.option("--preset", shell_complete=names.presets, help="A parameter set of the workload.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one parameter of the workload.")
-@click.option("--launches", type=click.IntRange(min=1), default=3, show_default=True, help="Launches to count.")
-@click.option("--skip", type=click.IntRange(min=0), default=0, help="Launches of the kernel to skip first.")
+@click.option(
+    "--launches", metavar="N", type=click.IntRange(min=1), default=3, show_default=True, help="Launches to count."
+)
+@click.option(
+    "--skip",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Launches of the kernel to skip first.",
+)
 @ncu_option
 @timeout_option(600, "Seconds that ncu may take.")
-@click.option("--keep-raw", is_flag=True, help="Keep the .ncu-rep; it contains the environment and the host's name.")
+@click.option("--keep-raw", is_flag=True, help="Save the .ncu-rep, which contains the environment and the host's name.")
 @dry_run_option
-@output_option
+@output_option("The inspection's folder.  [default: moeprof-out/inspect-NNN]")
 @force_option
 @json_option
 @click.pass_context
 def inspect(ctx: click.Context, as_json: bool, dry_run: bool, pairs: tuple[str, ...], **options: Any) -> None:
-    """Count one kernel with ncu: speed of light, roofline, memory, occupancy, stalls, hottest lines.
+    """Count one kernel with Nsight Compute.
+
+    Speed of light, roofline, memory, occupancy, warp states, and the hottest lines.
 
     \b
-    moeprof inspect WORKLOAD[/VARIANT] --kernel REGEX      one iteration of the measured range
-    moeprof inspect CAPTURE --kernel REGEX                 count again as captured; show its trace too
-    moeprof inspect raw.csv details.csv --kernel REGEX     pages or an .ncu-rep of ncu; needs no GPU
-    moeprof inspect --kernel REGEX -- PROGRAM ARGS         your own program
+    moeprof inspect --kernel REGEX -- PROGRAM     your own program
+    moeprof inspect router/fused --kernel REGEX   a workload's variant
+    moeprof inspect CAPTURE --kernel REGEX        as captured; with its trace
+    moeprof inspect raw.csv --kernel REGEX        pages of ncu; needs no GPU
     """
     from moeprof.kernels.inspect import dry_run as commands
     from moeprof.kernels.inspect import inspect as inspect_kernel

@@ -7,25 +7,28 @@ from pathlib import Path
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option, output_option
+from moeprof.cli.options import force_option, json_option, output_option, print_document
 
 
 @click.command()
 @click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path))
-@output_option
+@output_option("The joined capture.  [default: moeprof-out/NAME-NNN]")
 @force_option
 @json_option
 def join(parts: tuple[Path, ...], output: Path | None, force: bool, as_json: bool) -> None:
-    """Make one capture of the PARTS that the hosts of a capture kept: NAME, NAME.host1, and so on."""
+    """Join the parts that several hosts saved.
+
+    PARTS are the folders NAME, NAME.host1 and so on of one capture.
+    """
     from moeprof.capture import join as joining
+    from moeprof.cli.outputs import Joined
     from moeprof.storage.capture_folder import choose
 
     name = next(iter(joining.read_parts(parts).values())).name
     folder = choose(name, output, force)
-    whole = joining.join(parts, folder)
+    joining.join(parts, folder)
     if as_json:
-        echo_json({"schema_version": 1, "folder": str(folder)})
+        print_document(Joined(str(folder)))
         return
     click.echo(f"Wrote {folder}")
-    diff = "--diff " if whole.baseline and whole.optimized else ""
-    click.echo(f"Next: moeprof report {diff}{shlex.quote(str(folder))}", err=True)
+    click.echo(f"Next: moeprof report {shlex.quote(str(folder))}", err=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from moeprof.cli import completion as names
 from moeprof.cli.options import echo_json, json_option
 
 
 @click.command()
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option("--range", "range_name", help="Only what starts in the instances of this NVTX range.")
-@click.option("--variant", help="Only this variant of a capture.")
+@click.option("--variant", shell_complete=names.variants, help="Only this variant of a capture.")
 @click.option("--device", type=int, help="Another GPU than the one with most of the work.")
 @click.option(
     "--by",
@@ -26,9 +27,9 @@ from moeprof.cli.options import echo_json, json_option
 def kernels(
     capture: Path, range_name: str | None, variant: str | None, device: int | None, by: str, top: int, as_json: bool
 ) -> None:
-    """Rank the kernels of CAPTURE (a capture folder or a trace) by what they cost an iteration.
+    """Rank kernels by their cost per iteration.
 
-    With ncu's counters, joined by name and launch shape: memory and SM throughput, occupancy and what limits it.
+    CAPTURE is a capture folder or a trace. With ncu's counters, joined by name and launch shape: memory and SM throughput, occupancy and what limits it.
     """
     from moeprof.kernels.ranking import rankings
     from moeprof.report import kernels as report

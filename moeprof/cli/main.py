@@ -6,6 +6,7 @@ messages to stderr. Heavy imports happen inside the commands, so that ``--help``
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import sys
@@ -17,8 +18,10 @@ from moeprof.cli.analyze import analyze
 from moeprof.cli.baseline import baseline
 from moeprof.cli.capture import capture
 from moeprof.cli.check import check
+from moeprof.cli.completion import completion
 from moeprof.cli.doctor import doctor
 from moeprof.cli.export import export
+from moeprof.cli.help import GroupedCommands
 from moeprof.cli.history import history
 from moeprof.cli.inspect import inspect
 from moeprof.cli.join import join
@@ -34,20 +37,61 @@ SIGNALLED = 128  # plus the signal's number, as shells report it
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # as good as Ctrl-C: a job's end, a terminal's end
 
 
+class Moeprof(GroupedCommands):
+    """All commands, by what they are for."""
+
+    sections = {  # noqa: RUF012 - one table for the class
+        "Measure": ("capture", "join", "doctor", "list"),
+        "Read": ("report", "analyze", "kernels", "ranks", "inspect"),
+        "Keep": ("check", "baseline", "history", "session", "export"),
+    }
+    wrong_names = {  # noqa: RUF012 - one table for the class
+        "profile": "capture", "record": "capture", "run": "capture", "trace": "capture", "show": "report", "view": "report", "open": "report",
+        "stats": "analyze", "diff": "report", "compare": "report", "workloads": "list", "devices": "doctor", "info": "doctor", "test": "check",
+        "completions": "completion",
+    }  # fmt: skip
+
+
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True
+    cls=Moeprof,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
 )
 @click.version_option(package_name="moeprof", message="moeprof %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Profile mixture-of-experts inference: capture, analyse and compare CUDA workloads.
+    """Why a GPU program is slow, and whether a change made it faster.
 
     \b
-    moeprof capture kv_transfer      prove, time and profile every variant
-    moeprof report --diff            what changed, by how much, why
+    moeprof capture -- python train.py  profile your own program
+    moeprof report                      its page: what is slow, why, what to try
+    moeprof report trace.sqlite         the page of a trace: nsys, torch.profiler
+    moeprof report before after         what changed between two
+    moeprof capture router              a workload that ships: proof, verdict
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+@click.command("help", hidden=True)
+@click.argument("words", nargs=-1)
+@click.pass_context
+def help_command(context: click.Context, words: tuple[str, ...]) -> None:
+    """Print the help of moeprof, or of a command."""
+    shown, command = context.find_root(), context.find_root().command
+    for word in words:
+        if not isinstance(command, click.Group):
+            raise click.UsageError(f"{shown.command_path!r} has no commands.", shown)
+        name, found, _ = command.resolve_command(shown, [word])
+        assert found is not None  # a name that does not exist raises
+        shown, command = click.Context(found, info_name=name, parent=shown), found
+    click.echo(command.get_help(shown))
+
+
+@click.command("version", hidden=True)
+def version_command() -> None:
+    """Print the version."""
+    click.echo(f"moeprof {importlib.metadata.version('moeprof')}")
 
 
 for command in (
@@ -65,6 +109,9 @@ for command in (
     baseline,
     history,
     export,
+    completion,
+    help_command,
+    version_command,
 ):
     cli.add_command(command)
 
@@ -96,8 +143,8 @@ def main() -> NoReturn:
 
 
 def _interrupted_by(signals: tuple[signal.Signals, ...]) -> list[int]:
-    """From now on these signals interrupt the command, so that it ends its processes and keeps what was finished; those that came.
-    One that is ignored (nohup) stays so."""
+    """From now on these signals interrupt the command, so that it ends its processes and saves what was finished; returns those received.
+    A signal that is ignored (nohup) stays ignored."""
     received: list[int] = []
 
     def interrupt(number: int, frame: object) -> NoReturn:
@@ -117,7 +164,7 @@ def usage_hint(error: click.ClickException) -> str:
 
 
 def fail(message: str, hint: str, code: int) -> NoReturn:
-    """Say what failed and what to do, on stderr, or as JSON on stdout where that was asked for."""
+    """Report what failed and what to do, on stderr, or with --json as JSON on stdout."""
     if "--json" in sys.argv[1:]:
         echo_json({"error": message, "hint": hint, "code": code})
     else:

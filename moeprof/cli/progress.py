@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,19 +17,28 @@ if TYPE_CHECKING:
     from moeprof.capture.progress import Progress  # with all of a capture's imports
 
 
+PATIENCE_S = 3.0  # what takes longer is named in a pipe too
+
+
 class Lines:
-    """One line a phase and a step, with the seconds since the start."""
+    """One line for each phase and step, for all steps of a round one, with the seconds since the start."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
+        self.round = ""
 
     def phase(self, title: str, steps: int) -> None:
         """A line."""
         self._print(f"{title} ...")
 
     def step(self, what: str) -> None:
-        """A line."""
-        self._print(f"  {what}")
+        """A line; a step "round 3: overlap" after another of round 3 has none."""
+        head = what.partition(":")[0]
+        if not head.startswith("round "):
+            self._print(f"  {what}")
+        elif head != self.round:
+            self.round = head
+            self._print(f"  {head}")
 
     def live(self, text: str) -> None:
         """A line."""
@@ -106,3 +116,22 @@ def counted(title: str) -> Iterator[Callable[[int, int, str], None]]:
     finally:
         for bar in bars:
             bar.close()
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show ``what`` takes long while it runs; yields a function that changes the text.
+
+    A terminal shows a line with a spinner, which is gone at the end. A pipe or a log gets one line, after PATIENCE_S.
+    """
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(f"{what} ...") as status:
+            yield lambda text: status.update(f"{text} ...")
+        return
+    late = threading.Timer(PATIENCE_S, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
+    late.daemon = True
+    late.start()
+    try:
+        yield lambda text: None
+    finally:
+        late.cancel()

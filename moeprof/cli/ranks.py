@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprof.cli.options import echo_json, force_option, json_option, output_option
+from moeprof.cli import completion as names
+from moeprof.cli.options import force_option, json_option, output_option, print_document
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), shell_complete=names.captures)
 @click.option("--range", "range_name", help="One window for each instance of this NVTX range.")
-@click.option("--variant", help="Only this variant of a capture.")
+@click.option("--variant", shell_complete=names.variants, help="Only this variant of a capture.")
 @click.option(
     "--link-ceiling",
     type=click.FloatRange(min=0, min_open=True),
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--communication", type=click.Path(path_type=Path), help="Your own classes of communication: a .toml file."
 )
-@output_option
+@output_option("A page to write too.")
 @force_option
 @json_option
 def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
@@ -37,10 +38,10 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
 
     PATH is a trace of several processes or GPUs, a capture, or a folder of one trace a rank.
     """
+    from moeprof.cli.outputs import RankAnalyses
     from moeprof.report import build, text
     from moeprof.report import ranks as report
     from moeprof.storage.capture_folder import refuse_existing
-    from moeprof.storage.json import encode
 
     if output is not None:  # before the analysis, which may take long
         refuse_existing(output, force)
@@ -48,9 +49,8 @@ def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options
     if output is not None:
         build.write_page(output, force, report.page(analyses))
     if as_json:
-        documents = {analysis.variant or analysis.source: encode(analysis) for analysis, _ in analyses}
-        several = {"schema_version": 1, "variants": documents}
-        echo_json(next(iter(documents.values())) if len(documents) == 1 else several)
+        documents = {analysis.variant or analysis.source: analysis for analysis, _ in analyses}
+        print_document(next(iter(documents.values())) if len(documents) == 1 else RankAnalyses(documents))
         return
     click.echo("\n\n".join(text.render(report.page((group,))) for group in analyses))
     if output is not None:

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from moeprof.cli.options import budget_option, echo_json, force_option, json_option, output_option, rounds_option
+from moeprof.cli import completion as names
+from moeprof.cli.options import (
+    budget_option,
+    force_option,
+    json_option,
+    output_option,
+    print_document,
+    rounds_option,
+)
 
 session_option = click.option(
     "--session",
@@ -18,12 +26,14 @@ session_option = click.option(
     help="The session's folder.",
 )
 
-sample_option = click.option("--sample", help="The recorded session of that name, which ships with moeprof.")
+sample_option = click.option(
+    "--sample", shell_complete=names.samples, help="The recorded session of that name, which ships with moeprof."
+)
 
 
 @click.group()
 def session() -> None:
-    """Investigate: predict the effect of a change, try it, keep or revert it.
+    """Log predictions, trials and decisions.
 
     \b
     moeprof session new "why is the range slow?" --workload router
@@ -36,8 +46,15 @@ def session() -> None:
 
 @session.command()
 @click.argument("question")
-@click.option("--workload", required=True, help="A name of `moeprof list`, or the path of a .py file.")
-@click.option("--variant", help="The variant to measure; default: the workload's optimized one.")
+@click.option(
+    "--workload",
+    required=True,
+    shell_complete=names.workloads,
+    help="A name of `moeprof list`, or the path of a .py file.",
+)
+@click.option(
+    "--variant", shell_complete=names.variants, help="The variant to measure; default: the workload's optimized one."
+)
 @session_option
 def new(question: str, workload: str, variant: str | None, folder: Path) -> None:
     """Begin a session that answers QUESTION."""
@@ -50,7 +67,10 @@ def new(question: str, workload: str, variant: str | None, folder: Path) -> None
 @session.command()
 @click.argument("text")
 @click.option(
-    "--metric", required=True, help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME."
+    "--metric",
+    required=True,
+    shell_complete=names.metrics,
+    help="step_time, of_limit, exposed_copy, kernels, ...; kernel:REGEX; counter:NAME.",
 )
 @click.option("--expect", required=True, help="'<0.5x' or '<-20%': against the kept capture; '>0.9': the value itself.")
 @session_option
@@ -116,12 +136,12 @@ keep, revert = _decision("keep", True), _decision("revert", False)
 @json_option
 def log(folder: Path, sample: str | None, as_json: bool) -> None:
     """Print all steps and the next command."""
+    from moeprof.cli.outputs import SessionLog
     from moeprof.report import session as shown
     from moeprof.session import log, steps
-    from moeprof.storage.json import encode
 
     state = log.read(steps.place(folder, sample))
-    echo_json({"schema_version": 1, "session": encode(state)}) if as_json else click.echo(shown.log(state))
+    print_document(SessionLog(state)) if as_json else click.echo(shown.log(state))
 
 
 @session.command()
@@ -131,10 +151,10 @@ def log(folder: Path, sample: str | None, as_json: bool) -> None:
 @json_option
 def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
     """Print one step: prediction, numbers, decision and the change itself."""
+    from moeprof.cli.outputs import SessionStep
     from moeprof.errors import UsageError
     from moeprof.report import session as shown
     from moeprof.session import log, steps
-    from moeprof.storage.json import encode
 
     logged = log.read(steps.place(folder, sample)).steps
     if not 1 <= number <= len(logged):
@@ -142,11 +162,11 @@ def show(number: int, folder: Path, sample: str | None, as_json: bool) -> None:
             f"there is no step {number}", f"steps: 1 to {len(logged)}" if logged else "no step was predicted yet"
         )
     step = logged[number - 1]
-    echo_json({"schema_version": 1, "step": encode(step)}) if as_json else click.echo(shown.show(step))
+    print_document(SessionStep(step)) if as_json else click.echo(shown.show(step))
 
 
 @session.command()
-@output_option
+@output_option("The page.  [default: SESSION/session.html]")
 @force_option
 @session_option
 @sample_option

@@ -13,11 +13,13 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
+from moeprof.analysis import steps
 from moeprof.analysis.analyze import analyze
 from moeprof.analysis.device import DeviceView
 from moeprof.analysis.ledger import idle, ledger
 from moeprof.analysis.model import Analysis, Finding, Idle, Ledger
 from moeprof.analysis.projection import projected, tiled
+from moeprof.analysis.steps import StepSpans
 from moeprof.analysis.waterfall import Bar, bars, parts
 from moeprof.compare import kernels
 from moeprof.compare.kernels import Count, FamilyCost, Kernel
@@ -294,12 +296,37 @@ def _chosen(
             if evidence.established:
                 return cut, evidence, None
             nearest = nearest if nearest[1] is not None else (evidence, name)
+    stepped = _stepped(traces, views)
+    if stepped is not None:
+        evidence = stepped.evidence
+        if evidence.established:
+            return stepped, evidence, None
+        nearest = nearest if nearest[1] is not None else (evidence, stepped.name)
     if wanted.same_command:
         cut = _whole(traces, views, "the whole program", "whole")
         if cut.evidence.established:
             return cut, cut.evidence, None
         nearest = nearest if nearest[1] is not None else (cut.evidence, cut.name)
     return None, *nearest
+
+
+def _stepped(traces: tuple[Trace, Trace], views: tuple[DeviceView, DeviceView]) -> _Cut | None:
+    """The steps that were found in both traces, after their warm-up; None where one of them does not show that these are steps."""
+    before, after = (steps.find(trace, view) for trace, view in zip(traces, views, strict=True))
+    if before is None or after is None or not (before.sure and after.sure):
+        return None
+    sides = [_steady(view, spans) for view, spans in zip(views, (before, after), strict=True)]
+    return _Cut("step", "steps", sides[0], sides[1], (_count(sides[0]), _count(sides[1])))
+
+
+def _steady(view: DeviceView, spans: StepSpans) -> Part:
+    """The steps of one trace without its first, slow ones."""
+    start, end = spans.steady
+    inside = view.starting(start, end)
+    calls = view.calls[view.calls["pid"].isin(view.ops["pid"].unique())]
+    of_host = calls[((calls["start_ns"] >= start) & (calls["start_ns"] < end)).to_numpy()]
+    lengths = tuple(int(x) for x in spans.lengths[spans.warm_up :])
+    return Part(ledger(view, start, end), idle(view, start, end), view.ops.iloc[inside], of_host, len(lengths), lengths)
 
 
 def _whole(traces: tuple[Trace, Trace], views: tuple[DeviceView, DeviceView], name: str, source: Source) -> _Cut:

@@ -17,7 +17,7 @@ from moeprof.errors import UsageError
 from moeprof.trace import Trace
 from moeprof.units import short_kernel
 
-Source = Literal["named", "counted", "range", "whole"]
+Source = Literal["named", "counted", "range", "steps", "whole"]
 AS_OFTEN = 0.02  # of its count per unit, by which a kernel may differ and still count as launched equally often
 SAME_SHAPES = 0.9  # of a kernel's launches per unit that need launch shapes of the other trace
 MOST_RESIZED = (

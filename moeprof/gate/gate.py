@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from moeprof.compare.comparable import apart
-from moeprof.errors import CaptureError, UsageError, WorkloadError
+from moeprof.errors import CaptureError, UsageError, WorkloadError, choices
 from moeprof.gate import metrics
 from moeprof.gate.judge import Judgement, State, judge_change, judge_value, unclear
 from moeprof.gate.metrics import Metric, Sample
@@ -199,7 +199,7 @@ def require_usable(side: Side) -> None:
     if record is None:
         raise UsageError(
             f"{side.name} has no variant {side.variant!r}",
-            f"its variants: {', '.join(v.name for v in manifest.variants)}",
+            choices(str(side.variant), (v.name for v in manifest.variants), "its variants"),
         )
     if record.proof is not None and not record.proof.ok:
         raise WorkloadError(

@@ -1,7 +1,7 @@
 """One rule of a gate judged: PASS, FAIL or UNCLEAR. Pure.
 
-A rule fails only on evidence: the whole interval lies beyond the threshold and beyond the A/A noise. It passes if the whole
-interval lies on the good side. Otherwise it is UNCLEAR, with the reason. For clean times, interval and noise are those of their
+A rule fails only on evidence: the whole interval is beyond the threshold and beyond the A/A noise. It passes if the whole
+interval is on the good side. Otherwise it is UNCLEAR, with the reason. For clean times, interval and noise are those of their
 verdict (``Verdict.effect``). For all other metrics the interval reaches from the smallest to the largest traced iteration.
 """
 
@@ -32,19 +32,19 @@ class Words:
 
 BASES = {
     "rounds": Words(
-        "the whole interval lies beyond the threshold and the noise of this machine",
-        "the whole interval lies on the good side",
-        "the interval reaches over the threshold",
+        "the whole confidence interval is beyond the threshold and the noise",
+        "the whole confidence interval is on the good side of the threshold",
+        "the confidence interval contains the threshold",
         MORE_ROUNDS,
     ),
     "iterations": Words(
-        "all traced iterations lie beyond the threshold",
-        "all traced iterations lie on the good side",
-        "the traced iterations lie on both sides of the threshold",
+        "all traced iterations are beyond the threshold",
+        "all traced iterations are on the good side of the threshold",
+        "the traced iterations are on both sides of the threshold",
         MORE_ITERATIONS,
     ),
-    "exact": Words("exact: all that was seen agrees", "exact: all that was seen agrees"),
-    "single": Words("one measurement: it has no interval", "one measurement: it has no interval"),
+    "exact": Words("exact: all measurements agree", "exact: all measurements agree"),
+    "single": Words("one measurement: there is no interval", "one measurement: there is no interval"),
 }
 
 
@@ -85,7 +85,7 @@ def judge_change(wanted: Expectation, before: Sample, after: Sample, verdict: Ve
     low, high = wanted.measured(old.high, new.low), wanted.measured(old.low, new.high)
     if value is None or low is None or high is None:
         return unclear(
-            "unknown: it was 0 before, in some iterations at least: there is no ratio", "a rule such as '>+0'"
+            "unknown: the value before was 0 in at least one iteration, so there is no ratio", "a rule such as '>+0'"
         )
     return _judged(wanted, Interval(value, low, high), None, _basis(before, after))
 
@@ -129,7 +129,7 @@ def spanned(sample: Sample) -> Interval:
 
 
 def bar(wanted: Expectation, noise: float) -> float:
-    """What the whole interval must lie beyond for the rule to fail: the threshold and the noise around "nothing changed".
+    """What the whole interval must be beyond for the rule to fail: the threshold and the noise around "nothing changed".
 
     The noise moves the threshold where the rule demands an improvement, or judges the value itself.
     """
@@ -149,7 +149,5 @@ def _judged(wanted: Expectation, interval: Interval, noise: float | None, basis:
     if not any(wanted.true_of(end) for end in ends):
         return Judgement("PASS", words.good, "", interval, noise)
     if all(wanted.true_of(end) for end in ends):
-        return Judgement(
-            "UNCLEAR", "beyond the threshold, but not beyond the noise of this machine", words.settle, interval, noise
-        )
+        return Judgement("UNCLEAR", "beyond the threshold, but not beyond the noise", words.settle, interval, noise)
     return Judgement("UNCLEAR", words.between, words.settle, interval, noise)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from moeprof.analysis.model import Window
 from moeprof.compare.row import Row, make_row, times
-from moeprof.errors import UsageError
+from moeprof.errors import UsageError, choices
 from moeprof.kernels.ranking import rank
 from moeprof.kernels.roofline import dram
 from moeprof.loaded.capture import Capture, CapturedVariant
@@ -111,7 +111,7 @@ def known(name: str) -> str:
         return name
     raise UsageError(
         f"there is no metric {name!r}",
-        f"known: {', '.join(NAMES)}, kernel:REGEX (ms), counter:NAME (of ncu, longest kernel), fact:NAME (of the step)",
+        f"{choices(name, NAMES, 'metrics')}, kernel:REGEX (ms), counter:NAME (of ncu, longest kernel), fact:NAME (of the step)",
     )
 
 
@@ -153,7 +153,7 @@ def sample(capture: Capture, variant: str, name: str) -> Sample | None:
     if captured is None:
         raise UsageError(
             f"{capture.folder} has no variant {variant!r}",
-            f"its variants: {', '.join(v.record.name for v in capture.variants)}",
+            choices(variant, (v.record.name for v in capture.variants), "its variants"),
         )
     if name == "dram_bytes":
         return _dram(captured)

@@ -12,9 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from moeprof import units
 from moeprof.errors import UsageError
 
 Of = Literal["x", "%", "+", ""]
+WRITTEN_UNITS = {"x": "×", "%": " %"}
 NUMBER = r"([+-]?)(\d+(?:\.\d+)?)\s*(x|%)?"
 EXPECTATION = re.compile(rf"(<=|>=|<|>)\s*{NUMBER}")
 RULE = re.compile(r"(.+?)\s*((?:<=|>=|<|>)[^<>=]*)")
@@ -62,13 +64,14 @@ class Expectation:
         measured = None if after is None else self.measured(before, after)
         return None if measured is None else self.true_of(measured)
 
-    def said(self, measured: float | None) -> str:
-        """A measured number in the terms of the expectation: 0.5x, -20%, +3."""
+    def written(self, measured: float | None) -> str:
+        """A measured number in the terms of the expectation, as all outputs write numbers: 0.5×, −20 %, +3."""
         if measured is None:
-            return "–"
-        sign = "+" if self.unit in ("+", "%") else ""
-        digits = f"{sign},.0f" if abs(measured) >= 1e4 else f"{sign}.4g"
-        return f"{measured:{digits}}{self.unit.replace('+', '')}"
+            return units.DASH
+        sign = "" if self.unit in ("x", "") else "+" if measured > 0 else "±" if measured == 0 else ""
+        digits = f"{measured:,.0f}" if abs(measured) >= 1e4 else f"{measured:.4g}"
+        negative = digits.startswith("-")
+        return f"{sign}{'−' * negative}{digits.removeprefix('-')}{WRITTEN_UNITS.get(self.unit, '')}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from moeprof.errors import CaptureError, MoeprofError, UsageError
+from moeprof.errors import CaptureError, MoeprofError, UsageError, choices
 from moeprof.kernels import ncu, target
 from moeprof.kernels.inspection import BASIC, WANTED, Inspection, InspectResult, Traced, inspections
 from moeprof.kernels.ranking import Ranking, function, rankings
@@ -106,7 +106,7 @@ def _with_variant(request: InspectRequest) -> InspectRequest:
     names = [v.name for v in stored.variants]
     variant = request.variant or stored.optimized or stored.baseline or names[0]
     if variant not in names:
-        raise UsageError(f"{request.targets[0]} has no variant {variant!r}", f"its variants: {', '.join(names)}")
+        raise UsageError(f"{request.targets[0]} has no variant {variant!r}", choices(variant, names, "its variants"))
     return replace(request, variant=variant)
 
 

@@ -18,7 +18,7 @@ from moeprof.analysis.analyze import analyze, iterations
 from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.analysis.intervals import Times, Union, union
 from moeprof.analysis.model import Analysis
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError, UsageError, choices
 from moeprof.machine.ncu_metrics import OCCUPANCY_LIMIT
 from moeprof.storage import manifest
 from moeprof.trace import Trace, open_trace
@@ -102,7 +102,8 @@ def rankings(
         return {path.name: rank_trace(path, None, range_name, device, by)}
     records = manifest.read(path).variants
     if variant is not None and variant not in [record.name for record in records]:
-        raise UsageError(f"{path} has no variant {variant!r}", f"its variants: {', '.join(r.name for r in records)}")
+        names = (record.name for record in records)
+        raise UsageError(f"{path} has no variant {variant!r}", choices(variant, names, "its variants"))
     ranked = {}
     for record in records:
         trace, counters = record.part("trace"), record.part("counters")

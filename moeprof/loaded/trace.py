@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprof.analysis.analyze import analyze
@@ -20,6 +20,15 @@ from moeprof.findings.what_if import Scene, scenes_of
 from moeprof.storage import manifest
 from moeprof.trace import Trace, open_trace
 from moeprof.trace.classify import COMMUNICATION, Classes
+from moeprof.trace.tables import Device
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """An analysis, and the devices of its trace, which have names."""
+
+    analysis: Analysis
+    devices: tuple[Device, ...]
 
 
 def analyse(
@@ -29,6 +38,17 @@ def analyse(
     rules: tuple[Rule, ...] = (),
     classes: Classes = COMMUNICATION,
 ) -> dict[str, Analysis]:
+    """The analyses of ``analysed``, without the devices."""
+    return {name: a.analysis for name, a in analysed(path, range_name, device, rules, classes).items()}
+
+
+def analysed(
+    path: Path,
+    range_name: str | None = None,
+    device: int | None = None,
+    rules: tuple[Rule, ...] = (),
+    classes: Classes = COMMUNICATION,
+) -> dict[str, Analysed]:
     """The analysis of one trace under the name of its file, or of each variant of a capture under the variant's name.
 
     Args:
@@ -43,14 +63,14 @@ def analyse(
         UsageError: there is no such range or device.
     """
 
-    def analysed(file: Path) -> Analysis:
+    def of_file(file: Path) -> Analysed:
         with open_trace(file, classes) as trace:
-            return analysis_of(trace, range_name, device, rules)
+            return Analysed(analysis_of(trace, range_name, device, rules), trace.devices)
 
     if not path.is_dir():
-        return {path.name: analysed(path)}
+        return {path.name: of_file(path)}
     traced = {record.name: record.part("trace") for record in manifest.read(path).variants}
-    analyses = {name: analysed(path / part.file) for name, part in traced.items() if part is not None}
+    analyses = {name: of_file(path / part.file) for name, part in traced.items() if part is not None}
     if not analyses:
         raise CaptureError(f"{path} contains no trace", "capture again with --tools nsys or torch")
     return analyses

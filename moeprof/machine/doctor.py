@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,17 +17,21 @@ from moeprof.machine import launcher, nvml, tools
 from moeprof.machine.launcher import RANKS_ON_CPU
 from moeprof.machine.tools import NO_PERMISSION, PERMISSION_HINT, Tool
 from moeprof.storage.manifest import Gpu
+from moeprof.units import DASH
 
 FREE_BYTES = 2 << 30  # enough for a capture of a long run, its raw report and its export
 TORCH_TIMEOUT_S = 120
 DEBIAN_PACKAGES = {"libdw": "libdw1", "libelf": "libelf1", "libbz2": "libbz2-1.0", "liblzma": "liblzma5"}
 
-Status = Literal["ok", "degraded", "missing"]
+Status = Literal["ok", "degraded", "missing", "absent"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked: its state, what was found, and what to do if it is not ok."""
+    """One thing that was checked: its state, what was found, and what to do if it is not ok.
+
+    A check is "absent" where there is nothing to check, such as the processes on a GPU where there is none.
+    """
 
     name: str
     status: Status
@@ -34,10 +39,21 @@ class Check:
     mend: str = ""
 
 
-def examine(nsys: Path | None, ncu: Path | None, output: Path) -> tuple[Check, ...]:
-    """Check everything that a capture needs, without changing anything and without running anything on the GPU."""
+def examine(
+    nsys: Path | None, ncu: Path | None, output: Path, progress: Callable[[str], None] = lambda _: None
+) -> tuple[Check, ...]:
+    """Check everything that a capture needs, without changing anything and without running anything on the GPU.
+
+    Args:
+        nsys, ncu: the tools to check; None: those that a capture would find.
+        output: the folder whose disk is checked.
+        progress: receives the name of what is checked next; torch takes seconds to import.
+    """
+    progress("GPU")
     gpus = nvml.gpus()
+    progress("torch")
     torch = _torch(bool(gpus))
+    progress("nsys, ncu, nvcc")
     return (
         _gpu(gpus),
         _busy(gpus),
@@ -56,23 +72,25 @@ def _gpu(gpus: tuple[Gpu, ...]) -> Check:
         return Check(
             "GPU",
             "missing",
-            "no NVIDIA GPU or driver; workloads run on the CPU",
-            "on a GPU machine: install the driver",
+            "no NVIDIA GPU or no driver; workloads run on the CPU",
+            "on a machine with a GPU: install the driver",
         )
-    names = ", ".join(f"{g.name} (compute capability {g.compute_capability or '-'})" for g in gpus)
-    return Check("GPU", "ok", f"{names}, driver {gpus[0].driver or '-'}")
+    names = ", ".join(f"{g.name} (compute capability {g.compute_capability or DASH})" for g in gpus)
+    return Check("GPU", "ok", f"{names}, driver {gpus[0].driver or DASH}")
 
 
 def _busy(gpus: tuple[Gpu, ...]) -> Check:
     busy = [g for g in gpus if g.other_processes]
     if not busy:
-        return Check("other processes", "ok", "none on the GPU" if gpus else "no GPU")
+        return (
+            Check("other processes", "ok", "none on the GPU") if gpus else Check("other processes", "absent", "no GPU")
+        )
     counts = ", ".join(f"{g.other_processes} on GPU {g.index}" for g in busy)
     return Check(
         "other processes",
         "degraded",
         counts,
-        "they disturb the times: end them, or choose another GPU with CUDA_VISIBLE_DEVICES",
+        "they disturb the times: end them, or use another GPU (CUDA_VISIBLE_DEVICES)",
     )
 
 
@@ -82,7 +100,7 @@ def _torch(has_gpu: bool) -> Check:
         return Check(
             "torch",
             "missing",
-            "not installed: moeprof can show recorded captures and traces, and cannot capture",
+            "not installed: moeprof shows captures and traces, but cannot capture workloads",
             "pip install 'moeprof[gpu]'",
         )
     code = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
@@ -160,7 +178,7 @@ def _ncu(explicit: Path | None) -> Check:
 
 def _permission(has_gpu: bool) -> Check:
     if not has_gpu:
-        return Check("counter permission", "ok", "no GPU")
+        return Check("counter permission", "absent", "no GPU")
     if tools.profiling_restricted():
         return Check(
             "counter permission",

@@ -161,7 +161,7 @@ def rendezvous(launcher: str, environment: Mapping[str, str]) -> Rendezvous:
     address = environment.get(ADDRESS) or first_node(environment.get("SLURM_STEP_NODELIST", ""))
     if not address:
         raise UsageError(
-            f"{launcher} does not tell the address of rank 0's host", f"set it on all hosts: {ADDRESS}=HOST"
+            f"{launcher} does not report the address of rank 0's host", f"set it on all hosts: {ADDRESS}=HOST"
         )
     port = environment.get(PORT) or str(DEFAULT_PORT)
     if not port.isdigit() or not 0 < int(port) < 1 << 16:
@@ -184,7 +184,7 @@ def _number(name: str, text: str) -> int:
 def _list(name: str, text: str) -> tuple[int, ...]:
     """The number; of Slurm's list of tasks per node ("4(x2),3") each node's."""
     if not re.fullmatch(r"\d+(\(x\d+\))?(,\d+(\(x\d+\))?)*", text):
-        raise UsageError(f"{name}={text!r} is no number of ranks", "unset it, or start moeprof by its launcher")
+        raise UsageError(f"{name}={text!r} is no number of ranks", "unset it, or start moeprof with its launcher")
     return tuple(
         int(number) for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text) for _ in range(int(times or 1))
     )
@@ -193,12 +193,12 @@ def _list(name: str, text: str) -> tuple[int, ...]:
 def _checked(found: Place) -> Place:
     if found.told and sum(found.told) != found.ranks:
         raise UsageError(
-            f"{found.launcher} says {found.ranks} ranks, and {'+'.join(map(str, found.told))} on its hosts",
-            "unset its variables, or start moeprof by it",
+            f"{found.launcher} reports {found.ranks} ranks, and {'+'.join(map(str, found.told))} on its hosts",
+            "unset its variables, or start moeprof with it",
         )
     if not (0 <= found.rank < found.ranks and 0 <= found.local_rank < found.local_ranks <= found.ranks):
         raise UsageError(
-            f"{found.launcher} says rank {found.rank} of {found.ranks}, {found.local_rank} of {found.local_ranks} on this host",
-            "unset its variables, or start moeprof by it",
+            f"{found.launcher} reports rank {found.rank} of {found.ranks}, {found.local_rank} of {found.local_ranks} on this host",
+            "unset its variables, or start moeprof with it",
         )
     return found

@@ -2,44 +2,189 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Window
+from moeprof.analysis.model import Analysis, Judged, Window
 from moeprof.report import counters, tables
-from moeprof.report.figures.style import IDLE, LEDGER
-from moeprof.report.page import Block, Bullets, Item, Page, Paragraph, Section, Table, section
+from moeprof.report.narrative import finding as told
+from moeprof.report.narrative.trace import answer, device_of
+from moeprof.report.page import Block, Bullets, Fact, Facts, Item, Page, Paragraph, Section, Table, section
+from moeprof.trace.tables import Device
 from moeprof.worker.nvtx import CLOCK, DOMAIN
 
+CPU = "CPU"  # the name of a device that is no GPU
 MAX_ROWS = 12
+MAX_FINDINGS = 4  # kinds of findings on one screen
+OWNERS = (
+    ("compute", "compute_ns"), ("comm", "exposed_comm_ns"), ("copies", "exposed_copy_ns"), ("migration", "exposed_migration_ns"),
+    ("memset", "exposed_memset_ns"),
+)  # fmt: skip
+WAITS = (
+    ("idle: host", "host_ns"), ("idle: launch", "launch_ns"), ("idle: sync", "sync_ns"), ("idle: dependency", "dependency_ns"), ("idle: edge", "edge_ns"),
+)  # fmt: skip
+OPTIONAL = ("span", "idle: edge", "memset", "migration")  # on a narrow screen the last goes first
 
 
-def page(analysis: Analysis) -> Page:
-    """Ledger, copies, launches, kernels, ranges, findings and notes of one trace."""
+@dataclass(frozen=True)
+class Shown:
+    """An analysis with what it is of: the ``name`` of its variant or file, and the devices of its trace."""
+
+    name: str
+    analysis: Analysis
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def cpus(self) -> frozenset[int]:
+        """The devices that are no GPU."""
+        return frozenset(d.index for d in self.devices if d.name == CPU)
+
+    def device(self, index: int | None) -> str:
+        """What a device is called."""
+        return units.DASH if index is None else CPU if index in self.cpus else f"GPU {index}"
+
+
+def summary(shown: Sequence[Shown], command: str, target: str) -> Page:
+    """One screen: the answer, the ledger and the findings of one trace, or of each variant of a capture.
+
+    Args:
+        command: the command that printed it, which ``--all`` extends.
+        target: what ``moeprof report`` makes a page of; "" where it makes none.
+    """
+    following = [Fact("All numbers:", "", f"{command} --all")]
+    following += [Fact("Page:", "", f"moeprof report {target}")] if target else []
+    sections = (
+        *(s for of in shown for s in _answers(of, several=len(shown) > 1)),
+        Section("ledger", tables=_ledgers(shown)),
+        *(s for of in shown for s in _found(of, MAX_FINDINGS if len(shown) == 1 else 1)),
+        *(s for of in shown for s in _warnings(of)),
+        Section("next", " ", above=(Facts(tuple(following)),)),
+    )
+    return Page("", "", sections)
+
+
+def _answers(shown: Shown, several: bool) -> Iterator[Section]:
+    """The answer in a sentence, what was recorded, and what of it was judged."""
+    lead = f"{shown.name}: " if several else ""
+    blocks = [Paragraph(f"{lead}{_headline(shown)}.", "headline", detail="summary")]
+    if not several:
+        blocks.append(Paragraph(recorded(shown), detail="summary"))
+        judged = answer(shown.analysis, shown.cpus).judged
+        blocks += [Paragraph(judged, detail="summary")] if judged and not _of_range(shown) else []
+    yield Section("answer", above=tuple(blocks))
+
+
+def _headline(shown: Shown) -> str:
+    if not _of_range(shown):
+        return answer(shown.analysis, shown.cpus).headline
+    windows = {(w.range, w.instance) for w in shown.analysis.windows}
+    return f"{next(iter(windows))[0]}: {len(windows)} window{'s' * (len(windows) != 1)}"
+
+
+def _of_range(shown: Shown) -> bool:
+    """Whether the windows are the instances of a range."""
+    return any(w.range is not None for w in shown.analysis.windows)
+
+
+def recorded(shown: Shown) -> str:
+    """What was recorded, on what, for how long, with what."""
+    analysis = shown.analysis
+    busy = {w.device for w in analysis.windows} | {k.device for k in analysis.kernels}
+    models: dict[str, int] = {}
+    for device in shown.devices:
+        if device.name and device.index in busy:
+            models[device.name] = models.get(device.name, 0) + 1
+    span = max((w.end_ns for w in analysis.windows), default=0) - min((w.start_ns for w in analysis.windows), default=0)
+    kernels = sum(k.count for k in analysis.kernels)
+    facts = (
+        Path(analysis.source.path).name, *(f"{count} x {model}" for model, count in models.items()), units.ms(span) if span else "",
+        f"{units.number(kernels)} kernels", analysis.source.producer or analysis.source.kind,
+    )  # fmt: skip
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _ledgers(shown: Sequence[Shown]) -> tuple[Table, ...]:
+    """A row for each variant, device and window, or judged part, which the answer and the findings are about."""
+    rows, left = [], 0
+    for of in shown:
+        parts = of.analysis.windows if _of_range(of) else of.analysis.judged or of.analysis.windows
+        devices = {part.device for part in parts}
+        left += max(0, len(parts) - MAX_ROWS)
+        for part in parts[:MAX_ROWS]:
+            window = f"{part.range} {part.instance}" if isinstance(part, Window) and part.range is not None else ""
+            device = of.device(part.device)
+            names = [of.name] if len(shown) > 1 else []
+            names += [window] if window else []
+            names += [device] if len(devices) > 1 or not names else []
+            rows.append((", ".join(names), *_owners(part)))
+    header = ("", "span", *(name for name, _ in OWNERS), *(name for name, _ in WAITS))
+    caption = "Who owned the time" + (f", the first {MAX_ROWS} windows of {left + MAX_ROWS}" if left else "")
+    ledger = Table(caption, header, tuple(rows), detail="summary", optional=OPTIONAL)
+    return (ledger,) if rows else ()
+
+
+def _owners(part: Window | Judged) -> Iterator[str]:
+    """The span and who owned it; the idle time by what the device waited for."""
+    yield units.ms(part.span_ns)
+    yield from (units.ms(getattr(part.ledger, key)) for _, key in OWNERS)
+    yield from (units.ms(getattr(part.idle, key)) for _, key in WAITS)
+
+
+def _found(shown: Shown, most: int) -> Iterator[Section]:
+    """The findings, cause before consequence, each with what it gains at most."""
+    findings = shown.analysis.findings
+    if not findings:
+        return
+    names = {w.device: shown.device(w.device) for w in shown.analysis.windows}
+    rows = []
+    for number, f in enumerate(findings[:most], 1):
+        passes = max(f.passes, 1)
+        follows = " ".join(text for text in (told.follows(f, names), told.elsewhere(f, names)) if text)
+        gain = units.ms(f.gain_ns / passes) if f.id not in told.TRUST else units.DASH
+        share = units.percent(f.gain_share)
+        rows.append((str(number), f.id, gain, share, shown.device(device_of(f)), f.claim, f.try_, follows))
+    unit = " per pass" if findings[0].passes > 1 else ""
+    header = ("no.", "finding", f"gain at most{unit}", "share", "on", "claim", "try", "also")
+    table = Table("", header, tuple(rows), plain=True, detail="summary", sentences=("claim", "try", "also"))
+    left = len(findings) - len(rows)
+    more = (Paragraph(f"... and {left} more finding{'s' * (left != 1)} (--all)", detail="summary"),) if left else ()
+    name = f" of {shown.name}" if most == 1 else ""
+    title = f"Findings{name}: gains overlap, so do not add them" if len(rows) > 1 else f"Finding{name}"
+    yield Section("findings", title, tables=(table,), below=more)
+
+
+def _warnings(shown: Shown) -> Iterator[Section]:
+    items = tuple(Item(n.text, n.severity, "summary") for n in shown.analysis.notes if n.severity != "info")
+    if items:
+        yield Section("notes", " ", below=(Bullets(items),))
+
+
+def everything(shown: Shown) -> Page:
+    """All numbers of one trace: ledger, copies, launches, kernels, ranges, findings and notes."""
+    analysis = shown.analysis
     source = analysis.source
-    title = f"{source.path}: {source.producer or source.kind}" + (f", schema {source.schema}" if source.schema else "")
+    schema = f", schema {source.schema}" if source.schema else ""
     left = len(analysis.windows) - MAX_ROWS
     more: tuple[Block, ...] = (
         (Paragraph(f"... and {left} more windows (--json has all)", detail="summary"),) if left > 0 else ()
     )
-    ledger = replace(_windows(analysis.windows[:MAX_ROWS]), detail="summary")
     details = (
         copies_table(analysis), communication_table(analysis), causes_table(analysis), launches_table(analysis), _kernels(analysis), ranges_table(analysis),
     )  # fmt: skip
-    findings = tuple(
-        Paragraph(f"finding {f.id} ({f.where}): {f.claim}. Try: {f.try_}", detail="summary")
-        for f in analysis.findings[:MAX_ROWS]
-    )
     noted = Bullets(tuple(Item(n.text, n.severity, "summary") for n in analysis.notes))
     sections = (
-        Section("ledger", tables=(ledger,), below=more),
-        section("details", "", "", None, details, "summary"),
-        Section("findings", above=findings, below=(noted,)),
+        *_answers(shown, several=False),
+        Section("ledger", " ", tables=_ledgers((shown,)), below=more),
+        *_found(shown, len(analysis.findings)),
+        *(section(f"table-{place}", " ", "", None, (t,), "summary") for place, t in enumerate(details) if t.rows),
+        Section("notes", " ", below=(noted,)),
     )
-    return Page(title, "", sections)
+    return Page(f"{shown.name}: {source.producer or source.kind}{schema}", "", sections)
 
 
 def counters_page(path: str, frame: pd.DataFrame, rules: list[dict[str, Any]]) -> Page:
@@ -47,34 +192,6 @@ def counters_page(path: str, frame: pd.DataFrame, rules: list[dict[str, Any]]) -
     title = f"{path}: Nsight Compute (it serialises kernels: its times are not a timeline's)"
     shown = (counters.launches(frame, "Kernels in launch order"), counters.rules(rules))
     return Page(title, "", (section("counters", "", "", None, shown, "summary"),))
-
-
-def _windows(windows: tuple[Window, ...]) -> Table:
-    header = (
-        "device",
-        "range",
-        "span",
-        "compute",
-        "exp. comm",
-        "exp. copy",
-        "exp. migr.",
-        "exp. memset",
-        "idle",
-        "launch",
-        "sync",
-        "host",
-        "depend.",
-        "edge",
-    )
-    rows = [
-        (
-            str(w.device), "whole trace" if w.range is None else f"{w.range} {w.instance}", units.ms(w.span_ns),
-            *(units.ms(getattr(w.ledger, key)) for _, key, _ in LEDGER), units.ms(w.ledger.idle_ns),
-            *(units.ms(getattr(w.idle, key)) for _, key, _ in IDLE),
-        )
-        for w in windows
-    ]  # fmt: skip
-    return Table("Time ledger", header, tuple(rows))
 
 
 def copies_table(analysis: Analysis) -> Table:
@@ -90,6 +207,7 @@ def copies_table(analysis: Analysis) -> Table:
         "Copies",
         ("window", "copies", "count", "bytes", "busy", "hidden", "exposed", "GB/s", "why exposed"),
         tuple(rows),
+        sentences=("why exposed",),
     )
 
 
@@ -129,7 +247,7 @@ def causes_table(analysis: Analysis) -> Table:
         for _, kind, label, where, c in largest
     ]
     header = ("window", "time", "cause", "call", "stream", "count", "total", "longest", "try")
-    return Table("Why", header, tuple(rows))
+    return Table("Why", header, tuple(rows), sentences=("try",))
 
 
 def launches_table(analysis: Analysis) -> Table:

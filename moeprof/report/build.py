@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,18 +11,19 @@ from moeprof.compare import captures as two
 from moeprof.compare import programs, variants
 from moeprof.compare import traces as two_traces
 from moeprof.compare.units import Wanted
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError
 from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.capture import Capture
-from moeprof.report import html, trace_page, traces
+from moeprof.report import cpu, html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.narrative import commands as of_commands
 from moeprof.report.narrative.narrative import narrate
 from moeprof.report.page import Page
+from moeprof.storage import manifest as manifests
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
-from moeprof.storage.files import PARTIAL, write_whole
+from moeprof.storage.files import PARTIAL, partial_of, write_whole
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,32 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     """The captures to show: those named, the sample, or the newest."""
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
-    if len(captures) > 2:
-        raise UsageError(f"a report shows one capture or contrasts two, found {len(captures)}", "name one or two")
     if not captures:
         found = newest(OUTPUT)
         if found is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",
-                "make one: moeprof capture kv_transfer, or see --sample kv_transfer",
+                "make one: moeprof capture -- PROGRAM; or see a recorded one: moeprof report --sample kv_transfer",
             )
         captures = (found,)
     return tuple(capture.load(folder) for folder in captures)
+
+
+def side_of(path: Path) -> Path:
+    """What is compared of ``path``: of the capture of a program its trace, else itself.
+
+    Raises:
+        CaptureError: the program was not traced.
+    """
+    if not (path / manifests.FILE).is_file():
+        return path
+    record = manifests.read(path)
+    if record.kind != "program":
+        return path
+    traced = next((part for v in record.variants if (part := v.part("trace")) is not None), None)
+    if traced is None:
+        raise CaptureError(f"{path} contains no trace", "capture the program again with --tools nsys or torch")
+    return path / traced.file
 
 
 def write(
@@ -58,7 +75,7 @@ def write(
         UsageError: the page exists and ``force`` is not given.
     """
     path = _path(output, _default(captures, contrast), force)
-    return _written(path, page_of(captures, contrast, wanted))
+    return _written(path, page_of(captures, wanted=wanted))
 
 
 def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted = Wanted()) -> Page:
@@ -68,15 +85,22 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted
         return _programs(captures[0], captures[1], wanted)
     if len(captures) == 2:
         comparison = two.compare(*captures)
-        return report.two_captures(*captures, comparison, narrate(comparison, captures[-1].manifest.shows))
-    if captures[0].manifest.kind == "program":
+        if any(map(cpu.is_functional, captures)):
+            comparison = cpu.without_verdicts(comparison)
+            return report.two_captures(*captures, comparison, cpu.functional(comparison))
+        narrative = narrate(comparison, captures[-1].manifest.shows)
+        return cpu.marked(report.two_captures(*captures, comparison, narrative), captures)
+    manifest = captures[0].manifest
+    if manifest.kind == "program":
         return _program(captures[0])
     comparison = variants.compare(captures[0])
-    if captures[0].manifest.kind == "commands":
-        return report.one_capture(captures[0], comparison, of_commands.narrate(captures[0].manifest, comparison))
-    return report.one_capture(
-        captures[0], comparison, narrate(comparison, captures[0].manifest.shows), waterfall=contrast
-    )
+    if cpu.is_functional(captures[0]):
+        comparison = cpu.without_verdicts(comparison)
+        return report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
+    if manifest.kind == "commands":
+        return report.one_capture(captures[0], comparison, of_commands.narrate(manifest, comparison))
+    narrative = narrate(comparison, manifest.shows)
+    return cpu.marked(report.one_capture(captures[0], comparison, narrative, waterfall=contrast), captures)
 
 
 def _program(shown: Capture) -> Page:
@@ -99,6 +123,16 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
     passes = trace_page.passes_shown(shown.analysis)
     drawn = timeline_data(shown.trace, shown.views, shown.analysis.findings, passes)
     return _written(target, trace_page.page(shown.trace, shown.analysis, drawn, str(path)))
+
+
+def unpacked(name: str, folder: Path = OUTPUT) -> Path:
+    """The recorded trace of that name, which ships with moeprof, as a file in ``folder``."""
+    target = folder / f"{name}.sqlite"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(target)
+    partial.write_bytes(lzma.decompress(resources.packed_trace(name).read_bytes()))
+    partial.replace(target)
+    return target
 
 
 def write_page(path: Path, force: bool, page: Page) -> None:

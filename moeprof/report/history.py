@@ -21,7 +21,7 @@ NOTE = (
 
 def number(value: float | None) -> str:
     """Four digits that matter."""
-    return units.DASH if value is None else Expectation("<", 0, "").said(value)
+    return units.DASH if value is None else Expectation("<", 0, "").written(value)
 
 
 def said(entry: Entry, unit: str) -> str:

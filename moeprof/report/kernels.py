@@ -12,6 +12,13 @@ DRAM = "dram__throughput.avg.pct_of_peak_sustained_elapsed"
 SM = "sm__throughput.avg.pct_of_peak_sustained_elapsed"
 TENSOR = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
 OCCUPANCY = "sm__warps_active.avg.pct_of_peak_sustained_active"
+COLUMN_OF = {
+    "time": "time",
+    "exposed": "exposed",
+    "gap": "gap before",
+    "launch": "in launch calls",
+}  # what is ranked by
+OPTIONAL = ("in launch calls", "gap before", "exposed", "grid", "block", "shared", "regs")  # the last goes first
 COUNTED = ((DRAM, "DRAM %"), (SM, "SM %"), (TENSOR, "tensor %"), (OCCUPANCY, "occupancy %"))
 
 
@@ -34,7 +41,8 @@ def table(name: str, ranking: Ranking, by: str, top: int) -> Table:
     more = (*(label for _, label in COUNTED), "blocks limited by") if counted else ()
     caption = f"{name}: kernels of one window of {units.ms(ranking.span_ns)}, by {by} ({ranking.windows} windows)"
     rows = tuple(_row(k, ranking, counted) for k in ranking.kernels[:top])
-    return Table(caption, (*header, *more), rows, detail="summary")
+    optional = tuple(name for name in OPTIONAL if name != COLUMN_OF[by])
+    return Table(caption, (*header, *more), rows, detail="summary", optional=optional)
 
 
 def _row(k: KernelCost, ranking: Ranking, counted: bool) -> tuple[str, ...]:
@@ -58,7 +66,7 @@ def _section(name: str, ranking: Ranking, by: str, top: int) -> Section:
     lines = [f"... and {left} more (--top, --json)"] if left > 0 else []
     if ranking.covered is None:
         lines.append(
-            "No counters: ncu did not run for this trace. A capture with ncu has them; moeprof doctor says what is missing."
+            "No counters: ncu did not run for this trace. A capture with ncu has them; moeprof doctor reports what is missing."
         )
     else:
         lines.append(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Detail = Literal["summary", "report", "page"]
 DETAILS: tuple[Detail, ...] = ("summary", "report", "page")
-Role = Literal["plain", "sentence", "word", "lesson", "how", "words"]
+Role = Literal["plain", "headline", "sentence", "word", "lesson", "how", "words"]
 SENTENCE = 40  # characters from which a cell is a sentence and not a number
 
 
@@ -48,8 +48,9 @@ class Look:
 class Table:
     """A caption, a header and rows of text. The first column is text, the others are numbers unless ``plain``.
 
-    ``marked`` is the row to look at first; ``wide`` names the columns that the terminal leaves out, ``short`` is how many rows
-    it prints; None: all.
+    ``marked`` is the row to look at first; ``wide`` names the columns that the terminal leaves out, ``optional`` those that it
+    leaves out, the last first, where it is too narrow; ``sentences`` those that it prints below their row, as any cell that is
+    a sentence; ``short`` is how many rows it prints; None: all.
     """
 
     caption: str
@@ -60,6 +61,8 @@ class Table:
     detail: Detail = "page"
     wide: tuple[str, ...] = ()
     short: int | None = None
+    optional: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
     look: Look | None = None
 
     @property

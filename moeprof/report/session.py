@@ -15,6 +15,7 @@ from moeprof.report import text as text_of
 from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
 from moeprof.report.page import Block, Listing, Page, Paragraph, Section, Table, section
 from moeprof.report.page import unlike as unlike_section
+from moeprof.report.text_layout import wrap
 from moeprof.session import log as ledger
 from moeprof.session.log import Session, Step, Try
 
@@ -40,7 +41,7 @@ def outcome(step: Step) -> str:
     if trial.held is None or trial.after is None:
         return "unknown: the capture does not contain the metric"
     change = wanted.measured(trial.before, trial.after)
-    return f"{'held' if trial.held else 'MISSED'}: {wanted.said(change)}, expected {step.prediction.expect}"
+    return f"{'held' if trial.held else 'MISSED'}: {wanted.written(change)}, expected {step.prediction.expect}"
 
 
 def steps(session: Session) -> Table:
@@ -78,8 +79,12 @@ def log(session: Session) -> str:
     last = session.steps[-1].trial if session.steps else None
     lines = [text_of.render(page(session))]
     if last is not None and last.verdict:
-        lines.append(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
-    return "\n".join([*lines, f"Next: {ledger.expected(session)}"])
+        lines += _wrapped(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
+    return "\n".join([*lines, *_wrapped(f"Next: {ledger.expected(session)}")])
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return wrap(sentence, text_of.width(), "  ", "")
 
 
 def unlike(session: Session) -> list[tuple[Step, str]]:

@@ -44,7 +44,7 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
         name: the trace as the reader knows it: the path that was given.
     """
     found = answer(analysis, cpus(trace))
-    compare = f"moeprof report --diff {shlex.quote(name)} AFTER{_suffix(name)}"
+    compare = f"moeprof report {shlex.quote(name)} AFTER{_suffix(name)}"
     shown = (
         _answer(found, analysis, drawn, compare),
         *_body(trace, analysis, drawn, trace.path.name, found),
@@ -60,10 +60,9 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
     trace, analysis = (None, None) if variant is None else (variant.trace, variant.analysis)
     if variant is None or trace is None or analysis is None or drawn is None:
         return _untraced(capture, variant)
-    folder, part = str(capture.folder), variant.record.part("trace")
-    file = part.file if part else trace.path.name
+    folder = str(capture.folder)
     found = answer(analysis, cpus(trace))
-    compare = f"moeprof report --diff {shlex.quote(f'{folder}/{file}')} AFTER/{shlex.quote(file)}"
+    compare = f"moeprof report {shlex.quote(folder)} AFTER"
     shown = (
         _answer(found, analysis, drawn, compare),
         *_body(trace, analysis, drawn, capture.manifest.name, found),
@@ -205,7 +204,10 @@ def _ledger(windows: tuple[Window | Judged, ...], names: dict[int, str]) -> Tabl
         shares = (f"{units.ms(ns)} ({units.percent(ns / span if span else None)})" for ns, span in idle)
         rows.append(("of which idle", *shares))
     columns = tuple(_named(w, names) for w in windows)
-    return Table("Where the time goes", ("owner", *columns), tuple(rows), wide=columns[SHORT_DEVICES:])
+    judged = {w.device for w in windows if isinstance(w, Judged)}
+    whole = tuple(_named(w, names) for w in windows if isinstance(w, Window) and w.device in judged)
+    header = ("owner", *columns)
+    return Table("Where the time goes", header, tuple(rows), wide=columns[SHORT_DEVICES:], optional=whole)
 
 
 def _bars(analysis: Analysis, names: dict[int, str]) -> Drawing:

@@ -23,7 +23,8 @@ MAX_KERNELS = 14
 # how the unit is known, after its counts
 KNOWN: dict[str | None, str] = {
     "named": ", as named", "counted": ", as counted by the user", "whole": ": both programs ran the same command line",
-    "range": ": both repeat it, and its launches agree", None: "",
+    "range": ": both repeat it, and its launches agree",
+    "steps": ": found in both by what recurs, and their launches agree", None: "",
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace]
     """The timelines of ``sides``, where they are given, then device by device what changed, then the findings of both traces."""
     sections = (
         *unlike("These two traces are unlike", (n.text for n in comparison.unlike)),
-        verdict((f"{_name(d)}: {sentence}" for d in comparison.devices for sentence in sentences(d)), wide=True),
+        verdict(_answer(comparison), wide=True),
         *(_timelines(sides) if sides else ()),
         *(s for device in comparison.devices for s in _device(device)),
         *_findings(comparison),
@@ -42,6 +43,19 @@ def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace]
     lead = "Two traces, compared by what a unit of the same work costs. Lengths of traces are not compared."
     lead = lead if known else "Two traces side by side. No unit of work is known in both, so nothing is compared."
     return Page(f"{comparison.before} and {comparison.after}", lead, sections, data=json.two_traces(comparison))
+
+
+def _answer(comparison: TraceComparison) -> Iterator[str]:
+    """The sentences of each device; what is true of all of them once."""
+    told = [(d, sentences(d)) for d in comparison.devices]
+    common = [line for line in (told[0][1] if told else ()) if all(line in lines for _, lines in told)]
+    alone = len(told) == 1
+    for number, (device, lines) in enumerate(told):
+        for line in lines:
+            if line not in common or alone:
+                yield f"{_name(device)}: {line}"
+            elif number == 0:
+                yield line
 
 
 def _name(device: DeviceComparison) -> str:
@@ -98,7 +112,7 @@ def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
     ]
     rows.append(("sum", units.ms(device.before_ns), units.DASH, units.ms(device.after_ns), units.DASH))
     header = ("category", "A", "share of A", "B", "share of B")
-    yield section(
+    shown = section(
         f"sides-{device.device}",
         f"{where}: both traces as they are",
         "Each trace over its whole length. The lengths mean nothing.",
@@ -111,6 +125,7 @@ def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
         ),
         "summary",
     )
+    yield replace(shown, open="all")
 
 
 def _families(device: DeviceComparison) -> Table:

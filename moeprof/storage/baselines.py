@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moeprof.errors import CaptureError, UsageError
+from moeprof.errors import CaptureError, UsageError, choices
 from moeprof.storage import manifest
 from moeprof.storage.files import PARTIAL, locked, replace_folder, write_whole
 from moeprof.storage.json import decode, dumps, loads
@@ -140,8 +140,8 @@ def _refuse_taken(target: Path, force: bool) -> None:
 
 def _existing(name: str, folder: Path) -> Path:
     if not NAME.fullmatch(name) or not (folder / name / manifest.FILE).is_file():
-        known = ", ".join(b.name for b in listed(folder)) or "none"
-        raise CaptureError(f"there is no baseline {name!r} in {folder}", f"baselines: {known}")
+        hint = choices(name, (b.name for b in listed(folder)), "baselines")
+        raise CaptureError(f"there is no baseline {name!r} in {folder}", hint)
     return folder / name
 
 

@@ -60,7 +60,10 @@ def _run(workload: Workload, args: argparse.Namespace, facts: Machine, device: s
     session = Session(workload, variant, device, workload.resolve(params, facts))
     proof = agreed(session.prove())
     if not proof.ok:
-        raise WorkloadError(f"{workload.name}/{variant.name} is wrong: {proof.reason}", "its time would mean nothing")
+        raise WorkloadError(
+            f"{workload.name}/{variant.name} is wrong: {proof.reason}",
+            "fix the variant; the time of a wrong result means nothing",
+        )
     session.warm_up()
     session.measured(args.iterations)
     times = together(session, args.seconds) if workload.ranks else session.round(args.seconds)
@@ -112,9 +115,9 @@ def of_each(value: Any) -> list[Any]:
     return found
 
 
-def _alone(said: str) -> str:
-    """``said`` on rank 0, nothing elsewhere."""
-    return said if int(os.environ.get("RANK", "0")) == 0 else ""
+def _alone(text: str) -> str:
+    """``text`` on rank 0, nothing elsewhere."""
+    return text if int(os.environ.get("RANK", "0")) == 0 else ""
 
 
 def agreed(proof: Proof) -> Proof:
@@ -134,7 +137,9 @@ def _parser(workload: Workload) -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=list(workload.presets))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", choices=("cuda", "cpu"))
-    parser.add_argument("--iterations", type=int, default=3, help="iterations under ranges before the timing")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to time")
+    parser.add_argument(
+        "--iterations", type=int, default=3, help="iterations under ranges before the timing; default: 3"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of timing; default: 1")
     parser.add_argument("--nvtx", action="store_true", help="push NVTX ranges")
     return parser

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from moeprof.errors import MoeprofError, UsageError
+from moeprof.errors import MoeprofError, UsageError, choices
 from moeprof.workload.model import Workload
 
 GROUP = "moeprof.workloads"
@@ -39,6 +39,11 @@ def _listed(point: EntryPoint) -> Listed:
         return Listed(point.name, None, f"{type(error).__name__}: {error}")
 
 
+def registered() -> tuple[str, ...]:
+    """The names of all registered workloads, without importing them."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
 def load(name: str) -> Workload:
     """The workload registered as ``name``, or declared in the file at path ``name``.
 
@@ -49,8 +54,8 @@ def load(name: str) -> Workload:
         return _from_file(Path(name))
     points = [p for p in entry_points(group=GROUP) if p.name == name]
     if not points:
-        known = ", ".join(sorted(p.name for p in entry_points(group=GROUP)))
-        raise UsageError(f"there is no workload {name!r}", f"known: {known}; or give the path of a .py file")
+        hint = choices(name, registered(), "workloads")
+        raise UsageError(f"there is no workload {name!r}", f"{hint}; or give the path of a .py file")
     if len({p.value for p in points}) > 1:
         raise UsageError(
             f"workload {name!r} is registered twice: {', '.join(p.value for p in points)}", "uninstall one"

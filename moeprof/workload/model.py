@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moeprof.errors import UsageError
+from moeprof.errors import UsageError, choices
 from moeprof.workload.bounds import Exchange, Pipeline, Roofline
 
 DEFAULT_COUNTED = 3  # kernels of an iteration that Nsight Compute counts
@@ -126,6 +126,7 @@ class Workload:
         shows: the lesson, one sentence.
         ranks: every variant is built in each of N processes. torch.distributed is initialised and the device set before ``build``,
             and ``run`` may communicate. ``flops`` and ``bytes_moved`` are those of one rank. See docs/howto/several_gpus.md.
+        gpu_technique: whether its times say something of a GPU only. On a CPU its capture is a functional check without a verdict.
         counted, stalls: kernels of an iteration that Nsight Compute counts by default, and whether it counts warp states.
     """
 
@@ -144,6 +145,7 @@ class Workload:
     counted: int = DEFAULT_COUNTED
     stalls: bool = False
     ranks: bool = False
+    gpu_technique: bool = False
 
     def variant(self, name: str) -> Variant:
         """The variant ``name``; raises UsageError with the existing names."""
@@ -152,20 +154,20 @@ class Workload:
                 return variant
         raise UsageError(
             f"workload {self.name!r} has no variant {name!r}",
-            f"its variants: {', '.join(v.name for v in self.variants)}",
+            choices(name, (v.name for v in self.variants), "its variants"),
         )
 
     def params(self, preset: str, overrides: Mapping[str, str]) -> dict[str, Any]:
         """The parameters of ``preset`` with ``overrides`` (text, as typed) converted to each parameter's own type."""
         if preset not in self.presets:
             raise UsageError(
-                f"workload {self.name!r} has no preset {preset!r}", f"its presets: {', '.join(self.presets)}"
+                f"workload {self.name!r} has no preset {preset!r}", choices(preset, self.presets, "its presets")
             )
         params = dict(self.presets[preset])
         for key, text in overrides.items():
             if key not in params:
                 raise UsageError(
-                    f"workload {self.name!r} has no parameter {key!r}", f"its parameters: {', '.join(params)}"
+                    f"workload {self.name!r} has no parameter {key!r}", choices(key, params, "its parameters")
                 )
             params[key] = _convert(key, text, type(params[key]))
         return params

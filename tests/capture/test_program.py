@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from fakes.command_line import environment, gone, moeprof, one_clear_line, running, whole
 
@@ -35,15 +38,24 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "moeprof", "capture", "-o", "cap", *words]
 
 
-def started(folder: Path, code: str, *words: str, **changes: str) -> subprocess.Popen[str]:
-    """A capture of this program that has said that it is ready."""
+@contextmanager
+def started(folder: Path, code: str, *words: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
+    """A capture of this program that has said that it is ready; of both nothing is left afterwards, whatever the test found."""
     (folder / "serve.py").write_text(code)
     capture = subprocess.Popen(
         command(*words, "--", sys.executable, "serve.py"), cwd=folder, env=environment(**changes), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert capture.stdout is not None and capture.stdout.readline() == "ready\n"
-    return capture
+    try:
+        assert capture.stdout is not None and capture.stdout.readline() == "ready\n"
+        yield capture
+    finally:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("MOEPROF_HOLDER") == str(capture.pid):
+                    process.kill()
+        capture.kill()
+        capture.communicate()
 
 
 def notes(folder: Path) -> list[str]:
@@ -72,9 +84,9 @@ def test_the_second_signal_stops_at_once_and_nothing_is_left(tmp_path: Path) -> 
         time.sleep(1.0)
         capture.send_signal(signal.SIGINT)
         _, err = capture.communicate(timeout=30)
-    assert capture.returncode == 130 and time.monotonic() - begun < 8, err
-    assert "Traceback" not in err and "error: interrupted before anything was finished" in err
-    assert gone([int((tmp_path / "pid").read_text())], 3.0), "a child in a session of its own is ended too"
+        assert capture.returncode == 130 and time.monotonic() - begun < 8, err
+        assert "Traceback" not in err and "error: interrupted before anything was finished" in err
+        assert gone([int((tmp_path / "pid").read_text())], 3.0), "a child in a session of its own is ended too"
     assert not running("serve.py", tmp_path) and not running("nsys", tmp_path) and not (tmp_path / "cap").exists()
 
 
@@ -82,10 +94,10 @@ def test_a_program_that_ignores_ctrl_c_is_ended_and_its_trace_is_kept(tmp_path: 
     with started(tmp_path, STUBBORN) as capture:
         capture.send_signal(signal.SIGINT)
         _, err = capture.communicate(timeout=60)
-    assert capture.returncode == 0, err
-    assert "did not end within 10 s of SIGINT" in err
+        assert capture.returncode == 0, err
+        assert "did not end within 10 s of SIGINT" in err
+        assert gone([int((tmp_path / "pid").read_text())])
     assert [p.tool for p in whole(tmp_path / "cap").variants[0].parts] == ["nsys"]
-    assert gone([int((tmp_path / "pid").read_text())])
 
 
 def test_a_program_has_no_time_limit_unless_given_and_keeps_its_trace_then(tmp_path: Path) -> None:
@@ -200,6 +212,7 @@ def test_a_script_given_in_place_of_a_workload_is_not_run(tmp_path: Path) -> Non
         (("--nsys-args", "-o x"), "--output conflicts"),
         (("--nsys-args", "--trace=osrt"), "--trace=osrt lacks cuda"),
         (("--nsys-args", "x"), "'x' is no option"),
+        (("--tools", "none"), "--tools none leaves nothing to record of a program"),
         (("--nsys-args", "'"), "No closing quotation"),
     ],
 )
@@ -207,7 +220,48 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, words: tuple[str, .
     ran = moeprof("capture", *words, "--", sys.executable, "-c", "0", cwd=tmp_path)
     assert ran.returncode == 2
     one_clear_line(ran, message)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_an_option_that_nsys_does_not_know_is_told(tmp_path: Path) -> None:
+    ran = moeprof("capture", "-o", "cap", "--nsys-args=--no-such=1", "--", sys.executable, "-c", "0", cwd=tmp_path)
+    assert ran.returncode == 4 and not (tmp_path / "cap").exists()
+    one_clear_line(ran, "nsys 2025.3.1.0 refused its options: unrecognised option '--no-such=1'")
+
+
+def test_ncu_counts_in_a_second_run_what_the_trace_shows_to_cost_most(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text("print('ran')\n")
+    words = ("--tools", "nsys,ncu", "--ncu-kernels", "2", "--", sys.executable, "p.py")
+    ran = moeprof("capture", "-o", "cap", *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "ran\nran\nWrote cap\n" and "the program runs once more: ncu counts gemm" in ran.stderr
+    found = whole(tmp_path / "cap")
+    part = found.variants[0].part("counters")
+    assert part is not None and {"two-runs", "counters-of-program"} <= set(notes(tmp_path / "cap"))
+    argv = " ".join(part.argv)
+    assert (
+        "--kernel-name-base function --kernel-name regex:^(gemm)$ --launch-skip 1 --kill yes --launch-count 1" in argv
+    )
+    assert part.argv[-2:] == (Path(sys.executable).name, "p.py"), (
+        "the process that opens streams is no part of the command"
+    )
+
+
+def test_the_environment_of_the_program_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "p.py").write_text("print('ran')\n")
+    git = ["git", "-C", str(tmp_path / "code"), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    ran = moeprof("capture", "--", sys.executable, "code/p.py", cwd=tmp_path)
+    assert ran.returncode == 0 and "Wrote moeprof-out/p-001" in ran.stdout, ran.stderr
+    found = whole(tmp_path / "moeprof-out" / "p-001")
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+    assert found.git == head.stdout.strip() and found.environment.python.startswith("3.")
+    assert found.environment.packages.get("numpy") and found.environment.gpus_before and found.environment.gpus_after
+    shell = moeprof("capture", "-o", "other", "--", "sh", "-c", "true", cwd=tmp_path)
+    assert shell.returncode == 0, shell.stderr
+    assert not whole(tmp_path / "other").environment.packages, "a shell has no Python whose packages could be told"
 
 
 def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_under_mpirun_only_rank_0_captures(tmp_path: Path) -> None:
             ("capture", RANKED),
             launched(0, 4, 2) | {"FAKE_GPUS": "2"},
             2,
-            "mpirun does not tell the address of rank 0's host",
+            "mpirun does not report the address of rank 0's host",
         ),
         (("capture", RANKED, "--nproc", "3"), {"FAKE_GPUS": "2"}, 4, "3 ranks need 3 GPUs"),
         (("capture", RANKED, "--tools", "nsys,ncu"), {"FAKE_GPUS": "2"}, 2, "ncu cannot count 2 ranks"),

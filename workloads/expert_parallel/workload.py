@@ -156,6 +156,7 @@ WORKLOAD = Workload(
         Variant("peer_copy", "copy engines put rows into the peers' memory", build_peer_copy, needs_peers),
     ),
     baseline="baseline",
+    gpu_technique=True,
     optimized="peer_copy",
     presets={
         "default": {**QWEN3, "tokens": 65536, "chunks": 8, "load": "balanced"},  # chunks of the size at which the GEMMs are still fast

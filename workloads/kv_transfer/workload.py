@@ -122,6 +122,7 @@ WORKLOAD = Workload(
         Variant("graph", "deeper ring, compiled stage, one CUDA graph", build_graph, needs_cuda, ("moeprof.workloads.common.compiler",)),
     ),
     baseline="baseline",
+    gpu_technique=True,
     optimized="graph",
     presets={
         "default": DEFAULT,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from moeprof.errors import CaptureError, ToolError, UsageError
+from moeprof.errors import CaptureError, ToolError, UsageError, choices
 from moeprof.loaded import capture as study
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.report import build, markdown
@@ -32,8 +32,8 @@ def export(capture: Path, form: str, variant: str | None, folder: Path, force: b
     """
     loaded = study.load(capture)
     if variant is not None and loaded.variant(variant) is None:
-        names = ", ".join(v.record.name for v in loaded.variants)
-        raise UsageError(f"{capture} has no variant {variant!r}", f"its variants: {names}")
+        names = (v.record.name for v in loaded.variants)
+        raise UsageError(f"{capture} has no variant {variant!r}", choices(variant, names, "its variants"))
     if form == "markdown" and variant is not None:
         raise UsageError("Markdown shows all variants", "leave --variant out")
     chosen = [v for v in loaded.variants if variant in (None, v.record.name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moeprof import units
@@ -12,7 +11,8 @@ from moeprof.gate.gate import Check, Outcome
 from moeprof.gate.rule import Expectation
 from moeprof.report.markdown import escaped
 from moeprof.report.page import Table
-from moeprof.report.text import rendered, rich_table
+from moeprof.report.text import lines_of, rendered, width
+from moeprof.report.text_layout import table_lines
 from moeprof.storage.baselines import Baseline
 
 STYLES = {"PASS": "bold green", "FAIL": "bold red", "UNCLEAR": "bold yellow"}
@@ -42,12 +42,12 @@ def why(outcome: Outcome) -> str:
 
 def measured(outcome: Outcome) -> str:
     """The value that was compared with the threshold, and its interval."""
-    compared, as_asked = outcome.found, expected(outcome)
+    compared, expectation = outcome.found, expected(outcome)
     if compared is None:
         return units.DASH
     if compared.low == compared.high:
-        return as_asked.said(compared.value)
-    return f"{as_asked.said(compared.value)} ({as_asked.said(compared.low)} to {as_asked.said(compared.high)})"
+        return expectation.written(compared.value)
+    return f"{expectation.written(compared.value)} ({expectation.written(compared.low)} to {expectation.written(compared.high)})"
 
 
 def expected(outcome: Outcome) -> Expectation:
@@ -72,23 +72,24 @@ def ordered(check: Check) -> list[Outcome]:
 
 
 def _value(value: float | None, unit: str) -> str:
-    return units.DASH if value is None else f"{Expectation('<', 0, '').said(value)} {unit}".strip()
+    return units.DASH if value is None else f"{Expectation('<', 0, '').written(value)} {unit}".strip()
 
 
 def _noise(outcome: Outcome) -> str:
     if outcome.noise is None:
         return units.DASH
-    unit = outcome.of.replace("+", "").replace("x", "")
-    return f"{outcome.noise:.2g}{unit}"
+    return f"{outcome.noise:.2g}{' %' if outcome.of == '%' else ''}"
 
 
 def text(check: Check) -> str:
     """For the terminal."""
     style = STYLES["FAIL"] if check.failed else STYLES["UNCLEAR"] if check.count("UNCLEAR") else STYLES["PASS"]
-    parts: list[RenderableType] = [Text(n.text, style="bold yellow") for n in check.unlike]
-    parts += [Text.assemble((word(check), style), "  ", headline(check)), rich_table(table(check))]
-    parts += [Text(f"{n.severity}: {n.text}", style="yellow") for n in check.notes]
-    return rendered(Group(*parts))
+    lines = [line for n in check.unlike for line in lines_of(n.text, "bold yellow", "  ", "")]
+    first, *more = lines_of(headline(check), indent="  ", first=f"{word(check)}  ")
+    first.stylize(style, 0, len(word(check)))
+    lines += [first, *more, Text(), *table_lines(table(check, ""), width())]
+    lines += [line for n in check.notes for line in lines_of(n.text, "yellow", "  ", f"{n.severity}: ")]
+    return rendered(lines)
 
 
 def markdown(check: Check) -> str:
@@ -137,4 +138,4 @@ def baselines_text(baselines: Sequence[Baseline]) -> str:
         for b in baselines
     ]  # fmt: skip
     header = ("baseline (* default)", "workload", "captured", "saved", "git", "GPU", "size")
-    return rendered(rich_table(Table("Baselines", header, tuple(rows), plain=True)))
+    return rendered(table_lines(Table("Baselines", header, tuple(rows), plain=True), width()))

@@ -76,7 +76,7 @@ def test_hosts_meet_where_torch_distributed_does(environment: dict[str, str], ex
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({}, "mpirun does not tell the address of rank 0's host"),
+        ({}, "mpirun does not report the address of rank 0's host"),
         ({"MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT='x' is no port"),
         ({"MASTER_ADDR": "a", "MASTER_PORT": "65536"}, "MASTER_PORT='65536' is no port"),
     ],

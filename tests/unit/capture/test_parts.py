@@ -58,7 +58,7 @@ def test_a_trace_and_counters_become_parts(tmp_path: Path, program: Plan, monkey
     ]  # fmt: skip
     assert all((store.folder / part.file).is_file() for part in record.parts)
     assert record.parts[1].argv[-1] == "true" and str(tmp_path) not in " ".join(record.parts[1].argv)
-    assert [note.id for note in store.manifest.notes] == ["redacted", "counters-partial"]
+    assert [note.id for note in store.manifest.notes] == ["redacted", "counters-of-program"]
 
 
 @pytest.mark.parametrize(

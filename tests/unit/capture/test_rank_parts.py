@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from builders import kineto_trace, nsys_export
 
-from moeprof.capture import validate
+from moeprof.capture import ranks, validate
 from moeprof.capture.commands import ToolRun
 from moeprof.capture.jobs import Job
 from moeprof.capture.parts import Parts
@@ -24,6 +24,7 @@ from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import dumps
 from moeprof.storage.manifest import Environment, Manifest, Rank, VariantRecord
 from moeprof.worker import failures, messages
+from moeprof.worker.clock_offset import Offset
 from moeprof.worker.failures import RankError
 from moeprof.worker.messages import ErrorReply, Measured, RunResult
 from moeprof.workload.model import Proof
@@ -77,6 +78,32 @@ def test_a_rank_that_left_no_trace_is_named_and_the_others_are_kept(
     assert [(part.file, part.host) for part in record.parts] == [(file, host) for file in files]
     assert [rank.status for rank in record.ranks] == ["ok", "failed"]
     assert record.ranks[1].reason == str(error.value)
+
+
+def test_a_further_host_without_any_trace_names_its_first_rank(tmp_path: Path) -> None:
+    plan = Plan(Request("w", iterations=ITERATIONS), "cpu", (), torch=True, team=Team((1, 2)), host=1)
+    store = store_of(tmp_path, 3)
+    job = Job("v", "torch", ToolRun(None, ("worker",), store.scratch / "v.json", 60), None, store.scratch / "r.json")
+    with pytest.raises(RankError, match=r"rank 1 of 3 \(host 1\) ended without a trace: the traced process ended"):
+        Parts(plan, store).keep(job, Ended(3, "nothing", (Measured(1, 101, host=1),)))
+
+
+@pytest.mark.parametrize(
+    ("clocks", "offset", "uncertainty", "drift"),
+    [
+        ((Offset(100, 10), Offset(120, 20)), 115, 25, 20),
+        ((None, Offset(120, 20)), None, 0, 0),
+        ((None, None), None, 0, 0),
+    ],
+)
+def test_a_further_host_s_clock_is_that_of_before_and_after_the_run(
+    tmp_path: Path, clocks: tuple[Offset | None, ...], offset: int | None, uncertainty: int, drift: int
+) -> None:
+    store = store_of(tmp_path, 3)
+    ranks.started(store, "v", [Measured(rank, 100 + rank, host=int(rank > 0)) for rank in range(3)])
+    ranks.clocked(store, "v", 1, *clocks)
+    known = [(r.clock_offset_ns, r.clock_uncertainty_ns, r.clock_drift_ns) for r in store.variant("v").ranks]
+    assert known == [(0, 0, 0), *[(offset, uncertainty, drift)] * 2]
 
 
 def test_every_rank_s_trace_is_a_part(tmp_path: Path) -> None:

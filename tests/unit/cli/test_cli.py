@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,18 +16,20 @@ from builders.sample_captures import SAMPLE, Ran, answer
 from fakes.command_line import moeprof
 from fakes.forked import FORKS
 from paths import ROOT
+from recorded import recordings
 from schemas import closed, published, valid
 
-from moeprof.cli.main import cli
+from moeprof.cli.help import SHORT, GroupedOptions, first_sentence
+from moeprof.cli.main import Moeprof, cli
 from moeprof.errors import ExitCode
 
 HEAVY = ("pandas", "plotly", "jinja2", "rich", "torch", "numpy", "pynvml")
 
 
-def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "moeprof", *words], capture_output=True, text=True, cwd=cwd, check=False
-    )
+def run(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "moeprof", *words]
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -34,7 +37,7 @@ def test_every_command_has_help_and_stands_in_the_docs(name: str) -> None:
     command = cli.commands[name]
     assert command.help
     docs = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-    assert f"`moeprof {name}" in docs
+    assert f"## moeprof {name}\n" in docs or f"`moeprof {name}" in docs
     for option in command.params:
         if isinstance(option, click.Option) and option.name != "help":
             assert option.help and option.opts[-1] in docs, option.opts
@@ -85,7 +88,9 @@ def test_doctor_names_each_thing_and_its_mend(command: Callable[..., Ran]) -> No
     assert valid(found, closed(published("doctor"))) == []
     names = [c["name"] for c in found["checks"]]
     assert names == ["GPU", "other processes", "torch", "ranks", "nsys", "ncu", "counter permission", "nvcc", "disk"]
-    assert all(c["mend"] for c in found["checks"] if c["status"] != "ok")
+    assert all(
+        bool(c["mend"]) == (c["status"] in ("degraded", "missing")) for c in found["checks"] if c["status"] != "ok"
+    )
     assert command("doctor", "--nsys", "/nowhere/nsys").out.count("does not exist") == 1
 
 
@@ -94,6 +99,86 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(words: tuple[str, ...]) -
     ran = run(*words)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
     assert ran.stderr.startswith("error: ") and "hint: see: moeprof" in ran.stderr
+
+
+def test_version_and_help_are_commands_too(command: Callable[..., Ran]) -> None:
+    assert run("--version").stdout.startswith("moeprof 0.") and command("version").out == run("--version").stdout
+    assert command("help").out == command().out and command("help", "session", "try").out.startswith(
+        "Usage: moeprof session try"
+    )
+    assert command("help", "nothing").code == ExitCode.USAGE and "has no commands" in command("help", "list", "a").err
+
+
+def test_the_first_sentences_of_the_help_are_whole_and_grouped() -> None:
+    for name, shown in cli.commands.items():
+        assert len(first_sentence(shown)) < SHORT and "..." not in first_sentence(shown), name
+    grouped = [name for names in Moeprof.sections.values() for name in names]
+    visible = [name for name, shown in cli.commands.items() if not shown.hidden]
+    assert sorted([*grouped, "completion"]) == sorted(visible)
+    for columns in ("80", "100", "120"):
+        ran = run("--help", env={"COLUMNS": columns})
+        assert all(len(line) <= int(columns) for line in ran.stdout.splitlines())
+        for name in visible:
+            assert first_sentence(cli.commands[name]) in ran.stdout, (columns, name)
+
+
+def test_the_options_of_capture_are_in_groups() -> None:
+    shown = cli.commands["capture"]
+    assert isinstance(shown, GroupedOptions)
+    printed = run("capture", "--help").stdout
+    assert [line for line in printed.splitlines() if line.endswith(":")] == [
+        f"{heading}:" for heading in shown.sections
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (("reprot",), "Did you mean 'report'?"),
+        (("profile",), "Did you mean 'capture'?"),
+        (("report", "--opne"), "--open"),
+        (("capture", "kv_transfr"), "did you mean 'kv_transfer'? workloads: "),
+        (("capture", "router", "--variants", "dens"), "did you mean 'dense'? its variants: "),
+        (("capture", "router", "--preset", "defalt"), "did you mean 'default'? its presets: "),
+        (("capture", "router", "--set", "token=1"), "did you mean 'tokens'? its parameters: "),
+        (("report", "--sample", "rooter"), "did you mean 'router'? samples: "),
+        (("session", "log", "--sample", "first"), "recorded sessions: first_investigation"),
+        (("history", SAMPLE, "--metric", "step_tim"), "did you mean 'step_time'? metrics: "),
+        (("check", SAMPLE, "--fail-on", "step_time>3%", "--variant", "grap"), "did you mean 'graph'?"),
+        (("analyze", recordings.path("sync-item-faulty"), "--range", "stp"), "did you mean 'step'? its ranges: 'step'"),
+    ],
+    ids=lambda value: " ".join(Path(word).name for word in value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_name_gets_the_nearest(
+    command: Callable[..., Ran], words: tuple[str | Path, ...], suggestion: str
+) -> None:
+    ran = command(*words)
+    assert ran.code in (ExitCode.USAGE, ExitCode.FAILED) and suggestion in ran.words, ran.words
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script_of_the_shell(command: Callable[..., Ran], shell: str) -> None:
+    ran = command("completion", shell)
+    assert ran.code == 0 and f"_MOEPROF_COMPLETE={shell}_complete" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("capture rou", ["router"]), ("capture router --variants dense,fu", ["dense,fused"]), ("capture router --preset mix", ["mixtral", "mixtral-decode"]),
+        ("report --sample mla", ["mla_decode"]), ("session log --sample f", ["first_investigation"]), ("history --metric step", ["step_time"]),
+        ("report moeprof-out/c", ["moeprof-out/cap"]), ("inspect router --variant top", ["topk"]),
+    ],
+)  # fmt: skip
+def test_names_complete(tmp_path: Path, typed: str, names: list[str]) -> None:
+    (tmp_path / "moeprof-out" / "cap").mkdir(parents=True)
+    shutil.copy(SAMPLE / "manifest.json", tmp_path / "moeprof-out" / "cap")
+    words = ["moeprof", *typed.split()]
+    env = {"_MOEPROF_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    ran = run(cwd=tmp_path, env=env)
+    assert [line.partition(",")[2] for line in ran.stdout.splitlines() if line.startswith("plain,")] == names, (
+        ran.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +207,3 @@ def test_a_fork_has_the_modules_and_variables_of_its_own_command_and_ends_in_tim
         FORKS.run(["--version"], tmp_path, os.environ | {"PYTHONPATH": ""}, timeout_s=60).stdout
         == run("--version").stdout
     )
-
-
-def test_version() -> None:
-    assert run("--version").stdout.startswith("moeprof 0.")

@@ -15,6 +15,7 @@ from recorded import recordings
 from moeprof import resources
 from moeprof.compare import captures, comparable, variants
 from moeprof.compare import traces as two_traces
+from moeprof.errors import CaptureError
 from moeprof.gate import metrics
 from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.capture import Capture
@@ -43,7 +44,7 @@ def test_two_captures_are_contrasted_and_unlike_ones_flagged(sample: Capture) ->
     )
     assert sum(b.delta_ns for b in comparison.waterfall) == 0
     shown = html.render(pair(sample, fewer_tokens))
-    body = shown[shown.index("<main>") :]
+    body = shown[shown.index("<main") :]
     assert "These two captures are unlike" in body
     assert body.index("the two captures differ in parameter tokens") < body.index("17.43"), "before any number"
     lines = text.render(pair(sample, fewer_tokens))
@@ -100,7 +101,7 @@ def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     traces[1] = replace(traces[1], trace=replace(traces[1].trace, producer="another nsys"))
     made = trace_pages.page(two_traces.compare(traces[0], traces[1]))
     page, data = html.render(made), json.dumps(made.data)
-    body = page[page.index("<main>") :]
+    body = page[page.index("<main") :]
     assert 0 < body.index("differ in profiler") < body.index('id="verdict"')
     assert data.index("differ in profiler") < data.index("before_ns")
 
@@ -136,3 +137,14 @@ def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Capture) -
     )
     (row,) = (r for r in rounds.verdicts(variants.compare(sample)).rows if r[0] == "graph")
     assert row[1:4] == ("1.684×", "1.680 to 1.686 (99 %)", "0.1 % (halves)") and row[6].startswith("FASTER: the whole")
+
+
+def test_captures_of_commands_that_timed_unlike_things_are_refused(sample: Capture) -> None:
+    def of(clock: str) -> Capture:
+        return replace(sample, manifest=replace(sample.manifest, clock=clock))
+
+    with pytest.raises(CaptureError, match="timed unlike things: each region 'step', and each run"):
+        captures.compare(of("each region 'step'"), of("each run"))
+    named = replace(sample.manifest, variants=(replace(sample.manifest.variants[0], command=("python", "a b.py")),))
+    notes = comparable.unlike(sample.manifest, named)
+    assert any(n.evidence["what"] == "command of baseline" and n.evidence["after"] == "python 'a b.py'" for n in notes)

@@ -118,7 +118,7 @@ def test_without_against_the_default_baseline_then_the_captures_own_is_compared(
     assert f"against {now}, baseline" in command("check", now, *rule).words  # saved, but not chosen
     command("baseline", "use", "main")
     assert "against baseline main, graph" in command("check", now, *rule).words
-    assert "against baseline main, overlap" in command("check", now, "--variant", "overlap", *rule).out
+    assert "against baseline main, overlap" in command("check", now, "--variant", "overlap", *rule).words
     (tmp_path / "main").mkdir()  # a name goes before a path
     assert "against baseline main, graph" in command("check", now, "--against", "main", *rule).words
     assert command("check", now, "--against", "./main", *rule).code == 1

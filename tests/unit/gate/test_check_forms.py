@@ -57,7 +57,7 @@ def test_markdown_shows_hostile_names_as_they_stand(hostile: Check) -> None:
     assert len(table) == 5 and len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1  # no cell splits a row
     assert not re.search(r"(?<!\\)[`*]", "".join(table)) and "<" not in written
     assert [line.split(" | ")[1] for line in table[2:]] == ["FAIL", "UNCLEAR", "PASS"]  # failed ones first
-    assert "Unlike captures" in written and "20.8 ms" in written and "+4% (+3.5% to +4.5%)" in written
+    assert "Unlike captures" in written and "20.8 ms" in written and "+4 % (+3.5 % to +4.5 %)" in written
 
 
 @pytest.mark.parametrize("count", [3, 5000])

@@ -103,7 +103,7 @@ def test_each_capture_gets_its_words_and_no_number_of_its_own(name: str) -> None
         'id="environment"'
     )
     above, closing = printed(capture).split("Summary\n")
-    assert re.sub(r"\s+", " ", closing).strip() == paragraph and strangers(paragraph, above) == []
+    assert re.sub(r"\s+", " ", closing).strip() == paragraph and strangers(paragraph, above, unit_in_header=True) == []
     assert len(numbers(paragraph)) >= 1
 
 
@@ -133,7 +133,7 @@ def test_two_captures(change: Callable[[Capture], Capture], word: str) -> None:
     paragraph = " ".join(words.closing)
     assert word in paragraph and "A: graph takes" in paragraph
     assert strangers(paragraph, cells(html.render(page))) == []
-    assert strangers(paragraph, text.render(page).split("Summary\n")[0]) == []
+    assert strangers(paragraph, text.render(page).split("Summary\n")[0], unit_in_header=True) == []
 
 
 def test_a_failed_proof_is_said(traces: Path) -> None:

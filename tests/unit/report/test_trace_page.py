@@ -185,7 +185,7 @@ def test_the_answer_says_what_to_try_and_how_to_check_it() -> None:
     found = lines(page_of(recordings.trace("sync-item-faulty")))
     assert list(found) == ["Slow", "Judged", "Why", "Try", "Next"]
     assert "Gain: at most" in found["Try"] and "of the judged time" in found["Try"]
-    assert found["Next"].endswith("moeprof report --diff 'a b.sqlite' AFTER.sqlite")
+    assert found["Next"].endswith("moeprof report 'a b.sqlite' AFTER.sqlite")
 
 
 def test_the_link_of_why_is_the_place_of_the_finding() -> None:
@@ -221,7 +221,7 @@ def test_what_is_missing_is_one_line_at_the_end() -> None:
 
 
 def test_the_terminal_shows_the_answer_in_forty_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "WIDTH", 100)
+    monkeypatch.setenv("COLUMNS", "100")
     shown = page_of(recordings.trace("tiny-copies-faulty"))
     printed = text.render(shown).splitlines()
     assert printed[0] == shown.title and len(printed) <= 45 and all(len(line) <= 100 for line in printed)
