@@ -19,8 +19,9 @@ from fakes.command_line import moeprof
 from moeprof.ranks import groups
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.heat import heat
-from moeprof.ranks.lanes import WAITING, lanes
+from moeprof.ranks.lanes import WAITING, lanes, windows
 from moeprof.ranks.model import GroupAnalysis
+from moeprof.ranks.slices import RankTrace, joint
 from moeprof.report import html, rank_tables, ranks, text
 from moeprof.report.figures import ranks as figures
 from moeprof.trace.classify import COMMUNICATION
@@ -145,13 +146,13 @@ def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert min(int(bars.starts[0]) for lane in (first, second) for _, bars in lane.parts) == pytest.approx(0, abs=10)
 
 
-def test_the_drawn_window_is_on_the_joint_clock(traces: Path, tmp_path: Path) -> None:
+def test_the_drawn_window_is_on_the_joint_clock(traces: Path) -> None:
     assert traces
-    made, truth = grow(rank_traces.real(), Planted((0, 70_000), late={1: ("compute", 400_000)}))
-    write_folder(tmp_path / "set", made)
-    (group,) = groups.groups(tmp_path / "set")
-    analysis, facts = groups.analyse_group(group)
-    drawn = groups.drawn(group, facts, analysis, [0, 1], COMMUNICATION)
+    made, truth = grow(rank_traces.real(), Planted((0, 5_000_000), late={1: ("compute", 400_000)}))
+    facts = facts_of(made, one_clock=False, drawn=True)
+    analysis = analyse_ranks("made", facts)
+    ranks = [RankTrace(place.rank, 0, trace) for place, trace in made]
+    drawn = joint(ranks, windows(facts, analysis), lanes(facts, analysis))
     assert drawn is not None and [d.index for d in drawn.trace.devices] == [0, 1]
     ops, calls = drawn.trace.ops, drawn.trace.calls
     comm = [ops[(ops["device"] == rank) & (ops["kind"] == "comm")] for rank in (0, 1)]

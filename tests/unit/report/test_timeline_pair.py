@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import timelines
+from builders.trace_tables import trace
 
 from moeprof import resources
 from moeprof.analysis.device import main_device
 from moeprof.loaded import capture
 from moeprof.loaded.capture import CapturedVariant
 from moeprof.report.figures.timeline_classes import CLASSES, IDLE
+from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report.figures.timeline_lanes import Part
 from moeprof.report.figures.timeline_pair import Side, iterations, side_by_side
 
 SAMPLES = sorted(p.name for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
@@ -67,6 +70,21 @@ def test_every_operation_of_the_iteration_is_drawn_with_its_launch(name: str) ->
         assert known > 0 and sum(e["call"] is not None for e in drawn) == known, (
             "a launch before the iteration is there"
         )
+
+
+def test_at_a_cut_the_causes_of_idle_time_begin_anew() -> None:
+    made = trace(
+        [{"start_ns": a, "end_ns": a + 10_000, "call": n} for n, a in enumerate((0, 50_000))],
+        [{"start_ns": 45_000 * n, "end_ns": 45_000 * n + 2_000} for n in (0, 1)],
+    )
+    shown = timeline_data(made, part=Part(0, 60_000, (30_000,))).payload
+    idle = next(lane for lane in timelines.lanes(shown) if lane["kind"] == "idle")
+    assert [(e["start"], e["end"], e["class"]) for e in idle["events"]] == [
+        (10_000, 30_000, "edge"), (30_000, 50_000, "edge"),
+    ]  # fmt: skip
+    whole = timelines.lanes(timeline_data(made, part=Part(0, 60_000)).payload)
+    causes = [e["class"] for lane in whole if lane["kind"] == "idle" for e in lane["events"]]
+    assert causes == ["host", "launch", "dependency"]
 
 
 def test_the_lower_place_has_a_choice_where_there_are_more_than_two() -> None:
