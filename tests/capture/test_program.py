@@ -101,7 +101,10 @@ def test_a_program_that_ignores_ctrl_c_is_ended_and_its_trace_is_kept(tmp_path: 
 
 
 def test_a_program_has_no_time_limit_unless_given_and_keeps_its_trace_then(tmp_path: Path) -> None:
-    with started(tmp_path, SERVER, "--timeout", "2") as capture:
+    slow = SERVER.replace(
+        '    print("shut', '    time.sleep(0.6)\n    print("shut'
+    )  # ends while nsys stop writes the report
+    with started(tmp_path, slow, "--timeout", "2") as capture:
         out, err = capture.communicate(timeout=60)
     assert capture.returncode == 5 and "shut down" in out
     assert "error: the program ran past its time limit of 2 s (its trace was kept)" in err
