@@ -100,6 +100,7 @@ class DescribedComparison(Comparison):
     sentence: str = ""
     reasons: tuple[str, ...] = ()
     closing: tuple[str, ...] = ()
+    lesson: str = ""  # of the workload, as far as the comparison confirms it
 
 
 @dataclass(frozen=True)
