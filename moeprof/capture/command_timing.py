@@ -44,7 +44,8 @@ def run_commands(plan: Plan, store: Store, profiling: Profiling) -> None:
     for job in jobs:
         _traced_place(store, job.name).emptied()
     before = len(profiling.problems)
-    profiling.run(jobs)
+    for job in jobs:
+        profiling.run([job])  # one after the other: a command waits for no start barrier
     if plan.device == "cpu":  # of a program without torch there is nothing to trace on a CPU: the notes say so
         del profiling.problems[before:]
 

@@ -24,6 +24,8 @@ from moeprof.worker.spec import Follower, Measurement, Profiler, Target, WorkerS
 
 LEADER_GRACE_S = 15
 RANGES = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
+# children that are forked end by os._exit, which flushes nothing
+FLUSHED = "--cuda-flush-interval=500"
 TRACED = (
     "--trace=cuda,nvtx",
     "--sample=none",
@@ -47,6 +49,12 @@ class Session:
     args: tuple[str, ...] = ()
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """All options of ``nsys profile`` that say what is traced: the capture's own, the user's, the session's."""
+        own = (*TRACED, FLUSHED) if self.fork_before_exec else TRACED
+        return (*nsys_options.merged(own, self.args), *self.words)
+
+    @property
     def words(self) -> tuple[str, ...]:
         """Its options of ``nsys profile``."""
         later = ("--start-later=true",) if self.later else ()
@@ -67,7 +75,7 @@ class Nsys:
     def words(self) -> tuple[str, ...]:
         """Its command line, without that of the process."""
         session = self.session
-        options = TRACED if session is None else (*nsys_options.merged(TRACED, session.args), *session.words)
+        options = TRACED if session is None else session.options
         return (
             str(self.path), "profile", *options, "--force-overwrite=true", "-o", str(self.report.with_suffix("")),
             *(RANGES if self.region else ()),

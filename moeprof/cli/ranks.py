@@ -13,8 +13,8 @@ from moeprof.cli.options import force_option, json_option, output_option, print_
 from moeprof.errors import UsageError
 
 if TYPE_CHECKING:
-    from moeprof.ranks.lanes import RankLane
     from moeprof.ranks.model import GroupAnalysis
+    from moeprof.ranks.slices import JointWindow
 
 
 @click.command()
@@ -64,10 +64,9 @@ def _analysed(
     variant: str | None,
     link_ceiling: float | None,
     communication: Path | None,
-) -> tuple[tuple[GroupAnalysis, tuple[RankLane, ...]], ...]:
-    """Each group at ``path``, with its lanes if a ``page`` will be written."""
+) -> tuple[tuple[GroupAnalysis, JointWindow | None], ...]:
+    """Each group at ``path``, with its drawn window if a ``page`` will be written."""
     from moeprof.ranks import groups as grouping
-    from moeprof.ranks.lanes import lanes
     from moeprof.report.rank_tables import listed
     from moeprof.trace import classify
 
@@ -83,7 +82,6 @@ def _analysed(
         with counted("ranks") as done:
             several = done if len(group.members) > 1 else grouping.silent
             analysis, facts = grouping.analyse_group(with_ceiling, range_name, classes, several)
-        if page:
-            facts = grouping.with_bars(group, facts, [rank.place.rank for rank in listed(analysis.ranks)], classes)
-        analyses.append((analysis, lanes(facts, analysis) if page else ()))
+        ranks = [rank.place.rank for rank in listed(analysis.ranks)] if page else []
+        analyses.append((analysis, grouping.drawn(group, facts, analysis, ranks, classes) if page else None))
     return tuple(analyses)

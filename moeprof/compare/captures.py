@@ -16,8 +16,14 @@ def compare(before: Capture, after: Capture) -> Comparison:
     """Every common variant has two rows; the verdict is about the optimized variant, or the only common one.
 
     Raises:
-        CaptureError: the two captures have no variant in common that ran in both.
+        CaptureError: the two captures have no variant in common that ran in both, or they are of commands and timed unlike things.
     """
+    clocks = before.manifest.clock, after.manifest.clock
+    if clocks[0] != clocks[1]:
+        raise CaptureError(
+            f"{before.folder} and {after.folder} timed unlike things: {clocks[0] or 'iterations'}, and {clocks[1] or 'iterations'}",
+            "capture both with the same --unit and --time",
+        )
     common = [v.record.name for v in before.variants if (o := after.variant(v.record.name)) and _ran(v) and _ran(o)]
     if not common:
         raise CaptureError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from statistics import median
 
 from moeprof.notes import Note, note
@@ -45,6 +46,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "moeprof": e.moeprof,
     }
     facts |= {f"package {name}": version for name, version in sorted(e.packages.items()) if name != "torch"}
+    facts |= {f"command of {v.name}": shlex.join(v.command) for v in manifest.variants if v.command}
     return facts | {f"parameter {key}": str(value) for key, value in sorted(manifest.params.items())}
 
 

@@ -36,6 +36,7 @@ from moeprof.compare.units import (
 )
 from moeprof.errors import UsageError
 from moeprof.findings.steady_state import MAJORITY, loops
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.notes import Note, note
 from moeprof.trace import Trace
 from moeprof.units import short_kernel
@@ -48,16 +49,6 @@ COVERS = 0.25  # of all launches that a range must contain to represent the trac
 FEWER_WAITS = 0.3  # of the waits that must be gone before they may have become copies
 MORE_COPIES = 0.2  # of the waits that are gone: as many copies must be new
 STALLED = ("idle: launch", "idle: sync", "idle: host", "idle: dependency", "idle: edge", "exposed copy")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One trace, read and analysed; ``views`` are its devices."""
-
-    name: str
-    trace: Trace
-    views: tuple[DeviceView, ...]
-    analysis: Analysis
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,8 @@ class SidePart:
 
 @dataclass(frozen=True)
 class DeviceComparison:
-    """One device: ``units`` of work in each trace, a unit's time in each, its waterfall (which sums exactly), its kernels.
+    """One device, ``device`` in the first and ``device_after`` in the second trace: ``units`` of work in each trace, a unit's time
+    in each, its waterfall (which sums exactly), its kernels.
 
     Without a known unit ``unit`` is None, the times are those of the whole traces, and there is no waterfall.
 
@@ -94,6 +86,7 @@ class DeviceComparison:
     """
 
     device: int
+    device_after: int
     unit: str | None
     units_before: float
     units_after: float
@@ -137,7 +130,9 @@ class TraceComparison:
     schema_version: int = 1
 
 
-def compare(before: Side, after: Side, wanted: Wanted = Wanted(), unlike: tuple[Note, ...] = ()) -> TraceComparison:
+def compare(
+    before: AnalysedTrace, after: AnalysedTrace, wanted: Wanted = Wanted(), unlike: tuple[Note, ...] = ()
+) -> TraceComparison:
     """Device by device, in the order of their indices.
 
     Args:
@@ -248,7 +243,7 @@ def _device(traces: tuple[Trace, Trace], views: tuple[DeviceView, DeviceView], w
         shared_out(parts(part.ledger, part.idle), n) for part, n in ((before, units[0]), (after, units[1]))
     )
     return DeviceComparison(
-        views[0].index, cut.name, *units, sum(first.values()), sum(second.values()), bars(first, second),
+        views[0].index, views[1].index, cut.name, *units, sum(first.values()), sum(second.values()), bars(first, second),
         kernels.kernels(before.ops, after.ops, units), kernels.counts(before, after, units),
         cut.source, evidence, None, _shares(first, second), kernels.families(before.ops, after.ops, units),
         before.typical_ns, after.typical_ns,
@@ -264,7 +259,7 @@ def _side_by_side(
     both = {"same": "both", "changed": "both"}
     listed = kernels.kernels(before.ops, after.ops, (1.0, 1.0))
     return DeviceComparison(
-        views[0].index, None, 1.0, 1.0, sum(first.values()), sum(second.values()), (),
+        views[0].index, views[1].index, None, 1.0, 1.0, sum(first.values()), sum(second.values()), (),
         tuple(sorted((replace(k, status=both.get(k.status, k.status)) for k in listed), key=lambda k: -max(k.before_ns, k.after_ns))),
         kernels.counts(before, after, (1.0, 1.0)), None, evidence, candidate, _shares(first, second), kernels.families(before.ops, after.ops, (1.0, 1.0)),
     )  # fmt: skip

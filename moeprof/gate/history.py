@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from moeprof.compare.comparable import apart
 from moeprof.errors import CaptureError, MoeprofError, UsageError
@@ -31,6 +32,11 @@ class Change:
     before: float
     after: float
     p: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """After over before; None where before is zero."""
+        return self.after / self.before if self.before else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,37 @@ class History:
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class Level:
+    """The median value of the captures ``first`` to ``last`` (places from 1), between which nothing changed."""
+
+    first: int
+    last: int
+    value: float
+
+
+def levels(shown: History) -> tuple[Level, ...]:
+    """The levels of a history, cut at changes and where captures do not compare."""
+    segments: list[list[tuple[int, float]]] = []
+    for place, entry in enumerate(shown.entries, start=1):
+        if entry.value is None:
+            continue
+        if not segments or entry.change is not None or entry.breaks:
+            segments.append([])
+        segments[-1].append((place, entry.value.value))
+    return tuple(Level(s[0][0], s[-1][0], median(value for _, value in s)) for s in segments)
+
+
+def long_enough(shown: History) -> bool:
+    """Whether some stretch of comparable captures has as many as the test for change points needs."""
+    longest = length = 0
+    for entry in shown.entries:
+        if entry.value is not None:
+            length = 1 if entry.breaks else length + 1
+            longest = max(longest, length)
+    return longest >= LEAST_VALUES
 
 
 def history(paths: Sequence[Path], variant: str | None, metric: str) -> History:

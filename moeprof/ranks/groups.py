@@ -13,8 +13,10 @@ from pathlib import Path
 
 from moeprof.errors import MoeprofError, TraceError, UsageError
 from moeprof.notes import Note, note
+from moeprof.ranks import lanes
 from moeprof.ranks.analyze import analyse_ranks
 from moeprof.ranks.model import GroupAnalysis, Place
+from moeprof.ranks.slices import JointWindow, RankTrace, joint
 from moeprof.ranks.summary import RankFacts, facts
 from moeprof.storage import manifest
 from moeprof.storage.manifest import Manifest, Part, Rank, VariantRecord
@@ -195,6 +197,26 @@ def with_bars(
     return tuple(replace(f, owners=again[f.place.rank].owners) if f.place.rank in again else f for f in facts)
 
 
+def drawn(
+    group: Group, facts: tuple[RankFacts, ...], analysis: GroupAnalysis, ranks: Sequence[int], classes: Classes
+) -> JointWindow | None:
+    """One window of ``ranks`` as one trace on the joint clock; their files are read again. None without a joint clock."""
+    windows = {rank: window for rank, window in lanes.windows(facts, analysis).items() if rank in ranks}
+    if not windows:
+        return None
+    with_lanes = lanes.lanes(with_bars(group, facts, ranks, classes), analysis)
+    files = {f.place.file for f in facts if f.place.rank in windows}
+    members = [m for m in group.members if m.path.name in files]
+    return joint((part for member in members for part in _rank_traces(member, classes)), windows, with_lanes)
+
+
+def _rank_traces(member: Member, classes: Classes) -> Iterator[RankTrace]:
+    with open_trace(member.path, classes) as trace:
+        for piece, place in _placed(trace, member):
+            if len(piece.trace.ops):
+                yield RankTrace(place.rank, piece.device, piece.trace)
+
+
 def _refuse(group: Group, ranks: list[RankFacts], failed: list[str]) -> None:
     """Refuse a group without a second rank, or with one rank twice."""
     if len(ranks) < 2:
@@ -216,12 +238,18 @@ def _clocks(series: dict[str, tuple[float, ...]], ranks: Sequence[RankFacts]) ->
 
 def _facts_of(trace: Trace, member: Member, range_name: str | None, bars: bool) -> list[RankFacts]:
     """The facts of each rank of a trace: one for each process and GPU that worked."""
-    pieces = split(trace)
-    if len(pieces) > 1 and member.rank is not None:  # the file is of one rank: its GPU is the one with most of the work
-        pieces = (max(pieces, key=lambda p: len(p.trace.ops)),)
-    bars = bars and len(pieces) <= FEW
-    ranks = (facts(_place(piece, n, member), piece.trace, range_name, bars) for n, piece in enumerate(pieces))
+    placed = _placed(trace, member)
+    bars = bars and len(placed) <= FEW
+    ranks = (facts(place, piece.trace, range_name, bars) for piece, place in placed)
     return [rank for rank in ranks if rank is not None]
+
+
+def _placed(trace: Trace, member: Member) -> list[tuple[Piece, Place]]:
+    """Each rank of a trace; a file of one rank has that of the GPU with most of the work."""
+    pieces = split(trace)
+    if len(pieces) > 1 and member.rank is not None:
+        pieces = (max(pieces, key=lambda p: len(p.trace.ops)),)
+    return [(piece, _place(piece, number, member)) for number, piece in enumerate(pieces)]
 
 
 def _place(piece: Piece, number: int, member: Member) -> Place:

@@ -37,21 +37,43 @@ def drawn_window(analysis: GroupAnalysis) -> int:
     return int(np.argsort(spans, kind="stable")[(len(spans) - 1) // 2]) if spans else 0
 
 
+@dataclass(frozen=True)
+class DrawnWindow:
+    """The drawn window of one rank, in ns by its own clock; ``shift_ns`` brings its times onto the joint axis, which begins
+    with the first start of the window on any rank."""
+
+    start_ns: int
+    end_ns: int
+    shift_ns: int
+
+
+def windows(facts: Sequence[RankFacts], analysis: GroupAnalysis) -> dict[int, DrawnWindow]:
+    """The drawn window by rank; empty where the clocks cannot be compared or the ranks have no window in common."""
+    ordered = sorted(facts, key=lambda rank: rank.place.rank)
+    offsets = [rank.aligned_by_ns for rank in analysis.ranks if rank.aligned_by_ns is not None]
+    shared = shared_windows(analysis.ranks)
+    if len(offsets) < len(analysis.ranks) or not shared.size:
+        return {}
+    row = shared[drawn_window(analysis)]
+    chosen = [rank.windows[int(at)] for rank, at in zip(ordered, row, strict=True)]
+    zero = min(window.start_ns + offset for window, offset in zip(chosen, offsets, strict=True))
+    return {
+        rank.place.rank: DrawnWindow(window.start_ns, window.end_ns, offset - zero)
+        for rank, window, offset in zip(ordered, chosen, offsets, strict=True)
+    }
+
+
 def lanes(facts: Sequence[RankFacts], analysis: GroupAnalysis) -> tuple[RankLane, ...]:
     """A lane for each rank whose facts keep bars; none where the clocks cannot be compared."""
     ordered = sorted(facts, key=lambda rank: rank.place.rank)
-    offsets = [rank.aligned_by_ns for rank in analysis.ranks]
-    shared = shared_windows(analysis.ranks)
-    if None in offsets or not shared.size:
+    drawn = windows(ordered, analysis)
+    if not drawn:
         return ()
-    joined, row = Joined.of(ordered), shared[drawn_window(analysis)]
-    known = [o for o in offsets if o is not None]
-    windows = [rank.windows[int(at)] for rank, at in zip(ordered, row, strict=True)]
-    zero = min(window.start_ns + offset for window, offset in zip(windows, known, strict=True))
+    joined = Joined.of(ordered)
     return tuple(
-        RankLane(f.place.rank, _parts(f, joined.waits(place), w.start_ns, w.end_ns, offset - zero))
-        for place, (f, w, offset) in enumerate(zip(ordered, windows, known, strict=True))
-        if f.owners
+        RankLane(f.place.rank, _parts(f, joined.waits(place), w.start_ns, w.end_ns, w.shift_ns))
+        for place, f in enumerate(ordered)
+        if f.owners and (w := drawn[f.place.rank])
     )
 
 

@@ -85,6 +85,23 @@ def declared_gb_per_s(analysis: GroupAnalysis) -> dict[int, float]:
     return {rank: analysis.declared_bytes * windows[rank] / ns for rank, ns in busy.items() if ns}
 
 
+@dataclass(frozen=True)
+class DeclaredRate:
+    """``declared_gb_per_s`` of one rank; ``of_ceiling`` is None where the link's ceiling is not known."""
+
+    gb_per_s: float
+    of_ceiling: float | None
+
+
+def declared_rates(analysis: GroupAnalysis) -> dict[int, DeclaredRate]:
+    """By rank: the rate of its declared bytes, and its share of the link's ceiling."""
+    ceiling = analysis.link_ceiling_gb_per_s
+    return {
+        rank: DeclaredRate(rate, rate / ceiling if ceiling else None)
+        for rank, rate in declared_gb_per_s(analysis).items()
+    }
+
+
 def waiting_ratio(ranks: Sequence[Rank]) -> float | None:
     """The share of all ranks' time in which a collective waits and nothing computes; None if no collective was matched."""
     span = sum(r.total("span_ns") for r in ranks)

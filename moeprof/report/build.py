@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprof import resources
-from moeprof.analysis.device import views
 from moeprof.compare import captures as two
 from moeprof.compare import programs, variants
 from moeprof.compare import traces as two_traces
-from moeprof.compare.traces import Side
 from moeprof.compare.units import Wanted
 from moeprof.errors import CaptureError
-from moeprof.loaded import capture
+from moeprof.loaded import analysed_trace, capture
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.capture import Capture
-from moeprof.loaded.trace import analysis_of
 from moeprof.report import cpu, html, trace_page, traces
 from moeprof.report import variants as report
 from moeprof.report.figures.timeline_data import timeline_data
@@ -26,7 +24,6 @@ from moeprof.report.page import Page
 from moeprof.storage import manifest as manifests
 from moeprof.storage.capture_folder import OUTPUT, newest, refuse_existing
 from moeprof.storage.files import PARTIAL, partial_of, write_whole
-from moeprof.trace import open_trace
 
 
 @dataclass(frozen=True)
@@ -122,11 +119,10 @@ def write_trace(path: Path, output: Path | None, force: bool) -> Written:
         TraceError: the trace cannot be read.
     """
     target = _path(output, OUTPUT / f"{_stem(path)}.html", force)
-    with open_trace(path) as trace:
-        prepared = views(trace)
-        analysis = analysis_of(trace, prepared=prepared)
-        drawn = timeline_data(trace, prepared, analysis.findings, trace_page.passes_shown(analysis))
-        return _written(target, trace_page.page(trace, analysis, drawn, str(path)))
+    shown = analysed_trace.load(path)
+    passes = trace_page.passes_shown(shown.analysis)
+    drawn = timeline_data(shown.trace, shown.views, shown.analysis.findings, passes)
+    return _written(target, trace_page.page(shown.trace, shown.analysis, drawn, str(path)))
 
 
 def unpacked(name: str, folder: Path = OUTPUT) -> Path:
@@ -169,8 +165,8 @@ def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, 
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    comparison = two_traces.compare(_side(paths[0]), _side(paths[1]), wanted)
-    return _written(path, traces.page(comparison))
+    before, after = (analysed_trace.load(p) for p in paths)
+    return _written(path, traces.page(two_traces.compare(before, after, wanted), (before, after)))
 
 
 def are_programs(captures: tuple[Capture, ...]) -> bool:
@@ -182,23 +178,17 @@ def _programs(before: Capture, after: Capture, wanted: Wanted) -> Page:
     """The page of two captures of programs."""
     wanted = replace(wanted, same_command=programs.same_command(before.manifest, after.manifest))
     apart = programs.unlike(before.manifest, after.manifest)
-    comparison = two_traces.compare(_captured(before), _captured(after), wanted, apart)
-    return traces.page(comparison)
+    sides = (_captured(before), _captured(after))
+    return traces.page(two_traces.compare(*sides, wanted, apart), sides)
 
 
-def _captured(shown: Capture) -> Side:
+def _captured(shown: Capture) -> AnalysedTrace:
     """The trace of a program's capture."""
     traced = next((v for v in shown.variants if v.trace is not None), None)
     if traced is None or traced.trace is None or traced.analysis is None:
         raise CaptureError(f"{shown.folder} contains no trace", "capture again with nsys or torch.profiler")
-    return Side(shown.folder.name, traced.trace, traced.views, traced.analysis)
+    return AnalysedTrace(shown.folder.name, traced.trace, traced.views, traced.analysis)
 
 
 def _stem(path: Path) -> str:
     return path.name.split(".")[0]
-
-
-def _side(path: Path) -> Side:
-    with open_trace(path) as trace:
-        prepared = views(trace)
-        return Side(path.name, trace, prepared, analysis_of(trace, prepared=prepared))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 import plotly.graph_objects as go
 
 from moeprof import units
-from moeprof.gate.history import Entry, History
+from moeprof.gate.history import Entry, History, levels, long_enough
 from moeprof.gate.rule import Expectation
 from moeprof.report.figures.style import COLOURS, FASTER, SLOWER, TOTAL
 from moeprof.report.page import Bullets, Item, Page, Section, Table, section
@@ -32,7 +30,7 @@ def said(entry: Entry, unit: str) -> str:
     if entry.change is not None:
         change = entry.change
         how = "exact" if change.p is None else f"p = {change.p:.3f}"
-        ratio = "" if not change.before else f" ({change.after / change.before - 1:+.1%})"
+        ratio = "" if change.ratio is None else f" ({change.ratio - 1:+.1%})"
         parts.append(f"CHANGE: {number(change.before)} to {number(change.after)} {unit}".strip() + f"{ratio}, {how}")
     return "; ".join([*parts, *([entry.missing] if entry.missing else [])])
 
@@ -47,7 +45,7 @@ def table(history: History) -> Table:
         for place, e in enumerate(history.entries, start=1)
     ]  # fmt: skip
     heading = f"{history.metric}, {history.unit}" if history.unit else history.metric
-    header = ("", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
+    header = ("no.", "capture", "made", "git", "GPU", heading, "interval", "against the one before", "what changed")
     return Table(f"{history.workload}/{history.variant}", header, tuple(rows), plain=True, detail="summary")
 
 
@@ -57,6 +55,8 @@ def title(history: History) -> str:
     breaks = sum(bool(e.breaks) for e in history.entries)
     tail = f"; the captures are unlike at {breaks} place{'s' * (breaks > 1)}" if breaks else ""
     count = f"{len(history.entries)} capture{'s' * (len(history.entries) != 1)}"
+    if not changes and history.notes and not long_enough(history):
+        return f"{history.metric} of {history.variant}: {count}, too few to look for changes{tail}"
     if not changes:
         return f"{history.metric} of {history.variant}: no change found in {count}{tail}"
     where = ", ".join(f"{place} ({e.capture})" for place, e in changes[:4]) + (" and more" if len(changes) > 4 else "")
@@ -85,10 +85,9 @@ def figure(history: History) -> go.Figure | None:
     if not points:
         return None
     drawn = go.Figure()
-    for segment in _segments(history):
-        level = median(value for _, value in segment)
-        ends = [segment[0][0] - 0.4, segment[-1][0] + 0.4]
-        drawn.add_scatter(x=ends, y=[level, level], mode="lines", line={"color": TOTAL, "width": 4}, opacity=0.45, showlegend=False, hoverinfo="skip")  # fmt: skip
+    for level in levels(history):
+        ends = [level.first - 0.4, level.last + 0.4]
+        drawn.add_scatter(x=ends, y=[level.value, level.value], mode="lines", line={"color": TOTAL, "width": 4}, opacity=0.45, showlegend=False, hoverinfo="skip")  # fmt: skip
     drawn.add_scatter(
         x=[x for x, _, _ in points], y=[v.value for _, _, v in points], mode="markers", marker={"size": 8, "color": COLOURS["compute"]}, showlegend=False,
         error_y={"type": "data", "symmetric": False, "array": [v.high - v.value for _, _, v in points], "arrayminus": [v.value - v.low for _, _, v in points]},
@@ -106,27 +105,17 @@ def figure(history: History) -> go.Figure | None:
     return drawn
 
 
-def _segments(history: History) -> list[list[tuple[int, float]]]:
-    """The captures with a value, cut at changes and breaks."""
-    segments: list[list[tuple[int, float]]] = []
-    for x, entry in enumerate(history.entries, start=1):
-        if entry.value is not None:
-            if not segments or entry.change is not None or entry.breaks:
-                segments.append([])
-            segments[-1].append((x, entry.value.value))
-    return segments
-
-
 def _mark(drawn: go.Figure, x: int, entry: Entry, metric: str) -> None:
     """An upright line before a capture with which something changed."""
     if entry.change is not None:
         grown = entry.change.after > entry.change.before
         colour = SLOWER if grown != (metric in LESS_IS_WORSE) else FASTER
-        ratio = f"{entry.change.after / entry.change.before - 1:+.1%}" if entry.change.before else f"{entry.change.after - entry.change.before:+g}"  # fmt: skip
+        ratio = entry.change.ratio
+        text = f"{entry.change.after - entry.change.before:+g}" if ratio is None else f"{ratio - 1:+.1%}"
         drawn.add_vline(
             x=x - 0.5,
             line={"color": colour, "width": 2},
-            annotation={"text": ratio, "yref": "paper", "y": 1.08, "showarrow": False},
+            annotation={"text": text, "yref": "paper", "y": 1.08, "showarrow": False},
         )
     elif entry.breaks:
         what = ", ".join(str(n.evidence["what"]) for n in entry.breaks[:2]) + (" ..." if len(entry.breaks) > 2 else "")

@@ -10,23 +10,23 @@ import plotly
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 import moeprof
 from moeprof.report import html_parts
 from moeprof.report.figures import timeline_canvas
+from moeprof.report.figures.style import DARK
 from moeprof.report.page import Drawing, Page, Section
+from moeprof.report.plotly_js import bundle_for
 from moeprof.resources import folder
 
-WITH_PLOTLY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
-)
+POLICY = "default-src 'none'; style-src {styles}; script-src {scripts}; img-src data: blob:"
+ANY_STYLE = "'unsafe-inline'"  # plotly writes style attributes
 
 
 def render(page: Page) -> str:
-    """The HTML of a page, with its styles and scripts inside; plotly only where a figure needs it.
+    """The HTML of a page, with its styles and scripts inside; of plotly the smallest build that draws its figures, or none.
 
-    A page without plotly allows its own scripts and styles by their hashes, and nothing else.
+    A page allows its own scripts by their hashes, and nothing else; without plotly its styles too.
     """
     templates = folder("reports") / "templates"
     environment = Environment(
@@ -50,14 +50,16 @@ def render(page: Page) -> str:
     if any(d.timeline for d in drawings):
         styles.append(timeline_canvas.style())
         scripts.append(timeline_canvas.script())
-    if len(drawings) < len(figures):
-        scripts.insert(0, Markup(get_plotlyjs().replace("</script", "<\\/script")))
-        policy = WITH_PLOTLY
-    else:
-        hashes = [" ".join(map(timeline_canvas.source_hash, texts)) for texts in (styles, [theme, *scripts])]
-        policy = "default-src 'none'; style-src {}; script-src {}; img-src data: blob:".format(*hashes)
+    bundle = bundle_for(f for f in figures if not isinstance(f, Drawing))
+    if bundle is not None:
+        scripts.insert(0, Markup(bundle.text()))
+    policy = POLICY.format(
+        styles=ANY_STYLE if bundle is not None else " ".join(map(timeline_canvas.source_hash, styles)),
+        scripts=" ".join(map(timeline_canvas.source_hash, (theme, *scripts))),
+    )
     return environment.get_template("page.html.j2").render(
         page=page, version=moeprof.__version__, policy=Markup(policy), styles=styles, theme=theme, scripts=scripts,
+        dark_colours=_json(DARK) if bundle is not None else None,
     )  # fmt: skip
 
 
@@ -70,7 +72,11 @@ def _sections(sections: tuple[Section, ...]) -> Iterator[Section]:
 def figure_json(figure: go.Figure) -> Markup:
     """A figure as JSON that is safe inside a script element."""
     figure.update_layout(template=None)
-    text = json.dumps(json.loads(plotly.io.to_json(figure, engine="json")), sort_keys=True, separators=(",", ":"))
+    return _json(json.loads(plotly.io.to_json(figure, engine="json")))
+
+
+def _json(value: Any) -> Markup:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

@@ -201,12 +201,16 @@ def shows(detail: Detail, part: Detail) -> bool:
     return DETAILS.index(part) <= DETAILS.index(detail)
 
 
-def verdict(sentences: Iterable[str], word: str = "", lesson: str = "") -> Section:
-    """The answer of a report, before any number."""
+def verdict(sentences: Iterable[str], word: str = "", lesson: str = "", wide: bool = False) -> Section:
+    """The answer of a report, before any number; ``wide``: of a page with timelines, which has wider lines."""
     blocks = [Paragraph(word, "word", detail="summary")] if word else []
     blocks += [Paragraph(sentence, "sentence", detail="summary") for sentence in sentences]
     blocks += [Paragraph(f"The lesson: {lesson}.", "lesson")] if lesson else []
-    return Section("verdict", above=tuple(blocks), style=f"verdict {word.lower()}".strip())
+    return Section(
+        "verdict",
+        above=tuple(blocks),
+        style=" ".join(filter(None, ("verdict", word.lower(), "answer" if wide else ""))),
+    )
 
 
 def unlike(title: str, texts: Iterable[str]) -> tuple[Section, ...]:

@@ -120,10 +120,9 @@ def classes(analysis: GroupAnalysis) -> Table:
 
 def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
     """The cells of the columns RATES, by rank."""
-    ceiling = analysis.link_ceiling_gb_per_s
     return {
-        rank: (units.number(round(rate)), units.percent(rate / ceiling if ceiling else None))
-        for rank, rate in totals.declared_gb_per_s(analysis).items()
+        rank: (units.number(rate.gb_per_s, 0), units.percent(rate.of_ceiling))
+        for rank, rate in totals.declared_rates(analysis).items()
     }
 
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from moeprof import units
 from moeprof.ranks.heat import Heat, heat
-from moeprof.ranks.lanes import RankLane, drawn_window
+from moeprof.ranks.lanes import drawn_window
 from moeprof.ranks.model import GroupAnalysis
+from moeprof.ranks.slices import JointWindow
 from moeprof.report import rank_tables
 from moeprof.report.figures import ranks as figures
 from moeprof.report.figures.style import COLOURS, SLOWER
-from moeprof.report.figures.timeline import timeline
+from moeprof.report.figures.timeline_ranks import timeline_of_ranks
 from moeprof.report.narrative.ranks import sentences
-from moeprof.report.page import Page, Section, Table, glossary, notes, section, verdict
+from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, verdict
 
 SHARES = (
     ("waiting", "Waiting for other ranks", SLOWER, "Share of each window in which a collective waits for the last rank and nothing computes. The late rank is pale where the others are dark."),
@@ -35,22 +36,22 @@ TERMS = (
 )  # fmt: skip
 
 
-def page(groups: Sequence[tuple[GroupAnalysis, tuple[RankLane, ...]]]) -> Page:
-    """One group, or all variants of a capture; a group without lanes has no timeline."""
+def page(groups: Sequence[tuple[GroupAnalysis, JointWindow | None]]) -> Page:
+    """One group, or all variants of a capture; a group without a drawn window has no timeline."""
     analyses = [analysis for analysis, _ in groups]
     spoken = ((f"{a.variant}: " if a.variant else "") + sentence for a in analyses for sentence in sentences(a))
     sections = (
-        verdict(spoken),
-        *(s for n, (analysis, lanes) in enumerate(groups) for s in _sections(analysis, lanes, f"-{n}" if n else "")),
+        verdict(spoken, wide=True),
+        *(s for n, (analysis, drawn) in enumerate(groups) for s in _sections(analysis, drawn, f"-{n}" if n else "")),
         notes(n for analysis in analyses for n in analysis.notes),
         glossary(TERMS),
     )
     return Page(analyses[0].source, "Many ranks of one program, side by side: who waits for whom, and why.", sections)
 
 
-def _sections(analysis: GroupAnalysis, lanes: tuple[RankLane, ...], suffix: str) -> list[Section]:
+def _sections(analysis: GroupAnalysis, drawn: JointWindow | None, suffix: str) -> list[Section]:
     where = f"{analysis.variant}: " if analysis.variant else ""
-    sections = [_ranks(analysis), _lanes(analysis, lanes), *_heats(analysis), _communication(analysis), _collectives(analysis), _load(analysis)]  # fmt: skip
+    sections = [_ranks(analysis), _lanes(analysis, drawn, f"timeline{suffix}"), *_heats(analysis), _communication(analysis), _collectives(analysis), _load(analysis)]  # fmt: skip
     return [replace(s, id=s.id + suffix, title=where + s.title) for s in sections if s is not None]
 
 
@@ -61,26 +62,25 @@ def _ranks(analysis: GroupAnalysis) -> Section:
     return section("ranks", "Who is late, and why", note, figures.stragglers(analysis), shown, "summary")
 
 
-def _lanes(analysis: GroupAnalysis, lanes: tuple[RankLane, ...]) -> Section | None:
-    """The window of each rank; without lanes only the critical ranks."""
+def _lanes(analysis: GroupAnalysis, drawn: JointWindow | None, id: str) -> Section | None:
+    """The window of each rank; without it only the critical ranks."""
     table = rank_tables.critical(analysis)
-    if not lanes:
+    if drawn is None:
         note = "The rank that the others waited for most. If no rank waited, the one that ends last."
         return (
             section("critical", "Which rank decided each window", note, None, (table,), "summary")
             if table.rows
             else None
         )
-    several = len(lanes) < len(analysis.ranks)
+    count = len(drawn.trace.devices)
     whose = (
-        f"{len(lanes)} of {len(analysis.ranks)} ranks, the latest and those that wait most,"
-        if several
+        f"{count} of {len(analysis.ranks)} ranks, the latest and those that wait most,"
+        if count < len(analysis.ranks)
         else "every rank"
     )
     note = f"Window {drawn_window(analysis)} of {whose} on one clock. A collective waits until the last rank has arrived. Then it moves data."
-    return section(
-        "lanes", "One window of each rank", note, timeline([figures.lane(rank) for rank in lanes]), (table,), "summary"
-    )
+    figure = Drawing(timeline_of_ranks(drawn, analysis, id), True)
+    return section("lanes", "One window of each rank", note, figure, (table,), "summary")
 
 
 def _heats(analysis: GroupAnalysis) -> list[Section]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 
 from moeprof import units
@@ -12,10 +12,13 @@ from moeprof.compare.row import Row
 from moeprof.compare.variants import Comparison
 from moeprof.loaded.capture import Capture
 from moeprof.report.figures.bars import legend, milliseconds
-from moeprof.report.figures.style import SHADES, SLOWER
+from moeprof.report.figures.style import SLOWER
 from moeprof.report.page import Table
-from moeprof.stats.estimates import Verdict
+from moeprof.stats.estimates import Verdict, middle
 from moeprof.storage.manifest import Round, VariantRecord
+
+CELLS = 200  # steps of the figure's height: of 320 pixels one is 1.2
+LEAST_MARK, LEAST_CROSS, MOST_MARK = 4.5, 8.0, 14.0  # pixels
 
 
 def verdicts(comparison: Comparison) -> Table:
@@ -50,8 +53,7 @@ def times(capture: Capture) -> Table:
     rows = []
     for name, _, rounds in phases(capture):
         for r in rounds:
-            middle = sorted(r.times_ns)[len(r.times_ns) // 2] if r.times_ns else None
-            place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), units.ms(middle))
+            place = (name, str(r.index + 1), str(r.position + 1), str(len(r.times_ns)), units.ms(middle(r.times_ns)))
             rows.append((*place, *_state(r), _counts(r)))
     header = (
         "variant", "round", "turn", "samples", "median", "SM clock after", "temperature", "power", "held back by", "counts",
@@ -79,18 +81,27 @@ def _counts(timed: Round) -> str:
     return f"no: {', '.join(timed.disturbed)}" if timed.disturbed else "no: another variant's turn was disturbed"
 
 
-def samples(capture: Capture) -> go.Figure | None:
-    """Every clean sample, round by round: the raw material of the verdict. Crosses are rounds that do not count."""
+def samples(capture: Capture, colours: Mapping[str, str]) -> go.Figure | None:
+    """The clean samples, round by round: the raw material of the verdict. Crosses are rounds that do not count.
+
+    Samples of one round in the same of CELLS equal steps of the figure's height share a mark, which grows with their number.
+    ``colours`` are those of the variants; the baseline's twin has open marks in the baseline's colour.
+    """
     timed = phases(capture)
     if not timed:
         return None
+    longest = max((t for _, _, rounds in timed for r in rounds for t in r.times_ns), default=1)
     figure = go.Figure()
-    for place, (name, _, rounds) in enumerate(timed):
+    for place, (name, record, rounds) in enumerate(timed):
         shift = (place - (len(timed) - 1) / 2) * 0.8 / max(len(timed), 3)
+        twin = rounds is record.twin
         for used in (True, False):
             chosen = [r for r in rounds if r.used is used]
             if chosen:
-                figure.add_scatter(**_marks(name, chosen, shift, SHADES[place % len(SHADES)] if used else SLOWER, used))
+                symbol = "x" if not used else "circle-open" if twin else "circle"
+                colour = colours[record.name] if used else SLOWER
+                marks = [(r, *mark) for r in chosen for mark in _cells(r.times_ns, longest)]
+                figure.add_scatter(**_marks(name, marks, shift, colour, symbol))
     figure.update_layout(
         xaxis_title="round", yaxis_title="ms per iteration, no profiler", yaxis_rangemode="tozero", height=320, **legend()
     )  # fmt: skip
@@ -98,17 +109,31 @@ def samples(capture: Capture) -> go.Figure | None:
     return figure
 
 
-def _marks(name: str, rounds: list[Round], shift: float, colour: str, used: bool) -> dict[str, Any]:
-    x = np.concatenate([np.full(len(r.times_ns), r.index + 1) for r in rounds])
-    jitter = (np.arange(len(x)) % 7 - 3) * 0.03 + shift
-    why = [", ".join(r.disturbed) or "another variant's turn was disturbed" for r in rounds for _ in r.times_ns]
-    reason = "" if used else "<br>does not count: %{text}"
+def _cells(times_ns: Sequence[int], longest: int) -> list[tuple[float, int]]:
+    """The mean time and the number of the samples in each step of the figure's height that has any."""
+    cells: dict[int, list[int]] = {}
+    for time in times_ns:
+        cells.setdefault(CELLS * time // longest, []).append(time)
+    return [(sum(cells[cell]) / len(cells[cell]), len(cells[cell])) for cell in sorted(cells)]
+
+
+def _marks(name: str, marks: list[tuple[Round, float, int]], shift: float, colour: str, symbol: str) -> dict[str, Any]:
+    disturbed = symbol == "x"
+    texts = [f"{count} sample{'s' * (count != 1)}" + _why(r) for r, _, count in marks]
+    least = LEAST_CROSS if disturbed else LEAST_MARK
+    sizes = [round(min(least * count ** (1 / 3), MOST_MARK), 1) for _, _, count in marks]
     return {
-        "x": np.round(x + jitter, 4), "y": milliseconds([t for r in rounds for t in r.times_ns]), "mode": "markers",
-        "name": name if used else f"{name}, disturbed", "text": None if used else why,
-        "marker": {"size": 5 if used else 8, "opacity": 0.65, "color": colour, "symbol": "circle" if used else "x"},
-        "hovertemplate": "round %{x:.0f}: %{y:.3f} ms" + reason + "<extra>%{fullData.name}</extra>",
+        "x": [round(r.index + 1 + shift, 3) for r, _, _ in marks], "y": milliseconds([ns for _, ns, _ in marks]).round(5),
+        "mode": "markers", "name": f"{name}, disturbed" if disturbed else name, "text": texts,
+        "marker": {"size": sizes, "opacity": 0.75, "color": colour, "symbol": symbol},
+        "hovertemplate": "round %{x:.0f}: %{y:.3f} ms, %{text}<extra>%{fullData.name}</extra>",
     }  # fmt: skip
+
+
+def _why(timed: Round) -> str:
+    if timed.used:
+        return ""
+    return f"<br>does not count: {', '.join(timed.disturbed) or 'another variant was disturbed in this round'}"
 
 
 def title(capture: Capture) -> str:

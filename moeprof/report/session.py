@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import plotly.graph_objects as go
 
 from moeprof import units
 from moeprof.compare.steps import SessionComparison
 from moeprof.gate import metrics
 from moeprof.gate.rule import expectation
-from moeprof.report import session_steps, text
+from moeprof.report import session_steps
+from moeprof.report import text as text_of
 from moeprof.report.figures.style import FASTER, SLOWER, TOTAL
 from moeprof.report.page import Block, Listing, Page, Paragraph, Section, Table, section
 from moeprof.report.page import unlike as unlike_section
@@ -74,14 +77,14 @@ def _time(trial: Try | None) -> float | None:
 def log(session: Session) -> str:
     """The session for the terminal, and its next command."""
     last = session.steps[-1].trial if session.steps else None
-    lines = [text.render(page(session))]
+    lines = [text_of.render(page(session))]
     if last is not None and last.verdict:
         lines += _wrapped(f"Step {session.steps[-1].number} against the last kept step: {last.verdict}")
     return "\n".join([*lines, *_wrapped(f"Next: {ledger.expected(session)}")])
 
 
 def _wrapped(sentence: str) -> list[str]:
-    return wrap(sentence, text.width(), "  ", "")
+    return wrap(sentence, text_of.width(), "  ", "")
 
 
 def unlike(session: Session) -> list[tuple[Step, str]]:
@@ -90,26 +93,45 @@ def unlike(session: Session) -> list[tuple[Step, str]]:
 
 
 def show(step: Step) -> str:
-    """One step in full: prediction, values, decision and change."""
+    """One step in full: its page, and the change as the version control system has it."""
+    change = "" if step.trial is None else step.trial.change or "No change of tracked files."
+    return "\n".join(text for text in (text_of.render(step_page(step)), change) if text)
+
+
+def step_page(step: Step) -> Page:
+    """One step by itself: what its capture is unlike in, prediction, decision, values."""
     trial = step.trial
-    lines = [
-        f"Step {step.number} ({state(step)}): {step.prediction.text}",
-        f"Expected {step.prediction.metric} {step.prediction.expect}; {outcome(step)}",
-    ]
+    differing = () if trial is None else trial.unlike
+    tables = () if trial is None else (_measured(trial),)
+    body = Section(f"step-{step.number}", above=_told(step), tables=tuple(t for t in tables if t.rows))
+    return Page(_headline(step), "", (*unlike_section("Its capture is unlike the last kept one", differing), body))
+
+
+def _headline(step: Step) -> str:
+    return f"Step {step.number}, {state(step)}: {step.prediction.text}"
+
+
+def _told(step: Step) -> tuple[Paragraph, ...]:
+    """Prediction and outcome, why it was decided so, the verdict, the capture."""
+    trial = step.trial
+    texts = [(f"Expected {step.prediction.metric} {step.prediction.expect}. {outcome(step)}.", "how")]
     if step.decision is not None and step.decision.why:
-        lines.append(f"Why {state(step)}: {step.decision.why}")
+        texts.append((f"Why {state(step)}: {step.decision.why}", "plain"))
+    if trial is not None and trial.verdict:
+        texts.append((f"{trial.verdict}.", "plain"))
     if trial is not None:
-        lines[:0] = trial.unlike
-        lines += [trial.verdict] if trial.verdict else []
-        lines.append(f"Capture {trial.capture}, at {trial.git or 'no commit'}")
-        lines += [
-            f"{name} {units.digits(value)} {metrics.unit(name)}".rstrip()
-            for name, value in trial.values.items()
-            if value is not None
-        ]
-    wrapped = [part for line in lines for part in _wrapped(line)]
-    changed = [] if trial is None else [trial.change or "No change of tracked files."]  # a diff is not wrapped
-    return "\n".join([*wrapped, *changed])
+        texts.append((f"Capture {trial.capture}, at {trial.git or 'no commit'}.", "how"))
+    return tuple(Paragraph(text, "how" if role == "how" else "plain", detail="summary") for text, role in texts)
+
+
+def _measured(trial: Try) -> Table:
+    """Every metric that the capture of a step has."""
+    rows = [
+        (name, units.digits(value), metrics.unit(name) or units.DASH)
+        for name, value in trial.values.items()
+        if value is not None
+    ]
+    return Table("Values", ("metric", "value", "unit"), tuple(rows), detail="summary")
 
 
 def _points(session: Session, metric: str) -> list[tuple[int, str, float, bool]]:
@@ -153,18 +175,27 @@ def page(session: Session, comparison: SessionComparison | None = None) -> Page:
     """The page; ``comparison`` contains the steps whose captures still exist."""
     comparison = comparison or SessionComparison()
     start = session.start
-    judged = [s.trial for s in session.steps if s.trial is not None and s.trial.held is not None]
-    held = f"{sum(bool(trial.held) for trial in judged)} of {len(judged)} predictions held"
-    lead = f"Investigation of {start.workload}/{start.variant}, started {start.at}: {held}."
+    lead = f"Investigation of {start.workload}/{start.variant}, started {start.at}."
     compared = {step.number: session_steps.comparison(step) for step in comparison.steps}
     differing = (f"Step {step.number}: {text}" for step, text in unlike(session))
     sections = (
-        *unlike_section("Captures of this session are unlike", differing),
+        Section("result", above=(Paragraph(result(session), "sentence", detail="summary"),), style="verdict"),
         *_sections(session, comparison),
+        *unlike_section("Captures of this session are unlike", differing),
         *_left_out(comparison.left_out),
         *(_step(step, compared.get(step.number)) for step in session.steps),
     )
     return Page(start.question, lead, sections)
+
+
+def result(session: Session) -> str:
+    """How far the time came, in how many steps, and how many predictions held."""
+    held = f"{session.held} of {session.judged} predictions held."
+    times = [t for t in (_time(session.base), _time(session.reference)) if t is not None]
+    if len(times) < 2:
+        return held
+    tried = sum(s.trial is not None for s in session.steps)
+    return f"From {units.digits(times[0])} to {units.digits(times[1])} ms per iteration in {tried} step{'s' * (tried != 1)}. {held}"
 
 
 def _left_out(count: int) -> tuple[Section, ...]:
@@ -175,18 +206,11 @@ def _left_out(count: int) -> tuple[Section, ...]:
 def _step(step: Step, compared: Section | None) -> Section:
     """One step: prediction, outcome, decision, comparison and change."""
     trial = step.trial
-    above = [Paragraph(f"Expected {step.prediction.metric} {step.prediction.expect}. {outcome(step)}.", "how")]
-    if step.decision is not None and step.decision.why:
-        above.append(Paragraph(step.decision.why))
-    if trial is not None and trial.verdict:
-        above.append(Paragraph(f"{trial.verdict}."))
-    if trial is not None:
-        above.append(Paragraph(f"Capture {trial.capture}, at {trial.git or 'no commit'}.", "how"))
     change: tuple[Block, ...] = (Listing(trial.change, "The change"),) if trial is not None and trial.change else ()
     return Section(
         f"step-{step.number}",
-        f"Step {step.number}, {state(step)}: {step.prediction.text}",
-        above=tuple(above),
+        _headline(step),
+        above=tuple(replace(paragraph, detail="page") for paragraph in _told(step)),
         parts=() if compared is None or trial is None else (compared,),
         below=change,
     )
@@ -194,12 +218,7 @@ def _step(step: Step, compared: Section | None) -> Section:
 
 def _sections(session: Session, comparison: SessionComparison) -> list[Section]:
     """The time after each step, the fraction of the limit, and the roofline."""
-    times = [t for t in (_time(session.base), _time(session.reference)) if t is not None]
-    title = (
-        "Time after each step"
-        if len(times) < 2
-        else f"From {units.digits(times[0])} to {units.digits(times[1])} ms in {sum(s.trial is not None for s in session.steps)} steps"
-    )
+    title = "Time after each step"
     note = "Clean times of each step's capture. A reverted step is beside the path. The next step starts from the last kept one."
     sections = [section("trajectory", title, note, trajectory(session), (steps(session),))]
     limit = trajectory(session, "of_limit", "% of the limit", 100.0)

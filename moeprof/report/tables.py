@@ -25,13 +25,13 @@ def variants(comparison: Comparison) -> Table:
     header = (
         "variant",
         "time",
-        "95 % interval (ms)",
+        "verdict",
         "speed-up",
         "interval",
-        "verdict",
         "of the limit",
-        "overlap efficiency",
         "proof",
+        "95 % interval (ms)",
+        "overlap efficiency",
     )
     rows = tuple(_variant(r, comparison) for r in comparison.rows)
     table = Table("Variants, timed clean", header, rows, detail="summary", wide=("proof",))
@@ -41,20 +41,31 @@ def variants(comparison: Comparison) -> Table:
 def _variant(row: Row, comparison: Comparison) -> tuple[str, ...]:
     if row.time_ns is None:
         state = {"skipped": f"SKIPPED: {row.reason}", "failed": f"FAILED: {row.reason}"}.get(row.status, row.status)
-        return (row.name, *(units.DASH,) * 4, state, units.DASH, units.DASH, row.proof or units.DASH)
+        return (row.name, units.DASH, state, *(units.DASH,) * 3, _proof(row), units.DASH, units.DASH)
     verdict = row.verdict
     word = verdict.word if verdict else ("reference" if row.name == comparison.baseline else units.DASH)
     return (
         row.name,
         units.ms(row.time_ns.value),
-        units.between(row.time_ns, 1e-6),
+        word,
         units.times(verdict.speedup.value) if verdict else units.DASH,
         units.between(verdict.speedup) if verdict else units.DASH,
-        word,
         units.percent(row.limit_ratio),
+        _proof(row),
+        units.between(row.time_ns, 1e-6),
         units.DASH if row.efficiency is None else f"{row.efficiency:.3f}",
-        row.proof or units.DASH,
     )
+
+
+def _proof(row: Row) -> str:
+    """The proof in a word."""
+    return units.DASH if row.proof_ok is None else "✓ proven" if row.proof_ok else "✗ wrong result"
+
+
+def proofs(comparison: Comparison) -> Table:
+    """What each variant's result was checked for, and how far it was off."""
+    rows = tuple((r.name, _proof(r), r.proof) for r in comparison.rows if r.proof)
+    return Table("Proofs", ("variant", "result", "what was checked"), rows, plain=True)
 
 
 def limit(comparison: Comparison) -> str:

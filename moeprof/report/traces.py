@@ -10,11 +10,14 @@ from moeprof.analysis.model import Finding
 from moeprof.analysis.waterfall import Bar
 from moeprof.compare.kernels import Kernel
 from moeprof.compare.traces import DeviceComparison, TraceComparison
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.report import json
 from moeprof.report.figures import bars
+from moeprof.report.figures.timeline_pair import side_by_side, trace_side
 from moeprof.report.glossary import GLOSSARY
 from moeprof.report.narrative.traces import sentences
-from moeprof.report.page import Page, Section, Table, glossary, notes, section, unlike, verdict
+from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, unlike, verdict
+from moeprof.report.trace_page import passes_shown
 
 MAX_KERNELS = 14
 # how the unit is known, after its counts
@@ -25,11 +28,12 @@ KNOWN: dict[str | None, str] = {
 }  # fmt: skip
 
 
-def page(comparison: TraceComparison) -> Page:
-    """Device by device, then the findings of both traces."""
+def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace] | None = None) -> Page:
+    """The timelines of ``sides``, where they are given, then device by device what changed, then the findings of both traces."""
     sections = (
         *unlike("These two traces are unlike", (n.text for n in comparison.unlike)),
-        verdict(_answer(comparison)),
+        verdict(_answer(comparison), wide=True),
+        *(_timelines(sides) if sides else ()),
         *(s for device in comparison.devices for s in _device(device)),
         *_findings(comparison),
         notes(comparison.notes),
@@ -49,16 +53,30 @@ def _answer(comparison: TraceComparison) -> Iterator[str]:
     for number, (device, lines) in enumerate(told):
         for line in lines:
             if line not in common or alone:
-                yield f"GPU {device.device}: {line}"
+                yield f"{_name(device)}: {line}"
             elif number == 0:
                 yield line
+
+
+def _name(device: DeviceComparison) -> str:
+    """GPU 0; with both numbers where the traces number it differently."""
+    if device.device == device.device_after:
+        return f"GPU {device.device}"
+    return f"GPU {device.device} in A, {device.device_after} in B"
+
+
+def _timelines(sides: tuple[AnalysedTrace, AnalysedTrace]) -> Iterator[Section]:
+    shown = tuple(trace_side(label, side, passes_shown(side.analysis)) for label, side in zip("AB", sides, strict=True))
+    note = "On one scale, each from the beginning of its typical pass, or of the trace where nothing repeats. Zoom and position are linked."
+    figure = Drawing(side_by_side(shown, "A", "B", "timeline", "tl-traces"), True)
+    yield Section("timelines", "A above B", note=note, figure=figure)
 
 
 def _device(device: DeviceComparison) -> Iterator[Section]:
     if device.unit is None:
         yield from _side_by_side(device)
         return
-    where, unit = f"GPU {device.device}", device.unit
+    where, unit = _name(device), device.unit
     change = units.signed_ms(device.after_ns - device.before_ns)
     yield section(
         f"waterfall-{device.device}",
@@ -68,7 +86,7 @@ def _device(device: DeviceComparison) -> Iterator[Section]:
         (waterfall_table(f"{where}, {unit}", ("A", device.before_ns), device.waterfall, ("B", device.after_ns)),),
         "summary",
     )
-    yield section(
+    kernels = section(
         f"kernels-{device.device}",
         f"{where}: kernels, new, gone and changed",
         "Matched by name, then by launch shape and count, then by their neighbours in the stream. Times are of one unit.",
@@ -76,11 +94,12 @@ def _device(device: DeviceComparison) -> Iterator[Section]:
         (kernel_table(f"Kernels, {where}", ("A", "B"), device.kernels[:MAX_KERNELS]), _counts(device)),
         "summary",
     )
+    yield replace(kernels, open="short")
 
 
 def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
     """Both devices as they are: shares of each trace's own window."""
-    where = f"GPU {device.device}"
+    where = _name(device)
     rows = [
         (
             p.label,
@@ -116,7 +135,7 @@ def _families(device: DeviceComparison) -> Table:
         for f in device.families
     ]
     return Table(
-        f"Families of kernels, GPU {device.device}", ("family", "count A", "count B", "time A", "time B"), tuple(rows)
+        f"Families of kernels, {_name(device)}", ("family", "count A", "count B", "time A", "time B"), tuple(rows)
     )
 
 
@@ -131,7 +150,7 @@ def _kernel_sides(device: DeviceComparison) -> Table:
         for k in device.kernels[:MAX_KERNELS]
     ]  # fmt: skip
     header = ("kernel", "in", "count A", "count B", "time A", "time B")
-    return Table(f"Kernels, GPU {device.device}", header, tuple(rows))
+    return Table(f"Kernels, {_name(device)}", header, tuple(rows))
 
 
 def waterfall_table(caption: str, before: tuple[str, int], steps: Sequence[Bar], after: tuple[str, int]) -> Table:
@@ -159,7 +178,7 @@ def kernel_table(caption: str, sides: tuple[str, str], kernels: Sequence[Kernel]
 def _counts(device: DeviceComparison) -> Table:
     """How often things happen in a unit."""
     rows = [(c.what, units.number(c.before), units.number(c.after)) for c in device.counts if c.before or c.after]
-    return Table(f"Counts, GPU {device.device}", ("what", "A", "B"), tuple(rows))
+    return Table(f"Counts, {_name(device)}", ("what", "A", "B"), tuple(rows))
 
 
 def _findings(comparison: TraceComparison) -> Iterator[Section]:

@@ -107,6 +107,16 @@ class Session:
         return kept[-1] if kept else self.base
 
     @property
+    def judged(self) -> int:
+        """How many predictions were held against a measurement."""
+        return sum(s.trial is not None and s.trial.held is not None for s in self.steps)
+
+    @property
+    def held(self) -> int:
+        """How many of them held."""
+        return sum(bool(s.trial and s.trial.held) for s in self.steps)
+
+    @property
     def open(self) -> Step | None:
         """The step that waits for its trial or its decision."""
         return self.steps[-1] if self.steps and self.steps[-1].decision is None else None

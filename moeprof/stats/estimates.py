@@ -86,6 +86,11 @@ def medians(rounds: Rounds) -> npt.NDArray[np.float64]:
     return np.array([np.median(r) for r in rounds if len(r)], dtype=np.float64)
 
 
+def middle(times_ns: Sequence[int]) -> int | None:
+    """The median sample of one round (of two the longer); None without samples."""
+    return sorted(times_ns)[len(times_ns) // 2] if times_ns else None
+
+
 def typical(rounds: Rounds) -> float | None:
     """The median of the rounds' medians; None without rounds."""
     round_medians = medians(rounds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moeprof.loaded.test_run import Check, Outcome
+from moeprof.loaded.pytest_run import Check, Outcome
 from moeprof.stats import estimates
 from moeprof.stats.estimates import Interval, Verdict
 from moeprof.stats.round_order import TWIN, order

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moeprof.loaded.test_run import Check
+from moeprof.loaded.pytest_run import Check
 from moeprof.testing import clocking, numbers, profiling
 from moeprof.testing.clocking import ROUNDS, SECONDS, Run
 from moeprof.testing.errors import ProbeError

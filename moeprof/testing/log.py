@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from moeprof.loaded.test_run import Captured, Case, Check
+from moeprof.loaded.pytest_run import Captured, Case, Check
 
 Policy = Literal["fail", "skip"]
 

@@ -12,8 +12,8 @@ from moeprof.analysis.analyze import Cut, kernels, window
 from moeprof.analysis.call_sites import Site, sites
 from moeprof.analysis.device import DeviceView, main_device, views
 from moeprof.errors import UsageError
-from moeprof.loaded import test_run
-from moeprof.loaded.test_run import Captured
+from moeprof.loaded import pytest_run
+from moeprof.loaded.pytest_run import Captured
 from moeprof.testing.errors import ProbeError
 from moeprof.trace import Trace, read
 from moeprof.trace.kineto.reader import operators
@@ -98,7 +98,7 @@ def refuse_empty(capture: Captured, may_be_empty: bool) -> None:
     """A block in which nothing ran would pass every upper limit: ProbeError, unless that is meant."""
     if capture.kernels or (capture.window and capture.window.span_ns):
         return
-    if (test_run.launches(capture) or 0) > 0:
+    if (pytest_run.launches(capture) or 0) > 0:
         raise ProbeError(
             "kernels were launched and none was recorded: another tool (nsys, ncu, a debugger) holds the GPU's tracing",
             "run pytest without it",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import moeprof
-from moeprof.loaded.test_run import Case, Run
+from moeprof.loaded.pytest_run import Case, Run
 from moeprof.storage.files import write_whole
 from moeprof.storage.json import decode, dumps
 
@@ -19,7 +19,7 @@ def write(records: Sequence[str], page: Path | None, data: Path | None) -> list[
     if data is not None:
         write_whole(data, dumps(run))
     if page is not None:
-        from moeprof.report import html, test_run
+        from moeprof.report import html, pytest_run
 
-        write_whole(page, html.render(test_run.page(run)))
+        write_whole(page, html.render(pytest_run.page(run)))
     return [path for path in (data, page) if path is not None]

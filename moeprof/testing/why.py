@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from moeprof import units
 from moeprof.analysis.call_sites import Site
-from moeprof.loaded import test_run
-from moeprof.loaded.test_run import Captured
+from moeprof.loaded import pytest_run
+from moeprof.loaded.pytest_run import Captured
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.tables import CAUSES
 
@@ -28,8 +28,8 @@ def ledger(capture: Captured) -> str:
     if window.ledger.idle_ns:
         lines.append(f"  idle by what the host did: {_sum(idle, iterations)}")
     lines.append(
-        f"  launches {_count(test_run.launches(capture))}, kernels {_count(_kernels(capture))}, "
-        f"synchronising calls {_count(test_run.sync_calls(capture))}"
+        f"  launches {_count(pytest_run.launches(capture))}, kernels {_count(_kernels(capture))}, "
+        f"synchronising calls {_count(pytest_run.sync_calls(capture))}"
     )
     return "\n".join(lines + [f"  {n.severity}: {n.text}" for n in capture.notes if n.severity != "info"])
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moeprof.loaded import test_run
-from moeprof.loaded.test_run import Captured, Check
+from moeprof.loaded import pytest_run
+from moeprof.loaded.pytest_run import Captured, Check
 from moeprof.testing import numbers, why
 from moeprof.testing.clocking import clean_rounds
 from moeprof.testing.errors import ProbeError
@@ -71,15 +71,15 @@ class Work:
     ) -> float:
         """Launch calls: kernels launched one by one, and replays of CUDA graphs."""
         __tracebackhide__ = True
-        value = Value("launches", test_run.launches(self.capture), "", NO_CALLS)
-        return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(test_run.LAUNCHES))
+        value = Value("launches", pytest_run.launches(self.capture), "", NO_CALLS)
+        return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(pytest_run.LAUNCHES))
 
     def sync_calls(
         self, *, at_most: float | None = None, at_least: float | None = None, exactly: float | None = None
     ) -> float:
         """Host calls that wait for the device."""
         __tracebackhide__ = True
-        value = Value("sync_calls", test_run.sync_calls(self.capture), "", NO_CALLS)
+        value = Value("sync_calls", pytest_run.sync_calls(self.capture), "", NO_CALLS)
         return self._judge(value, Limits(at_least, at_most, exactly), lambda: self._places(BLOCKING))
 
     def kernels(
@@ -121,7 +121,7 @@ class Work:
         name = _of("copy_overlap", direction)
         value = Value(
             name,
-            test_run.copy_overlap(self.capture, direction),
+            pytest_run.copy_overlap(self.capture, direction),
             "",
             f"no {f'{direction} ' if direction else ''}copy ran",
         )
@@ -130,7 +130,7 @@ class Work:
     def exposed_copy_ms(self, direction: str | None = None, *, at_most: float) -> float:
         """Time in which only copies run; of one ``direction``: the time of its copies beside which no kernel runs."""
         __tracebackhide__ = True
-        value = Value(_of("exposed_copy", direction), test_run.exposed_copy_ns(self.capture, direction) / 1e6, "ms")
+        value = Value(_of("exposed_copy", direction), pytest_run.exposed_copy_ns(self.capture, direction) / 1e6, "ms")
         return self._judge(value, Limits(at_most=at_most), lambda: why.exposed(self.capture, direction))
 
     def idle_ms(self, *, at_most: float) -> float:
@@ -182,7 +182,7 @@ class Work:
             self._log.settle(self._check(value, limits, "failed", offence()))
         return value.value
 
-    def _check(self, value: Value, limits: Limits, outcome: test_run.Outcome, reason: str) -> Check:
+    def _check(self, value: Value, limits: Limits, outcome: pytest_run.Outcome, reason: str) -> Check:
         limit = limits.text(value.unit)
         detail = ""
         if outcome != "passed":

@@ -25,6 +25,7 @@ from typing import Any, Literal, NoReturn
 from moeprof.worker import profiler
 
 START, STOP = signal.SIGRTMIN + 4, signal.SIGRTMIN + 5  # as moeprof.capture sends them
+READY = ".ready"  # a file beside the trace: the program begins, and the two signals are heeded
 DEFAULT_OUT = "trace.json"
 NO_FILE = 2  # the exit status of Python that cannot open its script
 FAILED = 1  # the exit status of a Python program that raised
@@ -73,14 +74,16 @@ def main(words: Sequence[str]) -> NoReturn:
     """Run the program and end as it ends."""
     options, program = _parsed(words)
     recording = Recording(Path(options.out).absolute())
+    recording.prepare()
     code = _prepare(program)
     signal.signal(START, lambda number, frame: recording.start())
     signal.signal(STOP, lambda number, frame: recording.finish())
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminated)
     _finish_before_exit(recording)
-    recording.prepare()
-    if not options.later:
+    if options.later:
+        Path(f"{recording.out}{READY}").touch()
+    else:
         recording.start()
     status: int | _Signalled = FAILED
     try:

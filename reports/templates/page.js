@@ -1,24 +1,26 @@
-// Draws the figures, follows the theme, and falls back to SVG lines where the browser has no WebGL.
+// Draws the figures, follows the theme and keeps the reader's choice of it.
 (function () {
   "use strict";
-  var CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-
-  function webgl() {
-    try {
-      var canvas = document.createElement("canvas");
-      return !!(canvas.getContext("webgl2") || canvas.getContext("webgl"));
-    } catch (error) {
-      return false;
-    }
-  }
+  var CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false, showTips: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  var root = document.documentElement, colours = document.getElementById("dark-colours");
+  var toDark = colours ? JSON.parse(colours.textContent) : {};
 
   function colour(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    return getComputedStyle(root).getPropertyValue(name).trim();
+  }
+
+  function recoloured(value) { // a copy with the dark colour of each light one
+    if (typeof value === "string") return toDark[value] || value;
+    if (Array.isArray(value)) return value.map(recoloured);
+    if (value === null || typeof value !== "object") return value;
+    var out = {};
+    Object.keys(value).forEach(function (key) { out[key] = recoloured(value[key]); });
+    return out;
   }
 
   function themed(layout) {
     var axis = { gridcolor: colour("--grid"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
-    var out = Object.assign({}, layout);
+    var out = Object.assign({ uirevision: "page" }, layout);
     out.paper_bgcolor = out.plot_bgcolor = "rgba(0,0,0,0)";
     out.font = { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("--ink") };
     out.margin = Object.assign({ l: 12, r: 16, t: 24, b: 44 }, layout.margin);
@@ -33,35 +35,43 @@
   function narrow(layout) {
     if (window.innerWidth > 640) return layout;
     layout.font.size = 11;
-    layout.margin = Object.assign({}, layout.margin, { l: 6, r: 6 });
+    layout.margin = Object.assign({}, layout.margin, { l: 6, r: layout.margin.r === 16 ? 6 : layout.margin.r });
     return layout;
   }
 
-  function drawable(data, hasWebgl) {
-    if (hasWebgl) return data;
-    return data.map(function (trace) {
-      return trace.type === "scattergl" ? Object.assign({}, trace, { type: "scatter" }) : trace;
-    });
-  }
-
-  var hasWebgl = webgl();
   var figures = Array.prototype.map.call(document.querySelectorAll(".figure"), function (box) {
-    var id = box.id.replace("figure-", "");
-    return { box: box, spec: JSON.parse(document.getElementById("data-" + id).textContent) };
+    var id = box.id.replace("figure-", ""), spec = JSON.parse(document.getElementById("data-" + id).textContent);
+    return { box: box, light: spec, dark: recoloured(spec) };
   });
 
-  function draw() {
-    figures.forEach(function (figure) {
-      var layout = narrow(themed(figure.spec.layout));
-      Plotly.react(figure.box, drawable(figure.spec.data, hasWebgl), layout, CONFIG);
-    });
+  function draw(figure) {
+    var spec = root.dataset.theme === "dark" ? figure.dark : figure.light;
+    figure.drawn = true;
+    Plotly.react(figure.box, spec.data, narrow(themed(spec.layout)), CONFIG);
+  }
+
+  function drawn() { // those that are folded away are drawn when they are opened
+    figures.forEach(function (figure) { if (figure.box.offsetParent !== null || figure.drawn) draw(figure); });
+  }
+
+  function choose(theme) {
+    if (root.dataset.theme === theme) return;
+    root.dataset.theme = theme;
+    drawn();
   }
 
   document.getElementById("theme").addEventListener("click", function () {
-    var root = document.documentElement;
-    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    draw();
+    choose(root.dataset.theme === "dark" ? "light" : "dark");
+    try { localStorage.setItem("moeprof-theme", root.dataset.theme); } catch (error) { /* no storage: the choice lasts as long as the page */ }
   });
-  draw();
-  document.documentElement.dataset.drawn = String(figures.length);
+  if (window.matchMedia) matchMedia("(prefers-color-scheme: dark)").addEventListener("change", function (event) {
+    var stored = null;
+    try { stored = localStorage.getItem("moeprof-theme"); } catch (error) { /* no storage: the system decides */ }
+    if (!stored) choose(event.matches ? "dark" : "light");
+  });
+  document.addEventListener("toggle", function (event) {
+    if (event.target.open) figures.forEach(function (figure) { if (!figure.drawn && event.target.contains(figure.box)) draw(figure); });
+  }, true);
+  drawn();
+  root.dataset.drawn = String(figures.length);
 })();

@@ -8,7 +8,7 @@
   var RANGE_ROWS = 6; // of nested ranges until the lane is unfolded
   var BAR = 2; // device pixels from which an event is a bar of its own
   var WARM = { host: 1, sync: 1, launch: 1, dependency: 1, edge: 1 };
-  var SHORT = { host: "host", sync: "host waits", launch: "launch call", dependency: "not begun", edge: "edge" };
+  var SHORT = { host: "host", sync: "host waits", launch: "launch call", dependency: "not begun", edge: "edge", "coll-wait": "waits for the last rank", "coll-move": "moves" };
   var HELP = [
     ["W / S, ↑ / ↓", "zoom in, zoom out"], ["A / D, ← / →", "move left, right"], ["N / P", "next, previous finding"],
     [", / .", "previous, next event of the lane"], ["0", "the whole recording"], ["Esc", "drop the selection"],
@@ -182,13 +182,13 @@
       return { device: d.device, parts: d.classes.map(function (c) { return { cls: c[0], total: c[1], bins: sparse(c[2], D.overview.bins) }; }) };
     });
 
-    function sums(i) { // shares of the whole recording, the largest cause of idle time first
-      var d = D.overview.devices[i], busy = 0, idle = [];
+    function sums(i) { // shares of the recording, or of the part of it that the figure is about; the largest cause of idle time first
+      var d = D.groups[i].owned ? { classes: D.groups[i].owned } : D.overview.devices[i], busy = 0, idle = [], whole = D.groups[i].owned_span || SPAN;
       if (!d) return "";
       d.classes.forEach(function (c) { var name = classes[c[0]][0]; if (WARM[name]) idle.push([SHORT[name], c[1]]); else busy += c[1]; });
       idle.sort(function (a, b) { return b[1] - a[1]; });
-      idle = idle.filter(function (c) { return c[1] >= 0.005 * SPAN; });
-      function share(ns) { return (100 * ns / SPAN).toFixed(1) + " %"; }
+      idle = idle.filter(function (c) { return c[1] >= 0.005 * whole; });
+      function share(ns) { return (100 * ns / whole).toFixed(1) + " %"; }
       return "busy " + share(busy) + (idle.length ? " · idle: " + idle.map(function (c) { return c[0] + " " + share(c[1]); }).join(", ") : "");
     }
 
@@ -235,7 +235,7 @@
       made.addEventListener("click", act);
       return made;
     }
-    button("All", "The whole recording (0)", function () { go(0, SPAN); });
+    button("All", "The whole recording (0)", all);
     button("−", "Zoom out (S)", function () { zoom(1.6); }).setAttribute("aria-label", "− Zoom out");
     button("+", "Zoom in (W)", function () { zoom(1 / 1.6); }).setAttribute("aria-label", "+ Zoom in");
     if (D.passes.length) {
@@ -305,7 +305,7 @@
         if (narrow) y -= 2;
         group.lanes.forEach(function (lane) {
           if (lane.minor && !group.all) return;
-          if (lane.kind === "work" || lane.kind === "idle") return;
+          if (lane.kind === "work" || lane.kind === "idle" || lane.kind === "collectives") return;
           if (!group.open) return;
           var rows = lane.kind === "ranges" ? Math.min(lane.rows.length, lane.all ? 64 : RANGE_ROWS) : 1, height = lane.kind === "ranges" ? 15 : 17;
           var item = add({ kind: "lane", lane: lane, label: lane.label, each: height, count: rows }, rows * height);
@@ -317,7 +317,7 @@
           var rows = lane.rows.length || 1, compute = /compute$/.test(lane.label), height = !group.open ? 11 : rows > 1 ? 15 : compute ? 30 : 18;
           add({ kind: "lane", lane: lane, label: lane.label, each: group.open ? height : 11, count: group.open ? rows : 1 }, group.open ? rows * height : 11);
         });
-        group.lanes.forEach(function (lane) { if (lane.kind === "idle") add({ kind: "lane", lane: lane, label: lane.label, each: group.open ? 20 : 11, count: 1 }, group.open ? 20 : 11); });
+        group.lanes.forEach(function (lane) { if (lane.kind === "idle" || (lane.kind === "collectives" && group.open)) add({ kind: "lane", lane: lane, label: lane.label, each: group.open ? 20 : 11, count: 1 }, group.open ? 20 : 11); });
       });
       H = y + 10;
     }
@@ -359,7 +359,7 @@
               level[i] += share;
             }
           });
-          if (!narrow) { c.fillStyle = ink.soft; c.textAlign = "right"; c.fillText(d.device < 0 ? "CPU" : "GPU " + d.device, LEFT - 8, base - each / 2 + 4); }
+          if (!narrow) { c.fillStyle = ink.soft; c.textAlign = "right"; c.fillText(D.groups[row].label, LEFT - 8, base - each / 2 + 4); }
         });
         ticks(0, SPAN, function (t, label) { c.fillStyle = ink.soft; c.textAlign = "center"; var px = LEFT + t / SPAN * pw; c.fillText(label, Math.min(Math.max(px, LEFT + 14), W - RIGHT - 22), height - 5); });
       }
@@ -380,7 +380,8 @@
 
     function draw() {
       scheduled = false;
-      drawOverview();
+      if (box.hidden) return;
+      if (over.offsetParent) drawOverview();
       var x = fit(main, H);
       x.clearRect(0, 0, W, H); x.textBaseline = "alphabetic";
       grid(x);
@@ -525,7 +526,7 @@
 
     function inside(lane, i) {
       var length = duration(lane.end[i] - lane.start[i]), name = nameOf(lane, i);
-      if (lane.kind === "idle") return [SHORT[classes[lane.cls[i]][0]] + " " + length, length];
+      if (lane.kind === "idle" || lane.kind === "collectives") return [SHORT[classes[lane.cls[i]][0]] + " " + length, length];
       if (lane.kind === "calls" && lane.cls[i] === number["wait-call"]) return ["waits for the GPU: " + name + " · " + length, "waits: " + name, name];
       var inner = /\(([^()]+)\)$/.exec(name); // of a wrapper what it wraps
       return lane.kind !== "work" ? [name] : inner ? [name + " · " + length, name, inner[1]] : [name + " · " + length, name];
@@ -533,7 +534,7 @@
 
     function nameOf(lane, i) {
       if (lane.kind === "work") return names[shapes.name[lane.shape[i]]];
-      if (lane.kind === "idle") return classes[lane.cls[i]][1];
+      if (lane.kind === "idle" || lane.kind === "collectives") return classes[lane.cls[i]][1];
       var name = names[lane.name[i]];
       if (lane.kind !== "ranges" || name.indexOf("\u0000") < 0) return name;
       var slot = 0;
@@ -707,7 +708,7 @@
           lines.push(["launched by", nameOf(of, at) + ", " + duration(of.end[at] - of.start[at]) + " long, " + (delay >= 0 ? duration(delay) + " before it began" : "returned after it began") + (of.correlation[at] >= 0 ? " (correlation " + of.correlation[at] + ")" : "")]);
           var path = pathAt(of.thread, of.start[at]);
           if (path.length) lines.push(["in", path.join(" › ")]);
-        } else lines.push(["launched by", "no launch call in the recording"]);
+        } else lines.push(["launched by", D.early ? "a call before the shown part" : "no launch call in the recording"]);
         var idle = idleBefore(lane, i);
         if (idle) lines.push(["idle before", idle]);
         var copy = /^copy/.test(classes[lane.cls[i]][1]);
@@ -724,7 +725,7 @@
         lines[0][0] = "length on the host";
         var outer = pathAt(lane.thread, lane.start[i], pick).filter(function (_, k) { return k < lane.rows.indexOf(pick.row); });
         if (outer.length) lines.push(["in", outer.join(" › ")]);
-      } else {
+      } else if (lane.kind === "idle") {
         var next = opAfter(lane.group, lane.end[i]);
         if (next) {
           lines.push(["then", nameOf(next.lane, next.i)]);
@@ -749,6 +750,7 @@
 
     function hint() {
       detail.textContent = "";
+      if (link && linked[link][0] !== self) return;
       node("p", { text: narrow ? "Tap anything for its name, length, launch call and ranges." : "Point at anything for its name, length, launch call and ranges; click to keep it and to see its launch. Keys: W S zoom, A D move, N next finding, 0 all, ? help." }, detail);
     }
 
@@ -805,9 +807,17 @@
 
     // Moving
 
-    function view(a, b, quiet) {
+    function reach() { // what this timeline and those linked to it show at most
       var low = 0, high = SPAN;
-      if (link) linked[link].forEach(function (other) { var e = other.extent(); low = Math.min(low, e[0] + zero); high = Math.max(high, e[1] + zero); });
+      if (link) linked[link].forEach(function (other) { if (other.element.hidden) return; var e = other.extent(); low = Math.min(low, e[0] + zero); high = Math.max(high, e[1] + zero); });
+      var pad = link ? (high - low) * 0.02 : 0; // so that linked timelines are never moved apart at an end
+      return [low - pad, high + pad];
+    }
+
+    function all() { var r = reach(); go(r[0], r[1]); }
+
+    function view(a, b, quiet) {
+      var limits = reach(), low = limits[0], high = limits[1];
       var w = Math.min(Math.max(b - a, SHORTEST_VIEW), high - low), mid = (a + b) / 2;
       if (b - a !== w) { a = mid - w / 2; b = mid + w / 2; }
       if (a < low) { b += low - a; a = low; }
@@ -964,7 +974,7 @@
         w: function () { zoom(1 / 1.4); }, arrowup: function () { zoom(1 / 1.4); }, "+": function () { zoom(1 / 1.4); }, "=": function () { zoom(1 / 1.4); },
         s: function () { zoom(1.4); }, arrowdown: function () { zoom(1.4); }, "-": function () { zoom(1.4); },
         a: function () { pan(-0.2); }, arrowleft: function () { pan(-0.2); }, d: function () { pan(0.2); }, arrowright: function () { pan(0.2); },
-        n: function () { finding(1); }, p: function () { finding(-1); }, "0": function () { go(0, SPAN); }, home: function () { go(0, SPAN); },
+        n: function () { finding(1); }, p: function () { finding(-1); }, "0": all, home: all,
         ".": function () { neighbour(1); }, ",": function () { neighbour(-1); }, escape: function () { if (marked) self.mark(null); select(null); }, "?": help
       }, act = acts[e.key.toLowerCase()];
       if (act) { e.preventDefault(); tip.hidden = true; act(); }
@@ -995,7 +1005,7 @@
       legend.textContent = "";
       var seen = {};
       overview.forEach(function (d) { d.parts.forEach(function (p) { seen[p.cls] = (seen[p.cls] || 0) + p.total; }); });
-      lanes.forEach(function (lane) { if (lane.kind === "work" || lane.kind === "calls") for (var i = 0; i < lane.n; i++) if (seen[lane.cls[i]] === undefined) seen[lane.cls[i]] = 0; });
+      lanes.forEach(function (lane) { if (lane.kind === "work" || lane.kind === "calls" || lane.kind === "collectives") for (var i = 0; i < lane.n; i++) if (seen[lane.cls[i]] === undefined) seen[lane.cls[i]] = 0; });
       classes.forEach(function (c, i) {
         if (seen[i] === undefined || c[0] === "edge" || c[0] === "range") return;
         var item = node("li", {}, legend), swatch = node("i", {}, item);
@@ -1013,8 +1023,9 @@
     window.addEventListener("beforeprint", function () {
       box.classList.add("tl-light"); palette(); swatches(); draw();
       var sheet = document.createElement("canvas"), s = sheet.getContext("2d");
-      sheet.width = main.width; sheet.height = over.height + main.height;
-      s.fillStyle = ink.paper; s.fillRect(0, 0, sheet.width, sheet.height); s.drawImage(over, 0, 0); s.drawImage(main, 0, over.height);
+      var top = over.offsetParent ? over.height : 0;
+      sheet.width = main.width; sheet.height = top + main.height;
+      s.fillStyle = ink.paper; s.fillRect(0, 0, sheet.width, sheet.height); if (top) s.drawImage(over, 0, 0); s.drawImage(main, 0, top);
       picture.alt = "Timeline from " + when(v0) + " to " + when(v1); picture.src = sheet.toDataURL("image/png");
     });
     window.addEventListener("afterprint", function () { box.classList.remove("tl-light"); picture.removeAttribute("src"); recolour(); });
@@ -1026,7 +1037,7 @@
         marked = name === null ? null : { of: function (lane, i) { var k = shapes.name[lane.shape[i]]; return names[k] === name || D.full[k] === name; } };
         schedule();
       },
-      extent: function () { return [-zero, SPAN - zero]; }, draw: draw, select: select, hit: hit, items: function () { return items; }, x: X
+      extent: function () { return [-zero, SPAN - zero]; }, draw: draw, resize: resize, select: select, hit: hit, items: function () { return items; }, x: X
     };
     if (link) (linked[link] = linked[link] || []).push(self);
     box.addEventListener("timeline:mark", function (e) { self.mark(e.detail ? e.detail.name : null); });
@@ -1038,5 +1049,30 @@
     box.timeline = self;
   }
 
-  Array.prototype.forEach.call(document.querySelectorAll("figure.timeline"), Timeline);
+  function choices(select) { // of the timelines in the lower place of a pair one is shown; the choice is kept in the URL
+    var key = select.dataset.key;
+    function show(id) {
+      Array.prototype.forEach.call(select.options, function (option) {
+        var box = document.getElementById(option.value);
+        box.hidden = option.value !== id;
+        if (box.hidden) return;
+        select.value = id;
+        if (box.timeline) { box.timeline.follow.apply(null, linked[box.dataset.link][0].view()); box.timeline.resize(); } else Timeline(box);
+      });
+    }
+    function restore() {
+      var match = new RegExp("(?:^|[#&])" + key + "=(\\d+)").exec(location.hash), option = match && select.options[+match[1] - 1];
+      if (option && option.value !== select.value) show(option.value);
+    }
+    select.addEventListener("change", function () {
+      show(select.value);
+      var rest = location.hash.slice(1).split("&").filter(function (part) { return part.indexOf("=") > 0 && part.indexOf(key + "=") !== 0; });
+      try { history.replaceState(null, "", "#" + rest.concat(key + "=" + (select.selectedIndex + 1)).join("&")); } catch (error) { /* a page may forbid it; the choice stays */ }
+    });
+    window.addEventListener("hashchange", restore);
+    restore();
+  }
+
+  Array.prototype.forEach.call(document.querySelectorAll("figure.timeline:not([hidden])"), Timeline);
+  Array.prototype.forEach.call(document.querySelectorAll("select.tl-choice"), choices);
 })();

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from fakes.command_line import environment, gone, moeprof, one_clear_line, running, whole
 
@@ -35,15 +38,24 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "moeprof", "capture", "-o", "cap", *words]
 
 
-def started(folder: Path, code: str, *words: str, **changes: str) -> subprocess.Popen[str]:
-    """A capture of this program that has said that it is ready."""
+@contextmanager
+def started(folder: Path, code: str, *words: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
+    """A capture of this program that has said that it is ready; of both nothing is left afterwards, whatever the test found."""
     (folder / "serve.py").write_text(code)
     capture = subprocess.Popen(
         command(*words, "--", sys.executable, "serve.py"), cwd=folder, env=environment(**changes), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert capture.stdout is not None and capture.stdout.readline() == "ready\n"
-    return capture
+    try:
+        assert capture.stdout is not None and capture.stdout.readline() == "ready\n"
+        yield capture
+    finally:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("MOEPROF_HOLDER") == str(capture.pid):
+                    process.kill()
+        capture.kill()
+        capture.communicate()
 
 
 def notes(folder: Path) -> list[str]:
@@ -72,9 +84,9 @@ def test_the_second_signal_stops_at_once_and_nothing_is_left(tmp_path: Path) -> 
         time.sleep(1.0)
         capture.send_signal(signal.SIGINT)
         _, err = capture.communicate(timeout=30)
-    assert capture.returncode == 130 and time.monotonic() - begun < 8, err
-    assert "Traceback" not in err and "error: interrupted before anything was finished" in err
-    assert gone([int((tmp_path / "pid").read_text())], 3.0), "a child in a session of its own is ended too"
+        assert capture.returncode == 130 and time.monotonic() - begun < 8, err
+        assert "Traceback" not in err and "error: interrupted before anything was finished" in err
+        assert gone([int((tmp_path / "pid").read_text())], 3.0), "a child in a session of its own is ended too"
     assert not running("serve.py", tmp_path) and not running("nsys", tmp_path) and not (tmp_path / "cap").exists()
 
 
@@ -82,10 +94,10 @@ def test_a_program_that_ignores_ctrl_c_is_ended_and_its_trace_is_kept(tmp_path: 
     with started(tmp_path, STUBBORN) as capture:
         capture.send_signal(signal.SIGINT)
         _, err = capture.communicate(timeout=60)
-    assert capture.returncode == 0, err
-    assert "did not end within 10 s of SIGINT" in err
+        assert capture.returncode == 0, err
+        assert "did not end within 10 s of SIGINT" in err
+        assert gone([int((tmp_path / "pid").read_text())])
     assert [p.tool for p in whole(tmp_path / "cap").variants[0].parts] == ["nsys"]
-    assert gone([int((tmp_path / "pid").read_text())])
 
 
 def test_a_program_has_no_time_limit_unless_given_and_keeps_its_trace_then(tmp_path: Path) -> None:

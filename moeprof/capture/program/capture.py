@@ -33,7 +33,7 @@ from moeprof.storage.capture_folder import Store
 from moeprof.storage.files import lines_of
 from moeprof.worker.failures import how_it_ended
 
-UNKNOWN_OPTION = re.compile(r"unrecogni[sz]ed option|[Uu]nknown option|[Ii]llegal --")
+UNKNOWN_OPTION = re.compile(r"(?i)unrecogni[sz]ed|unknown option|illegal|invalid (value|argument|option)|ambiguous")
 LIVE_TERMINAL_S, LIVE_LINES_S = 1.0, 10.0  # between two readings: on a terminal, and in a pipe or log
 SIGNALLED = 128  # a shell's exit status of a process that a signal ended, less the signal
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from pathlib import Path
 from typing import Protocol
 
 from moeprof.machine.tools import Tool
+from moeprof.worker import run_program
 
-START_SIGNAL, STOP_SIGNAL = signal.SIGRTMIN + 4, signal.SIGRTMIN + 5
+START_SIGNAL, STOP_SIGNAL = run_program.START, run_program.STOP
+READY = run_program.READY
 
 
 class Control(Protocol):
@@ -25,6 +26,12 @@ class Control(Protocol):
 
     def recorded(self) -> bool:
         """Whether the recording that ``stop`` ended is written."""
+
+    def ready(self, pid: int | None) -> bool:
+        """Whether the program has begun and its recording can."""
+
+    def writing(self) -> bool:
+        """Whether ``stop`` still writes the recording, though the program may have ended."""
 
 
 class NsysControl:
@@ -46,6 +53,14 @@ class NsysControl:
     def recorded(self) -> bool:
         """``nsys stop`` has returned and the report is there."""
         return self._stopping is not None and self._stopping.poll() is not None and self._report.is_file()
+
+    def ready(self, pid: int | None) -> bool:
+        """The program is started in the session."""
+        return pid is not None
+
+    def writing(self) -> bool:
+        """``nsys stop`` has not returned."""
+        return self._stopping is not None and self._stopping.poll() is None
 
     def close(self) -> None:
         """End ``nsys stop`` if it still runs."""
@@ -78,6 +93,14 @@ class TorchControl:
     def recorded(self) -> bool:
         """The trace is there."""
         return self._out.is_file()
+
+    def ready(self, pid: int | None) -> bool:
+        """The worker has imported torch and begins with the program."""
+        return pid is not None and Path(f"{self._out}{READY}").is_file()
+
+    def writing(self) -> bool:
+        """Never: the worker writes before it ends."""
+        return False
 
     def close(self) -> None:
         """Nothing."""

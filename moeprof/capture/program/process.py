@@ -74,6 +74,7 @@ class ProgramProcess:
     ) -> None:  # fmt: skip
         self.run, self._output, self._interrupts, self._control, self._say = run, output, interrupts, control, say
         self._why: Why = ""
+        self._program_s: float | None = None  # when the program itself began
         self._began: float | None = None  # of the recording
         self._ended: float | None = None
         self._signalled: float | None = None
@@ -106,7 +107,7 @@ class ProgramProcess:
         """Until the tool's process has ended. ``look`` is called often with the seconds since the start, ``recorded`` once if the
         recording is complete before the program's end."""
         told = False
-        while self.process.poll() is None:
+        while self.process.poll() is None or (self._control is not None and self._control.writing()):
             now = time.monotonic()
             self._window(now)
             self._interrupted(now)
@@ -138,7 +139,10 @@ class ProgramProcess:
         window = self.run.window
         if self._control is None or self._ended is not None or self._why:
             return
-        if self._began is None and window.start_after_s is not None and now - self.started >= window.start_after_s:
+        if self._program_s is None and self._control.ready(self._output.pid):
+            self._program_s = now
+        ran_s = now - self._program_s if self._program_s is not None else 0.0
+        if self._began is None and window.start_after_s is not None and ran_s >= window.start_after_s:
             self._control.start(self._output.pid)
             self._began = time.monotonic()
             self._say(f"recording, {window.start_after_s:g} s after the program's start")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,13 @@ from moeprof.analysis.model import Window
 from moeprof.analysis.waterfall import Bar
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Comparison
-from moeprof.report.figures.style import COLOURS, FASTER, IDLE, LEDGER, SLOWER, TOTAL
+from moeprof.report.figures.style import COLOURS, FASTER, IDLE, INSIDE, LEDGER, SLOWER, TOTAL
 
 BAR_HEIGHT = 44  # pixels a horizontal bar
+STEP_HEIGHT = 34  # pixels a step of a waterfall
+WORTH_A_BAR = 0.01  # of the largest change
+CUT = 0.35  # of the highest level: an axis over levels that all lie above does not begin at zero
+ROOM = 0.18  # of the drawn span, for the texts beside the bars
 
 
 def waterfall(comparison: Comparison) -> go.Figure | None:
@@ -35,23 +39,47 @@ def waterfall(comparison: Comparison) -> go.Figure | None:
 
 
 def steps(before: tuple[str, int], bars: Sequence[Bar], after: tuple[str, int], axis: str) -> go.Figure:
-    """A walk from one total to the other, a bar a step; ``before`` and ``after`` are (name, ns)."""
-    level, bases = before[1], []
-    for bar in bars:
-        bases.append(min(level, level + bar.delta_ns))
-        level += bar.delta_ns
-    labels = [before[0], *(b.label for b in bars), after[0]]
-    heights = [before[1], *(abs(b.delta_ns) for b in bars), after[1]]
-    colours = [TOTAL, *(FASTER if b.delta_ns < 0 else SLOWER for b in bars), TOTAL]
-    texts = [units.ms(before[1]), *(units.signed_ms(b.delta_ns) for b in bars), units.ms(after[1])]
+    """A walk from one total to the other, a bar a change; ``before`` and ``after`` are (name, ns).
+
+    Changes below WORTH_A_BAR of the largest share one bar. Where the changes are small beside the totals the axis is cut: it
+    does not begin at zero, and says so.
+    """
+    changes = _changes(bars)
+    level, bases, levels = before[1], [], [before[1], after[1]]
+    for _, delta in changes:
+        bases.append(min(level, level + delta))
+        level += delta
+        levels.append(level)
+    low, high = min(levels), max(levels)
+    start = low - ROOM * (high - low) if low > CUT * high else 0.0
+    labels = [before[0], *(label for label, _ in changes), after[0]]
+    colours = [TOTAL, *(FASTER if delta < 0 else SLOWER for _, delta in changes), TOTAL]
+    lengths = [before[1] - start, *(abs(delta) for _, delta in changes), after[1] - start]
+    texts = [units.ms(before[1]), *(units.signed_ms(delta) for _, delta in changes), units.ms(after[1])]
     figure = go.Figure(
         go.Bar(
-            x=labels, y=milliseconds(heights), base=milliseconds([0, *bases, 0]), marker_color=colours, text=texts, textposition="outside",
-            hovertemplate="%{x}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
+            y=labels, x=milliseconds(lengths), base=milliseconds([start, *bases, start]), orientation="h", marker_color=colours, text=texts,
+            textposition="outside", hovertemplate="%{y}: %{text}<extra></extra>", cliponaxis=False, showlegend=False,
         )
     )  # fmt: skip
-    figure.update_layout(yaxis_title=axis, bargap=0.35, height=340, margin={"t": 28, "b": 40})
+    end = high + ROOM * max(high - start, 1)
+    figure.update_layout(
+        xaxis_title=f"{axis}, axis cut" if start else axis,
+        xaxis_range=milliseconds([start, end]),
+        bargap=0.3,
+        height=70 + STEP_HEIGHT * len(labels),
+        margin={"t": 12, "b": 40, "r": 64},
+    )
+    figure.update_yaxes(autorange="reversed", type="category")
     return figure
+
+
+def _changes(bars: Sequence[Bar]) -> list[tuple[str, int]]:
+    """The changes that are worth a bar, and the sum of the others, where it is not zero."""
+    least = WORTH_A_BAR * max((abs(b.delta_ns) for b in bars), default=0)
+    changes = [(b.label, b.delta_ns) for b in bars if b.delta_ns and abs(b.delta_ns) >= least]
+    rest = sum(b.delta_ns for b in bars) - sum(delta for _, delta in changes)
+    return changes + ([("all other changes", rest)] if rest else [])
 
 
 def ledgers(comparison: Comparison) -> go.Figure | None:
@@ -87,7 +115,7 @@ def overlap(comparison: Comparison) -> go.Figure | None:
     figure = go.Figure()
     figure.add_bar(
         y=names, x=milliseconds(hidden), orientation="h", name="copy beside compute", marker_color=COLOURS["compute"],
-        text=[units.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle",
+        text=[units.percent(r.hidden_ratio) for r in rows], textposition="inside", insidetextanchor="middle", insidetextfont_color=INSIDE,
         hovertemplate="%{y}: %{x:.3f} ms hidden<extra></extra>",
     )  # fmt: skip
     figure.add_bar(
@@ -100,7 +128,7 @@ def overlap(comparison: Comparison) -> go.Figure | None:
     return figure
 
 
-def work(comparison: Comparison) -> go.Figure | None:
+def work(comparison: Comparison, colours: Mapping[str, str]) -> go.Figure | None:
     """Useful TFLOP/s of each variant against the limit and the yardstick."""
     rows = [r for r in comparison.rows if r.work is not None][::-1]
     if not rows or comparison.roof is None:
@@ -108,7 +136,7 @@ def work(comparison: Comparison) -> go.Figure | None:
     top = comparison.roof.flops / comparison.roof.ideal_ns / 1e3
     figure = go.Figure(
         go.Bar(
-            y=[r.name for r in rows], x=[float(f"{r.work.tflop_per_s:.6g}") for r in rows if r.work], orientation="h", marker_color=COLOURS["compute"],
+            y=[r.name for r in rows], x=[float(f"{r.work.tflop_per_s:.6g}") for r in rows if r.work], orientation="h", marker_color=[colours[r.name] for r in rows],
             text=[units.rate(r.work.tflop_per_s) for r in rows if r.work], textposition="auto", showlegend=False,
             hovertemplate="%{y}: %{text} TFLOP/s<extra></extra>",
         )
@@ -130,16 +158,15 @@ def work(comparison: Comparison) -> go.Figure | None:
     return figure
 
 
-def series(name: str, lists: dict[str, tuple[float, ...]]) -> go.Figure:
-    """A list of figures as bars, the largest first; variants whose lists agree share their bars."""
+def series(name: str, lists: dict[str, tuple[float, ...]], colours: Mapping[str, str]) -> go.Figure:
+    """A list of figures as bars, the largest first; variants whose lists agree share their bars and the first one's colour."""
     shared: dict[tuple[float, ...], list[str]] = {}
     for variant, values in lists.items():
         shared.setdefault(tuple(sorted(values, reverse=True)), []).append(variant)
     figure = go.Figure()
-    shades = (COLOURS["compute"], COLOURS["copy"], COLOURS["communication"], TOTAL)
-    for number, (values, names) in enumerate(shared.items()):
+    for values, names in shared.items():
         figure.add_bar(
-            x=list(range(1, len(values) + 1)), y=list(values), name=", ".join(names), marker_color=shades[number % len(shades)],
+            x=list(range(1, len(values) + 1)), y=list(values), name=", ".join(names), marker_color=colours[names[0]],
             hovertemplate="rank %{x}: %{y}<extra></extra>", showlegend=True,
         )  # fmt: skip
     mean = sum(next(iter(shared))) / max(len(next(iter(shared))), 1)
@@ -172,7 +199,7 @@ def link(comparison: Comparison, ceiling: float | None) -> go.Figure | None:
     figure = go.Figure(
         go.Bar(
             y=[r.name for r in rows], x=[r.link_gb_per_s for r in rows], orientation="h", marker_color=COLOURS["copy"],
-            text=[f"{r.link_gb_per_s:.1f} GB/s" for r in rows], textposition="inside", insidetextanchor="middle", showlegend=False,
+            text=[f"{r.link_gb_per_s:.1f} GB/s" for r in rows], textposition="inside", insidetextanchor="middle", insidetextfont_color=INSIDE, showlegend=False,
             hovertemplate="%{y}: %{x:.2f} GB/s<extra></extra>",
         )
     )  # fmt: skip
@@ -196,8 +223,8 @@ def link(comparison: Comparison, ceiling: float | None) -> go.Figure | None:
 CALL_WORDS = {
     "launch": ("kernel launches", COLOURS["compute"]), "graph_launch": ("graph launches", COLOURS["graph"]),
     "copy": ("copies", COLOURS["copy"]), "copy_sync": ("blocking copies", COLOURS["migration"]), "event": ("events", COLOURS["communication"]),
-    "memset": ("memsets", COLOURS["memset"]), "sync": ("synchronises", SLOWER), "alloc": ("allocations", COLOURS["sync"]),
-    "other": ("other", COLOURS["dependency"]),
+    "memset": ("memsets", COLOURS["memset"]), "sync": ("waits for the GPU", COLOURS["host"]), "alloc": ("allocations", COLOURS["dependency"]),
+    "other": ("other", COLOURS["edge"]),
 }  # fmt: skip
 
 

@@ -1,21 +1,18 @@
 """Figures of a group of ranks: how late ranks are by cause, and heat maps of rank by window.
 
 A heat map is within BOUNDS: the latest ranks have a row each, the others share bands, so that a
-straggler among 1,024 ranks is visible. A page of any number of ranks stays below 8 MB, most of it plotly.
+straggler among 1,024 ranks is visible. A page of any number of ranks stays below 4 MB.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from moeprof.ranks.heat import Bounds, Heat
-from moeprof.ranks.lanes import COMPUTE, MOVING, OTHER, UNMATCHED, WAITING, RankLane
 from moeprof.ranks.model import CAUSES, EARLIER, GroupAnalysis
 from moeprof.ranks.totals import by_lateness
-from moeprof.report.figures.style import COLOURS, SLOWER
-from moeprof.report.figures.timeline import Lane
+from moeprof.report.figures.style import COLOURS
 
 BOUNDS = Bounds(rows=80, single=16, columns=200)
 ROW_HEIGHT, LEAST_HEIGHT = 11, 240  # pixels
@@ -24,13 +21,6 @@ MOST_TICKS = 16
 LATEST = 8  # ranks with a bar
 SMALL_FONT = 9  # pixels, of the labels of more rows than ROOMY
 ROOMY = 24
-LANE_COLOURS = {
-    COMPUTE: COLOURS["compute"],
-    OTHER: COLOURS["copy"],
-    MOVING: COLOURS["communication"],
-    WAITING: SLOWER,
-    UNMATCHED: COLOURS["graph"],
-}
 CAUSE_COLOURS = dict(
     zip(
         (*CAUSES, EARLIER),
@@ -38,15 +28,6 @@ CAUSE_COLOURS = dict(
         strict=True,
     )
 )
-
-
-def lane(rank: RankLane) -> Lane:
-    """The parts of a rank's window as a lane of a timeline."""
-    bars = [
-        (name, LANE_COLOURS[name], pd.DataFrame({"start_ns": part.starts, "end_ns": part.ends}))
-        for name, part in rank.parts
-    ]
-    return Lane(f"rank {rank.rank}", tuple(bars))
 
 
 def stragglers(analysis: GroupAnalysis) -> go.Figure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from moeprof import units
 from moeprof.kernels.roofline import Ceiling
 from moeprof.kernels.roofline_points import WHOLE, Point, Roofline
-from moeprof.report.figures.style import COLOURS, FASTER, SHADES, SLOWER, TOTAL
+from moeprof.report.figures.style import COLOURS, FASTER, SLOWER, TOTAL
 from moeprof.report.page import Table
 
 DASHES = ("solid", "dash", "dot")
@@ -33,14 +33,15 @@ class Mark:
     label: str = ""
 
 
-def figure(roofline: Roofline, baseline: str | None, optimized: str | None) -> go.Figure | None:
+def figure(
+    roofline: Roofline, baseline: str | None, optimized: str | None, colours: Mapping[str, str]
+) -> go.Figure | None:
     """The variants' kernels under the ceilings, with arrows from the baseline to the optimized variant; None without points."""
     if not roofline.points:
         return None
-    variants = list(dict.fromkeys(p.variant for p in roofline.points))
     marks = [
         Mark(
-            p.variant, p.intensity, p.flop_per_s, f"{units.short_kernel(p.kernel, 32)}, {p.launches} launched", SHADES[variants.index(p.variant) % len(SHADES)],
+            p.variant, p.intensity, p.flop_per_s, f"{units.short_kernel(p.kernel, 32)}, {p.launches} launched", colours[p.variant],
             "diamond-open" if p.kernel == WHOLE else "circle",
         )
         for p in roofline.points
@@ -103,7 +104,7 @@ def _log(value: float) -> float:
 def _line(drawn: go.Figure, ends: list[tuple[float, float]], ceiling: Ceiling, dash: str) -> None:
     drawn.add_scatter(
         x=[_digits(x) for x, _ in ends], y=[_digits(y) for _, y in ends], mode="lines", name=named(ceiling),
-        line={"color": COLOURS["launch"], "width": 1.6, "dash": dash}, hovertemplate=f"{named(ceiling)}<extra></extra>",
+        line={"color": TOTAL, "width": 1.6, "dash": dash}, hovertemplate=f"{named(ceiling)}<extra></extra>",
     )  # fmt: skip
 
 

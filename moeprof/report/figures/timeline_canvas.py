@@ -20,7 +20,13 @@ NAME = (
 
 
 def timeline(
-    data: Timeline, id: str = "timeline", what: str = "the trace", key: str = "t", link: str = "", zero_ns: int = 0
+    data: Timeline,
+    id: str = "timeline",
+    what: str = "the trace",
+    key: str = "t",
+    link: str = "",
+    zero_ns: int = 0,
+    hidden: bool = False,
 ) -> Markup:
     """The figure of one trace.
 
@@ -28,16 +34,17 @@ def timeline(
         data: from ``timeline_data``.
         id: of the element; unique on the page.
         what: the trace's name, for the accessible name.
-        key: of the place in the URL's fragment (``#t=120.6-129.7``, in ms); unique on the page.
+        key: of the place in the URL's fragment (``#t=120.6-129.7``, in ms); unique on the page but for linked timelines.
         link: timelines of the same non-empty text zoom and move together, each relative to its own ``zero_ns``.
         zero_ns: the time that the axis counts from, in ns after the recording's beginning.
+        hidden: it is drawn when a choice of timelines shows it.
     """
     return Markup(
-        '<figure class="timeline" id="{id}" data-key="{key}" data-link="{link}" data-zero="{zero}" data-name="{name}">'
+        '<figure class="timeline" id="{id}" data-key="{key}" data-link="{link}" data-zero="{zero}" data-name="{name}"{hidden}>'
         "<noscript><p>{noscript}</p></noscript>"
         '<script type="application/json">{data}</script></figure>'
     ).format(
-        id=id, key=key, link=link, zero=int(zero_ns), name=NAME.format(what=what), noscript=NOSCRIPT, data=Markup(encoded(data)),
+        id=id, key=key, link=link, zero=int(zero_ns), name=NAME.format(what=what), noscript=NOSCRIPT, data=Markup(encoded(data)), hidden=Markup(" hidden") if hidden else "",
     )  # fmt: skip
 
 

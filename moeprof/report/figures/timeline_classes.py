@@ -23,7 +23,8 @@ CALLS = {
     "alloc-call": "allocation", "other-call": "other call",
 }  # fmt: skip
 RANGES = {"range": "range"}
-CLASSES = {**WORK, **IDLE, **CALLS, **RANGES}
+COLLECTIVES = {"coll-wait": "collective waits for the last rank", "coll-move": "collective moves data"}
+CLASSES = {**WORK, **IDLE, **CALLS, **RANGES, **COLLECTIVES}
 NUMBER = {name: number for number, name in enumerate(CLASSES)}
 CALL_CLASSES = {
     "launch": "launch-call", "graph_launch": "graph-call", "copy": "copy-call", "copy_sync": "wait-call", "sync": "wait-call",

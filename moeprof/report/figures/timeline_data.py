@@ -27,7 +27,7 @@ from moeprof.analysis.model import Finding
 from moeprof.report.figures.timeline_classes import CLASSES, NUMBER, call_classes
 from moeprof.report.figures.timeline_codec import Names, bin_edges, row_numbers, sparse, text, varints, zigzag
 from moeprof.report.figures.timeline_detail import MOST_BINS, Detail, detail_of, home_of, note_of
-from moeprof.report.figures.timeline_lanes import Lane, Recording, extent, lanes_of
+from moeprof.report.figures.timeline_lanes import Lane, Part, Recording, extent, lanes_of
 from moeprof.report.figures.timeline_owners import owners, waiting
 from moeprof.report.figures.timeline_places import Flag, Pass, flags_of, median_pass, passes_of
 from moeprof.report.kernel_names import labels
@@ -67,6 +67,8 @@ def timeline_data(
     findings: Iterable[Finding] = (),
     passes: Sequence[Pass] | None = None,
     budget: int = BUDGET,
+    part: Part | None = None,
+    more: Sequence[Lane] = (),
 ) -> Timeline:
     """The data of a trace's timeline.
 
@@ -75,13 +77,17 @@ def timeline_data(
         findings: their places become flags; a finding without a place has none.
         passes: the repeated part; found from the trace where it is None.
         budget: events that are kept in full; above it the rest becomes busy fractions.
+        part: of the recording, where not all of it is shown.
+        more: lanes that the trace does not contain, each for the group (device) that it names.
     """
     devices = tuple(views(trace) if prepared is None else prepared)
-    recording = Recording(trace, devices, *extent(trace))
+    shown = Part(*extent(trace)) if part is None else part
+    recording = Recording(trace, devices, shown.start_ns, shown.end_ns, shown.cuts)
     start = recording.start
     flags = flags_of(findings, start, recording.end)
     repeated = passes_of(trace, devices) if passes is None else tuple(passes)
     lanes, hidden = lanes_of(recording)
+    lanes += more
     detail = detail_of(recording, lanes, flags, repeated, budget)
     note = note_of(recording, lanes, detail, hidden)
     payload = _Encoder(recording, lanes, detail).payload() | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -40,13 +41,28 @@ class Lane:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The part [start_ns, end_ns) of a recording that is shown.
+
+    Args:
+        cuts: times inside, in order, at which the causes of idle time begin anew: those between two cuts are the causes of the
+            window between them, as the ledger of that window has them.
+    """
+
+    start_ns: int
+    end_ns: int
+    cuts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recording:
-    """A trace, its devices, and the part of time that the timeline shows: [start, end) in ns."""
+    """A trace, its devices, and the part of time that the timeline shows: [start, end) in ns; ``cuts`` as of ``Part``."""
 
     trace: Trace
     devices: tuple[DeviceView, ...]
     start: int
     end: int
+    cuts: tuple[int, ...] = ()
 
     @property
     def span(self) -> int:
@@ -83,7 +99,7 @@ def lanes_of(recording: Recording) -> tuple[list[Lane], int]:
         lanes += sorted(host, key=lambda lane: (lane.minor, lane.thread, lane.kind != "ranges"))
         if devices:
             lanes += _work_lanes(devices[group], group)
-            lanes.append(_idle_lane(devices[group], group, start, end))
+            lanes.append(_idle_lane(devices[group], group, (start, *recording.cuts, end)))
     return lanes, hidden
 
 
@@ -228,7 +244,8 @@ def _work_lane(view: DeviceView, group: int, label: str, rows: Times, classes: n
     return Lane("work", group, label, view.starts[rows], view.ends[rows], classes[rows], rows)
 
 
-def _idle_lane(view: DeviceView, group: int, start: int, end: int) -> Lane:
-    starts, ends, cause = idle_pieces(view, start, end)
+def _idle_lane(view: DeviceView, group: int, edges: tuple[int, ...]) -> Lane:
+    pieces = [idle_pieces(view, start, end) for start, end in pairwise(edges)]
+    starts, ends, cause = (np.concatenate(column) for column in zip(*pieces, strict=True))
     numbers = np.array([NUMBER[name] for name in IDLE])[cause]
     return Lane("idle", group, "why idle", starts, ends, numbers, np.arange(len(starts)))

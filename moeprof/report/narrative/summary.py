@@ -43,6 +43,30 @@ def summary(comparison: Comparison) -> tuple[str, ...]:
     return tuple(sentence for sentence in (*sentences, *_doubts(comparison)) if sentence)
 
 
+def three_lines(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    """What was slow, why it changed, and what is left, a label and a line each; shares where traced and clean times would be mixed."""
+    before, after = comparison.row(comparison.baseline), comparison.row(comparison.optimized)
+    if before is None or after is None or before.name == after.name:
+        return ()
+    why = (
+        _moved(comparison, faster=after.verdict is None or after.verdict.word != "SLOWER")
+        if comparison.waterfall
+        else ""
+    )
+    left = " ".join(text for text in (_bound(comparison, after), _left(comparison, after)) if text)
+    lines = (("Slow", _shares(before)), ("Why", why), ("Left", left))
+    return tuple((label, text) for label, text in lines if text)
+
+
+def _shares(row: Row) -> str:
+    """The clean time, and the largest parts of the traced iteration in percent of it."""
+    if row.time_ns is None:
+        return ""
+    parts = [f"{CALLED[b.label]} {percent(b.before_ns / row.traced_ns)}" for b in _parts(row)[:3] if row.traced_ns]
+    where = f" Of its traced iteration: {', '.join(parts)}." if parts else ""
+    return f"{row.name} takes {ms(row.time_ns.value)} per iteration.{where}"
+
+
 def _alone(comparison: Comparison) -> tuple[str, ...]:
     """One variant, or none that ran: what it does with its time."""
     row = next((r for r in comparison.rows if r.time_ns is not None or r.ledger is not None), None)

@@ -81,6 +81,19 @@ def test_copies_by_size_sum_to_copies_by_direction(name: str) -> None:
         assert sum(s.count for s in sizes) == sum(c.count for c in window.copies)
 
 
+def test_a_size_at_a_bound_is_in_the_class_above() -> None:
+    ops = [
+        {"start_ns": i * 100, "end_ns": i * 100 + 50, "kind": "copy", "direction": "H2D", "name": "H2D", "bytes": size}
+        for i, size in enumerate((4095, 4096, 1 << 30))
+    ]
+    (view,) = views(trace(ops))
+    assert [(s.from_bytes, s.to_bytes, s.count) for s in copy_sizes(view)] == [
+        (0, 4096, 1),
+        (4096, 65536, 1),
+        (256 << 20, None, 1),
+    ]
+
+
 def remembered(changes: list[int], totals: list[int] | None = None) -> Trace:
     made = trace([{"start_ns": 0, "end_ns": 5}])
     columns = {"time_ns": list(range(len(changes))), "device": [0] * len(changes), "bytes": changes}

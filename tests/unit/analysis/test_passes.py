@@ -18,15 +18,15 @@ from moeprof.trace import Trace, read
 US = 1_000
 
 
-def loop(late: int = -1, long: int = -1) -> Trace:
-    """Twelve steps of three kernels: in step ``late`` the host launches the second one 300 us late, in step ``long`` the
-    third one takes 200 us more."""
+def loop(late: int = -1, long: int = -1, place: int = 1) -> Trace:
+    """Twelve steps of three kernels: in step ``late`` the host launches the kernel at ``place`` 300 us late, in step ``long``
+    the third one takes 200 us more."""
     ops, calls, ranges = [], [], []
     now = 0
     for step in range(12):
         ranges.append({"start_ns": now, "name": f"step {step}", "domain": ""})
         for number, (name, usual) in enumerate((("flash_fwd", 40), ("gemm", 60), ("norm", 20))):
-            wait = 300 if step == late and number == 1 else 2
+            wait = 300 if step == late and number == place else 2
             length = usual + (200 if step == long and number == 2 else 0)
             calls.append({"start_ns": now + wait * US, "end_ns": now + (wait + 3) * US})
             start = now + (wait + 4) * US
@@ -48,6 +48,14 @@ def test_a_late_launch_is_named_as_the_reason() -> None:
     assert (passes.what, len(passes.passes), slow.index, slow.longer_ns) == ("step", 12, 7, 298 * US)
     reason = slow.excess[0]
     assert (reason.kind, reason.name, reason.ns, reason.count) == ("idle", "host: outside CUDA", 298 * US, 0)
+
+
+def test_the_gap_after_a_step_is_its_own() -> None:
+    passes = found(loop(late=7, place=0))
+    slow = passes.slow[0]
+    assert (slow.index, slow.longer_ns) == (6, 298 * US), "step 7 begins late, so step 6 is long"
+    assert [(e.kind, e.name, e.ns) for e in slow.excess] == [("idle", "host: outside CUDA", 298 * US)]
+    assert passes.passes[6].idle.edge_ns == 0
 
 
 def test_a_long_kernel_is_named_as_the_reason() -> None:

@@ -67,6 +67,21 @@ def test_a_range_that_ends_where_the_next_one_begins_is_not_around_it() -> None:
     assert found[("all GPU work", "moeprof@b")].gpu_ns == 40 and ("all GPU work", "moeprof@a") not in found
 
 
+def test_a_launch_at_the_end_of_a_range_is_outside() -> None:
+    calls = [{"start_ns": 100, "end_ns": 101}, {"start_ns": 50, "end_ns": 51}]
+    ops = [{"start_ns": 200, "end_ns": 210, "call": 0}, {"start_ns": 120, "end_ns": 121, "call": 1}]
+    shown = trace(ops, [calls[1], calls[0]], [{"start_ns": 0, "end_ns": 100, "name": "a", "domain": ""}])
+    shown.ops["call"] = [0, 1]
+    found = paths(range_tree(shown, views(shown)))
+    assert found[("all GPU work", "outside any range")].gpu_ns == 10 and found[("all GPU work", "a")].gpu_ns == 1
+
+
+def test_start_end_ranges_do_not_nest_and_are_left_out() -> None:
+    ranges = [{"start_ns": 0, "end_ns": 100, "name": "free", "style": "startend"}]
+    shown = trace([{"start_ns": 20, "end_ns": 30, "call": 0}], [{"start_ns": 10, "end_ns": 11}], ranges)
+    assert range_tree(shown, views(shown)) == ()
+
+
 def test_the_ranges_of_another_thread_do_not_count() -> None:
     calls = [{"start_ns": 10, "end_ns": 11, "tid": 2}, {"start_ns": 20, "end_ns": 21, "tid": 1}]
     ops = [{"start_ns": 50, "end_ns": 60, "call": 0}, {"start_ns": 70, "end_ns": 71, "call": 1}]

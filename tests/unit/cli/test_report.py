@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from recorded import recordings
 from moeprof import capture
 from moeprof.capture.run import Result
 from moeprof.errors import ExitCode
+from moeprof.storage.json import dumps
+from moeprof.storage.manifest import Environment, Manifest, Part, VariantRecord
 
 
 def test_a_trace_has_a_page(command: Callable[..., Ran], tmp_path: Path) -> None:
@@ -104,3 +107,41 @@ def test_a_capture_that_kept_nothing_names_no_folder(
     monkeypatch.setattr(capture, "capture", lambda *_: result)
     ran = command("capture", "--", "python", "p.py")
     assert ran.out == "" and ran.err == f"{result.message}\n" and ran.code == ExitCode.TOOL
+
+
+def of_program(folder: Path, recording: str, *words: str) -> Path:
+    """A capture of a user's program, whose trace is a recording."""
+    source = recordings.path(recording)
+    part = Part("trace", "nsys", "program/trace.sqlite", ("nsys",), 0, "", 0)
+    machine = Environment("0", "3", "Linux", "cpu", 8)
+    argv = ("moeprof", "capture", "--", *words)
+    record = VariantRecord("program", "", "ok", parts=(part,))
+    (folder / "program").mkdir(parents=True)
+    shutil.copyfile(source, folder / part.file)
+    described = Manifest(1, "program", "train", "", argv, "cuda", machine, complete=True, variants=(record,))
+    (folder / "manifest.json").write_text(dumps(described), encoding="utf-8")
+    return folder
+
+
+def test_two_captures_of_programs_are_compared_per_step(command: Callable[..., Ran], tmp_path: Path) -> None:
+    before = of_program(tmp_path / "eager", "sync-item-faulty", "python", "train.py", "--slow")
+    after = of_program(tmp_path / "fast", "sync-item-mended", "python", "train.py", "--fast")
+    ran = command("report", before, after)
+    assert ran.code == 0, ran.err
+    assert "differ in command: python train.py --slow and python train.py --fast" in ran.words
+    assert "step:" in ran.words and "times the traced time" in ran.words
+    data = json.loads(command("report", before, after, "--json").out)["diff"]
+    assert (data["before"], data["after"], data["devices"][0]["unit"]) == ("eager", "fast", "step")
+    named = json.loads(command("report", before, after, "--units", "A=10,B=20", "--json").out)["diff"]["devices"][0]
+    assert (named["source"], named["units_before"], named["units_after"]) == ("counted", 10, 20)
+
+
+def test_a_program_without_a_trace_is_not_compared(command: Callable[..., Ran], tmp_path: Path) -> None:
+    before = of_program(tmp_path / "a", "sync-item-faulty", "x")
+    after = of_program(tmp_path / "b", "sync-item-mended", "x")
+    text = (after / "manifest.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    found["variants"][0]["parts"] = []
+    (after / "manifest.json").write_text(json.dumps(found), encoding="utf-8")
+    ran = command("report", before, after)
+    assert ran.code == ExitCode.FAILED and "b contains no trace" in ran.words

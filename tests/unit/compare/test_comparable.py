@@ -15,10 +15,11 @@ from recorded import recordings
 from moeprof import resources
 from moeprof.compare import captures, comparable, variants
 from moeprof.compare import traces as two_traces
+from moeprof.errors import CaptureError
 from moeprof.gate import metrics
-from moeprof.loaded import capture
+from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.capture import Capture
-from moeprof.report import build, html, rounds, text
+from moeprof.report import html, rounds, text
 from moeprof.report import traces as trace_pages
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
@@ -96,7 +97,7 @@ def test_each_thing_that_makes_captures_unlike_is_named(sample: Capture) -> None
 
 def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
     pair = [str(recordings.path(f"graph-opportunity-{form}")) for form in ("faulty", "mended")]
-    traces = [build._side(Path(p)) for p in pair]
+    traces = [analysed_trace.load(Path(p)) for p in pair]
     traces[1] = replace(traces[1], trace=replace(traces[1].trace, producer="another nsys"))
     made = trace_pages.page(two_traces.compare(traces[0], traces[1]))
     page, data = html.render(made), json.dumps(made.data)
@@ -136,3 +137,14 @@ def test_the_verdict_is_told_with_its_reason_in_text_and_page(sample: Capture) -
     )
     (row,) = (r for r in rounds.verdicts(variants.compare(sample)).rows if r[0] == "graph")
     assert row[1:4] == ("1.684×", "1.680 to 1.686 (99 %)", "0.1 % (halves)") and row[6].startswith("FASTER: the whole")
+
+
+def test_captures_of_commands_that_timed_unlike_things_are_refused(sample: Capture) -> None:
+    def of(clock: str) -> Capture:
+        return replace(sample, manifest=replace(sample.manifest, clock=clock))
+
+    with pytest.raises(CaptureError, match="timed unlike things: each region 'step', and each run"):
+        captures.compare(of("each region 'step'"), of("each run"))
+    named = replace(sample.manifest, variants=(replace(sample.manifest.variants[0], command=("python", "a b.py")),))
+    notes = comparable.unlike(sample.manifest, named)
+    assert any(n.evidence["what"] == "command of baseline" and n.evidence["after"] == "python 'a b.py'" for n in notes)

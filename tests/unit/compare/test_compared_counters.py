@@ -39,7 +39,7 @@ def test_means_are_weighted_by_time_and_the_longest_kernel_stands_alone(story: C
         counted, "DRAM bytes", LONGEST
     ).before == pytest.approx(9e8)
     assert row(counted, "DRAM throughput", ALL).before == pytest.approx(5.2e9 / 2080e-6)
-    assert row(counted, "registers a thread", ALL).before == pytest.approx((400 * 230 + 120 * 32) / 520)
+    assert row(counted, "registers per thread", ALL).before == pytest.approx((400 * 230 + 120 * 32) / 520)
     assert counted is not None and counted.coverage == ("8 of 8 kernels", "1 of 1 kernels")
 
 

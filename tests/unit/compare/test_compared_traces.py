@@ -15,16 +15,17 @@ from recorded.recordings import path, trace
 
 from moeprof.analysis.device import views
 from moeprof.cli.main import cli
-from moeprof.compare.traces import Side, TraceComparison, compare, shared_out
+from moeprof.compare.traces import TraceComparison, compare, shared_out
 from moeprof.compare.units import Wanted
 from moeprof.errors import UsageError
+from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.trace import analysis_of
 from moeprof.report.narrative.traces import sentences
 from moeprof.trace import Trace, read
 
 
-def side(trace: Trace, name: str = "t") -> Side:
-    return Side(name, trace, views(trace), analysis_of(trace))
+def side(trace: Trace, name: str = "t") -> AnalysedTrace:
+    return AnalysedTrace(name, trace, views(trace), analysis_of(trace))
 
 
 def of(before: str, after: str) -> TraceComparison:

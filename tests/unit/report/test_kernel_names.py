@@ -33,6 +33,7 @@ def test_a_lone_name_is_the_function_and_equal_words_are_numbered() -> None:
     assert labels(["void a::k<int>(int)"]) == {"void a::k<int>(int)": "k"}
     found = labels(["void k<1, 2>(int)", "void k<2, 1>(int)"])
     assert sorted(found.values()) == ["k #1", "k #2"]
+    assert labels(reversed(list(found))) == found
 
 
 @given(st.lists(st.text(alphabet="kab<>(),:_ 12", min_size=1, max_size=120), min_size=1, max_size=12))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timelines
 from browser.chromium import Browser
 from builders import rank_traces
 from builders.rank_traces import Planted, facts_of, grow, shifted, write_folder
@@ -25,9 +26,10 @@ from moeprof.report.figures import ranks as figures
 from moeprof.trace.classify import COMMUNICATION
 
 Run = Callable[..., Ran]
+T = "document.querySelector('#lanes figure.timeline').timeline"
 MANY, LATE, STRETCHED = 1024, 700, 341
 MADE = 128  # ranks that have a trace of their own
-MOST_BYTES = 8 << 20
+MOST_BYTES = 4 << 20
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> Non
 def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
     assert [s.rank for s in many.stragglers] == [STRETCHED, LATE] and len(many.ranks) == MANY
     assert {c.rank for c in many.critical} == {STRETCHED}
-    shown = text.render(ranks.page(((many, ()),)))
+    shown = text.render(ranks.page(((many, None),)))
     assert len(shown.splitlines()) < 60 and "Rank 341 is a straggler" in shown and "12 of 1024" in shown
 
 
@@ -78,8 +80,8 @@ def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(man
 def test_the_page_of_a_thousand_ranks_in_a_browser(
     browser: Browser, many: GroupAnalysis, tmp_path: Path, dark: bool
 ) -> None:
-    page, body = tmp_path / "many.html", html.render(ranks.page(((many, ()),)))
-    assert len(body) < MOST_BYTES and body == html.render(ranks.page(((many, ()),)))
+    page, body = tmp_path / "many.html", html.render(ranks.page(((many, None),)))
+    assert len(body) < MOST_BYTES and body == html.render(ranks.page(((many, None),)))
     page.write_text(body, encoding="utf-8")
     looked_at(browser, page, 1280, dark, 4)
     assert "Rank 341 is a straggler" in browser.evaluate("document.querySelector('#verdict').innerText")
@@ -101,9 +103,15 @@ def two(traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_the_page_of_two_ranks_in_a_browser(browser: Browser, two: Path, width: int, dark: bool) -> None:
-    looked_at(browser, two, width, dark, 5)
-    assert browser.evaluate("document.querySelectorAll('#figure-lanes canvas').length") > 0
-    assert "collective waits" in browser.evaluate("document.querySelector('#figure-lanes .legend').textContent")
+    looked_at(browser, two, width, dark, 4)
+    assert browser.evaluate("Number(document.querySelector('#lanes figure.timeline').dataset.drawn)") > 1_000
+    assert "collective waits for the last rank" in browser.evaluate(
+        "document.querySelector('#lanes .tl-legend').innerText"
+    )
+    heads = browser.evaluate(f"{T}.items().filter(i => i.kind === 'head').map(i => i.group.label)")
+    assert heads == ["rank 0", "rank 1"], "a group of lanes for each rank"
+    lanes = f"{T}.items().filter(i => i.lane && i.lane.kind === 'collectives').map(i => i.lane.n)"
+    assert len(browser.evaluate(lanes)) == 2 and min(browser.evaluate(lanes)) > 10
 
 
 def looked_at(browser: Browser, page: Path, width: int, dark: bool, figures: int) -> None:
@@ -137,6 +145,29 @@ def test_lanes_show_what_each_rank_did(traces: Path) -> None:
     assert min(int(bars.starts[0]) for lane in (first, second) for _, bars in lane.parts) == pytest.approx(0, abs=10)
 
 
+def test_the_drawn_window_is_on_the_joint_clock(traces: Path, tmp_path: Path) -> None:
+    assert traces
+    made, truth = grow(rank_traces.real(), Planted((0, 70_000), late={1: ("compute", 400_000)}))
+    write_folder(tmp_path / "set", made)
+    (group,) = groups.groups(tmp_path / "set")
+    analysis, facts = groups.analyse_group(group)
+    drawn = groups.drawn(group, facts, analysis, [0, 1], COMMUNICATION)
+    assert drawn is not None and [d.index for d in drawn.trace.devices] == [0, 1]
+    ops, calls = drawn.trace.ops, drawn.trace.calls
+    comm = [ops[(ops["device"] == rank) & (ops["kind"] == "comm")] for rank in (0, 1)]
+    count = len(comm[0])
+    ends = [rows["end_ns"].to_numpy() for rows in comm]
+    assert count == len(comm[1]) and abs(ends[0] - ends[1]).max() < 5_000, "all leave together, whatever their clocks"
+    late = (comm[1]["start_ns"].to_numpy() - comm[0]["start_ns"].to_numpy()).tolist()
+    planted = (truth.arrivals[1] - truth.arrivals[0]).tolist()
+    assert any(abs(late[0] - p) < 5_000 for p in planted), "rank 1 arrives as late as it was made"
+    joined = ops[ops["call"] >= 0]
+    launchers = calls.loc[joined["call"]]
+    assert len(joined) > 0.9 * len(ops) and (launchers["pid"].to_numpy() == joined["device"].to_numpy()).all()
+    assert (launchers["start_ns"].to_numpy() <= joined["start_ns"].to_numpy()).all(), "each rank's calls are its own"
+    assert drawn.start_ns <= 0 < drawn.end_ns and calls["start_ns"].is_monotonic_increasing
+
+
 def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp_path: Path) -> None:
     assert traces
     made, _ = grow(rank_traces.real(4, 2), Planted((0,) * 20, jitter=0.01, late={7: ("compute", 300_000)}))
@@ -149,7 +180,8 @@ def test_of_many_ranks_the_listed_ones_get_lanes(command: Run, traces: Path, tmp
     assert len(drawn) == 12 and {lane.rank for lane in drawn} == set(listed) and 7 in listed
     ran = command("ranks", "set", "-o", "page.html", "--json")
     assert ran.code == 0 and len(json.loads(ran.out)["ranks"]) == 20 and ran.err.splitlines()[0].startswith("1 of 20: ")
-    assert 'id="figure-lanes"' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    payload = timelines.payload_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert [g["label"] for g in payload["groups"]] == [f"rank {rank}" for rank in sorted(listed)]
 
 
 def test_hostile_names_stay_text(traces: Path) -> None:
@@ -159,6 +191,6 @@ def test_hostile_names_stay_text(traces: Path) -> None:
     analysis = replace(
         analyse_ranks("<script>alert(1)</script>", facts, series={"<b>rows</b>": [1, 2]}), variant="<i>x</i>"
     )
-    body = html.render(ranks.page(((analysis, ()),)))
+    body = html.render(ranks.page(((analysis, None),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))
     assert "&lt;b&gt;rows" in body and "&lt;i&gt;x" in body

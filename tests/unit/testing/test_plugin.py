@@ -12,7 +12,7 @@ import documents
 import pytest
 from paths import ROOT
 
-from moeprof.loaded.test_run import Run
+from moeprof.loaded.pytest_run import Run
 from moeprof.storage.json import decode
 from moeprof.testing.errors import ProbeError
 from moeprof.testing.fixture import Moeprof

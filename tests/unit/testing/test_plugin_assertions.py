@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moeprof import resources
 from moeprof.errors import TraceError, UsageError
-from moeprof.loaded import test_run
+from moeprof.loaded import pytest_run
 from moeprof.stats import estimates
 from moeprof.testing import clocking, numbers
 from moeprof.testing.errors import ProbeError
@@ -124,12 +124,12 @@ def test_on_a_gpu_operators_never_stand_in_for_kernels(tmp_path: Path) -> None:
     lost = re.sub(r'"cat": "(kernel|gpu_memcpy)"', '"cat": "none"', path.read_text())
     path.write_text(lost)
     capture = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
-    assert capture.kernels == () and test_run.launches(capture) == 1
+    assert capture.kernels == () and pytest_run.launches(capture) == 1
     with pytest.raises(ProbeError, match="another tool"):
         numbers.refuse_empty(capture, may_be_empty=True)
     path.write_text(lost.replace('"cat": "cuda_runtime"', '"cat": "none"'))
     empty = numbers.captured(Part(path, "step", None), 1, "cuda", 2)
-    assert (test_run.launches(empty), test_run.sync_calls(empty), test_run.copy_overlap(empty)) == (0, 0, None)
+    assert (pytest_run.launches(empty), pytest_run.sync_calls(empty), pytest_run.copy_overlap(empty)) == (0, 0, None)
     with pytest.raises(ProbeError, match="no work ran on the GPU"):
         numbers.refuse_empty(empty, may_be_empty=False)
     numbers.refuse_empty(empty, may_be_empty=True)

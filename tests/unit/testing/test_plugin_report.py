@@ -11,8 +11,8 @@ from browser.chromium import Browser
 from builders.kineto_trace import small
 
 from moeprof.analysis.model import Kernel
-from moeprof.loaded.test_run import Captured, Case, Check, Run
-from moeprof.report import html, test_run
+from moeprof.loaded.pytest_run import Captured, Case, Check, Run
+from moeprof.report import html, pytest_run
 from moeprof.storage.json import decode
 from moeprof.testing.fixture import Moeprof
 from moeprof.testing.log import Log
@@ -52,7 +52,7 @@ def test_the_report_tells_every_captured_test(pytester: pytest.Pytester) -> None
         ("test_launches[1]", "failed", 1.0), ("test_launches[2]", "passed", 1.0), ("test_launches[3]", "passed", 1.0),
     ]  # fmt: skip
     page = (pytester.path / "page.html").read_text()
-    assert page == html.render(test_run.page(run)), "same run, same bytes"
+    assert page == html.render(pytest_run.page(run)), "same run, same bytes"
     assert (
         "2 of 3 assertions held" in page
         and "launches: 1; asserted: at most 0.5" in page
@@ -109,7 +109,7 @@ def hostile_run() -> Run:
 
 
 def test_hostile_names_stay_text() -> None:
-    page = html.render(test_run.page(hostile_run()))
+    page = html.render(pytest_run.page(hostile_run()))
     assert "<img src=x>" not in page and "<b>stray" not in page and "alert(1)</script>]" not in page
     assert "ValueError: &lt;i&gt;" in page and "&lt;b&gt;stray" in page and "–" in page
 
@@ -120,7 +120,7 @@ def test_what_a_cpu_does_not_know_is_a_dash_on_the_page(tmp_path: Path) -> None:
     log = Log()
     Moeprof(log, tmp_path).read(path, range_name="step").kernels(exactly=1)
     case = log.case("test", "passed", "")
-    page = html.render(test_run.page(Run("0", (case,) if case else ())))
+    page = html.render(pytest_run.page(Run("0", (case,) if case else ())))
     for row in ("launches", "synchronising calls", "copy overlap"):
         assert re.search(rf">{row}</th><td>–</td>", page), row
 
@@ -135,7 +135,7 @@ def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, dar
         work.copy_overlap(at_least=0.9)
     tests = (log.case("tests/test_model.py::test_decode_step", "failed", ""), *hostile_run().tests)
     page = tmp_path / "page.html"
-    page.write_text(html.render(test_run.page(Run("0", tuple(t for t in tests if t)))))
+    page.write_text(html.render(pytest_run.page(Run("0", tuple(t for t in tests if t)))))
     browser.events.clear()
     browser.open(page, width=width, dark=dark)
     assert browser.evaluate("document.querySelectorAll('#figure-tests .main-svg').length") > 0, "the ledgers are drawn"

@@ -30,6 +30,7 @@ class profile:
     def stop(self): self.log.append("stop")
     def export_chrome_trace(self, path):
         with open(path, "w") as file: json.dump(self.log, file)
+        with open("exports", "a") as file: file.write("x")
 """
 WORKER = [sys.executable, "-P", "-m", "moeprof.worker", "run", "--out", "t.json", "--"]
 PROGRAMS: dict[str, tuple[str, list[str]]] = {
@@ -90,7 +91,8 @@ def test_it_runs_and_ends_as_under_python(folder: Path, name: str) -> None:
     if name != "no file":
         assert profiled.stderr == alone.stderr
     if name not in WITHOUT_TRACE:
-        assert json.loads((folder / "t.json").read_text()) == ["start", "stop"], "written once, by this process alone"
+        assert json.loads((folder / "t.json").read_text()) == ["start", "stop"]
+        assert (folder / "exports").read_text() == "x", "written once, by this process alone"
 
 
 def test_the_recording_begins_and_ends_by_signals(folder: Path) -> None:

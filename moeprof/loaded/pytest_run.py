@@ -52,6 +52,15 @@ class Captured:
     notes: tuple[Note, ...] = ()
     problem: str = ""
 
+    @property
+    def span_ns(self) -> float | None:
+        """The time of one iteration; None where nothing ran."""
+        return None if self.window is None or not self.window.span_ns else self.per_iteration(self.window.span_ns)
+
+    def per_iteration(self, total: float) -> float:
+        """What one iteration has of a total."""
+        return total / self.iterations
+
 
 @dataclass(frozen=True)
 class Case:
@@ -63,6 +72,11 @@ class Case:
     captures: tuple[Captured, ...] = ()
     checks: tuple[Check, ...] = ()
 
+    @property
+    def held(self) -> int:
+        """How many assertions passed."""
+        return sum(check.outcome == "passed" for check in self.checks)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -71,6 +85,21 @@ class Run:
     moeprof: str
     tests: tuple[Case, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def failed(self) -> int:
+        """How many tests failed."""
+        return sum(test.outcome == "failed" for test in self.tests)
+
+    @property
+    def checks(self) -> int:
+        """How many assertions were made."""
+        return sum(len(test.checks) for test in self.tests)
+
+    @property
+    def held(self) -> int:
+        """How many of them passed."""
+        return sum(test.held for test in self.tests)
 
 
 def launches(captured: Captured) -> float | None:

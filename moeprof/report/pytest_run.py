@@ -5,8 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from moeprof import units
-from moeprof.loaded import test_run
-from moeprof.loaded.test_run import Captured, Case, Check, Run
+from moeprof.loaded import pytest_run
+from moeprof.loaded.pytest_run import Captured, Case, Check, Run
 from moeprof.report.figures import bars as figures
 from moeprof.report.figures.style import IDLE, LEDGER
 from moeprof.report.glossary import GLOSSARY
@@ -19,22 +19,19 @@ LONGEST = 24  # characters of a bar's name
 
 def page(run: Run) -> Page:
     """The page; its lead reports whether anything was captured."""
-    checks = [c for t in run.tests for c in t.checks]
-    passed = sum(c.outcome == "passed" for c in checks)
     lead = (
-        f"{len(run.tests)} tests captured GPU work or compared times: {passed} of {len(checks)} assertions held."
+        f"{len(run.tests)} tests captured GPU work or compared times: {run.held} of {run.checks} assertions held."
         if run.tests
         else "No test captured anything: none used the fixture moeprof, or all that do were skipped."
     )
-    note = "Traced times carry the profiler's overhead; a speed-up was timed without it. Values are of one iteration."
+    note = "Traced times carry the profiler's overhead; a speed-up was timed without it. Values are per iteration."
     summary = section("tests", _title(run), note, _ledgers(run), (_tests(run), *_bars_left_out(run)))
     tests = (_test(number, test) for number, test in enumerate(run.tests))
     return Page("GPU work of a pytest run", lead, (*((summary,) if run.tests else ()), *tests, glossary(GLOSSARY)))
 
 
 def _title(run: Run) -> str:
-    failed = sum(t.outcome == "failed" for t in run.tests)
-    return f"{len(run.tests)} tests, {failed} failed"
+    return f"{len(run.tests)} tests, {run.failed} failed"
 
 
 def _test(number: int, test: Case) -> Section:
@@ -51,7 +48,7 @@ def _test(number: int, test: Case) -> Section:
 
 def _tests(run: Run) -> Table:
     rows = tuple(
-        (t.nodeid, t.outcome, str(len(t.captures)), f"{sum(c.outcome == 'passed' for c in t.checks)} of {len(t.checks)}", t.worker or units.DASH)
+        (t.nodeid, t.outcome, str(len(t.captures)), f"{t.held} of {len(t.checks)}", t.worker or units.DASH)
         for t in run.tests
     )  # fmt: skip
     return Table("Tests", ("test", "outcome", "captures", "assertions that held", "process"), rows, plain=True)
@@ -68,21 +65,20 @@ def _value(check: Check) -> str:
 
 def _ledger(capture: Captured) -> Table:
     """One iteration of a capture, category by category."""
-    window, iterations = capture.window, capture.iterations
-    caption = f"Capture {capture.number}: ledger of an iteration ({capture.device}, mean of {iterations})"
-    if window is None or not window.span_ns:
+    window = capture.window
+    caption = f"Capture {capture.number}: ledger per iteration ({capture.device}, mean of {capture.iterations})"
+    if window is None or capture.span_ns is None:
         reason = capture.problem or "nothing ran"
         return Table(caption, ("category", "time"), ((reason, units.DASH),), plain=True)
     parts = [(label, getattr(window.ledger, key)) for label, key, _ in LEDGER]
     parts += [(label, getattr(window.idle, key)) for label, key, _ in IDLE]
-    rows = [(label, units.ms(ns / iterations)) for label, ns in parts if ns] + [
-        ("sum", units.ms(window.span_ns / iterations))
-    ]
+    rows = [(label, units.ms(capture.per_iteration(ns))) for label, ns in parts if ns]
+    rows.append(("sum", units.ms(capture.span_ns)))
     rows += [
-        ("launches", _number(test_run.launches(capture))),
-        ("synchronising calls", _number(test_run.sync_calls(capture))),
+        ("launches", _number(pytest_run.launches(capture))),
+        ("synchronising calls", _number(pytest_run.sync_calls(capture))),
     ]
-    rows += [("copy overlap", units.percent(test_run.copy_overlap(capture)))]
+    rows += [("copy overlap", units.percent(pytest_run.copy_overlap(capture)))]
     return Table(caption, ("category", "value"), tuple(rows), plain=True)
 
 
@@ -93,11 +89,11 @@ def _number(value: float | None) -> str:
 def _causes(capture: Captured) -> Table:
     causes = capture.window.exposed_causes if capture.window else ()
     rows = tuple(
-        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), units.ms(c.total_ns / capture.iterations), c.try_)
+        (CAUSES.get(c.cause, c.cause), c.what, str(c.stream), units.ms(capture.per_iteration(c.total_ns)), c.try_)
         for c in causes
     )
     return Table(
-        f"Capture {capture.number}: exposed copies of an iteration",
+        f"Capture {capture.number}: exposed copies per iteration",
         ("cause", "call", "stream", "time", "try"),
         rows,
         plain=True,
@@ -105,14 +101,14 @@ def _causes(capture: Captured) -> Table:
 
 
 def _kernels(capture: Captured) -> Table:
-    iterations = capture.iterations
-    rows = tuple((k.name, f"{k.count / iterations:g}", units.us(k.total_ns / iterations)) for k in capture.kernels)
+    per = capture.per_iteration
+    rows = tuple((k.name, f"{per(k.count):g}", units.us(per(k.total_ns))) for k in capture.kernels)
     what = "operators" if capture.device == "cpu" else "kernels"
-    return Table(f"Capture {capture.number}: {what} of an iteration", ("name", "count", "time"), rows)
+    return Table(f"Capture {capture.number}: {what} per iteration", ("name", "count", "time"), rows)
 
 
 def _bars(run: Run) -> list[tuple[str, Captured]]:
-    captures = [(t, c) for t in run.tests for c in t.captures if c.window is not None and c.window.span_ns]
+    captures = [(t, c) for t in run.tests for c in t.captures if c.span_ns is not None]
     named = [(f"{_short(t.nodeid)} ({c.number})", c) for t, c in captures]
     return [(f"{n + 1}. {name}", c) for n, (name, c) in enumerate(named)]
 
@@ -124,7 +120,7 @@ def _short(nodeid: str) -> str:
 
 def _bars_left_out(run: Run) -> tuple[Table, ...]:
     left = _bars(run)[MOST_BARS:]
-    rows = tuple((name, units.ms(c.window.span_ns / c.iterations)) for name, c in left if c.window)
+    rows = tuple((name, units.ms(c.span_ns)) for name, c in left)
     return (Table("Captures that the figure leaves out", ("capture", "iteration"), rows),) if rows else ()
 
 
