@@ -87,7 +87,7 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted
         comparison = two.compare(*captures)
         if any(map(cpu.is_functional, captures)):
             comparison = cpu.without_verdicts(comparison)
-            return report.two_captures(*captures, comparison, cpu.functional(comparison))
+            return cpu.without_answer(report.two_captures(*captures, comparison, cpu.functional(comparison)))
         narrative = narrate(comparison, captures[-1].manifest.shows)
         return cpu.marked(report.two_captures(*captures, comparison, narrative), captures)
     manifest = captures[0].manifest
@@ -96,7 +96,8 @@ def page_of(captures: tuple[Capture, ...], contrast: bool = True, wanted: Wanted
     comparison = variants.compare(captures[0])
     if cpu.is_functional(captures[0]):
         comparison = cpu.without_verdicts(comparison)
-        return report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
+        page = report.one_capture(captures[0], comparison, cpu.functional(comparison), waterfall=False)
+        return cpu.without_answer(page)
     if manifest.kind == "commands":
         return report.one_capture(captures[0], comparison, of_commands.narrate(manifest, comparison))
     narrative = narrate(comparison, manifest.shows)

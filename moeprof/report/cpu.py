@@ -7,7 +7,7 @@ from dataclasses import replace
 from moeprof.compare.variants import Comparison
 from moeprof.loaded.capture import Capture
 from moeprof.report.narrative.narrative import Narrative
-from moeprof.report.page import Page, Paragraph, Section
+from moeprof.report.page import Facts, Page, Paragraph, Section
 from moeprof.units import DASH
 
 FUNCTIONAL = "functional-check"  # a note of a capture
@@ -33,6 +33,16 @@ def functional(comparison: Comparison) -> Narrative:
     results += [f"the result of {', '.join(wrong)} is wrong"] if wrong else []
     reason = "This technique overlaps work on a GPU, and a CPU has no engines that could overlap it"
     return Narrative(f"{CLAIM.capitalize()}; {'; '.join(results)}. {reason}.", (), ())
+
+
+def without_answer(page: Page) -> Page:
+    """The page without the lines that say what is slow, why, and what is left."""
+
+    def bare(section: Section) -> Section:
+        kept = tuple(block for block in section.above if section.id != "verdict" or not isinstance(block, Facts))
+        return replace(section, above=kept)
+
+    return replace(page, sections=tuple(map(bare, page.sections)))
 
 
 def marked(page: Page, captures: tuple[Capture, ...]) -> Page:

@@ -34,7 +34,8 @@ def variants(comparison: Comparison) -> Table:
         "overlap efficiency",
     )
     rows = tuple(_variant(r, comparison) for r in comparison.rows)
-    table = Table("Variants, timed clean", header, rows, detail="summary", wide=("proof",))
+    optional = ("95 % interval (ms)", "overlap efficiency")
+    table = Table("Variants, timed clean", header, rows, detail="summary", wide=("proof",), optional=optional)
     return table if any(r.efficiency is not None for r in comparison.rows) else table.without("overlap efficiency")
 
 

@@ -81,6 +81,11 @@ def test_list_shows_variants_and_why_one_is_skipped(command: Callable[..., Ran])
     assert valid(found, closed(published("list"))) == []
     (row,) = [w for w in found["workloads"] if w["name"] == "kv_transfer"]
     assert [v["name"] for v in row["variants"]] == ["baseline", "overlap", "graph"] and row["optimized"] == "graph"
+    skipped = [v for w in found["workloads"] for v in w["variants"] if v["skip"]]
+    reasons = sorted({v["skip"] for v in skipped})
+    marked = [line for line in ran.out.splitlines() if line.startswith("- ")]
+    assert len(marked) == len(skipped) + len(reasons)
+    assert sorted(line[2:].partition(": ")[0] for line in marked if line.endswith(("variant", "variants"))) == reasons
 
 
 def test_doctor_names_each_thing_and_its_mend(command: Callable[..., Ran]) -> None:

@@ -147,6 +147,8 @@ def test_a_number_keeps_its_unit() -> None:
         lines = wrap("none of its 17.03 ms of copies is hidden, 40.5 % of 3.6 GB/s and 12 µs", width)
         assert not any(re.match(r"(ms|%|GB/s|µs)\b", line.strip()) for line in lines[1:]), (width, lines)
         assert " ".join(" ".join(lines).split()).startswith("none of its 17.03 ms")
+    path = "/a/long-path/" + "x" * 50
+    assert f"    {path}" in wrap(f"error: {path} does not exist", 30, "    ", "")
 
 
 TABLE = Table(

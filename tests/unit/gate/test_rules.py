@@ -44,7 +44,7 @@ def test_a_bad_rule_is_named_with_the_grammar_or_the_metrics(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         gate.rules([text])
     assert repr(text) in caught.value.message and caught.value.hint
-    assert caught.value.hint == expectations.GRAMMAR or "known:" in caught.value.hint or "re" in caught.value.hint
+    assert caught.value.hint == expectations.GRAMMAR or "metrics:" in caught.value.hint or "re" in caught.value.hint
 
 
 # ---- judgement

@@ -39,7 +39,7 @@ def test_a_gpu_technique_on_a_cpu_has_no_verdict(tmp_path: Path) -> None:
     for page in (build.page_of((loaded,)), build.page_of((loaded, loaded))):
         printed = text.render(page)
         assert printed.startswith("Functional check: speed means nothing here; the result of ")
-        for word in ("FASTER", "SLOWER", "UNCLEAR", "times as fast", "speed-up"):
+        for word in ("FASTER", "SLOWER", "UNCLEAR", "times as fast", "speed-up", "\nSlow ", "\nLeft "):
             assert word not in printed, word
         assert cpu.CLAIM.capitalize() in html.render(page) and ">FASTER<" not in html.render(page)
 

@@ -167,7 +167,8 @@ def test_the_sample_is_shown_without_torch(tmp_path: Path) -> None:
     unknown = moeprof("report", "--sample", "nothing", cwd=tmp_path)
     assert (
         unknown.returncode == 2
-        and "known: decode_attention, decode_kernel, expert_parallel, kv_transfer, mla_decode, router" in unknown.stderr
+        and "samples: decode_attention, decode_kernel, expert_parallel, kv_transfer, mla_decode, router"
+        in unknown.stderr
     )
     empty = moeprof("report", cwd=tmp_path / "moeprof-out")
     assert empty.returncode == 1 and "there is no capture" in empty.stderr
