@@ -124,6 +124,7 @@ PROGRAMS = {
     "serialized-streams": Program("serialized-streams", device_faults.serialized_streams),
     "legacy-default-stream": Program("legacy-default-stream", device_faults.legacy_default_stream),
     "low-concurrency": Program("low-concurrency", device_faults.low_concurrency),
+    "copy-like-kernels": Program("copy-like-kernels", device_faults.copy_like_kernels),
     "copy-engine-contention": Program("copy-engine-contention", copy_faults.copy_engine_contention),
     "migration-stall": Program("migration-stall", device_faults.migration_stall),
     "slow-loading": Program("slow-loading", loading_faults.slow_loading, warm=False, loads=True),
