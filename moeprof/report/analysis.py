@@ -61,7 +61,7 @@ def summary(shown: Sequence[Shown], command: str, target: str) -> Page:
     following += [Fact("Page:", "", f"moeprof report {target}")] if target else []
     sections = (
         *(s for of in shown for s in _answers(of, several=len(shown) > 1)),
-        Section("ledger", tables=_ledgers(shown)),
+        Section("ledger", " ", tables=_ledgers(shown)),
         *(s for of in shown for s in _found(of, MAX_FINDINGS if len(shown) == 1 else 1)),
         *(s for of in shown for s in _warnings(of)),
         Section("next", " ", above=(Facts(tuple(following)),)),

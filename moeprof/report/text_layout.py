@@ -218,7 +218,7 @@ def shortened(name: str, width: int) -> str:
     if cell_len(name) <= width:
         return name
     head = (width - 1) * 2 // 3
-    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
+    return f"{name[:head].rstrip('…')}…{name[len(name) - (width - 1 - head) :].lstrip('…')}"
 
 
 def _side_by_side(layout: Layout, width: int, marked: int | None) -> list[Text]:
