@@ -164,7 +164,7 @@ class Forks:
         """Run ``python WORDS``; a stream is a file's number, ``subprocess.PIPE`` or ``subprocess.DEVNULL``."""
         argv = [sys.executable, *words]
         assert runnable(argv) is not None, f"no fork can run {argv}"
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, Path(os.devnull).open("r+") as null, contextlib.ExitStack() as stack:
             files, pipes = [], []
             for number, stream in enumerate((stdin, stdout, stderr)):
@@ -179,11 +179,17 @@ class Forks:
                 files.append(given)
                 pipes.append(pipe)
             request = json.dumps({"argv": argv, "cwd": str(cwd), "env": env}).encode()
-            connection = self._socket or self._start()
-            socket.send_fds(connection, [request], [theirs.fileno(), *files])
+            socket.send_fds(self.requests, [request], [theirs.fileno(), *files])
         reply = ours.recv(64)
         assert reply, "the warm process ended"
         return Fork(argv, int(reply), ours, *pipes)
+
+    @property
+    def requests(self) -> socket.socket:
+        """Where the warm process takes requests: see forked_client.py."""
+        if self._socket is None:
+            self._socket = self._start()
+        return self._socket
 
     def _start(self) -> socket.socket:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
@@ -193,7 +199,6 @@ class Forks:
                 [sys.executable, "-P", __file__, str(theirs.fileno()), *(["torch"] if self.torch else [])],
                 stdin=subprocess.DEVNULL, cwd="/", env=env, pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
-        self._socket = ours
         return ours
 
     def end(self) -> None:
