@@ -21,8 +21,8 @@ from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.notes import note
-from moeprof.stats.estimates import LOOKS, MIN_ROUNDS
 from moeprof.stats.round_order import TWIN
+from moeprof.stats.verdict import LOOKS, MIN_ROUNDS
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Round

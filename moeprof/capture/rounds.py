@@ -17,8 +17,8 @@ from moeprof.errors import MoeprofError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
 from moeprof.stats import verdict as verdicts
-from moeprof.stats.estimates import LOOKS
 from moeprof.stats.round_order import TWIN, order
+from moeprof.stats.verdict import LOOKS
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 from moeprof.worker import messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moeprof.analysis.model import CallCount
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Comparison
-from moeprof.stats.estimates import LEAST_MARGIN, Verdict
+from moeprof.stats.verdict import LEAST_MARGIN, Verdict
 from moeprof.units import ms, percent, rate
 
 STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is reported
