@@ -43,7 +43,7 @@ OUTERMOST = 0.8  # of the launches of the largest family that a family must hold
 WARM = 1.5  # a leading step longer than this multiple of the median warms up
 SLOW = 1.2  # a step longer than this multiple of the median is reported
 SLOWEST = 5  # so many are reported
-MARKS = re.compile(r"^(ProfilerStep#|execute_(context_)?\d)")  # of torch.profiler and of vLLM: one a step by definition
+MARKS = re.compile(r"^(ProfilerStep#|execute_(context_)?\d)")  # of torch.profiler and of vLLM: one per step by definition
 STEP_WORDS = re.compile(r"(?<![a-z])(step|iter|iteration|token|decode|microbatch)(?![a-z])", re.IGNORECASE)
 ONCE_A_STEP = re.compile(  # kernels that choose a token or take a loss
     r"argmax|multinomial|sampling|samplekernel|top_?k_?top_?p|top_?p_|gumbel|nll_loss|cross_?entropy", re.IGNORECASE

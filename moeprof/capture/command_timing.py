@@ -315,7 +315,7 @@ def dry_run(plan: Plan, store: Store) -> list[str]:
     assert plan.request.commands is not None
     lines = []
     for variant in plan.request.commands.variants:
-        twice = " (twice a round)" if variant is plan.request.commands.baseline else ""
+        twice = " (twice per round)" if variant is plan.request.commands.baseline else ""
         lines += [f"# {variant.name}: clean timing{twice}", variant.text]
     jobs, notes = trace_jobs(plan, store, list(plan.request.commands.variants))
     for job in jobs:

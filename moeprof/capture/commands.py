@@ -204,7 +204,7 @@ def trace(plan: Plan, target: Target, files: Files) -> ToolRun:
     """The trace of a variant: by nsys, else by torch.profiler.
 
     Only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as they are children
-    of its process; torch.profiler leaves one trace a rank.
+    of its process; torch.profiler leaves one trace per rank.
     """
     tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=True)
     out = str(files.out) if tool is None else None

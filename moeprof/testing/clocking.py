@@ -1,6 +1,6 @@
 """Clean times of callables, no profiler attached: interleaved rounds and the verdict on their ratio.
 
-The old callable is timed twice a round: its second run is its twin, and the machine's noise is what lies between the two.
+The old callable is timed twice per round: its second run is its twin, and the machine's noise is what lies between the two.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
 
 def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Pass, ...]:
     """The passes of the device with the most work: its steps, where its launches show them; else the instances of its repeated range, else from one appearance to the next
-    of an operation that comes once a pass; none where nothing repeats."""
+    of an operation that comes once per pass; none where nothing repeats."""
     view = max(devices, key=lambda v: len(v.ops), default=None)
     if view is None or not len(view.ops):
         return ()
