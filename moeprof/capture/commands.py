@@ -51,8 +51,8 @@ class Session:
     @property
     def options(self) -> tuple[str, ...]:
         """All options of ``nsys profile`` that say what is traced: the capture's own, the user's, the session's."""
-        own = (*TRACED, FLUSHED) if self.fork_before_exec else TRACED
-        return (*nsys_options.merged(own, self.args), *self.words)
+        defaults = (*TRACED, FLUSHED) if self.fork_before_exec else TRACED
+        return (*nsys_options.merged(defaults, self.args), *self.words)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -153,14 +153,14 @@ def verdict(
     candidate: VariantRecord,
     looks: int = 1,
     paired: bool = True,
-    others: tuple[VariantRecord, ...] = (),
+    timed_beside: tuple[VariantRecord, ...] = (),
 ) -> Verdict | None:
     """``candidate`` against ``baseline``, on undisturbed rounds only; None if one of them has no times.
 
     Args:
         looks: how often the rounds may have been examined to decide whether to go on.
         paired: both were timed in the same rounds, which are matched by their numbers.
-        others: timed in the same rounds; an UNCLEAR verdict names what disturbed their turns too.
+        timed_beside: timed in the same rounds; an UNCLEAR verdict names what disturbed their turns too.
     """
     sides: list[Rounds] = [times(baseline.rounds), times(candidate.rounds)]
     twin: Rounds | None = times(baseline.twin) or None
@@ -169,7 +169,7 @@ def verdict(
     judged = of_rounds(sides[0], sides[1], paired, twin, looks)
     if judged is None or judged.word != "UNCLEAR":
         return judged
-    named = disturbers(baseline, candidate, *(o for o in others if o.name not in (baseline.name, candidate.name)))
+    named = disturbers(baseline, candidate, *(o for o in timed_beside if o.name not in (baseline.name, candidate.name)))
     if not named:
         return judged
     return replace(judged, settle=f"{judged.settle}; end what disturbed rounds: {named}")

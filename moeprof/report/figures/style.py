@@ -48,6 +48,6 @@ IDLE = tuple(
 
 def variant_colours(names: Sequence[str], baseline: str | None) -> dict[str, str]:
     """One colour a variant, the same on all figures of a page; the baseline has that of totals."""
-    others = [name for name in names if name != baseline]
-    colours = {name: VARIANTS[place % len(VARIANTS)][0] for place, name in enumerate(others)}
+    candidates = [name for name in names if name != baseline]
+    colours = {name: VARIANTS[place % len(VARIANTS)][0] for place, name in enumerate(candidates)}
     return colours if baseline is None else {baseline: TOTAL} | colours
