@@ -99,7 +99,7 @@ def test_a_rank_that_dies_between_requests_is_named(tmp_path: Path) -> None:
         os.kill(third, signal.SIGKILL)
         said = found.hear()
         assert said.failure.rank == 2 and said.code == 5
-        assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"
+        assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last printed: nothing"
         assert found.process.wait(10) == 5 and gone([second])
 
 

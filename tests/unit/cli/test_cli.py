@@ -97,7 +97,7 @@ def test_doctor_names_each_thing_and_its_mend(command: Callable[..., Ran]) -> No
     assert all(
         bool(c["mend"]) == (c["status"] in ("degraded", "missing")) for c in found["checks"] if c["status"] != "ok"
     )
-    assert command("doctor", "--nsys", "/nowhere/nsys").out.count("does not exist") == 1
+    assert command("doctor", "--nsys", "/nowhere/nsys").words.count("does not exist") == 1
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("report", "--nothing"), ("analyze",)])

@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "overlap, balanced": {"name": "overlap", "set": {"load": "balanced"}},
     "baseline, deepseek": {"name": "baseline", "set": {"routing": "deepseek", "scale": 2.5}},
     "overlap, one expert a token": {"name": "overlap", "set": {"topk": 1}},
-    "overlap of 4 experts": {"name": "overlap", "set": {"experts": 4}},  # one a rank of four
+    "overlap of 4 experts": {"name": "overlap", "set": {"experts": 4}},  # one per rank of four
     "overlap, double": {"name": "overlap", "set": {"dtype": "float64"}},
 }
 
