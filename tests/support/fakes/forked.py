@@ -4,7 +4,7 @@ There are two warm processes. One has imported what a command of moeprof imports
 other has torch too. There the processes that a command starts (workers, ranks, the fake nsys) are forks of that command: a worker
 imports nothing, and no process imports torch. A fork is a process of its own, with its own number, environment, folder, open
 files, signals, exit code and children. What only a fresh interpreter proves (imports, start-up, signals) is left to tests that
-start one: tests/unit/cli/test_cli.py, tests/unit/worker/, tests/docs, test_capture_failures.py, test_program.py.
+start one: tests/unit/cli/test_cli.py, tests/unit/worker/test_run_program.py, test_first_investigation.py, test_program.py.
 
 As a command this file is a warm process. It takes requests from a socket and answers each over a socket of its own: the number of
 the process, then its exit status.
@@ -319,7 +319,7 @@ def runnable(argv: Sequence[str]) -> tuple[str, list[str]] | None:
         words.pop(0)
         while words and words[0] in FLAGS:
             words.pop(0)
-        if words[:1] == ["-m"] and words[1:2] and words[1] in MODULES and words[1:3] != ["moeprof.worker", "run"]:
+        if words[:1] == ["-m"] and words[1:2] and words[1] in MODULES:
             return words[1], words[2:]
     if words and "/" in words[0] and Path(words[0]) in FILES:
         return words[0], words[1:]
