@@ -34,7 +34,7 @@ class Focus:
 
     Args:
         pieces: one interval, or one for each window of a named range.
-        label: what it is: "step x 10" for a range, "the part that repeats", "the whole trace".
+        label: what it is: "step x 10" for a range or for launched steps, "period x 200", "the part that repeats", "the whole trace".
         spans: (start, end) of each pass where a range marks them: from the host's start to the GPU's end; else empty.
         repeats: whether a repetition was found.
         warm_up: the span of a first pass that is much slower than the others, because the GPU waits; it is not judged.

@@ -180,7 +180,7 @@ def test_faster_asserts_on_the_whole_interval(new: list[int], old: list[int], by
     assert check.outcome == outcome and check.limit == f"at least {by:g} x"
     assert (check.detail == "") == (outcome == "passed")
     if check.detail:
-        assert "99 % sure" in check.detail and "noise" in check.detail
+        assert "(99 % interval " in check.detail and "noise" in check.detail
     assert check.detail.startswith("UNCLEAR") == (outcome == "unclear")
 
 
