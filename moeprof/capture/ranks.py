@@ -54,7 +54,7 @@ def team(request: Request, ranks: int | None, environment: Mapping[str, str]) ->
     """The ranks by host, and the store that several hosts share.
 
     Raises:
-        UsageError: nothing tells where it is.
+        UsageError: the launcher names no address for it.
     """
     place = None if ranks is None else several_hosts(request, environment)
     return Team((ranks or 1,)) if place is None else place.team(environment)

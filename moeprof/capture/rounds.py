@@ -159,7 +159,7 @@ class Timing:
         return self.workers.twin or servers.get(self.store.manifest.baseline or "")
 
     def lost(self, name: str, error: MoeprofError) -> None:
-        """A process failed: without the baseline there is no twin, without its twin A against A comes from halves."""
+        """A process failed. Without the baseline there is no twin; without the twin the A/A noise comes from halves of the rounds."""
         if name not in self.workers.servers and self.workers.twin is not None:
             self.store.note(note("no-twin", why=error.message))
             self.has_twin = False

@@ -115,7 +115,7 @@ def _besides_time(before: Sample, after: Sample) -> float:
 
 
 def _basis(*samples: Sample) -> str:
-    """What samples rest on that are not of clean times: a key of BASES."""
+    """The key of BASES for samples that are not clean times."""
     if not all(s.exact for s in samples):
         return "iterations"
     return "single" if any(s.kind == "counter" and len(s.each) < 2 for s in samples) else "exact"

@@ -227,7 +227,7 @@ def _refuse(group: Group, ranks: list[RankFacts], failed: list[str]) -> None:
     twice = next((a for a, b in pairwise(sorted(f.place.rank for f in ranks)) if a == b), None)
     if twice is not None:
         files = ", ".join(f.place.file for f in ranks if f.place.rank == twice)
-        raise TraceError(f"{group.name}: rank {twice} is told twice, by {files}", "keep one trace per rank")
+        raise TraceError(f"{group.name}: rank {twice} is in two files: {files}", "keep one trace per rank")
 
 
 def _clocks(series: dict[str, tuple[float, ...]], ranks: Sequence[RankFacts]) -> dict[int, float]:
