@@ -25,10 +25,14 @@ from moeprof.findings.what_if import scenes_of
 from moeprof.trace import read
 
 STEPS = 10
+LOADING = ("slow-loading", "slow-compilation", "slow-modules")  # programs whose fault lies before their steps
 
 
-def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
-    """The findings of a packed trace, and ms per step from the host's first step to the GPU's last work."""
+def judged(packed: Path, scratch: Path, loads: bool) -> tuple[tuple[Finding, ...], float]:
+    """The findings of a packed trace, and ms per step from the host's first step to the GPU's last work.
+
+    ``loads``: from the first call after the profiler's start, since what the program loads is its fault.
+    """
     path = scratch / packed.stem
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     trace = read(path)
@@ -36,6 +40,9 @@ def judged(packed: Path, scratch: Path) -> tuple[tuple[Finding, ...], float]:
     focus = scenes[0].focus
     spans = focus.spans if focus.warm_up is None else (focus.warm_up, *focus.spans)
     length = (spans[-1][1] - spans[0][0]) if spans else focus.pieces.total_ns
+    if loads:
+        loading = trace.calls[~trace.calls["name"].astype(str).str.contains("ProfilerStart")]
+        length = int(scenes[0].view.ends.max()) - int(loading["start_ns"].min())
     return find(scenes), length / STEPS / 1e6
 
 
@@ -45,8 +52,9 @@ def rows(folder: Path) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as scratch:
         for faulty in sorted(folder.glob("*-faulty.sqlite.xz")):
             name = faulty.name.removesuffix("-faulty.sqlite.xz")
-            findings, before = judged(faulty, Path(scratch))
-            findings_after, after = judged(folder / f"{name}-mended.sqlite.xz", Path(scratch))
+            loads = name in LOADING
+            findings, before = judged(faulty, Path(scratch), loads)
+            findings_after, after = judged(folder / f"{name}-mended.sqlite.xz", Path(scratch), loads)
             times = clean.get(name, {})
             table_rows.append(
                 {

@@ -153,7 +153,7 @@ class Kernel:
     min_ns: int
     max_ns: int
     device: int
-    family: str | None = None  # attention, gemm, elementwise, compute or communication
+    family: str | None = None  # attention, gemm, copy-like, elementwise, compute or communication
     exposed_ns: int | None = None  # in which it runs and no kernel of another name does
     idle_before_ns: int | None = None  # idle time of the device that these kernels ended
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from moeprof.analysis.model import Finding
 from moeprof.errors import UsageError
 from moeprof.findings.merge import merged
-from moeprof.findings.rules import communication, copies, device, host, loading, trust
+from moeprof.findings.rules import communication, copies, device, host, loading, memory, trust
 from moeprof.findings.what_if import Scene
 
 Rule = Callable[[Scene], Finding | None]
@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     host.launch_bound,
     host.host_bound,
     device.low_concurrency,
+    memory.copy_like_kernels,
     loading.slow_loading,
 )
 

@@ -19,6 +19,9 @@ from moeprof.trace.classify import BLOCKING
 
 SHORT_STAY_NS = 50_000  # between two CUDA calls: a shorter stay is the framework launching, a longer one is other work
 
+LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"  # calls that load or compile code
+LONG_FIRST_NS = 100_000  # a first launch of a kernel that takes this long loads its code: a slow launch takes 10 us
+
 Chosen = np.ndarray
 # ns by each operation's start, and by the end of the last wait in its segment (0 without one)
 HostTime = tuple[Times, Times]
@@ -98,6 +101,20 @@ class Host:
         """Operations whose own launch call blocks."""
         blocking = self.view.host.of(*BLOCKING)
         return (self.call >= 0) & blocking[self.call] if len(blocking) else np.zeros(len(self.call), dtype=bool)
+
+    @cached_property
+    def loads_code(self) -> np.ndarray:
+        """Operations before whose launch, or inside of it, their thread loads code: the segment contains a call that loads, or the
+        call is the first launch of a kernel of this name and takes ``LONG_FIRST_NS`` or more."""
+        begin, finish = self.segments
+        view = self.view
+        first = ~view.ops.duplicated(["pid", "name"]).to_numpy()[self.index]
+        hit = first & (self.call >= 0) & (finish - view.call_starts[self.index] >= LONG_FIRST_NS)
+        named = view.host.named(LOADS)
+        for thread, rows in self.calls.items():
+            of_thread, times = self.thread == thread, view.host.starts[rows[named[rows]]]
+            hit[of_thread] |= np.searchsorted(times, finish[of_thread]) > np.searchsorted(times, begin[of_thread])
+        return hit
 
     def spent_in(self, chosen: Chosen) -> int:
         """How long the launching threads were inside the ``chosen`` calls in the focus, in ns, summed over the threads."""

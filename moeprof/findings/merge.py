@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from moeprof.analysis.intervals import EARLY
 from moeprof.analysis.model import Finding
 from moeprof.findings.host_time import HostTime
 from moeprof.findings.rules.copies import copies_of
@@ -34,8 +33,7 @@ def _pageable(scene: Scene) -> HostTime:
 
 
 def _launches(scene: Scene) -> HostTime:
-    kernels = scene.view.is_kernel[scene.index] & ~scene.view.in_graph[scene.index]
-    return scene.host.in_launches(kernels & (scene.host.last_wait == EARLY))
+    return scene.host.in_launches(scene.launched)
 
 
 def _elsewhere(scene: Scene) -> HostTime:

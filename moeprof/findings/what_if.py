@@ -171,10 +171,15 @@ class Scene:
         return small & (crowd | ~self.view.host_waited[self.index])
 
     @cached_property
+    def launched(self) -> np.ndarray:
+        """Kernels outside graphs that only their launch delays: no wait comes before it, and it loads no code."""
+        kernels = self.view.is_kernel[self.index] & ~self.view.in_graph[self.index]
+        return kernels & (self.host.last_wait == EARLY) & ~self.host.loads_code
+
+    @cached_property
     def launch_gain(self) -> int:
         """What free launches of the kernels outside graphs would gain, in ns; 0 where too few gaps speak for it."""
-        kernels = self.view.is_kernel[self.index] & ~self.view.in_graph[self.index]
-        kernels &= self.host.last_wait == EARLY  # after a wait the launch is the wait's cost
+        kernels = self.launched
         starved = kernels & self.late
         return self.gain(self.host.in_launches(kernels)) if starved.sum() >= LEAST_STARVED else 0
 

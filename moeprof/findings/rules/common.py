@@ -35,6 +35,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "launch-bound": ("idle_ns",),
     "host-bound": ("idle_ns",),
     "low-concurrency": ("compute_ns",),
+    "copy-like-kernels": ("compute_ns",),
 }
 
 

@@ -20,7 +20,7 @@ STALLED = 0.1  # of a kernel's time under which pages migrate: it is stalled, fo
 SHARE_OF_STREAM = 0.1  # of the narrow time from which a stream counts
 
 
-def _narrow(scene: Scene, widest: float = NARROW, shortest: int = LONG_NS) -> tuple[np.ndarray, np.ndarray]:
+def narrow(scene: Scene, widest: float = NARROW, shortest: int = LONG_NS) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the narrow kernels that run one after another, and their share of the SMs; empty where they do not matter."""
     view, device = scene.view, scene.device
     rows = scene.index[one_of(view.ops["kind"], ("kernel",))[scene.index]]  # communication needs few blocks by nature
@@ -48,7 +48,7 @@ def legacy_default_stream(scene: Scene) -> Finding | None:
     """Streams made without cudaStreamNonBlocking wait for the legacy default stream, and it for them."""
     copies = scene.exposed[scene.exposed["cause"] == "legacy_default_stream"]
     exposed = min(int(copies["exposed_ns"].sum()), scene.compute_ns)
-    rows, _ = _narrow(scene, HALF, SHORT_NS)
+    rows, _ = narrow(scene, HALF, SHORT_NS)
     kinds = set(scene.view.stream_kind[scene.index])
     streams = _per_stream(scene, rows)
     ordered = streams.sum() - streams.max() if len(streams) > 1 and {"null", "blocking"} <= kinds else 0
@@ -63,7 +63,7 @@ def legacy_default_stream(scene: Scene) -> Finding | None:
 
 def serialized_streams(scene: Scene) -> Finding | None:
     """Several streams whose work could share the GPU run strictly in turn."""
-    rows, _ = _narrow(scene, HALF, SHORT_NS)
+    rows, _ = narrow(scene, HALF, SHORT_NS)
     streams = _per_stream(scene, rows)
     legacy = {"null", "blocking"} <= set(scene.view.stream_kind[scene.index])
     gain = streams.sum() - streams.max() if len(streams) > 1 and not legacy else 0
@@ -83,7 +83,7 @@ def serialized_streams(scene: Scene) -> Finding | None:
 
 def low_concurrency(scene: Scene) -> Finding | None:
     """Kernels of few blocks run alone, one after another in one stream."""
-    rows, share = _narrow(scene)
+    rows, share = narrow(scene)
     if len(_per_stream(scene, rows)) > 1:
         return None
     lengths = scene.view.ends[rows] - scene.view.starts[rows]

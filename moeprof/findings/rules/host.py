@@ -6,13 +6,12 @@ import numpy as np
 
 from moeprof.analysis.intervals import EARLY
 from moeprof.analysis.model import Finding
-from moeprof.findings.host_time import Chosen
+from moeprof.findings.host_time import LOADS, Chosen
 from moeprof.findings.rules.common import SHARE, after_gap, call_names, example, finding, outside
 from moeprof.findings.steady_state import LEAST_PASSES, slow_first
 from moeprof.findings.what_if import TINY_BYTES, Scene
 from moeprof.trace.classify import BLOCKING
 
-LOADS = r"^cu(Module|Library|Link)(Load|Create|AddData|Complete)"
 WARM_UP = "warm up before measuring and before serving; compile ahead of time; keep the cache of compiled kernels"
 AN = {"H2D": "an", "H2H": "an"}
 WAY = {"H2D": "from", "D2H": "to"}
@@ -134,7 +133,7 @@ def _scope(scene: Scene) -> int | None:
 def launch_bound(scene: Scene) -> Finding | None:
     """Kernels end before the host has launched the next one."""
     kernels = scene.view.is_kernel[scene.index]
-    waiting = kernels & scene.late & ~scene.view.in_graph[scene.index]
+    waiting = kernels & scene.late & ~scene.view.in_graph[scene.index] & ~scene.host.loads_code
     lengths = (scene.view.ends - scene.view.starts)[scene.index][waiting]
     calls = (scene.view.call_ends - scene.view.call_starts)[scene.index][waiting]
     if not len(lengths):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moeprof.analysis.intervals import EMPTY, Union, union
+from moeprof.analysis.intervals import EMPTY, Union, both, union
 from moeprof.analysis.model import Finding
 from moeprof.findings.rules.common import example, outside
 from moeprof.findings.what_if import Scene
@@ -13,6 +13,7 @@ SHARE_OF_LOADING = 0.2  # of the loading that one cause must take
 LEAST_LOADING_NS = 500_000_000  # of that cause: a shorter one is not worth a reader's time
 MODULES = r"^cu(da)?(Module|Library)(Load|GetModule|GetKernel|GetFunction)|^cuKernelGetFunction"
 COMPILES = r"^cuLink(Create|Add|Complete)"
+LINK_BEGINS, LINK_ENDS = r"^cuLinkCreate", r"^cuLinkComplete"
 
 
 def slow_loading(scene: Scene) -> Finding | None:
@@ -21,7 +22,8 @@ def slow_loading(scene: Scene) -> Finding | None:
         return None
     start, end = _loading(scene)
     copies = np.flatnonzero(scene.view.pageable & (scene.view.direction == "H2D") & (scene.view.starts < end))
-    modules, compiles = (_called(scene, pattern, start, end) for pattern in (MODULES, COMPILES))
+    modules = _called(scene, MODULES, start, end)
+    compiles = both(_called(scene, COMPILES, start, end), _linked(scene).clip(start, end))
     causes = {
         "copies": union(scene.view.starts[copies], scene.view.ends[copies]).clip(start, end),
         "modules": modules,
@@ -67,3 +69,18 @@ def _called(scene: Scene, pattern: str, start: int, end: int) -> Union:
     if not chosen.any():
         return EMPTY
     return union(scene.view.host.starts[chosen], scene.view.host.ends[chosen]).clip(start, end)
+
+
+def _linked(scene: Scene) -> Union:
+    """When any thread was between a cuLinkCreate and its next cuLinkComplete: nsys does not record the cuLinkAddData that compiles."""
+    host = scene.view.host
+    begins, ends = host.named(LINK_BEGINS), host.named(LINK_ENDS)
+    starts: list[int] = []
+    finishes: list[int] = []
+    for thread in np.unique(host.thread[begins]):
+        of_thread = host.thread == thread
+        opened, closed = host.starts[begins & of_thread], host.ends[ends & of_thread]
+        last = np.searchsorted(opened, closed, side="right") - 1
+        starts += opened[last[last >= 0]].tolist()
+        finishes += closed[last >= 0].tolist()
+    return union(np.array(starts, dtype=np.int64), np.array(finishes, dtype=np.int64)) if starts else EMPTY

@@ -17,7 +17,7 @@ MOST_ROWS = 60  # passes that get a bar each
 MOST_CELLS = 600  # of the heat map; above it a cell is the slowest of several passes
 HEAT = (1.02, 1.05, 1.1, 1.25, 1.5, 2.0)  # times the median pass: upper bounds of the colours but the last
 FAMILIES = {
-    "attention": "attention", "gemm": "GEMM", "elementwise": "elementwise", "compute": "other compute", "graph": "CUDA graphs",
+    "attention": "attention", "gemm": "GEMM", "copy-like": "copy-like", "elementwise": "elementwise", "compute": "other compute", "graph": "CUDA graphs",
     "communication": "communication",
 }  # fmt: skip
 

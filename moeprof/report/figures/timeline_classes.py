@@ -10,7 +10,7 @@ from moeprof.analysis.kernel_families import family_of
 
 # Class -> what a reader sees. The colours are CSS variables of these names (timeline.css): work is cool, idle is warm.
 WORK = {
-    "attention": "attention", "gemm": "GEMM", "elementwise": "elementwise and reductions", "compute": "other compute",
+    "attention": "attention", "gemm": "GEMM", "copy-like": "kernels that move memory", "elementwise": "elementwise and reductions", "compute": "other compute",
     "graph": "CUDA graph, traced as a whole", "comm": "communication", "h2d": "copy H2D", "d2h": "copy D2H",
     "d2d": "copy D2D", "p2p": "copy P2P", "copy": "copy", "migration": "migration", "memset": "memset",
 }  # fmt: skip
@@ -43,7 +43,7 @@ ROLES = (
     "memsets",
 )
 ROLE_OF = {
-    "attention": 0, "gemm": 0, "elementwise": 0, "compute": 0, "graph": 0, "comm": 1, "h2d": 2, "d2h": 3, "d2d": 4, "p2p": 5,
+    "attention": 0, "gemm": 0, "copy-like": 0, "elementwise": 0, "compute": 0, "graph": 0, "comm": 1, "h2d": 2, "d2h": 3, "d2d": 4, "p2p": 5,
     "copy": 6, "migration": 7, "memset": 8,
 }  # fmt: skip
 

@@ -129,6 +129,8 @@ def _headline(name: str, part: Judged, finding: Finding) -> str:
         return f"The trace of {name} is not complete: records were dropped, and idle time may be work"
     if finding.id in NARROW:
         return f"{name} is not filled: {NARROW[finding.id]}, up to {_share(finding.gain_ns, part)} of the time"
+    if finding.id == "copy-like-kernels":
+        return f"{name} moves memory by kernels for up to {_share(finding.gain_ns, part)} of the time: {_moved_by(finding)}"
     if finding.id == "first-iteration":
         return f"Before and in its first pass {name} waits up to {ms(finding.gain_ns)}: {CLAUSES[finding.id]}"
     if finding.id == "slow-loading":
@@ -142,6 +144,12 @@ def _headline(name: str, part: Judged, finding: Finding) -> str:
     return (
         f"{name} {LOST[owner]} {_share(lost, part)} of the time, up to {_share(finding.gain_ns, part)} because {clause}"
     )
+
+
+def _moved_by(finding: Finding) -> str:
+    """The kernel that moves most, and what kind of copy it makes."""
+    evidence = finding.evidence
+    return f"{short_kernel(str(evidence['kernel']))} ({evidence['kind']}) takes {percent(evidence['kernel_share'])}"
 
 
 def _quiet(name: str, part: Judged) -> str:

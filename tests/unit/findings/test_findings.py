@@ -30,7 +30,7 @@ from moeprof.trace import Trace, read
 # what a recording's program is expected to show, where its name is not the rule's
 EXPECTED = {
     "legacy-copy": "legacy-default-stream", "sync-item": "sync-api", "sync-copy": "sync-api", "sync-between": "sync-api",
-    "empty-cache": "allocator-in-loop",
+    "empty-cache": "allocator-in-loop", "slow-compilation": "slow-loading", "slow-modules": "slow-loading",
 }  # fmt: skip
 UNTELLABLE = (
     "first-iteration-faulty-whole-bare"  # set-up and first pass cannot be told apart without a range or a scope
@@ -82,8 +82,14 @@ def test_gains_are_bounded_by_what_is_idle_or_exposed(name: str) -> None:
     exposed = int(judged.exposed["exposed_ns"].sum())
     assert len(find.find([judged])) >= 1
     for finding in find.find([judged]):
-        narrow = finding.id in ("low-concurrency", "serialized-streams", "legacy-default-stream", "migration-stall")
+        narrow = finding.id in (
+            "low-concurrency", "serialized-streams", "legacy-default-stream", "migration-stall", "copy-like-kernels",
+        )  # fmt: skip
         bound = judged.compute_ns if narrow else judged.idle_ns
+        if finding.id == "exposed-communication":
+            bound = judged.judged.ledger.exposed_comm_ns
+        if finding.id == "slow-loading":
+            bound = finding.evidence["loading_ns"]
         if finding.id == "first-iteration":
             first = judged.focus.warm_up or (judged.focus.spans or (None,))[0]
             start, end = first or (judged.host.start - 10**9, judged.focus.end_ns)
@@ -171,7 +177,7 @@ def test_the_queue_model_gives_back_what_was_measured(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAULTY + HEALTHY)
 def test_causes_sum_to_idle_and_exposed_time(name: str) -> None:
-    (window,) = analysis_of(trace(name)).windows
+    window = analysis_of(trace(name)).windows[0]
     for cause in ("launch", "sync", "host", "dependency"):
         assert sum(c.total_ns for c in window.idle_causes if c.cause == cause) == getattr(window.idle, f"{cause}_ns")
     totals: dict[str, int] = {}

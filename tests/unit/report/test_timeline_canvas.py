@@ -355,6 +355,7 @@ def test_every_fill_stands_out_and_idle_is_warm(theme: int) -> None:
     for name in (
         "attention",
         "gemm",
+        "copy-like",
         "elementwise",
         "compute",
         "graph",

@@ -29,7 +29,7 @@ from moeprof.trace import Trace, read
 from moeprof.units import short_kernel
 
 SAMPLES = resources.folder("reports") / "samples"
-OWNERS = {"compute_ns": ("attention", "gemm", "elementwise", "compute", "graph"), "exposed_comm_ns": ("comm",), "exposed_copy_ns": ("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_migration_ns": ("migration",), "exposed_memset_ns": ("memset",)}  # fmt: skip
+OWNERS = {"compute_ns": ("attention", "gemm", "copy-like", "elementwise", "compute", "graph"), "exposed_comm_ns": ("comm",), "exposed_copy_ns": ("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_migration_ns": ("migration",), "exposed_memset_ns": ("memset",)}  # fmt: skip
 
 
 @given(st.lists(st.integers(0, 2**63 - 1)))
@@ -289,6 +289,13 @@ def test_families_of_kernels() -> None:
         "nvjet_tst_192x192_64x4_2x1_v_bz_coopB_bias_TNN": "gemm",
         "void cutlass::device_kernel<enable_sm90<cutlass::gemm::kernel::GemmUniversal<int> > >(T1::Params)": "gemm",
         "void at::native::vectorized_elementwise_kernel<(int)4, T1>(int)": "elementwise",
+        "void at::native::vectorized_gather_kernel<(int)16, long>(char *, char *, T2 *, int, long)": "copy-like",
+        "void at::native::elementwise_kernel<(int)128, (int)4, void at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda("
+        "at::TensorIteratorBase &)::[lambda() (instance 3)]>": "copy-like",
+        "void at::native::<unnamed>::CatArrayBatchedCopy<int, unsigned int, (int)3>(T1 *)": "copy-like",
+        "triton_poi_fused_clamp_index_view_10": "copy-like",
+        "triton_poi_fused__unsafe_view_add_arange_index_copy_transpose_view_4": "elementwise",
+        "void at::native::_scatter_gather_elementwise_kernel<128, 8, at::native::ReduceAdd>(int)": "elementwise",
         "my_own_step": "compute",
     }
     assert {name: family_of(name) for name in names} == names

@@ -20,9 +20,13 @@ from moeprof.report.figures.timeline_lanes import Part
 from moeprof.report.figures.timeline_pair import Side, iterations, side_by_side
 
 SAMPLES = sorted(p.name for p in (resources.folder("reports") / "samples").iterdir() if p.is_dir())
-OWNER = {"attention": "compute", "gemm": "compute", "elementwise": "compute", "graph": "compute"} | dict.fromkeys(
-    ("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_copy"
-)
+OWNER = {
+    "attention": "compute",
+    "gemm": "compute",
+    "copy-like": "compute",
+    "elementwise": "compute",
+    "graph": "compute",
+} | dict.fromkeys(("h2d", "d2h", "d2d", "p2p", "copy"), "exposed_copy")
 OWNER |= {"comm": "exposed_comm", "migration": "exposed_migration", "memset": "exposed_memset"}
 
 
