@@ -1,4 +1,4 @@
-"""Planted faults of GPU utilisation: stream order, narrow kernels, page migrations. Used by faults.py; not a command."""
+"""Planted faults of GPU utilisation: stream order, narrow kernels, copies by kernels, page migrations. Used by faults.py; not a command."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ def low_concurrency(mended: bool) -> Step:
         for work, stream in zip(works, streams, strict=True):
             with torch.cuda.stream(stream if mended else torch.cuda.current_stream()):
                 work()
+
+    return step
+
+
+def copy_like_kernels(mended: bool) -> Step:
+    """The weights of the chosen experts are gathered before each product; mended the products read them in place."""
+    experts, width, rows = 8, 4096, 64
+    weights = torch.randn(experts, width, width, device=DEVICE, dtype=torch.bfloat16) / width**0.5
+    chosen = torch.arange(experts, device=DEVICE)
+    x = torch.randn(experts, rows, width, device=DEVICE, dtype=torch.bfloat16)
+
+    def step() -> None:
+        y = x
+        for _ in range(8):
+            y = torch.bmm(y, weights if mended else weights[chosen])
 
     return step
 

@@ -6,32 +6,48 @@ usage: faults.py NAME faulty|mended [--steps N] [--whole] [--bare]
 
 The first form runs one program to be traced: between cudaProfilerStart and Stop unless --whole, with an NVTX range "step"
 around each step unless --bare. The second times both forms without a profiler and prints JSON: name -> form -> ms a step.
+A program of several ranks needs as many GPUs; its ranks are processes of this command.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import communication_faults
 import copy_faults
 import device_faults
 import host_faults
+import loading_faults
 import torch
 from fault_parts import DEVICE, Step, captured, gemm, pipeline
+
+RANKS_LIMIT_S = 120.0  # for the ranks of one program
+LISTENING_S = 1.0  # from the first rank's cudaProfilerStart until nsys records the other ranks
 
 
 @dataclass(frozen=True)
 class Program:
-    """``build(mended)`` sets up and returns one step; ``expected``: the id of the finding, None for a healthy program."""
+    """A program; ``expected``: the id of the finding, None for a healthy program.
+
+    ``build(mended)`` sets up and returns one step; where ``loads``, it returns a load, which is traced and returns the step.
+    ``warm``: steps run before the trace begins. ``ranks``: processes, each on a GPU of its own.
+    """
 
     expected: str | None
-    build: Callable[[bool], Step]
+    build: Callable[[bool], Callable[[], Any]]
     warm: bool = True
+    loads: bool = False
+    ranks: int = 1
 
 
 def far_ahead(_: bool) -> Step:
@@ -108,8 +124,13 @@ PROGRAMS = {
     "serialized-streams": Program("serialized-streams", device_faults.serialized_streams),
     "legacy-default-stream": Program("legacy-default-stream", device_faults.legacy_default_stream),
     "low-concurrency": Program("low-concurrency", device_faults.low_concurrency),
+    "copy-like-kernels": Program("copy-like-kernels", device_faults.copy_like_kernels),
     "copy-engine-contention": Program("copy-engine-contention", copy_faults.copy_engine_contention),
     "migration-stall": Program("migration-stall", device_faults.migration_stall),
+    "slow-loading": Program("slow-loading", loading_faults.slow_loading, warm=False, loads=True),
+    "slow-compilation": Program("slow-loading", loading_faults.slow_compilation, warm=False, loads=True),
+    "slow-modules": Program("slow-loading", loading_faults.slow_modules, warm=False, loads=True),
+    "exposed-communication": Program("exposed-communication", communication_faults.exposed_communication, ranks=2),
     "far-ahead": Program(None, far_ahead),
     "graph-replays": Program(None, graph_replays),
     "hidden-copies": Program(None, hidden_copies),
@@ -118,14 +139,31 @@ PROGRAMS = {
 }
 
 
-def run(program: Program, mended: bool, steps: int, whole: bool, bare: bool) -> None:
-    """One traced run."""
+def too_few_gpus(name: str) -> str:
+    """Why the program of this name cannot run here, in a line; "" where it can."""
+    needed, there = PROGRAMS[name].ranks, torch.cuda.device_count()
+    return f"{name}: left out, it needs {needed} GPUs and this machine has {there}" if needed > there else ""
+
+
+def no_wait() -> None:
+    """The meeting of a program of one rank."""
+
+
+def run(
+    program: Program, mended: bool, steps: int, whole: bool, bare: bool, meet: Step = no_wait, rank: int = 0
+) -> None:
+    """One traced run. ``meet`` returns when every rank has called it; the first rank starts and stops the profiler."""
     step = program.build(mended)
     for _ in range(3 if program.warm else 0):
         step()
     torch.cuda.synchronize()
-    if not whole:
+    meet()
+    if not whole and rank == 0:
         torch.cuda.profiler.start()
+        time.sleep(LISTENING_S if program.ranks > 1 else 0)
+    meet()
+    if program.loads:
+        step = step()
     for _ in range(steps):
         if bare:
             step()
@@ -133,29 +171,82 @@ def run(program: Program, mended: bool, steps: int, whole: bool, bare: bool) -> 
             with torch.cuda.nvtx.range("step"):
                 step()
     torch.cuda.synchronize()
-    if not whole:
+    meet()
+    if not whole and rank == 0:
         torch.cuda.profiler.stop()
+    meet()
 
 
-def timed(program: Program, steps: int) -> dict[str, float]:
-    """Milliseconds a step of both forms, in turn, the median of five rounds; a cold program counts its first step."""
+def timed(program: Program, steps: int, meet: Step = no_wait) -> dict[str, float]:
+    """Milliseconds a step of both forms, in turn, the median of five rounds; a cold program counts its first step and its load."""
     forms = {"faulty": False, "mended": True}
     if not program.warm:
-        return {name: _round(program.build(mended), steps) for name, mended in forms.items()}
+        return {name: _round(program.build(mended), steps, meet, program.loads) for name, mended in forms.items()}
     built = {name: program.build(mended) for name, mended in forms.items()}
     for step in built.values():
-        _round(step, 3)
-    rounds = [{name: _round(step, steps) for name, step in built.items()} for _ in range(5)]
+        _round(step, 3, meet)
+    rounds = [{name: _round(step, steps, meet) for name, step in built.items()} for _ in range(5)]
     return {name: statistics.median(r[name] for r in rounds) for name in forms}
 
 
-def _round(step: Step, steps: int) -> float:
+def _round(step: Callable[[], Any], steps: int, meet: Step, loads: bool = False) -> float:
     torch.cuda.synchronize()
+    meet()
     begun = time.perf_counter()
+    if loads:
+        step = step()
     for _ in range(steps):
         step()
     torch.cuda.synchronize()
     return (time.perf_counter() - begun) / steps * 1e3
+
+
+def on_ranks(name: str, job: Callable[..., Any], *args: Any) -> Any:
+    """What ``job`` (``run`` or ``timed``) returns on the first rank of the program of this name."""
+    program = PROGRAMS[name]
+    if program.ranks == 1:
+        return job(program, *args)
+    spawned = multiprocessing.get_context("spawn")
+    meeting, results = spawned.Barrier(program.ranks), spawned.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        point = str(Path(folder) / "ranks")
+        processes = [
+            spawned.Process(target=_rank, args=(name, rank, point, meeting, results, job, args), daemon=True)
+            for rank in range(program.ranks)
+        ]
+        for process in processes:
+            process.start()
+        _join(processes)
+    failed = [str(rank) for rank, process in enumerate(processes) if process.exitcode]
+    if failed:
+        raise SystemExit(f"{name}: rank {', '.join(failed)} failed")
+    return results.get()
+
+
+def _join(processes: list[Any]) -> None:
+    """Wait for all processes; where one fails or the time is over, end the others."""
+    until = time.monotonic() + RANKS_LIMIT_S
+    while any(process.is_alive() for process in processes):
+        if any(process.exitcode for process in processes) or time.monotonic() > until:
+            for process in processes:
+                process.terminate()
+        time.sleep(0.05)
+
+
+def _rank(
+    name: str, rank: int, point: str, meeting: Any, results: Any, job: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    program = PROGRAMS[name]
+    try:
+        communication_faults.join(rank, program.ranks, point)
+        further = {"rank": rank} if job is run else {}
+        result = job(program, *args, meet=meeting.wait, **further)
+    except BaseException:
+        meeting.abort()  # or the other ranks would wait for this one
+        raise
+    if rank == 0:
+        results.put(result)
+    communication_faults.leave()
 
 
 def main() -> int:
@@ -170,10 +261,13 @@ def main() -> int:
     if args.time:
         names = args.names or [n for n, p in PROGRAMS.items() if p.expected]
         for name in names:
-            print(json.dumps({name: timed(PROGRAMS[name], args.steps)}), flush=True)
+            if too_few_gpus(name):
+                print(too_few_gpus(name), file=sys.stderr)
+                continue
+            print(json.dumps({name: on_ranks(name, timed, args.steps)}), flush=True)
         return 0
     name, form = args.names
-    run(PROGRAMS[name], form == "mended", args.steps, args.whole, args.bare)
+    on_ranks(name, run, form == "mended", args.steps, args.whole, args.bare)
     return 0
 
 

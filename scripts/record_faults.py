@@ -5,7 +5,7 @@ usage: record_faults.py FOLDER [--nsys PATH] [--only NAME ...]
 
 Writes FOLDER/NAME-FORM.sqlite.xz for each program (faulty and mended; a control has one form), for some also of the whole program
 and without NVTX, and FOLDER/times.json. With --only the recordings and times of other programs remain. Needs a GPU, nsys and torch.
-80 runs take some eight minutes.
+80 runs take some eight minutes. Programs of two ranks need two GPUs; with one they are left out, and a line names them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TRACE = ("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-
 SCOPED = ("--capture-range=cudaProfilerApi", "--capture-range-end=stop")
 
 
-def runs(only: list[str]) -> list[tuple[str, list[str]]]:
-    """(name of the recording, arguments of faults.py)."""
+def runs(chosen: list[str]) -> list[tuple[str, list[str]]]:
+    """(name of the recording, arguments of faults.py) of the chosen programs."""
     recordings = []
     for name, program in faults.PROGRAMS.items():
         for form in ("faulty", "mended") if program.expected else ("mended",):
@@ -42,7 +42,7 @@ def runs(only: list[str]) -> list[tuple[str, list[str]]]:
         recordings.append((f"{name}-{form}-whole", [name, form, "--whole"]))
         recordings.append((f"{name}-{form}-whole-bare", [name, form, "--whole", "--bare"]))
     recordings.append(("first-iteration-faulty-bare", ["first-iteration", "faulty", "--bare"]))
-    return [(title, args) for title, args in recordings if not only or args[0] in only]
+    return [(title, args) for title, args in recordings if args[0] in chosen]
 
 
 def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
@@ -54,6 +54,8 @@ def trace(nsys: Path, folder: Path, title: str, args: list[str]) -> Path | None:
     if not report.exists():
         print(f"{title}: no report\n{child.stdout[-800:]}{child.stderr[-800:]}", file=sys.stderr)
         return None
+    if child.returncode:
+        print(f"{title}: exit code {child.returncode}\n{child.stdout[-800:]}{child.stderr[-800:]}", file=sys.stderr)
     return report
 
 
@@ -86,20 +88,31 @@ def main() -> int:
     if nsys is None:
         print("error: nsys was not found (--nsys PATH)", file=sys.stderr)
         return 4
+    unknown = sorted(set(args.only) - faults.PROGRAMS.keys())
+    if unknown:
+        print(
+            f"error: no program is called {', '.join(unknown)}; there are {', '.join(faults.PROGRAMS)}", file=sys.stderr
+        )
+        return 2
+    left_out = {name: reason for name in args.only or faults.PROGRAMS if (reason := faults.too_few_gpus(name))}
+    for reason in left_out.values():
+        print(reason, file=sys.stderr)
+    names = [name for name in args.only or faults.PROGRAMS if name not in left_out]
     args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(4) as pool:
         waiting = {}
-        for title, arguments in runs(args.only):
+        for title, arguments in runs(names):
             report = trace(nsys.path, Path(scratch), title, arguments)
             if report is not None:
                 waiting[title] = pool.submit(pack, nsys, report, args.folder / f"{title}.sqlite.xz")
         for title, size in waiting.items():
             print(f"{title}: {size.result()} bytes", flush=True)
-    timed = subprocess.run(
-        [sys.executable, str(PROGRAM), "--time", *args.only], capture_output=True, text=True, check=False
-    )
-    keep_times(args.folder / "times.json", [json.loads(line) for line in timed.stdout.splitlines()])
-    print(timed.stderr[-500:], file=sys.stderr)
+    faulty = [name for name in names if faults.PROGRAMS[name].expected]
+    if faulty:
+        command = [sys.executable, str(PROGRAM), "--time", *faulty]
+        timed = subprocess.run(command, capture_output=True, text=True, check=False)
+        keep_times(args.folder / "times.json", [json.loads(line) for line in timed.stdout.splitlines()])
+        print(timed.stderr[-500:], file=sys.stderr)
     return 0
 
 

@@ -166,7 +166,7 @@ def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, 
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    before, after = (analysed_trace.load(p) for p in paths)
+    before, after = analysed_trace.load_pair(*paths)
     return _written(path, traces.page(two_traces.compare(before, after, wanted), (before, after)))
 
 
