@@ -13,11 +13,11 @@ import base64
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from browser.chromium import CHROMIUM, Browser
 from page_kinds import KINDS, Kind
+from paths import ROOT
 
 IMAGES = ROOT / "docs" / "images" / "pages"
 DOCUMENT = ROOT / "docs" / "reference" / "pages.md"
@@ -74,7 +74,9 @@ def document() -> str:
             " ".join(f"[![{kind.title}, {width} px, {theme}]({path})]({path})" for theme in THEMES for path in [f"../images/pages/{image(kind, width, theme)}"])
             for width in WIDTHS
         )  # fmt: skip
-        lines.append(f"| **{kind.title[:1].upper()}{kind.title[1:]}** <br> `{kind.command}` | {kind.answers} | {pictures} |")
+        lines.append(
+            f"| **{kind.title[:1].upper()}{kind.title[1:]}** <br> `{kind.command}` | {kind.answers} | {pictures} |"
+        )
     return INTRODUCTION + "\n".join(lines) + "\n"
 
 

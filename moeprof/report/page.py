@@ -121,12 +121,19 @@ class Terms:
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of an answer: SLOW, WHY, TRY or NEXT, its text, a command after it, and on the HTML page a link to its place."""
+    """A line of an answer: SLOW, WHY, TRY or NEXT, its text, a command after it, ``detail``: its evidence, and on the HTML page a link
+    to its place."""
 
     label: str
     text: str
     code: str = ""
     link: str = ""
+    detail: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The text and its evidence."""
+        return f"{self.text} {self.detail}" if self.detail else self.text
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@
   function draw(figure) {
     var spec = root.dataset.theme === "dark" ? figure.dark : figure.light;
     figure.drawn = true;
-    Plotly.react(figure.box, spec.data, narrow(themed(spec.layout)), CONFIG);
+    Plotly.react(figure.box, spec.data, narrow(themed(spec.layout)), Object.assign({ displayModeBar: window.innerWidth > 640 ? "hover" : false }, CONFIG));
   }
 
   function drawn() { // those that are folded away are drawn when they are opened

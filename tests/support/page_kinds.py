@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,9 +91,9 @@ def _two_traces(path: Path) -> None:
 def _commands(path: Path) -> None:
     """Two commands that sort the same numbers, run on this CPU."""
     (path.parent / "sort.py").write_text(SORTING, encoding="utf-8")
-    python = shlex.quote(sys.executable)
-    variants = [word for way in ("insort", "sorted") for word in ("--variant", f"{way}={python} sort.py {way}")]
-    ran = moeprof("capture", *variants, "--tools", "none", "--device", "cpu", "-o", "sorting", cwd=path.parent)
+    variants = [word for way in ("insort", "sorted") for word in ("--variant", f"{way}=python3 sort.py {way}")]
+    check = ("--check-file", "sorted.json")
+    ran = moeprof("capture", *variants, *check, "--tools", "none", "--device", "cpu", "-o", "sorting", cwd=path.parent)
     assert (path.parent / "sorting").is_dir(), ran.stderr
     _moeprof(path, "report", "sorting")
 
