@@ -17,8 +17,8 @@ from moeprof.worker.failures import RankError
 
 NO_KERNELS = "the profiler may have lost its events, or another profiler holds the GPU; see: moeprof doctor"
 NO_KERNELS_OF_PROGRAM = (
-    "the program ran nothing on the GPU while it was recorded: look at --start-after and --duration; work of forked children "
-    "needs --trace-fork-before-exec, and its last half second is lost; else another profiler may hold the GPU: moeprof doctor"
+    "the program ran nothing on the GPU while it was recorded: look at --start-after and --duration; nsys misses "
+    "the work of children that are forked and never call exec: spawn them; else another profiler may hold the GPU: moeprof doctor"
 )
 
 
