@@ -70,6 +70,12 @@ class Table:
         """The columns but the first that contain sentences, which read from the left."""
         return frozenset(place for row in self.rows for place, cell in enumerate(row) if place and len(cell) > SENTENCE)
 
+    @property
+    def cards(self) -> bool:
+        """Whether a phone shows each row as a list: most rows have a sentence, which would be far to the right."""
+        cells = [max(map(len, row[1:]), default=0) > SENTENCE for row in self.rows]
+        return self.look is None and sum(cells) * 2 > len(cells)
+
     def without(self, *columns: str) -> Table:
         """The table without these columns."""
         places = [place for place, name in enumerate(self.header) if name not in columns]

@@ -72,8 +72,8 @@ def legend(parts: Sequence[tuple[str, str]]) -> Markup:
 
 
 def _bars(of: Passes, zero_ns: int) -> Markup:
-    longest = max(p.span_ns for p in of.passes) or 1
-    slowest = of.slow[0].index if of.slow else -1
+    longest = max((p.span_ns for p in of.passes[of.warm_up :]), default=0) or max(p.span_ns for p in of.passes) or 1
+    slowest = next((s.index for s in of.slow if s.index >= of.warm_up), of.slow[0].index if of.slow else -1)
     shown = [part for part in PARTS if any(part.ns(p) for p in of.passes)]
     rows = []
     for number, one in enumerate(of.passes):
@@ -89,7 +89,8 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
                 )
             at += width
         mark = " slowest" if number == slowest else " median" if number == of.median else ""
-        word = mark.strip() or ("warm-up" if number < of.warm_up else "")
+        mark += " cut" if one.span_ns > longest else ""
+        word = "warm-up" if number < of.warm_up else mark.strip().partition(" ")[0]
         rows.append(
             Markup(
                 '<a class="pass{}" href="{}" tabindex="{}"><span>{}{}</span>'
@@ -100,7 +101,11 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
             )
         )  # fmt: skip
     names = legend([(part.label, part.css) for part in shown])
-    return Markup('<div class="passes" role="group" aria-label="Each leads to its place in the timeline">{}</div>{}').format(
+    cut = any(p.span_ns > longest for p in of.passes)
+    note = (
+        Markup('<p class="how">The scale is that of the steady part: bars of the warm-up are cut.</p>') if cut else ""
+    )
+    return note + Markup('<div class="passes" role="group" aria-label="Each leads to its place in the timeline">{}</div>{}').format(
         Markup("").join(rows), names
     )  # fmt: skip
 
