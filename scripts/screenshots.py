@@ -24,8 +24,8 @@ DOCUMENT = ROOT / "docs" / "reference" / "pages.md"
 WIDTHS = {1440: 900, 390: 844}
 THEMES = ("light", "dark")
 SCREENS = 2
-QUALITY = 50
-SHRUNK = {1440: 0.6, 390: 1.0}  # pixels of a picture per pixel of the page
+QUALITY = 40
+SHRUNK = {1440: 0.6, 390: 0.9}  # pixels of a picture per pixel of the page
 INTRODUCTION = """# Pages
 
 moeprof writes one HTML file per question. Each opens from disk, loads nothing and sends nothing. These are the first

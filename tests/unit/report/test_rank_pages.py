@@ -212,7 +212,11 @@ def test_no_part_of_a_delay_is_larger_than_the_delay(traces: Path, kind: str) ->
         behind, part = table.header.index("behind"), table.header.index("by cause")
         assert all(_ms(row[part]) <= _ms(row[behind]) for row in table.rows), table.rows
     table = rank_tables.ranks(analysis)
-    delays = {f"rank {row[0]}": _ms(row[table.header.index("behind")]) for row in table.rows if "–" not in row[table.header.index("behind")]}
+    delays = {
+        f"rank {row[0]}": _ms(row[table.header.index("behind")])
+        for row in table.rows
+        if "–" not in row[table.header.index("behind")]
+    }
     drawn = figures.stragglers(analysis)
     assert drawn is not None
     for place, rank in enumerate(drawn.data[0].y):
