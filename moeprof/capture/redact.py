@@ -172,12 +172,12 @@ def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
     with opened(source) as file:
         document = json.load(file, parse_float=Verbatim)
-    kept: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
-    kept["deviceProperties"] = [
+    redacted: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
+    redacted["deviceProperties"] = [
         {k: d[k] for k in KEPT_DEVICE_KEYS if k in d} for d in document.get("deviceProperties", [])
     ]
-    kept["traceEvents"] = [e for e in document["traceEvents"] if e.get("cat") in KEPT_CATEGORIES]
-    data = json.dumps(kept, separators=(",", ":")).encode()
+    redacted["traceEvents"] = [e for e in document["traceEvents"] if e.get("cat") in KEPT_CATEGORIES]
+    data = json.dumps(redacted, separators=(",", ":")).encode()
     with target.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
         file.write(data)
 

@@ -39,13 +39,13 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
     if not captures:
-        found = newest(OUTPUT)
-        if found is None:
+        newest_capture = newest(OUTPUT)
+        if newest_capture is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",
                 "make one: moeprof capture -- PROGRAM; or see a recorded one: moeprof report --sample kv_transfer",
             )
-        captures = (found,)
+        captures = (newest_capture,)
     return tuple(capture.load(folder) for folder in captures)
 
 

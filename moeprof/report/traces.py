@@ -47,10 +47,10 @@ def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace]
 
 def _answer(comparison: TraceComparison) -> Iterator[str]:
     """The sentences of each device; what is true of all of them once."""
-    told = [(d, sentences(d)) for d in comparison.devices]
-    common = [line for line in (told[0][1] if told else ()) if all(line in lines for _, lines in told)]
-    alone = len(told) == 1
-    for number, (device, lines) in enumerate(told):
+    by_device = [(d, sentences(d)) for d in comparison.devices]
+    common = [line for line in (by_device[0][1] if by_device else ()) if all(line in lines for _, lines in by_device)]
+    alone = len(by_device) == 1
+    for number, (device, lines) in enumerate(by_device):
         for line in lines:
             if line not in common or alone:
                 yield f"{_name(device)}: {line}"

@@ -1,4 +1,4 @@
-"""What ranks are read from: one export of several, folders of one trace a rank, captures; and what is refused."""
+"""What ranks are read from: one export of several, folders of one trace per rank, captures; and what is refused."""
 
 from __future__ import annotations
 
