@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 PLANTED = (
     ("document.querySelector('div.scroll').setAttribute('aria-label', 'Another table')", "region 'Another table'"),
     ("document.querySelector('.figure').setAttribute('aria-label', 'Kernels')", "figure 'Kernels' is below"),
-    ("document.querySelector('.figure').closest('section').querySelectorAll('table').forEach(t => t.remove())", "no table has the numbers"),
+    ("document.querySelectorAll('table').forEach(t => t.remove())", "no table has the numbers"),
     ("document.querySelector('canvas.tl-over').setAttribute('aria-label', 'It takes 987654 ms')", "987654 is not in its section"),
     ("document.querySelector('nav a').href = '#nowhere'", "contents: #nowhere"),
     ("document.querySelector('.tl-tools button[aria-label]').setAttribute('aria-label', 'Print')", "is labelled 'Print'"),
