@@ -120,3 +120,9 @@ def short_kernel(name: str, limit: int = 48) -> str:
         inner = (word.rpartition("::")[2] for word in re.findall(r"([\w:]+)<", name.partition("<")[2]))
         tail += next((f" ({word})" for word in inner if not word.startswith("enable_")), "")
     return tail if len(tail) <= limit else tail[: limit - 1] + "…"
+
+
+def moment(iso: str) -> str:
+    """ "2026-11-27 10:22 UTC" of an ISO 8601 time in UTC; another text as it is."""
+    match = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*(?:\+00:00|Z)$", iso)
+    return f"{match[1]} {match[2]} UTC" if match else iso

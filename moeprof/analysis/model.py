@@ -259,6 +259,7 @@ class Passes:
     median: int  # index of the pass of median length
     passes: tuple[Pass, ...]
     slow: tuple[SlowPass, ...]  # the slowest first
+    warm_up: int = 0  # the first passes, in which the program still compiles, loads or tunes
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def passes_of(trace: Trace, view: DeviceView) -> Passes | None:
     explained = tuple(
         SlowPass(i, int(lengths[i] - lengths[median]), _excess(view, passes[i], passes[median])) for i in slow
     )
-    return Passes(view.index, word, median, passes, explained)
+    return Passes(view.index, word, median, passes, explained, step_spans.warm_up)
 
 
 def _split(view: DeviceView, starts: Times, ends: Times, word: str) -> tuple[Pass, ...]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from moeprof import units
 from moeprof.analysis.model import Analysis, Judged, Range, Window
+from moeprof.findings.rules.common import unit_of
 from moeprof.report import counters, tables
 from moeprof.report.narrative import finding as told
 from moeprof.report.narrative.trace import answer, device_of
@@ -158,7 +159,7 @@ def _found(shown: Shown, most: int) -> Iterator[Section]:
         gain = units.ms(f.gain_ns / passes) if f.id not in told.TRUST else units.DASH
         share = units.percent(f.gain_share)
         rows.append((str(number), f.id, gain, share, shown.device(device_of(f)), f.claim, f.try_, follows))
-    unit = " per pass" if findings[0].passes > 1 else ""
+    unit = f" per {unit_of(findings[0].where)}" if findings[0].passes > 1 else ""
     header = ("no.", "finding", f"gain at most{unit}", "share", "on", "claim", "try", "also")
     table = Table("", header, tuple(rows), plain=True, detail="summary", sentences=("claim", "try", "also"))
     left = len(findings) - len(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from moeprof.report.page import Block, Bullets, Facts, Page, Paragraph, Section
 
@@ -62,6 +62,16 @@ def used(page: Page) -> tuple[tuple[str, str], ...]:
     return tuple((word, meaning) for word, pattern, meaning in TRACE_TERMS if re.search(pattern, text, re.IGNORECASE))
 
 
+def occurring(terms: Sequence[tuple[str, str]], sections: Iterable[Section]) -> tuple[tuple[str, str], ...]:
+    """The words that occur in sections, with their meanings; of "waiting, moving" one is enough."""
+    text = "\n".join(part for section in sections for part in _texts(section))
+    return tuple(
+        (word, meaning)
+        for word, meaning in terms
+        if any(re.search(rf"\b{re.escape(part.removeprefix('a '))}", text, re.IGNORECASE) for part in word.split(", "))
+    )
+
+
 def pattern_of(word: str) -> str:
     """The regular expression that finds a word; the word itself where it is not of TRACE_TERMS."""
     return next((pattern for term, pattern, _ in TRACE_TERMS if term == word), rf"\b{re.escape(word)}\b")
@@ -83,4 +93,4 @@ def _of_block(block: Block) -> Iterator[str]:
     elif isinstance(block, Bullets):
         yield from (item.text for item in block.items)
     elif isinstance(block, Facts):
-        yield from (fact.text for fact in block.lines)
+        yield from (fact.whole for fact in block.lines)

@@ -39,7 +39,7 @@ def table(history: History) -> Table:
     """All captures, one a row."""
     rows = [
         (
-            str(place), e.capture, e.created, e.git or units.DASH, e.gpu or units.DASH, number(e.value.value if e.value else None),
+            str(place), e.capture, units.moment(e.created), e.git or units.DASH, e.gpu or units.DASH, number(e.value.value if e.value else None),
             f"{number(e.value.low)} to {number(e.value.high)}" if e.value else units.DASH, e.verdict or units.DASH, said(e, history.unit),
         )
         for place, e in enumerate(history.entries, start=1)
@@ -91,7 +91,7 @@ def figure(history: History) -> go.Figure | None:
     drawn.add_scatter(
         x=[x for x, _, _ in points], y=[v.value for _, _, v in points], mode="markers", marker={"size": 8, "color": COLOURS["compute"]}, showlegend=False,
         error_y={"type": "data", "symmetric": False, "array": [v.high - v.value for _, _, v in points], "arrayminus": [v.value - v.low for _, _, v in points]},
-        text=[f"{e.capture}<br>{e.created}<br>git {e.git or units.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
+        text=[f"{e.capture}<br>{units.moment(e.created)}<br>git {e.git or units.DASH}" for _, e, _ in points], hovertemplate="%{text}<br>%{y}<extra></extra>",
     )  # fmt: skip
     for x, entry, _ in points:
         _mark(drawn, x, entry, history.metric)

@@ -70,6 +70,12 @@ class Table:
         """The columns but the first that contain sentences, which read from the left."""
         return frozenset(place for row in self.rows for place, cell in enumerate(row) if place and len(cell) > SENTENCE)
 
+    @property
+    def cards(self) -> bool:
+        """Whether a phone shows each row as a list: most rows have a sentence, which would be far to the right."""
+        cells = [max(map(len, row[1:]), default=0) > SENTENCE for row in self.rows]
+        return self.look is None and sum(cells) * 2 > len(cells)
+
     def without(self, *columns: str) -> Table:
         """The table without these columns."""
         places = [place for place, name in enumerate(self.header) if name not in columns]
@@ -121,12 +127,19 @@ class Terms:
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of an answer: SLOW, WHY, TRY or NEXT, its text, a command after it, and on the HTML page a link to its place."""
+    """A line of an answer: SLOW, WHY, TRY or NEXT, its text, a command after it, ``detail``: its evidence, and on the HTML page a link
+    to its place."""
 
     label: str
     text: str
     code: str = ""
     link: str = ""
+    detail: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The text and its evidence."""
+        return f"{self.text} {self.detail}" if self.detail else self.text
 
 
 @dataclass(frozen=True)

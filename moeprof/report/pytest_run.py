@@ -9,7 +9,7 @@ from moeprof.loaded import pytest_run
 from moeprof.loaded.pytest_run import Captured, Case, Check, Run
 from moeprof.report.figures import bars as figures
 from moeprof.report.figures.style import IDLE, LEDGER
-from moeprof.report.glossary import GLOSSARY
+from moeprof.report.glossary import GLOSSARY, occurring
 from moeprof.report.page import Listing, Page, Section, Table, glossary, section
 from moeprof.report.tables import CAUSES
 
@@ -27,7 +27,9 @@ def page(run: Run) -> Page:
     note = "Traced times carry the profiler's overhead; a speed-up was timed without it. Values are per iteration."
     summary = section("tests", _title(run), note, _ledgers(run), (_tests(run), *_bars_left_out(run)))
     tests = (_test(number, test) for number, test in enumerate(run.tests))
-    return Page("GPU work of a pytest run", lead, (*((summary,) if run.tests else ()), *tests, glossary(GLOSSARY)))
+    sections = (*((summary,) if run.tests else ()), *tests)
+    words = occurring(GLOSSARY, sections)
+    return Page("GPU work of a pytest run", lead, (*sections, *((glossary(words),) if words else ())))
 
 
 def _title(run: Run) -> str:
@@ -43,6 +45,8 @@ def _test(number: int, test: Case) -> Section:
         above=tuple(Listing(c.detail) for c in test.checks if c.detail),
         tables=tuple(t for t in tables if t.rows),
         open="short",
+        folded=test.outcome == "passed",
+        nav=test.nodeid.rpartition("::")[2],
     )
 
 

@@ -139,7 +139,7 @@ def stragglers(analysis: GroupAnalysis) -> Table:
     """The ranks that are late by more than chance, each with its cause and the evidence."""
     rows = [
         (
-            str(s.rank), f"{s.last} of {s.of}", units.ms(s.late_ns), s.cause, units.ms(s.of_it_ns), units.times(s.compute_ratio), units.times(s.work_ratio),
+            str(s.rank), f"{s.last} of {s.of}", units.ms(s.late_ns), s.cause, units.ms(min(s.of_it_ns, s.late_ns)), units.times(s.compute_ratio), units.times(s.work_ratio),
             units.times(s.load_ratio), units.times(s.clock_ratio),
         )
         for s in analysis.stragglers[:MOST_ROWS]

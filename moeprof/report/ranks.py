@@ -14,6 +14,7 @@ from moeprof.report import rank_tables
 from moeprof.report.figures import ranks as figures
 from moeprof.report.figures.style import COLOURS, SLOWER
 from moeprof.report.figures.timeline_ranks import timeline_of_ranks
+from moeprof.report.glossary import occurring
 from moeprof.report.narrative.ranks import sentences
 from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, verdict
 
@@ -39,18 +40,32 @@ TERMS = (
 def page(groups: Sequence[tuple[GroupAnalysis, JointWindow | None]]) -> Page:
     """One group, or all variants of a capture; a group without a drawn window has no timeline."""
     analyses = [analysis for analysis, _ in groups]
-    spoken = ((f"{a.variant}: " if a.variant else "") + sentence for a in analyses for sentence in sentences(a))
+    many = len(analyses) > 1
+    spoken = (_prefix(a, many) + sentence for a in analyses for sentence in sentences(a))
     sections = (
         verdict(spoken, wide=True),
-        *(s for n, (analysis, drawn) in enumerate(groups) for s in _sections(analysis, drawn, f"-{n}" if n else "")),
+        *(
+            s
+            for n, (analysis, drawn) in enumerate(groups)
+            for s in _sections(analysis, drawn, f"-{n}" if n else "", _prefix(analysis, many))
+        ),
         notes(n for analysis in analyses for n in analysis.notes),
-        glossary(TERMS),
     )
-    return Page(analyses[0].source, "Many ranks of one program, side by side: who waits for whom, and why.", sections)
+    terms = occurring(TERMS, sections)
+    source = analyses[0].source if many or not analyses[0].variant else f"{analyses[0].source}, {analyses[0].variant}"
+    return Page(
+        source,
+        "Many ranks of one program, side by side: who waits for whom, and why.",
+        (*sections, *((glossary(terms),) if terms else ())),
+    )
 
 
-def _sections(analysis: GroupAnalysis, drawn: JointWindow | None, suffix: str) -> list[Section]:
-    where = f"{analysis.variant}: " if analysis.variant else ""
+def _prefix(analysis: GroupAnalysis, many: bool) -> str:
+    """Which of several groups is meant."""
+    return f"{analysis.variant}: " if many and analysis.variant else ""
+
+
+def _sections(analysis: GroupAnalysis, drawn: JointWindow | None, suffix: str, where: str) -> list[Section]:
     sections = [_ranks(analysis), _lanes(analysis, drawn, f"timeline{suffix}"), *_heats(analysis), _communication(analysis), _collectives(analysis), _load(analysis)]  # fmt: skip
     return [replace(s, id=s.id + suffix, title=where + s.title) for s in sections if s is not None]
 

@@ -175,7 +175,7 @@ def page(session: Session, comparison: SessionComparison | None = None) -> Page:
     """The page; ``comparison`` contains the steps whose captures still exist."""
     comparison = comparison or SessionComparison()
     start = session.start
-    lead = f"Investigation of {start.workload}/{start.variant}, started {start.at}."
+    lead = f"Investigation of {start.workload}/{start.variant}, started {units.moment(start.at)}."
     compared = {step.number: session_steps.comparison(step) for step in comparison.steps}
     differing = (f"Step {step.number}: {text}" for step, text in unlike(session))
     sections = (

@@ -101,7 +101,7 @@ def _block(block: Block, section: Section) -> Iterator[Text]:
 def _fact(fact: Fact, label: int) -> Iterator[Text]:
     """A line of an answer. A command that does not fit beside its text has a line of its own, and is never broken."""
     indent = " " * (label + 1)
-    text, code = printable(fact.text).removeprefix(f"{fact.label}: "), printable(fact.code)
+    text, code = printable(fact.whole).removeprefix(f"{fact.label}: "), printable(fact.code)
     beside = bool(code) and cell_len(indent) + cell_len(text) + 1 + cell_len(code) <= width()
     first, *more = wrap(f"{text} {code}" if beside else text, width(), indent, f"{fact.label:<{label}} ")
     yield Text.assemble((first[:label], "bold"), first[label:])

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from moeprof import units
 from moeprof.analysis.model import Analysis, Judged, Window
+from moeprof.findings.rules.common import unit_of
 from moeprof.loaded.capture import Capture, CapturedVariant
 from moeprof.notes import Note
 from moeprof.report import analysis as printed
@@ -134,7 +135,7 @@ def _answer(answer_: Answer, analysis: Analysis, drawn: Timeline, compare: str) 
         flag = next((f for f in drawn.flags if f.number == number), None)
         link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
         lines.append(
-            Fact("Why", " ".join(text for text in (answer_.why, answer_.evidence, answer_.follows) if text), link=link)
+            Fact("Why", answer_.why, link=link, detail=" ".join(t for t in (answer_.evidence, answer_.follows) if t))
         )
         gain = f" Gain: {answer_.gain}." if answer_.gain else ""
         shared = (
@@ -259,7 +260,9 @@ def _findings(analysis: Analysis, names: dict[int, str]) -> Table:
         per_pass = units.ms(f.gain_ns / f.passes) if f.passes > 1 else units.DASH
         gains = (units.ms(f.gain_ns), per_pass, units.percent(f.gain_share))
         rows.append((str(number), f.id, name, *gains, claim, f.try_, f.where))
-    header = ("no.", "finding", "device", "gain at most", "per pass", "of judged time", "claim", "try", "where")
+    units_of = {unit_of(f.where) for f in analysis.findings if f.passes > 1}
+    per = f"per {units_of.pop()}" if len(units_of) == 1 else "per pass"
+    header = ("no.", "finding", "device", "gain at most", per, "of judged time", "claim", "try", "where")
     return Table("Findings", header, tuple(rows), plain=True, wide=("try", "where"), short=SHORT_FINDINGS)
 
 

@@ -107,11 +107,12 @@ def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, st
 
 def _passes_fact(of: Passes) -> str:
     median = of.passes[of.median].span_ns
-    slow = [s for s in of.slow if s.longer_ns >= MATTERS * median]
+    slow = [s for s in of.slow if s.longer_ns >= MATTERS * median and s.index >= of.warm_up]
+    warm = f" after {of.warm_up} of warm-up" if of.warm_up else ""
     if not slow:
-        spread = max(abs(p.span_ns - median) for p in of.passes) / max(median, 1)
-        return f"{len(of.passes)} of {units.ms(median)}, all within {units.percent(spread)}"
-    return f"{len(of.passes)}, median {units.ms(median)}, the slowest takes {units.ms(slow[0].longer_ns)} longer"
+        spread = max(abs(p.span_ns - median) for p in of.passes[of.warm_up :]) / max(median, 1)
+        return f"{len(of.passes) - of.warm_up}{warm} of {units.ms(median)}, all within {units.percent(spread)}"
+    return f"{len(of.passes) - of.warm_up}{warm}, median {units.ms(median)}, the slowest takes {units.ms(slow[0].longer_ns)} longer"
 
 
 def _passes_of(of: Passes, names: Mapping[int, str], shown: Mapping[str, str], zero_ns: int) -> Section:

@@ -39,6 +39,7 @@ from moeprof.report.page import (
     verdict,
 )
 from moeprof.report.traces import kernel_table
+from moeprof.storage.manifest import RUN, Manifest
 
 MAX_KERNELS = 14
 # section -> its name in the list of contents, where its title is long
@@ -94,7 +95,7 @@ def _page(
         replace(s, nav=NAV.get(s.id, s.nav))
         for s in (
             *unlike("These two captures are unlike", (n.text for n in comparison.unlike)),
-            _answer(comparison, narrative),
+            _answer(comparison, narrative, manifest),
             *shown,
             *(
                 replace(s, folded=True)
@@ -108,12 +109,17 @@ def _page(
     return Page(comparison.title, manifest.summary, sections, data=json.comparison(comparison, narrative))
 
 
-def _answer(comparison: Comparison, narrative: Narrative) -> Section:
+def _answer(comparison: Comparison, narrative: Narrative, manifest: Manifest) -> Section:
     """The verdict in a sentence, the lesson, what was slow, why it changed and what is left."""
     optimized = comparison.row(comparison.optimized)
     word = optimized.verdict.word if optimized and optimized.verdict else ""
     section = verdict((narrative.sentence,), word, narrative.lesson, wide=True)
-    facts = tuple(Fact(label, text) for label, text in three_lines(comparison))
+    unit = "" if manifest.kind != "commands" else "run" if manifest.unit == RUN else manifest.unit
+    lines = (
+        (label, text.replace("per iteration", f"per {unit}") if unit else text)
+        for label, text in three_lines(comparison)
+    )
+    facts = tuple(Fact(label, text) for label, text in lines)
     above = (*section.above, *((Facts(facts),) if facts else ()))
     return replace(section, above=above)
 

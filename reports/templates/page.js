@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   var CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false, showTips: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  var PAPER = 660; // pixels of A4 between its margins
   var root = document.documentElement, colours = document.getElementById("dark-colours");
   var toDark = colours ? JSON.parse(colours.textContent) : {};
 
@@ -47,7 +48,7 @@
   function draw(figure) {
     var spec = root.dataset.theme === "dark" ? figure.dark : figure.light;
     figure.drawn = true;
-    Plotly.react(figure.box, spec.data, narrow(themed(spec.layout)), CONFIG);
+    Plotly.react(figure.box, spec.data, narrow(themed(spec.layout)), Object.assign({ displayModeBar: window.innerWidth > 640 ? "hover" : false }, CONFIG));
   }
 
   function drawn() { // those that are folded away are drawn when they are opened
@@ -72,6 +73,14 @@
   document.addEventListener("toggle", function (event) {
     if (event.target.open) figures.forEach(function (figure) { if (!figure.drawn && event.target.contains(figure.box)) draw(figure); });
   }, true);
+  window.addEventListener("beforeprint", function () { // figures are as wide as the screen's page: draw them as wide as the paper
+    figures.forEach(function (figure) {
+      for (var fold = figure.box.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+      if (!figure.drawn) draw(figure);
+      Plotly.relayout(figure.box, { width: PAPER });
+    });
+  });
+  window.addEventListener("afterprint", function () { figures.forEach(function (figure) { Plotly.relayout(figure.box, { width: null, autosize: true }); }); });
   drawn();
   root.dataset.drawn = String(figures.length);
 })();

@@ -173,6 +173,7 @@
         if (c >= 0 && (firstOp[c] < 0 || lane.start[i] < lanes[opLane[c]].start[firstOp[c]])) { firstOp[c] = i; opLane[c] = l; }
       }
     });
+    var UNIT = (/^(step|iteration|batch|epoch)\b/.exec((D.passes[0] || ["", "", ""])[2] || "") || ["pass"])[0]; // what the passes are called
     var groups = D.groups.map(function (g, i) {
       var of = lanes.filter(function (lane) { return lane.group === i; });
       var queue = g.queue ? binnedQueue(g.queue) : D.detail ? null : steps(of);
@@ -239,8 +240,8 @@
     button("−", "Zoom out (S)", function () { zoom(1.6); }).setAttribute("aria-label", "− Zoom out");
     button("+", "Zoom in (W)", function () { zoom(1 / 1.6); }).setAttribute("aria-label", "+ Zoom in");
     if (D.passes.length) {
-      button("◂ pass", "The pass before", function () { pass(-1); });
-      button("pass ▸", "The next pass", function () { pass(1); });
+      button("◂ " + UNIT, "The " + UNIT + " before", function () { pass(-1); });
+      button(UNIT + " ▸", "The next " + UNIT, function () { pass(1); });
     }
     if (D.flags.length) button("next finding", "The next finding (N)", function () { finding(1); });
     button("?", "Keys and gestures (?)", help).setAttribute("aria-label", "? Help: keys and gestures");
@@ -297,7 +298,7 @@
       var y = 22, gap = narrow ? 15 : 3;
       function add(item, height) { y += gap; item.y = y; item.h = height; items.push(item); y += height; return item; }
       if (D.flags.length) add({ kind: "flags", label: "findings" }, 18);
-      if (D.passes.length) add({ kind: "passes", label: "passes" }, 15);
+      if (D.passes.length) add({ kind: "passes", label: UNIT + (/(s|ch)$/.test(UNIT) ? "es" : "s") }, 15);
       groups.forEach(function (group, g) {
         y += g || items.length ? 6 : 0;
         var hidden = group.lanes.filter(function (lane) { return lane.minor; }).length;

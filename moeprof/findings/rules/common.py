@@ -39,6 +39,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
 }
 
 
+STEPS = ("step", "iteration", "batch", "epoch")  # names of ranges that are steps of a program
+
+
 def finding(
     id: str, scene: Scene, gain_ns: float, claim: str, remedy: str, share: float = SHARE, **evidence: Any
 ) -> Finding | None:
@@ -54,7 +57,7 @@ def finding(
     if scene.passes:
         evidence["gain_ns_per_pass"] = round(gain / scene.passes)
     where = f"device {scene.view.index}, {scene.focus.label}"
-    text = claim.replace("{ms}", milliseconds(gain, scene.passes))
+    text = claim.replace("{ms}", milliseconds(gain, scene.passes, unit_of(scene.focus.label)))
     gain_share = gain / max(scene.judged.span_ns, 1)
     return Finding(id, text, gain, where, evidence, remedy, scene.view.index, min(gain_share, 1.0), scene.passes)
 
@@ -69,10 +72,21 @@ def outside(
     return Finding(id, text, gain_ns, f"device {scene.view.index}, {where}", evidence, remedy, scene.view.index)
 
 
-def milliseconds(ns: int, passes: int) -> str:
-    """ "1.234 ms per pass (12.34 ms in 10 passes)"."""
+def unit_of(label: str) -> str:
+    """What the judged part repeats, by its label: "step" of "step x 96"; "pass" where that may be a layer, too."""
+    match = re.search(rf"\b({'|'.join(STEPS)}) x \d", label)
+    return match[1] if match else "pass"
+
+
+def plural(unit: str) -> str:
+    """ "steps", "passes", "batches"."""
+    return f"{unit}es" if unit.endswith(("s", "ch")) else f"{unit}s"
+
+
+def milliseconds(ns: int, passes: int, unit: str = "pass") -> str:
+    """ "1.234 ms per step (12.34 ms in 10 steps)"."""
     return (
-        f"{ns / passes / 1e6:.3f} ms per pass ({ns / 1e6:.2f} ms in {passes} passes)"
+        f"{ns / passes / 1e6:.3f} ms per {unit} ({ns / 1e6:.2f} ms in {passes} {plural(unit)})"
         if passes > 1
         else f"{ns / 1e6:.2f} ms"
     )

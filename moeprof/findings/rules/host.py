@@ -7,7 +7,7 @@ import numpy as np
 from moeprof.analysis.intervals import EARLY
 from moeprof.analysis.model import Finding
 from moeprof.findings.host_time import LOADS, Chosen
-from moeprof.findings.rules.common import SHARE, after_gap, call_names, example, finding, outside
+from moeprof.findings.rules.common import SHARE, after_gap, call_names, example, finding, outside, unit_of
 from moeprof.findings.steady_state import LEAST_PASSES, slow_first
 from moeprof.findings.what_if import TINY_BYTES, Scene
 from moeprof.trace.classify import BLOCKING
@@ -156,8 +156,8 @@ def graph_opportunity(scene: Scene) -> Finding | None:
     length, kinds = chain
     return finding(
         "graph-opportunity", scene, scene.launch_gain,
-        f"the same {length} launches ({kinds} kinds of kernels) are made again in each pass, slower than the GPU runs them: up to {{ms}}",
-        "capture one pass in a CUDA graph (torch.cuda.graph, torch.compile with mode='reduce-overhead') and replay it",
+        f"the same {length} launches ({kinds} kinds of kernels) are made again in each {unit_of(scene.focus.label)}, slower than the GPU runs them: up to {{ms}}",
+        f"capture one {unit_of(scene.focus.label)} in a CUDA graph (torch.cuda.graph, torch.compile with mode='reduce-overhead') and replay it",
         share=SHARE_OF_LAUNCHING, launches_per_pass=length, kinds=kinds, example=after_gap(scene, scene.late),
     )  # fmt: skip
 

@@ -72,8 +72,8 @@ def legend(parts: Sequence[tuple[str, str]]) -> Markup:
 
 
 def _bars(of: Passes, zero_ns: int) -> Markup:
-    longest = max(p.span_ns for p in of.passes) or 1
-    slowest = of.slow[0].index if of.slow else -1
+    longest = max((p.span_ns for p in of.passes[of.warm_up :]), default=0) or max(p.span_ns for p in of.passes) or 1
+    slowest = next((s.index for s in of.slow if s.index >= of.warm_up), of.slow[0].index if of.slow else -1)
     shown = [part for part in PARTS if any(part.ns(p) for p in of.passes)]
     rows = []
     for number, pass_ in enumerate(of.passes):
@@ -89,7 +89,8 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
                 )
             at += width
         mark = " slowest" if number == slowest else " median" if number == of.median else ""
-        word = mark.strip() or ""
+        mark += " cut" if pass_.span_ns > longest else ""
+        word = "warm-up" if number < of.warm_up else mark.strip().partition(" ")[0]
         rows.append(
             Markup(
                 '<a class="pass{}" href="{}" tabindex="{}"><span>{}{}</span>'
@@ -100,14 +101,19 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
             )
         )  # fmt: skip
     names = legend([(part.label, part.css) for part in shown])
-    return Markup('<div class="passes" role="group" aria-label="Each leads to its place in the timeline">{}</div>{}').format(
+    cut = any(p.span_ns > longest for p in of.passes)
+    note = (
+        Markup('<p class="how">The scale is that of the steady part: bars of the warm-up are cut.</p>') if cut else ""
+    )
+    return note + Markup('<div class="passes" role="group" aria-label="Each leads to its place in the timeline">{}</div>{}').format(
         Markup("").join(rows), names
     )  # fmt: skip
 
 
 def _heat_map(of: Passes, zero_ns: int) -> Markup:
-    """Cells in the order of time, coloured by their slowest pass against the median one."""
-    usual = of.passes[of.median].span_ns or 1
+    """Cells in the order of time, coloured by their slowest pass against the median one of the steady part; the warm-up is hatched."""
+    steady = sorted(p.span_ns for p in of.passes[of.warm_up :]) or [of.passes[of.median].span_ns]
+    usual = steady[(len(steady) - 1) // 2] or 1
     per_cell = -(-len(of.passes) // MOST_CELLS)
     slowest = of.slow[0].index if of.slow else 0
     cells = []
@@ -115,17 +121,20 @@ def _heat_map(of: Passes, zero_ns: int) -> Markup:
         group = of.passes[first : first + per_cell]
         worst = max(range(len(group)), key=lambda i: (group[i].span_ns, -i))
         shown, ratio = group[worst], group[worst].span_ns / usual
-        heat = sum(ratio > bound for bound in HEAT)
-        title = f"{shown.name}: {units.ms(shown.span_ns)}, {units.times(ratio)} the median"
+        warm = first + worst < of.warm_up
+        heat = "warm" if warm else sum(ratio > bound for bound in HEAT)
+        title = f"{shown.name}{', warm-up' if warm else ''}: {units.ms(shown.span_ns)}, {units.times(ratio)} the {'steady ' if of.warm_up else ''}median"
         cells.append(
             Markup('<a class="heat-{}" href="{}" tabindex="{}" title="{}" aria-label="{}"></a>').format(
                 heat, place(shown.start_ns, shown.end_ns, zero_ns), 0 if first <= slowest < first + per_cell else -1, title, title
             )
         )  # fmt: skip
-    bounds = ("up to 1.02", *(f"{a:g} to {b:g}" for a, b in pairwise(HEAT)), f"over {HEAT[-1]:g}")
+    bounds = ("up to 1.02 times the median", *(f"{a:g} to {b:g}" for a, b in pairwise(HEAT)), f"over {HEAT[-1]:g}")
     names = Markup("").join(
         Markup('<li><i class="heat-{}"></i>{}</li>').format(number, label) for number, label in enumerate(bounds)
     )
+    if of.warm_up:
+        names = Markup('<li><i class="heat-warm"></i>warm-up</li>') + names
     several = (
         Markup("<p class=how>Each cell is the slowest of {} in a row.</p>").format(per_cell) if per_cell > 1 else ""
     )

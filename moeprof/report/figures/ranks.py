@@ -6,6 +6,8 @@ straggler among 1,024 ranks is visible. A page of any number of ranks stays belo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -31,24 +33,33 @@ CAUSE_COLOURS = dict(
 
 
 def stragglers(analysis: GroupAnalysis) -> go.Figure | None:
-    """How late the latest ranks were, by cause; what a rank did less of than the middle one is left out of the bars."""
+    """How late the latest ranks were: a bar is as long as the delay, its colours are shares of what the rank did longer than the middle one.
+
+    What it did shorter makes the longer parts sum to more than the delay; so these are no lengths of their own.
+    """
     late = [r for r in by_lateness(analysis.ranks) if r.lateness and r.lateness.late_ns > 0]
     latest = late[:LATEST][::-1]
     if not latest:
         return None
     figure = go.Figure()
     for cause, colour in CAUSE_COLOURS.items():
-        values = [max(r.lateness.because.get(cause, 0), 0) for r in latest if r.lateness]
+        values = [r.lateness.late_ns * _share(r.lateness.because, cause) for r in latest if r.lateness]
         if any(values):
             figure.add_bar(
                 y=[f"rank {r.place.rank}" for r in latest], x=np.round(np.array(values) / 1e6, 6), orientation="h", name=cause, marker_color=colour,
-                hovertemplate=f"%{{y}}, {cause}: %{{x:.3f}} ms more<extra></extra>",
+                hovertemplate=f"%{{y}}, {cause}: %{{x:.3f}} ms of its delay<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
-        barmode="stack", xaxis_title="ms more than the middle rank, where it came behind it", height=130 + 28 * len(latest),
+        barmode="stack", xaxis_title="ms behind the middle rank, by cause", height=130 + 28 * len(latest),
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "traceorder": "normal"},
     )  # fmt: skip
     return figure
+
+
+def _share(because: Mapping[str, int], cause: str) -> float:
+    """Of what a rank did longer."""
+    longer = sum(ns for ns in because.values() if ns > 0)
+    return max(because.get(cause, 0), 0) / longer if longer else 0.0
 
 
 def heat(analysis: GroupAnalysis, shares: Heat, key: str, colour: str) -> go.Figure:

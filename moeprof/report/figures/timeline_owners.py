@@ -7,7 +7,7 @@ import numpy as np
 from moeprof.analysis.device import PRECEDENCE, DeviceView, one_of
 from moeprof.analysis.intervals import Times, Union, intersection, minus, newly_covered, union
 from moeprof.analysis.ledger import gaps
-from moeprof.report.figures.timeline_classes import CLASSES, IDLE, op_classes
+from moeprof.report.figures.timeline_classes import CLASSES, IDLE, NUMBER, op_classes
 
 
 def owners(view: DeviceView, start: int, end: int) -> dict[str, Union]:
@@ -26,6 +26,15 @@ def owners(view: DeviceView, start: int, end: int) -> dict[str, Union]:
     for number, name in enumerate(IDLE):
         owned[name] = union(starts[cause == number], ends[cause == number])
     return owned
+
+
+def owned_by_class(view: DeviceView, start: int, end: int) -> list[list[int]]:
+    """Number of a class and its time in [start, end), of the classes that own any of it."""
+    return [
+        [NUMBER[name], spent]
+        for name, part in owners(view, start, end).items()
+        if (spent := part.clip(start, end).total_ns)
+    ]
 
 
 def idle_pieces(view: DeviceView, start: int, end: int) -> tuple[Times, Times, np.ndarray]:

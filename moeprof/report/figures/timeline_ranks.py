@@ -15,6 +15,7 @@ from moeprof.report.figures.timeline_canvas import timeline
 from moeprof.report.figures.timeline_classes import NUMBER
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.figures.timeline_lanes import Lane, Part
+from moeprof.report.figures.timeline_owners import owned_by_class
 
 PAD = 0.01  # of the window, beside it
 CLASS_OF = {WAITING: "coll-wait", MOVING: "coll-move"}
@@ -33,7 +34,9 @@ def timeline_of_ranks(drawn: JointWindow, analysis: GroupAnalysis, id: str) -> M
     for group in data.payload["groups"]:
         place = places[group["device"]]
         where = [group["name"], "" if place.device is None else f"GPU {place.device}", place.host or ""]
-        groups.append(group | {"label": f"rank {place.rank}", "name": " · ".join(text for text in where if text)})
+        label = {"label": f"rank {place.rank}", "name": " · ".join(text for text in where if text)}
+        owned = owned_by_class(devices[group_of[group["device"]]], 0, drawn.end_ns)
+        groups.append(group | label | {"owned": owned, "owned_span": drawn.end_ns})
     zero, pad = -drawn.start_ns, round(PAD * drawn.end_ns)
     payload = data.payload | {"groups": groups, "home": [zero - pad, zero + drawn.end_ns + pad]}
     return timeline(replace(data, payload=payload), id, analysis.source, _key(id), zero_ns=zero)

@@ -1,8 +1,9 @@
-"""A finding in sentences: what it gains per pass, what follows from it, where else it is, and what was judged."""
+"""A finding in sentences: what it gains per step or pass, what follows from it, where else it is, and what was judged."""
 
 from __future__ import annotations
 
 from moeprof.analysis.model import Finding, Judged
+from moeprof.findings.rules.common import plural, unit_of
 from moeprof.units import ms, number, percent
 
 
@@ -13,8 +14,9 @@ def gain(finding: Finding) -> str:
     share = "" if finding.gain_share is None else f", {percent(finding.gain_share)} of the judged time"
     if finding.passes <= 1:
         return f"at most {ms(finding.gain_ns)}{share}"
-    whole = f"{ms(finding.gain_ns)} in {number(finding.passes)} passes"
-    return f"at most {ms(finding.gain_ns / finding.passes)} per pass{share} ({whole})"
+    unit = unit_of(finding.where)
+    whole = f"{ms(finding.gain_ns)} in {number(finding.passes)} {plural(unit)}"
+    return f"at most {ms(finding.gain_ns / finding.passes)} per {unit}{share} ({whole})"
 
 
 TRUST = ("dropped-records",)
@@ -51,7 +53,7 @@ def elsewhere(finding: Finding, names: dict[int, str]) -> str:
 def _short(finding: Finding) -> str:
     share = "" if finding.gain_share is None else f", {percent(finding.gain_share)} of its judged time"
     if finding.passes > 1:
-        return f"at most {ms(finding.gain_ns / finding.passes)} per pass{share}"
+        return f"at most {ms(finding.gain_ns / finding.passes)} per {unit_of(finding.where)}{share}"
     return f"at most {ms(finding.gain_ns)}{share}"
 
 

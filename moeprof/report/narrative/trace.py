@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from moeprof.analysis.model import Analysis, Finding, Judged, Window
-from moeprof.findings.rules.common import OWNERS
+from moeprof.findings.rules.common import OWNERS, unit_of
 from moeprof.report.figures.timeline_places import EXAMPLES
 from moeprof.report.narrative import finding as told
 from moeprof.report.narrative.finding import TRUST
@@ -14,6 +14,9 @@ from moeprof.units import ms, percent, short_kernel, size
 
 WORTH_SAYING = 0.05  # of the judged time: less lost time than this, without a finding, is nothing to act on
 LEAST_TOLD = 0.005  # of the judged time: less is not in the sentence
+GAIN = re.compile(
+    r": up to [\d.,]+ ms(?: per \w+ \([^)]*\))?$"
+)  # the end of a claim; the answer has the gain beside the remedy
 MOSTLY = 0.5  # of the time that the headline names: a smaller gain is reported beside it
 
 # what a device does instead of computing: field of the ledger -> words after its name
@@ -40,7 +43,7 @@ CLAUSES: dict[str, str] = {
     "link-bound": "more bytes cross the link than compute can hide",
     "exposed-communication": "no kernel runs beside the communication",
     "launch-bound": "launches take longer than the kernels",
-    "graph-opportunity": "the host launches the same kernels in each pass, too slowly",
+    "graph-opportunity": "the host launches the same kernels again and again, too slowly",
     "host-bound": "the host is late, busy outside CUDA",
 }  # fmt: skip
 # rules about kernels that leave the device empty while it computes: no part of the ledger shows that
@@ -88,7 +91,7 @@ def answer(analysis: Analysis, cpus: frozenset[int] = frozenset()) -> Answer:
     return Answer(
         _headline(name, part, finding),
         _slow(name, part),
-        _sentence(finding.claim),
+        _sentence(GAIN.sub("", finding.claim)),
         _evidence(finding),
         _sentence(finding.try_),
         told.gain(finding),
@@ -132,7 +135,7 @@ def _headline(name: str, part: Judged, finding: Finding) -> str:
     if finding.id == "copy-like-kernels":
         return f"{name} moves memory by kernels for up to {_share(finding.gain_ns, part)} of the time: {_moved_by(finding)}"
     if finding.id == "first-iteration":
-        return f"Before and in its first pass {name} waits up to {ms(finding.gain_ns)}: {CLAUSES[finding.id]}"
+        return f"Before and in its first {unit_of(finding.where)} {name} waits up to {ms(finding.gain_ns)}: {CLAUSES[finding.id]}"
     if finding.id == "slow-loading":
         return f"Loading costs up to {ms(finding.gain_ns)} before {name} repeats its work, in which no rule finds anything wrong"
     clause, owners = CLAUSES.get(finding.id, f"finding {finding.id}"), OWNERS.get(finding.id, tuple(LOST))

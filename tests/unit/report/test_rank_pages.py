@@ -196,3 +196,30 @@ def test_hostile_names_stay_text(traces: Path) -> None:
     body = html.render(ranks.page(((analysis, None),)))
     assert not any(text in body for text in ("<script>alert", "<b>rows", "<i>x"))
     assert "&lt;b&gt;rows" in body and "&lt;i&gt;x" in body
+
+
+def _ms(text: str) -> float:
+    return float(text.removesuffix(" ms").replace(",", ""))
+
+
+@pytest.mark.parametrize("kind", ["compute", "host"])
+def test_no_part_of_a_delay_is_larger_than_the_delay(traces: Path, kind: str) -> None:
+    """Bars are as long as the delay in the table, and a straggler's cause has at most its delay."""
+    assert traces
+    planted = Planted((0,) * 4, jitter=0.02, late={2: (kind, 900_000)}, stretched={3: 0.9})
+    analysis = rank_traces.analysed(grow(rank_traces.real(8, 4), planted)[0])
+    assert analysis.stragglers, "a planted straggler is found"
+    for table in (rank_tables.stragglers(analysis),):
+        behind, part = table.header.index("behind"), table.header.index("by cause")
+        assert all(_ms(row[part]) <= _ms(row[behind]) for row in table.rows), table.rows
+    table = rank_tables.ranks(analysis)
+    delays = {
+        f"rank {row[0]}": _ms(row[table.header.index("behind")])
+        for row in table.rows
+        if "–" not in row[table.header.index("behind")]
+    }
+    drawn = figures.stragglers(analysis)
+    assert drawn is not None
+    for place, rank in enumerate(drawn.data[0].y):
+        length = sum(bar.x[place] for bar in drawn.data)
+        assert length == pytest.approx(delays[rank], rel=2e-2, abs=2e-3), (rank, length, delays)

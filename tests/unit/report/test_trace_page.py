@@ -19,7 +19,7 @@ from moeprof.loaded import capture
 from moeprof.loaded.trace import analysis_of
 from moeprof.report import build, html, text, trace_page
 from moeprof.report.figures.timeline_data import timeline_data
-from moeprof.report.narrative.trace import CLAUSES, NARROW, Answer, answer
+from moeprof.report.narrative.trace import CLAUSES, GAIN, NARROW, Answer, answer
 from moeprof.report.page import Facts, Page
 from moeprof.storage.manifest import Manifest, VariantRecord
 from moeprof.trace import Trace
@@ -76,7 +76,7 @@ def test_a_planted_fault_is_in_the_answer(name: str) -> None:
     found = answer(numbers)
     assert found.finding is not None and found.finding.id == fault
     assert (NARROW.get(fault) or CLAUSES[fault]) in found.headline
-    assert found.why[1:] == found.finding.claim[1:] + "." and ms(found.finding.gain_ns) in found.gain
+    assert found.why[1:] == GAIN.sub("", found.finding.claim)[1:] + "." and ms(found.finding.gain_ns) in found.gain
 
 
 @pytest.mark.parametrize("name", HEALTHY)
