@@ -98,8 +98,8 @@ def between(interval: Bounds | None, scale: float = 1.0, digits: int = 3) -> str
 
 def shape(sizes: tuple[int, ...]) -> str:
     """A grid or block without trailing ones: 2x66."""
-    kept = [n for i, n in enumerate(sizes) if i == 0 or any(m != 1 for m in sizes[i:])]
-    return "x".join(map(str, kept))
+    significant = [n for i, n in enumerate(sizes) if i == 0 or any(m != 1 for m in sizes[i:])]
+    return "x".join(map(str, significant))
 
 
 def short_kernel(name: str, limit: int = 48) -> str:
@@ -108,13 +108,13 @@ def short_kernel(name: str, limit: int = 48) -> str:
     >>> short_kernel("void cutlass::device_kernel<enable_sm90<cutlass::gemm::kernel::GemmUniversal<int> > >(T1::Params)")
     'device_kernel (GemmUniversal)'
     """
-    depth, kept = 0, []
+    depth, outside = 0, []
     for char in name.replace("(anonymous namespace)", "").replace("<unnamed>", ""):
         depth += char in "<(["
         if depth == 0:
-            kept.append(char)
+            outside.append(char)
         depth -= char in ">)]"
-    short = "".join(kept).strip().rpartition(" ")[2].replace("::::", "::") or name
+    short = "".join(outside).strip().rpartition(" ")[2].replace("::::", "::") or name
     tail = short.rpartition("::")[2] or short
     if tail in WRAPPERS:
         inner = (word.rpartition("::")[2] for word in re.findall(r"([\w:]+)<", name.partition("<")[2]))

@@ -5,9 +5,9 @@ usage: torchrun --nproc-per-node N benchmark_expert_parallel.py PRESET[:KEY=VALU
 
 Each entry is proven before it is timed; all ranks enter a round together, and an iteration's time is the slowest rank's. Printed:
 the time, overlap efficiency (t_baseline - t) / (t_baseline - max(compute, communication)), the hidden share of communication
-(compute + communication - t) / communication, and the SM time of communication kernels (their time times their blocks, one an SM,
+(compute + communication - t) / communication, and the SM time of communication kernels (their time times their blocks, one per SM,
 waiting for other ranks included) from a trace of each variant apart. Then the bus bandwidth of the all-to-all beside copy engines
-at 16, 64 and 256 MiB a rank. "peer_copy in a graph" is not a variant; it is left out if it cannot be captured.
+at 16, 64 and 256 MiB per rank. "peer_copy in a graph" is not a variant; it is left out if it cannot be captured.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def communicate(sending: overlap.Exchange, chunks: int) -> None:
 
 
 def sm_ms(run: Run) -> dict[str, float]:
-    """SM milliseconds an iteration of each kind of communication kernel: time x blocks, a block an SM."""
+    """SM milliseconds per iteration of each kind of communication kernel: time x blocks, one block per SM."""
     from torch.profiler import ProfilerActivity, profile
 
     run()
@@ -243,7 +243,7 @@ def bench(args: argparse.Namespace, device: str, count: int) -> dict[str, Any]:
     print_once("\nGB/s each way, all ranks at once")
     results["links"] = links(device)
     for row in results["links"]:
-        print_once(f"  {row['mib']:4d} MiB a rank: all-to-all {row['all_to_all_gb_per_s']:.1f} (bus), copy engines {_number(row['copy_engine_gb_per_s'])}")  # fmt: skip
+        print_once(f"  {row['mib']:4d} MiB per rank: all-to-all {row['all_to_all_gb_per_s']:.1f} (bus), copy engines {_number(row['copy_engine_gb_per_s'])}")  # fmt: skip
     return results
 
 

@@ -51,7 +51,7 @@ def benchmark(count: int, collectives: int) -> None:
             process.returncode = os.waitstatus_to_exitcode(status)
         took = time.perf_counter() - began
         found = json.loads(text)
-        print(f"{took:.1f} s ({1e3 * took / count:.0f} ms a rank), {usage.ru_maxrss / 1e3:.0f} MB at the peak")
+        print(f"{took:.1f} s ({1e3 * took / count:.0f} ms per rank), {usage.ru_maxrss / 1e3:.0f} MB at the peak")
         print(
             f"JSON {len(text) / 1e6:.1f} MB, page {page.stat().st_size / 1e6:.1f} MB, residual of clocks {found['clocks']['residual_ns']} ns"
         )

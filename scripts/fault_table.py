@@ -4,7 +4,7 @@
 usage: fault_table.py FOLDER
 
 FOLDER is what record_faults.py wrote. Claimed is the first finding's upper bound from the faulty trace; measured are the
-differences faulty - mended, traced (the judged part of each trace) and clean (without a profiler), in ms a step.
+differences faulty - mended, traced (the judged part of each trace) and clean (without a profiler), in ms per step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOADING = ("slow-loading", "slow-compilation", "slow-modules")  # programs whose
 
 
 def judged(packed: Path, scratch: Path, loads: bool) -> tuple[tuple[Finding, ...], float]:
-    """The findings of a packed trace, and ms a step from the host's first step to the GPU's last work.
+    """The findings of a packed trace, and ms per step from the host's first step to the GPU's last work.
 
     ``loads``: from the first call after the profiler's start, since what the program loads is its fault.
     """

@@ -5,7 +5,7 @@ usage: faults.py NAME faulty|mended [--steps N] [--whole] [--bare]
        faults.py --time [NAME ...] [--steps N]
 
 The first form runs one program to be traced: between cudaProfilerStart and Stop unless --whole, with an NVTX range "step"
-around each step unless --bare. The second times both forms without a profiler and prints JSON: name -> form -> ms a step.
+around each step unless --bare. The second times both forms without a profiler and prints JSON: name -> form -> ms per step.
 A program of several ranks needs as many GPUs; its ranks are processes of this command.
 """
 

@@ -70,11 +70,13 @@ def pack(nsys: tools.Tool, report: Path, target: Path) -> int:
 
 
 def keep_times(path: Path, lines: list[dict[str, dict[str, float]]]) -> None:
-    """Add clean times, name -> form -> ms a step, to the file that fault_table.py reads."""
+    """Add clean times, name -> form -> ms per step, to the file that fault_table.py reads."""
     before = json.loads(path.read_text())["times"] if path.exists() else {}
     times = dict(sorted((before | {name: forms for line in lines for name, forms in line.items()}).items()))
     gpu = next((gpu.name for gpu in nvml.gpus()), "no GPU")
-    path.write_text(json.dumps({"gpu": gpu, "unit": "ms a step, without a profiler", "times": times}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"gpu": gpu, "unit": "ms per step, without a profiler", "times": times}, indent=1) + "\n"
+    )
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 usage: simulate_verdicts.py [--runs 2000] [--seed 1] [--true 0,0.005,0.01,0.03] [--noise 0.01,0.001] [--rounds 54] [--json]
 
 Simulates rounds of a baseline, its twin, a candidate and one more variant in the order in which a capture times them. It judges
-them as a capture does: after each look (moeprof.stats.estimates.LOOKS up to --rounds) it stops if the verdict is not UNCLEAR.
+them as a capture does: after each look (moeprof.stats.verdicts.LOOKS up to --rounds) it stops if the verdict is not UNCLEAR.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from moeprof.stats import estimates
-from moeprof.stats.estimates import FALSE_ALARMS, LOOKS
+from moeprof.stats import verdict as verdicts
+from moeprof.stats.verdict import FALSE_ALARMS, LOOKS
 
 Times = npt.NDArray[np.float64]  # log times [run, round, process]; process: baseline, twin, candidate, another variant
 World = Callable[[np.random.Generator, Times, Times, float], Times]  # (rng, noise, clock 0..1 of each, noise level)
@@ -91,7 +92,7 @@ def judge(times: Times, looks: tuple[int, ...]) -> tuple[npt.NDArray[np.str_], n
         base, twin, candidate = (times[open_, :count, column] for column in (0, 1, CANDIDATE))
         estimate = estimates.compare(base, candidate, twin, True, FALSE_ALARMS / len(LOOKS))
         assert estimate is not None and estimate.noise is not None
-        now = estimates.word_of(estimate.low, estimate.high, np.expm1(estimate.noise))
+        now = verdicts.word_of(estimate.low, estimate.high, np.expm1(estimate.noise))
         words[open_], ended[open_[now != "UNCLEAR"]] = now, count
     return words, ended
 

@@ -118,15 +118,20 @@ def whole(view: DeviceView) -> list[Cut]:
 
 
 def instances(trace: Trace, view: DeviceView, name: str, domain: str | None = None) -> list[Cut]:
-    """The instances of a range that have work on this device, projected, in order; payloads number them if all have one."""
-    ranges = projected(trace, view.index)
+    """The instances of a range that have work on this device, projected, in order; payloads number them if all have one.
+
+    ``name`` may be ``domain@name``, as tables of ranges print it, where no range has that name.
+    """
+    ranges, label = projected(trace, view.index), name
+    if domain is None and "@" in name and not (ranges["name"] == name).any():
+        domain, _, name = name.partition("@")
     instances = ranges[(ranges["name"] == name) & (ranges["gpu_ops"] > 0)]
     instances = instances if domain is None else instances[instances["domain"] == domain]
     return [
         Cut(
             int(r.first_ns), int(r.last_ns),
             view.host.within(int(r.start_ns), int(r.end_ns), int(r.pid), int(r.tid) if r.style == "pushpop" else None),
-            name, number,
+            label, number,
         )
         for number, r in zip(numbers(instances), instances.itertuples(), strict=True)
     ]  # fmt: skip

@@ -264,9 +264,9 @@ def host_waited(view: DeviceView) -> np.ndarray:
     of_call = view.host.thread
     for thread in np.unique(of_call[blocks]):
         of_thread = np.flatnonzero((call >= 0) & (of_call[call] == thread))
-        waits, others = (np.flatnonzero(chosen & (of_call == thread)) for chosen in (blocks, launches))
+        waits, launched = (np.flatnonzero(chosen & (of_call == thread)) for chosen in (blocks, launches))
         place = np.searchsorted(starts[waits], view.call_ends[of_thread])
         wait = np.append(waits, -1)[place]
-        launch = np.append(starts[others], LATE)[np.searchsorted(starts[others], view.call_ends[of_thread])]
+        launch = np.append(starts[launched], LATE)[np.searchsorted(starts[launched], view.call_ends[of_thread])]
         waited[of_thread] |= (wait >= 0) & (starts[wait] < launch) & (ends[wait] >= view.ends[of_thread])
     return waited

@@ -31,11 +31,11 @@ def median_place(lengths: Sequence[int] | Times) -> int:
 
 def passes_of(trace: Trace, view: DeviceView) -> Passes | None:
     """The steps of a device with their ledgers; None where no repetition covers enough of its launches."""
-    found = steps.find(trace, view)
-    if found is None:
+    step_spans = steps.find(trace, view)
+    if step_spans is None:
         return None
-    word: Literal["step", "pass"] = "step" if found.sure else "pass"  # a period that may be a layer is a pass
-    passes = _split(view, found.starts, found.ends, word)
+    word: Literal["step", "pass"] = "step" if step_spans.sure else "pass"  # a period that may be a layer is a pass
+    passes = _split(view, step_spans.starts, step_spans.ends, word)
     lengths = np.array([p.span_ns for p in passes], dtype=np.int64)
     median = median_place(lengths)
     order = np.argsort(-lengths, kind="stable")

@@ -180,15 +180,15 @@ def _depths(thread: Times, starts: Times, ends: Times) -> Times:
 
 def _around(rows: Times, thread: Times, starts: Times, ends: Times, threads: Times, times: Times) -> Times:
     """For each (thread, time) the last of ``rows`` that began on that thread until then and is still open; or -1."""
-    found = np.full(len(times), -1, dtype=np.int64)
+    innermost = np.full(len(times), -1, dtype=np.int64)
     for number in np.unique(threads):
         wanted, of_thread = np.flatnonzero(threads == number), rows[thread[rows] == number]
         if not len(of_thread):
             continue
         place = np.searchsorted(starts[of_thread], times[wanted], side="right") - 1
         row = of_thread[np.maximum(place, 0)]
-        found[wanted] = np.where((place >= 0) & (ends[row] > times[wanted]), row, -1)
-    return found
+        innermost[wanted] = np.where((place >= 0) & (ends[row] > times[wanted]), row, -1)
+    return innermost
 
 
 def _owners(trace: Trace, devices: Sequence[DeviceView], nest: _Nest | None) -> tuple[Times, Times, np.ndarray]:

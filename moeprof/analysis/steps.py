@@ -43,7 +43,7 @@ OUTERMOST = 0.8  # of the launches of the largest family that a family must hold
 WARM = 1.5  # a leading step longer than this multiple of the median warms up
 SLOW = 1.2  # a step longer than this multiple of the median is reported
 SLOWEST = 5  # so many are reported
-MARKS = re.compile(r"^(ProfilerStep#|execute_(context_)?\d)")  # of torch.profiler and of vLLM: one a step by definition
+MARKS = re.compile(r"^(ProfilerStep#|execute_(context_)?\d)")  # of torch.profiler and of vLLM: one per step
 STEP_WORDS = re.compile(r"(?<![a-z])(step|iter|iteration|token|decode|microbatch)(?![a-z])", re.IGNORECASE)
 ONCE_A_STEP = re.compile(  # kernels that choose a token or take a loss
     r"argmax|multinomial|sampling|samplekernel|top_?k_?top_?p|top_?p_|gumbel|nll_loss|cross_?entropy", re.IGNORECASE
@@ -292,8 +292,8 @@ def _levels(view: DeviceView, launches: _Launches) -> Iterable[_Level]:
         kinds = sorted(map(int, np.flatnonzero(counts == count)), key=lambda k: int(launches.places(k)[0]))
         names = (str(view.ops["name"].iloc[launches.row[launches.places(k)[0]]]) for k in kinds)
         chooses = any(ONCE_A_STEP.search(name) for name in names)
-        found = [_measured(launches, k, len(kinds), chooses) for k in kinds[:CANDIDATES]]
-        good = [level for level in found if level is not None]
+        levels = [_measured(launches, k, len(kinds), chooses) for k in kinds[:CANDIDATES]]
+        good = [level for level in levels if level is not None]
         if good:  # of equals the kind that occurs first: a step begins with it
             yield max(good, key=lambda level: round(level.coverage * level.share, 2))
 
@@ -352,7 +352,7 @@ def _level(levels: list[_Level]) -> _Level | None:
     """Which level is the step: of those at which a token is chosen or a loss is taken the innermost, else the outermost
     with MANY_STEPS periods, else the outermost."""
     groups: list[list[_Level]] = []
-    for level in sorted(levels, key=lambda each: len(each.places)):
+    for level in sorted(levels, key=lambda of: len(of.places)):
         if groups and len(level.places) <= NEAR * len(groups[-1][0].places):
             groups[-1].append(level)
         else:

@@ -149,7 +149,7 @@ class WorkerProcess:
             end(self.process)
             status = how_it_ended(self.process.returncode)
             raise WorkloadError(
-                f"{self.name}: its process died ({status}); it last said: {last_line(self.log)}", f"read {self.log}"
+                f"{self.name}: its process died ({status}); it last printed: {last_line(self.log)}", f"read {self.log}"
             )
         reply = messages.reply(line.decode())
         if isinstance(reply, ErrorReply):

@@ -34,7 +34,7 @@ class CleanProcess:
 
 
 def clean_processes(plan: Plan) -> list[CleanProcess]:
-    """One process a variant, and a second one of the baseline."""
+    """One process per variant, and a second one of the baseline."""
     processes = [CleanProcess(name, "clean", target) for name, target in plan.targets.items()]
     baseline = None if plan.workload is None else plan.targets.get(plan.workload.baseline)
     twin = [] if baseline is None else [CleanProcess(f"{baseline.variant} (twin)", "twin", baseline)]

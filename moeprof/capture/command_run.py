@@ -80,7 +80,7 @@ def run(variant: CommandVariant, place: Place, timeout_s: int, uses_gpu: bool) -
         _Start(words(variant, place), added, variant.folder, place.output), timeout_s, uses_gpu
     )
     after = load.read(())
-    others = load.others_cores(reading, None if after is None else replace(after, own_s=cpu_s))
+    others_cores = load.others_cores(reading, None if after is None else replace(after, own_s=cpu_s))
     if status is None:
         raise WorkloadError(
             f"{variant.name}: it ran past {timeout_s} s and was killed",
@@ -88,10 +88,10 @@ def run(variant: CommandVariant, place: Place, timeout_s: int, uses_gpu: bool) -
         )
     if status:
         raise WorkloadError(
-            f"{variant.name}: it ended with {how_it_ended(status)}; it last said: {last_line(place.output)}",
+            f"{variant.name}: it ended with {how_it_ended(status)}; it last printed: {last_line(place.output)}",
             f"run it alone: {variant.text}",
         )
-    return Ran(variant.name, process_ns, place.output, place.regions), Watched(gpu, others)
+    return Ran(variant.name, process_ns, place.output, place.regions), Watched(gpu, others_cores)
 
 
 def step(

@@ -118,8 +118,8 @@ class CommandSet:
     @property
     def optimized(self) -> CommandVariant:
         """The variant named optimized, else the last that is not the baseline."""
-        others = [v for v in self.variants if v is not self.baseline]
-        return next((v for v in others if v.name == "optimized"), others[-1])
+        candidates = [v for v in self.variants if v is not self.baseline]
+        return next((v for v in candidates if v.name == "optimized"), candidates[-1])
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from moeprof.capture.progress import Progress
 from moeprof.capture.rounds import Timing, Workers
 from moeprof.errors import MoeprofError, ToolError, UsageError, WorkloadError
 from moeprof.notes import note
-from moeprof.stats.estimates import LOOKS, MIN_ROUNDS
 from moeprof.stats.round_order import TWIN
+from moeprof.stats.verdict import LOOKS, MIN_ROUNDS
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.json import decode
 from moeprof.storage.manifest import Round
@@ -88,7 +88,7 @@ class CommandsClean:
         status = command_run.step(f"{name}: its set-up", argv, folder, log, self.plan.request.timeout_s, added)
         if status:
             raise WorkloadError(
-                f"{name}: its set-up ended with {command_run.how_it_ended(status)}; it last said: {command_run.last_line(log)}",
+                f"{name}: its set-up ended with {command_run.how_it_ended(status)}; it last printed: {command_run.last_line(log)}",
                 f"read {log}",
             )
 
@@ -193,10 +193,8 @@ class CommandsClean:
             }
             argv = tuple(_filled(word, folders) for word in check.command)
             status = command_run.step("the check", argv, None, log, self.plan.request.timeout_s, {})
-            told = command_run.last_line(log)
-            reason = (
-                "" if status == 0 else f"the check ended with {command_run.how_it_ended(status)}; it last said: {told}"
-            )
+            ended = f"the check ended with {command_run.how_it_ended(status)}"
+            reason = "" if status == 0 else f"{ended}; it last printed: {command_run.last_line(log)}"
             return Proof(status == 0, _what(check), None, 0.0, reason)
         argv = (
             sys.executable, "-P", "-m", "moeprof.worker.compare_outputs", str(self._file(baseline, check)), str(self._file(variant, check)),
@@ -248,15 +246,15 @@ class CommandRounds(Timing):
     def phase(self, name: str, index: int, position: int) -> Round | None:
         """One run of a command, and the machine's state meanwhile; None where it failed."""
         baseline, commands = self.store.manifest.baseline, self.clean.commands
-        own = name if name in self.workers.servers else str(baseline)
-        variant: Any = self.workers.servers.get(own)
-        if variant is None or (own != name and name != TWIN.format(baseline)):
+        server_name = name if name in self.workers.servers else str(baseline)
+        variant: Any = self.workers.servers.get(server_name)
+        if variant is None or (server_name != name and name != TWIN.format(baseline)):
             return None
         try:
             ran, watched = self.clean._run(variant, "timed")
             times = command_clock.times_ns(ran, commands.clock, commands.warm_up_steps)
         except MoeprofError as error:
-            self.lost(own, error)
+            self.lost(server_name, error)
             return None
         return Round(index, position, times, watched.gpu, watched.others_cores)
 
@@ -298,9 +296,9 @@ def _trace(plan: Plan, store: Store, variant: CommandVariant) -> Job:
     if plan.nsys is not None:
         run = ToolRun(Nsys(plan.nsys.path, out, region=False), words, out, plan.request.timeout_s)
     else:
-        own = interpreter.of_program(words, PACKAGES)
+        interpreter_words = interpreter.of_program(words, PACKAGES)
         run = commands.trace_program(
-            replace(plan, request=replace(plan.request, program=words), interpreter=own), files
+            replace(plan, request=replace(plan.request, program=words), interpreter=interpreter_words), files
         )
     run = replace(run, environment=command_run.environment(variant, place), folder=variant.folder)
     return Job(name, tool, run, None, files.result)
@@ -315,7 +313,7 @@ def dry_run(plan: Plan, store: Store) -> list[str]:
     assert plan.request.commands is not None
     lines = []
     for variant in plan.request.commands.variants:
-        twice = " (twice a round)" if variant is plan.request.commands.baseline else ""
+        twice = " (twice per round)" if variant is plan.request.commands.baseline else ""
         lines += [f"# {variant.name}: clean timing{twice}", variant.text]
     jobs, notes = trace_jobs(plan, store, list(plan.request.commands.variants))
     for job in jobs:

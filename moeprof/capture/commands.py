@@ -51,8 +51,8 @@ class Session:
     @property
     def options(self) -> tuple[str, ...]:
         """All options of ``nsys profile`` that say what is traced: the capture's own, the user's, the session's."""
-        own = (*TRACED, FLUSHED) if self.fork_before_exec else TRACED
-        return (*nsys_options.merged(own, self.args), *self.words)
+        defaults = (*TRACED, FLUSHED) if self.fork_before_exec else TRACED
+        return (*nsys_options.merged(defaults, self.args), *self.words)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ def trace(plan: Plan, target: Target, files: Files) -> ToolRun:
     """The trace of a variant: by nsys, else by torch.profiler.
 
     Only the measured iterations are traced, CUDA graphs node by node. Under nsys its ranks are in one report, as they are children
-    of its process; torch.profiler leaves one trace a rank.
+    of its process; torch.profiler leaves one trace per rank.
     """
     tool = None if plan.nsys is None else Nsys(plan.nsys.path, files.out, region=True)
     out = str(files.out) if tool is None else None

@@ -104,8 +104,8 @@ class _Usual:
 
     @staticmethod
     def of(rounds: tuple[Round, ...], cpus: int | None) -> _Usual:
-        each = zip_longest(*([gpu.sm_clock_mhz for gpu in r.gpus] for r in rounds))
-        clocks = tuple(_median([clock for clock in clocks if clock]) for clocks in each)
+        clocks_by_gpu = zip_longest(*([gpu.sm_clock_mhz for gpu in r.gpus] for r in rounds))
+        clocks = tuple(_median([clock for clock in clocks if clock]) for clocks in clocks_by_gpu)
         return _Usual(clocks, _median([r.others_cores for r in rounds if r.others_cores is not None]), cpus)
 
 
@@ -116,12 +116,12 @@ def _median(values: Sequence[float]) -> float | None:
 def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple[Round, ...], list[Condition]]:
     """One variant's phases marked: what holds in most of them is its condition, what holds in some disturbed those."""
     states = [_states(r, usual) for r in rounds]
-    counts = Counter(state for found in states for state in found)
+    counts = Counter(state for unusual in states for state in unusual)
     lasting = [state for state, count in counts.items() if count > MOST * len(rounds)]
     passing = {state for state in counts if state not in lasting and state.what != POWER_CAP}
     marked = tuple(
-        replace(r, disturbed=tuple(str(s) for s in found if s in passing))
-        for r, found in zip(rounds, states, strict=True)
+        replace(r, disturbed=tuple(str(s) for s in unusual if s in passing))
+        for r, unusual in zip(rounds, states, strict=True)
     )
     conditions = [Condition(name, state, counts[state], len(rounds)) for state in lasting]
     if usual.cpus and usual.others_cores is not None and usual.others_cores > OTHERS_MOST * usual.cpus:
@@ -131,36 +131,36 @@ def _variant(name: str, usual: _Usual, rounds: tuple[Round, ...]) -> tuple[tuple
 
 def _states(phase: Round, usual: _Usual) -> list[State]:
     """What was unusual right after a phase."""
-    found: list[State] = []
+    unusual: list[State] = []
     for rank, (gpu, usual_mhz) in enumerate(zip(phase.gpus, usual.clocks_mhz, strict=False)):
-        found += [State(what, rank) for what in _of_gpu(gpu, usual_mhz)]
-    others = phase.others_cores
-    if usual.cpus and others is not None and others > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
-        found.append(State(CPU))
-    return found
+        unusual += [State(what, rank) for what in _of_gpu(gpu, usual_mhz)]
+    others_cores = phase.others_cores
+    if usual.cpus and others_cores is not None and others_cores > (usual.others_cores or 0) + OTHERS_ROSE * usual.cpus:
+        unusual.append(State(CPU))
+    return unusual
 
 
 def _of_gpu(gpu: Gpu, usual_mhz: float | None) -> list[str]:
-    found = list(gpu.throttle_reasons)
+    reasons = list(gpu.throttle_reasons)
     clock = gpu.sm_clock_mhz
     if usual_mhz and clock and clock < CLOCK_FELL * usual_mhz and POWER_CAP not in gpu.throttle_reasons:
-        found.append(CLOCK)
-    return [*found, OTHER] if gpu.other_processes else found
+        reasons.append(CLOCK)
+    return [*reasons, OTHER] if gpu.other_processes else reasons
 
 
 def notes(judged: Judged, total: int) -> tuple[Note, ...]:
     """Notes on the rounds that do not count, and on conditions by state."""
-    found: list[Note] = []
+    notes_: list[Note] = []
     left = judged.left_out
     if left:
         counts = Counter(reason for reasons in left.values() for reason in reasons)
         why = ", ".join(f"{reason} in {count}" for reason, count in counts.most_common())
-        found.append(note("rounds-left-out", count=len(left), total=total, used=judged.used, why=why))
+        notes_.append(note("rounds-left-out", count=len(left), total=total, used=judged.used, why=why))
     for state in dict.fromkeys(c.held for c in judged.conditions):
         held = [c for c in judged.conditions if c.held == state]
         where = ", ".join(f"{c.name} {c.count} of {c.of}" for c in held)
         if state.what == POWER_CAP:
-            found.append(note("power-capped", state=str(state), where=where + state.whose))
+            notes_.append(note("power-capped", state=str(state), where=where + state.whose))
         else:
-            found.append(note("condition", state=str(state), where=where))
-    return tuple(found)
+            notes_.append(note("condition", state=str(state), where=where))
+    return tuple(notes_)

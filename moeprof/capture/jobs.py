@@ -30,9 +30,9 @@ class Job:
 
 def profiling_jobs(plan: Plan, store: Store, targets: Iterable[Target]) -> list[Job]:
     """All that trace, then all that count, of these variants."""
-    each = list(targets)
-    traces = [_trace(plan, store, target) for target in each] if plan.tracer != "none" else []
-    return traces + ([_count(plan, store, target) for target in each] if plan.counting is not None else [])
+    chosen = list(targets)
+    traces = [_trace(plan, store, target) for target in chosen] if plan.tracer != "none" else []
+    return traces + ([_count(plan, store, target) for target in chosen] if plan.counting is not None else [])
 
 
 def trace_of_program(plan: Plan, store: Store) -> Job:

@@ -90,12 +90,12 @@ def joined(parts: Sequence[Manifest]) -> Manifest:
     )
 
 
-def _variant(record: VariantRecord, others: Iterable[Manifest]) -> VariantRecord:
+def _variant(record: VariantRecord, other_parts: Iterable[Manifest]) -> VariantRecord:
     """A variant as rank 0's part has it, with the traces of all hosts. A clock is known if the zeros of all traces are."""
-    records = [(part.hosts, found) for part in others if (found := part.variant(record.name)) is not None]
-    traces = (*record.parts, *(trace for _, other in records for trace in other.parts))
+    records = [(part.hosts, variant) for part in other_parts if (variant := part.variant(record.name)) is not None]
+    traces = (*record.parts, *(trace for _, variant_ in records for trace in variant_.parts))
     known = all(trace.zero_utc_ns is not None for trace in traces if trace.kind == "trace")
-    theirs = {rank.rank: rank for hosts, other in records for rank in other.ranks if rank.host in hosts}
+    theirs = {rank.rank: rank for hosts, variant_ in records for rank in variant_.ranks if rank.host in hosts}
     return replace(
         record, parts=traces, ranks=tuple(_rank(rank, theirs.get(rank.rank), known) for rank in record.ranks)
     )

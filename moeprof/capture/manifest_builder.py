@@ -96,14 +96,14 @@ def environment(plan: Plan) -> Environment:
     )
 
 
-def likeness(found: Environment) -> dict[str, str]:
+def likeness(environment: Environment) -> dict[str, str]:
     """What two hosts of one capture should have in common, by name: versions of what runs, and the GPUs."""
-    gpus = Counter(gpu.name for gpu in found.gpus_before)
-    drivers = sorted({gpu.driver for gpu in found.gpus_before if gpu.driver})
+    gpus = Counter(gpu.name for gpu in environment.gpus_before)
+    drivers = sorted({gpu.driver for gpu in environment.gpus_before if gpu.driver})
     return {
-        "Python": found.python, "platform": found.platform, "CPU": f"{found.cpus} of {found.cpu}",
+        "Python": environment.python, "platform": environment.platform, "CPU": f"{environment.cpus} of {environment.cpu}",
         "GPUs": ", ".join(f"{count} x {name}" for name, count in sorted(gpus.items())) or "none",
-        "driver": ", ".join(drivers) or "none", "nsys": found.nsys or "none", **found.packages,
+        "driver": ", ".join(drivers) or "none", "nsys": environment.nsys or "none", **environment.packages,
     }  # fmt: skip
 
 

@@ -115,7 +115,7 @@ class Parts:
         first = team.first(self.host)
         if (ended.status != 0 and self.plan.workload is not None) or not of_rank(source, first).is_file():
             raise WorkloadError(
-                f"the traced process ended with {how_it_ended(ended.status)}; it last said: {ended.last_line}",
+                f"the traced process ended with {how_it_ended(ended.status)}; it last printed: {ended.last_line}",
                 f"read {self._log(job)}",
             )
         lacking = []

@@ -52,7 +52,7 @@ class ExportError(CaptureError):
     """A report is there, and nsys could not export it."""
 
 
-def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: str) -> Kept:
+def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, last_words: str) -> Kept:
     """The redacted export of a report.
 
     Raises:
@@ -61,7 +61,7 @@ def nsys(run_: Run, tool: Tool, report: Path, target: Path, status: int, said: s
     """
     if status < 0 and not report.is_file():
         raise WorkloadError(f"nsys was {how_it_ended(status)}", f"read {run_.log('nsys')}")
-    validate.report_exists(report, status, said)
+    validate.report_exists(report, status, last_words)
     export = report.with_suffix(".sqlite")
     try:
         exported = run(commands.nsys_export(tool, report, export, run_.timeout_s), run_.log("export"))
@@ -107,16 +107,16 @@ def kineto(run_: Run, source: Path, target: Path, rank: int) -> Kept:
     return Kept(_zero(trace, {None: run_.anchors.get(rank, ())}), lacking)
 
 
-def no_leak(kept: Path) -> None:
+def no_leak(path: Path) -> None:
     """A secret in a file that is to be kept stops it.
 
     Raises:
         ToolError: there is one; the file is gone.
     """
-    if redact.leaks(kept, redact.secrets(os.environ)):
-        kept.unlink()
+    if redact.leaks(path, redact.secrets(os.environ)):
+        path.unlink()
         raise ToolError(
-            f"{kept.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
+            f"{path.name} would hold the value of a secret variable", "report this as a bug; nothing was kept"
         )
 
 

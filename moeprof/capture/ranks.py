@@ -28,12 +28,12 @@ def elsewhere(request: Request, environment: Mapping[str, str], dry_run: bool = 
     Raises:
         UsageError: the launcher's variables do not fit, or the workload has no ranks.
     """
-    found = launcher.place(environment)
-    if found is None or request.workload is None or found.rank == 0 or (found.local_rank == 0 and not dry_run):
+    place = launcher.place(environment)
+    if place is None or request.workload is None or place.rank == 0 or (place.local_rank == 0 and not dry_run):
         return None
     count(request, load(request.workload), "cpu", environment)
-    who, first = f"rank {found.rank} of {found.ranks}", found.rank - found.local_rank
-    if found.local_rank == 0:
+    who, first = f"rank {place.rank} of {place.ranks}", place.rank - place.local_rank
+    if place.local_rank == 0:
         return f"{who}: this capture runs the ranks of its host, as that of rank 0 decides"
     return f"{who}: the capture of rank {first} starts this rank and traces all of them; nothing to do here"
 
@@ -44,26 +44,26 @@ def several_hosts(request: Request, environment: Mapping[str, str]) -> Place | N
     Raises:
         UsageError: the launcher's variables do not fit.
     """
-    found = None if request.workload is None else launcher.place(environment)
-    if found is None or found.hosts == 1 or request.workload is None or not load(request.workload).ranks:
+    place = None if request.workload is None else launcher.place(environment)
+    if place is None or place.hosts == 1 or request.workload is None or not load(request.workload).ranks:
         return None
-    return found
+    return place
 
 
 def team(request: Request, ranks: int | None, environment: Mapping[str, str]) -> Team:
     """The ranks by host, and the store that several hosts share.
 
     Raises:
-        UsageError: nothing tells where it is.
+        UsageError: the launcher names no address for it.
     """
-    found = None if ranks is None else several_hosts(request, environment)
-    return Team((ranks or 1,)) if found is None else found.team(environment)
+    place = None if ranks is None else several_hosts(request, environment)
+    return Team((ranks or 1,)) if place is None else place.team(environment)
 
 
 def host(request: Request, environment: Mapping[str, str]) -> int:
     """The number of this host; 0 where there is one."""
-    found = several_hosts(request, environment)
-    return 0 if found is None else found.host
+    place = several_hosts(request, environment)
+    return 0 if place is None else place.host
 
 
 def count(request: Request, workload: Workload | None, device: str, environment: Mapping[str, str]) -> int | None:
@@ -73,16 +73,16 @@ def count(request: Request, workload: Workload | None, device: str, environment:
         UsageError: more than one process for a workload that has no ranks, or two numbers that differ.
         ToolError: this host has fewer GPUs than ranks.
     """
-    found = None if workload is None else launcher.place(environment)
-    wanted = request.nproc or (found.ranks if found else None)
+    place = None if workload is None else launcher.place(environment)
+    wanted = request.nproc or (place.ranks if place else None)
     if workload is None or not workload.ranks:
         _one(workload, wanted or 1)
         return None
-    if found is not None:
-        _launched(found, wanted or found.ranks)
+    if place is not None:
+        _launched(place, wanted or place.ranks)
     gpus = len(nvml.gpus()) if device == "cuda" else None
     ranks = wanted or (launcher.RANKS_ON_CPU if gpus is None else gpus)
-    here = ranks if found is None else found.local_ranks
+    here = ranks if place is None else place.local_ranks
     if gpus is not None and here > gpus:
         raise ToolError(
             f"{here} ranks need {here} GPUs, this host has {gpus}", "give a smaller --nproc, or --device cpu"
@@ -99,9 +99,9 @@ def _one(workload: Workload | None, wanted: int) -> None:
         )
 
 
-def _launched(found: launcher.Place, wanted: int) -> None:
-    if found.ranks != wanted:
-        raise UsageError(f"--nproc {wanted}, and {found.launcher} started {found.ranks} ranks", "drop --nproc")
+def _launched(place: launcher.Place, wanted: int) -> None:
+    if place.ranks != wanted:
+        raise UsageError(f"--nproc {wanted}, and {place.launcher} started {place.ranks} ranks", "drop --nproc")
 
 
 def started(store: Store, name: str, processes: Iterable[RankProcess]) -> None:

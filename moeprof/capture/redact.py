@@ -39,7 +39,7 @@ STRING_COLUMNS = (
 KEPT_META = ("EXPORT_PRODUCT", "EXPORT_SCHEMA", "EXPORT_PLATFORM", "EXPORT_ARCH")
 PROCESS = 1 << 24  # globalTid and globalPid without the thread's bits
 SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
-SECRET_LENGTH = 8  # a shorter value stands in any file by chance
+SECRET_LENGTH = 8  # a shorter value may be in any file by chance
 HIDDEN = "(redacted)"
 HIDDEN_COLUMNS = ("Process ID", "Process Name", "Host Name")
 KEPT_CATEGORIES = {
@@ -145,7 +145,7 @@ def _copy_strings(db: sqlite3.Connection, tables: Mapping[str, str]) -> None:
 
 
 def ncu_csv(source: Path, target: Path) -> None:
-    """Copy the CSV without process and host; the tool's own lines (==PROF==) go too."""
+    """Copy the CSV without process and host; without the tool's own lines (==PROF==)."""
     with source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(line for line in file if not line.startswith("==") and line.strip()))
     hidden = [i for i, name in enumerate(rows[0]) if name in HIDDEN_COLUMNS] if rows else []
@@ -157,7 +157,7 @@ def ncu_csv(source: Path, target: Path) -> None:
 
 
 def ncu_source(source: Path, target: Path) -> None:
-    """Copy a source page with each file's name without its folders; the tool's own lines go."""
+    """Copy a source page; the names of files lose their folders, and the tool's own lines are left out."""
     with (
         source.open(encoding="utf-8", errors="replace", newline="") as given,
         target.open("w", encoding="utf-8", newline="") as made,
@@ -172,12 +172,12 @@ def kineto_json(source: Path, target: Path) -> None:
     """Copy a torch.profiler trace, gzipped, with the events and keys that analysis needs and nothing of the host."""
     with opened(source) as file:
         document = json.load(file, parse_float=Verbatim)
-    kept: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
-    kept["deviceProperties"] = [
+    redacted: dict[str, Any] = {key: document[key] for key in KEPT_KEYS if key in document}
+    redacted["deviceProperties"] = [
         {k: d[k] for k in KEPT_DEVICE_KEYS if k in d} for d in document.get("deviceProperties", [])
     ]
-    kept["traceEvents"] = [e for e in document["traceEvents"] if e.get("cat") in KEPT_CATEGORIES]
-    data = json.dumps(kept, separators=(",", ":")).encode()
+    redacted["traceEvents"] = [e for e in document["traceEvents"] if e.get("cat") in KEPT_CATEGORIES]
+    data = json.dumps(redacted, separators=(",", ":")).encode()
     with target.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
         file.write(data)
 

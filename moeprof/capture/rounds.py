@@ -17,8 +17,8 @@ from moeprof.errors import MoeprofError
 from moeprof.machine import load, nvml
 from moeprof.notes import note
 from moeprof.stats import verdict as verdicts
-from moeprof.stats.estimates import LOOKS
 from moeprof.stats.round_order import TWIN, order
+from moeprof.stats.verdict import LOOKS
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu, Round, VariantRecord
 from moeprof.worker import messages
@@ -42,8 +42,8 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """The numbers of all processes, every rank's."""
-        each = [s for s in (*self.servers.values(), self.twin) if s is not None]
-        return list(dict.fromkeys((*(s.process.pid for s in each), *(pid for s in each for pid in s.rank_pids))))
+        servers = [s for s in (*self.servers.values(), self.twin) if s is not None]
+        return list(dict.fromkeys((*(s.process.pid for s in servers), *(pid for s in servers for pid in s.rank_pids))))
 
 
 @dataclass
@@ -103,8 +103,8 @@ class Timing:
         baseline = records.pop(self.store.manifest.baseline or "", None)
         if baseline is None:
             return True
-        found = [verdicts.verdict(baseline, record, len(LOOKS)) for record in records.values()]
-        return all(verdict is not None and verdict.word != "UNCLEAR" for verdict in found)
+        judged = [verdicts.verdict(baseline, record, len(LOOKS)) for record in records.values()]
+        return all(verdict is not None and verdict.word != "UNCLEAR" for verdict in judged)
 
     def _turn(self, index: int) -> None:
         """One round: every variant and the twin once."""
@@ -132,7 +132,7 @@ class Timing:
         server = self._server(name)
         if server is None:
             return None
-        with self._watched() as others:
+        with self._watched() as others_cores:
             try:
                 timed = server.ask(messages.Round(self.seconds()))
             except MoeprofError as error:
@@ -140,7 +140,7 @@ class Timing:
                 return None
         gpu, *rank_gpus = self._gpus()
         return Round(
-            index, position, timed.times_ns, gpu, others(), ranks_ns=timed.ranks_ns,
+            index, position, timed.times_ns, gpu, others_cores(), ranks_ns=timed.ranks_ns,
             rank_gpus=tuple(state for state in rank_gpus if state is not None),
         )  # fmt: skip
 
@@ -148,8 +148,8 @@ class Timing:
         """The state of each GPU in use."""
         if self.store.manifest.device != "cuda":
             return [None]
-        own = self.workers.pids
-        return [nvml.gpu(uuid, own) for uuid in self.workers.uuids]
+        pids = self.workers.pids
+        return [nvml.gpu(uuid, pids) for uuid in self.workers.uuids]
 
     def _server(self, name: str) -> WorkerProcess | None:
         """The process of a variant or of the twin; None where it was lost since the round began."""
@@ -159,7 +159,7 @@ class Timing:
         return self.workers.twin or servers.get(self.store.manifest.baseline or "")
 
     def lost(self, name: str, error: MoeprofError) -> None:
-        """A process failed: without the baseline there is no twin, without its twin A against A comes from halves."""
+        """A process failed. Without the baseline there is no twin; without the twin the A/A noise comes from halves of the rounds."""
         if name not in self.workers.servers and self.workers.twin is not None:
             self.store.note(note("no-twin", why=error.message))
             self.has_twin = False

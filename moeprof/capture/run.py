@@ -132,20 +132,20 @@ def _led(hosts: Hosts | None, store: Store, timeout_s: float, problems: list[Moe
 def _follow(plan: Plan, store: Store, hosts: Hosts) -> Result:
     """The capture of a further host: the same up to what is decided, and kept as its part."""
     problems: list[MoeprofError] = []
-    report, kept = None, False
+    report, is_kept = None, False
     store.open()
     try:
         _run(plan, store, hosts, problems, Silent())
         hosts.decide(Decision())
     except Over as over:
-        kept = bool(over.args[0])
+        is_kept = bool(over.args[0])
         report = Report(plan.host, problems=tuple(map(ErrorReply.of, problems)))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the ranks of this host were ended") from None
     finally:
         store.drop_scratch()
-        folder = store.close() if kept else store.folder
-        if not kept and (report is not None or not _has_anything(store)):
+        folder = store.close() if is_kept else store.folder
+        if not is_kept and (report is not None or not _has_anything(store)):
             store.remove()
         hosts.leave(report)
     ran = hosts.team.of_host(plan.host)
@@ -244,8 +244,8 @@ def _result(store: Store, problems: list[MoeprofError]) -> Result:
     if not problems:
         return Result(folder, ExitCode.OK, "")
     worst = (broken or problems)[0]
-    kept = f"kept what was finished in {folder}" if folder.exists() else "nothing could be kept"
-    return Result(folder, worst.exit_code, f"error: {worst.message} ({worst.hint}); {kept}")
+    outcome = f"kept what was finished in {folder}" if folder.exists() else "nothing could be kept"
+    return Result(folder, worst.exit_code, f"error: {worst.message} ({worst.hint}); {outcome}")
 
 
 def dry_run(request: Request) -> str:

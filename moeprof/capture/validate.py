@@ -17,8 +17,8 @@ from moeprof.worker.failures import RankError
 
 NO_KERNELS = "the profiler may have lost its events, or another profiler holds the GPU; see: moeprof doctor"
 NO_KERNELS_OF_PROGRAM = (
-    "the program ran nothing on the GPU while it was recorded: look at --start-after and --duration; work of forked children "
-    "needs --trace-fork-before-exec, and its last half second is lost; else another profiler may hold the GPU: moeprof doctor"
+    "the program ran nothing on the GPU while it was recorded: look at --start-after and --duration; nsys misses "
+    "the work of children that are forked and never call exec: spawn them; else another profiler may hold the GPU: moeprof doctor"
 )
 
 
@@ -37,7 +37,7 @@ def report_exists(report: Path, status: int, last_line: str) -> None:
             "see which library is missing: moeprof doctor",
         )
     raise CaptureError(
-        f"nsys ended (exit status {status}) without a report; it last said: {last_line}", "see: moeprof doctor"
+        f"nsys ended (exit status {status}) without a report; it last printed: {last_line}", "see: moeprof doctor"
     )
 
 
@@ -81,11 +81,11 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     """
     if len(expected) < 2 or iterations is None:
         return trace(path, iterations), None
-    found = trace(path, None, NO_KERNELS)
-    ours = _iterations(found)
+    whole = trace(path, None, NO_KERNELS)
+    ours = _iterations(whole)
     by_process = ours["pid"].value_counts().to_dict()
     if sorted(by_process.values()) == [iterations] * len(expected):
-        return found, None
+        return whole, None
     lacking = [rank for rank in expected if by_process.get(rank.pid) != iterations]
     if expected[0] in lacking or not lacking:
         raise CaptureError(
@@ -96,7 +96,7 @@ def ranks(path: Path, iterations: int | None, expected: tuple[Rank, ...], team: 
     held = by_process.get(lacking[0].pid, 0)
     what = f"left {held} iteration ranges in the trace, {iterations} ran"
     hint = "the trace of the others was kept"
-    return found, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
+    return whole, failures.untraced(first, team.ranks, team.host_shown(first), what, hint)
 
 
 def refused_metric(path: Path, last_line: str) -> str:
@@ -118,7 +118,7 @@ def counters(path: Path, status: int, last_line: str) -> int:
         raise ToolError(f"ncu may not read the GPU's counters ({NO_PERMISSION})", PERMISSION_HINT)
     if not text:
         raise CaptureError(
-            f"ncu ended (exit status {status}) and wrote nothing; it last said: {last_line}", "see: moeprof doctor"
+            f"ncu ended (exit status {status}) and wrote nothing; it last printed: {last_line}", "see: moeprof doctor"
         )
     counted = int(read_counters(path)["launch"].nunique())
     if not counted:

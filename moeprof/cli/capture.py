@@ -142,9 +142,9 @@ def capture(target: tuple[str, ...], as_json: bool, dry_run: bool, **options: An
     from moeprof.cli.progress import Lines, terminal_progress
 
     request = make_request(target, options, as_json)
-    said = capturing.elsewhere(request, os.environ, dry_run)
-    if said is not None:
-        click.echo(said, err=True)
+    message = capturing.elsewhere(request, os.environ, dry_run)
+    if message is not None:
+        click.echo(message, err=True)
         return
     if dry_run:
         click.echo(capturing.dry_run(request))

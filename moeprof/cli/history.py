@@ -46,9 +46,9 @@ def history(
     from moeprof.report import history as report
     from moeprof.storage import baselines
 
-    kept = () if folder is None else tuple(folder / b.name for b in baselines.listed(folder))
-    found = histories.history((*captures, *kept), variant, metric)
-    page = report.page(found)
+    baseline_folders = () if folder is None else tuple(folder / b.name for b in baselines.listed(folder))
+    history_ = histories.history((*captures, *baseline_folders), variant, metric)
+    page = report.page(history_)
     if output is not None:
         build.write_page(output, force, page)
     echo_json(page.data) if as_json else click.echo(text.render(page))

@@ -82,9 +82,9 @@ def help_command(context: click.Context, words: tuple[str, ...]) -> None:
     for word in words:
         if not isinstance(command, click.Group):
             raise click.UsageError(f"{shown.command_path!r} has no commands.", shown)
-        name, found, _ = command.resolve_command(shown, [word])
-        assert found is not None  # a name that does not exist raises
-        shown, command = click.Context(found, info_name=name, parent=shown), found
+        name, subcommand, _ = command.resolve_command(shown, [word])
+        assert subcommand is not None  # a name that does not exist raises
+        shown, command = click.Context(subcommand, info_name=name, parent=shown), subcommand
     click.echo(command.get_help(shown))
 
 

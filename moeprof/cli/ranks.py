@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def ranks(path: Path, output: Path | None, force: bool, as_json: bool, **options: Any) -> None:
     """Show which ranks wait for which, and why.
 
-    PATH is a trace of several processes or GPUs, a capture, or a folder of one trace a rank.
+    PATH is a trace of several processes or GPUs, a capture, or a folder of one trace per rank.
     """
     from moeprof.cli.outputs import RankAnalyses
     from moeprof.report import build, text

@@ -10,7 +10,8 @@ from moeprof.kernels.roofline import Work, roof, work
 from moeprof.loaded.capture import Capture, CapturedVariant, representative
 from moeprof.stats import estimates
 from moeprof.stats import verdict as verdicts
-from moeprof.stats.estimates import Interval, Verdict
+from moeprof.stats.estimates import Interval
+from moeprof.stats.verdict import Verdict
 from moeprof.storage.manifest import Manifest
 
 HIGHEST_FRACTION = 1.02  # of the limit: more means that the model of the limit is wrong (docs/reference/metrics.md)

@@ -133,8 +133,8 @@ class Host:
 
         def spent(thread: int) -> Union:
             blocked = self.thread == thread
-            own = minus(union(called[blocked], finish[blocked]), self._apart[thread])
-            return both(self._spent(thread, begin, self.last_wait), own)
+            blocked_time = minus(union(called[blocked], finish[blocked]), self._apart[thread])
+            return both(self._spent(thread, begin, self.last_wait), blocked_time)
 
         return self._until_start(spent)
 

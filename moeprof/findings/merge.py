@@ -133,9 +133,9 @@ def _across_devices(findings: list[Finding]) -> list[Finding]:
         by_id.setdefault(finding.id, []).append(finding)
     joined = []
     for alike in by_id.values():
-        first, *others = sorted(alike, key=lambda f: -f.gain_ns)
-        if any(f.device is None or f.device == first.device for f in others):  # a user's rule may name no device
+        first, *rest = sorted(alike, key=lambda f: -f.gain_ns)
+        if any(f.device is None or f.device == first.device for f in rest):  # a user's rule may name no device
             joined += alike
         else:
-            joined.append(replace(first, on_other_devices=tuple(others)))
+            joined.append(replace(first, on_other_devices=tuple(rest)))
     return joined

@@ -34,7 +34,7 @@ class Focus:
 
     Args:
         pieces: one interval, or one for each window of a named range.
-        label: what it is: "step x 10" for a range, "the part that repeats", "the whole trace".
+        label: what it is: "step x 10" for a range or for launched steps, "period x 200", "the part that repeats", "the whole trace".
         spans: (start, end) of each pass where a range marks them: from the host's start to the GPU's end; else empty.
         repeats: whether a repetition was found.
         warm_up: the span of a first pass that is much slower than the others, because the GPU waits; it is not judged.
@@ -64,9 +64,9 @@ def focus(trace: Trace, view: DeviceView) -> Focus:
     marked = _by_profiler_steps(trace, view) or _by_range(trace, view)
     if marked is not None:
         return _without_warm_up(view, marked)
-    found = find(trace, view)
-    if found is not None:
-        return _by_steps(found)
+    step_spans = find(trace, view)
+    if step_spans is not None:
+        return _by_steps(step_spans)
     first, last = _recurring(view)
     if last - first >= LEAST_PASSES and _coverage(view, first, last) >= COVERS:
         ends = view.ends[first : last + 1].max()
@@ -74,14 +74,14 @@ def focus(trace: Trace, view: DeviceView) -> Focus:
     return Focus(union(view.starts[:1], np.array([view.ends.max()])) if len(view.starts) else EMPTY, WHOLE)
 
 
-def _by_steps(found: StepSpans) -> Focus:
+def _by_steps(of: StepSpans) -> Focus:
     """The steps after the warm-up."""
-    start, end = found.steady
-    what = "step" if found.sure else "period"
+    start, end = of.steady
+    what = "step" if of.sure else "period"
     slow = ""
-    if found.warm_up:
-        slow = f", without the {f'first {found.warm_up}' if found.warm_up > 1 else 'first one'}"
-    spans = tuple((int(a), int(b)) for a, b in zip(found.starts, found.ends, strict=True))[found.warm_up :]
+    if of.warm_up:
+        slow = f", without the {f'first {of.warm_up}' if of.warm_up > 1 else 'first one'}"
+    spans = tuple((int(a), int(b)) for a, b in zip(of.starts, of.ends, strict=True))[of.warm_up :]
     label = f"{what} x {len(spans)}{slow}"
     return Focus(Union(np.array([start]), np.array([end])), label, spans, True)
 

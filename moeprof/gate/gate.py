@@ -22,7 +22,8 @@ from moeprof.loaded import capture as captures
 from moeprof.loaded.capture import Capture
 from moeprof.notes import Note
 from moeprof.stats import verdict as verdicts
-from moeprof.stats.estimates import Interval, Verdict
+from moeprof.stats.estimates import Interval
+from moeprof.stats.verdict import Verdict
 from moeprof.storage import baselines
 from moeprof.storage.manifest import VariantRecord
 

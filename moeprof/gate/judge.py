@@ -13,7 +13,9 @@ from typing import Literal
 from moeprof.gate.metrics import Sample
 from moeprof.gate.rule import Expectation
 from moeprof.stats import estimates
-from moeprof.stats.estimates import Interval, Verdict
+from moeprof.stats import verdict as verdicts
+from moeprof.stats.estimates import Interval
+from moeprof.stats.verdict import Verdict
 
 State = Literal["PASS", "FAIL", "UNCLEAR"]
 MORE_ROUNDS = "more --rounds, or a quieter machine"
@@ -68,7 +70,7 @@ def judge_value(wanted: Expectation, sample: Sample) -> Judgement:
     """Judge the value itself against the threshold."""
     if not sample.rounds:
         return _judged(wanted, spanned(sample), None, _basis(sample))
-    if len(sample.rounds) < estimates.MIN_ROUNDS:
+    if len(sample.rounds) < verdicts.MIN_ROUNDS:
         return unclear(f"{len(sample.rounds)} rounds are too few for an interval", MORE_ROUNDS)
     return _judged(wanted, spanned(sample), estimates.noise(sample.rounds) * sample.value, "rounds")
 
@@ -97,7 +99,7 @@ def _judge_times(wanted: Expectation, before: Sample, after: Sample, verdict: Ve
     moved = faster if after.power < 0 else (1 / faster[0], 1 / faster[2], 1 / faster[1])
     scale = _besides_time(before, after)
     value, low, high = (wanted.measured(before.value, before.value * ratio * scale) or 0.0 for ratio in moved)
-    noise = max(verdict.noise_ratio, estimates.LEAST_MARGIN)
+    noise = max(verdict.noise_ratio, verdicts.LEAST_MARGIN)
     noise *= {"x": 1.0, "%": 100.0}.get(wanted.unit, before.value)
     change = Interval(value, low, high)
     if verdict.effect is None:
@@ -113,7 +115,7 @@ def _besides_time(before: Sample, after: Sample) -> float:
 
 
 def _basis(*samples: Sample) -> str:
-    """What samples rest on that are not of clean times: a key of BASES."""
+    """The key of BASES for samples that are not clean times."""
     if not all(s.exact for s in samples):
         return "iterations"
     return "single" if any(s.kind == "counter" and len(s.each) < 2 for s in samples) else "exact"

@@ -73,9 +73,9 @@ def steps(stalled: tuple[Stalls, ...]) -> tuple[Step, ...]:
     return tuple(step for before, after in pairwise(stalled) if (step := _shrunk(before, after)) is not None)
 
 
-def largest_fall(found: tuple[Step, ...]) -> Step | None:
+def largest_fall(steps: tuple[Step, ...]) -> Step | None:
     """The step whose wait shrank most."""
-    return max(found, key=lambda step: step.share_before - step.share_after, default=None)
+    return max(steps, key=lambda step: step.share_before - step.share_after, default=None)
 
 
 def _shrunk(before: Stalls, after: Stalls) -> Step | None:

@@ -21,12 +21,24 @@ class AnalysedTrace:
     analysis: Analysis
 
 
-def load(path: Path) -> AnalysedTrace:
-    """The trace at ``path``, under the name of its file.
+def load_pair(before: Path, after: Path) -> tuple[AnalysedTrace, AnalysedTrace]:
+    """Two traces, under names that differ where their paths do: as many folders as it takes stand before equal file names.
+
+    Raises:
+        TraceError: one of them cannot be read.
+    """
+    parts = [path.resolve().parts for path in (before, after)]
+    kept = next((n for n in range(1, min(map(len, parts))) if parts[0][-n:] != parts[1][-n:]), 1)
+    names = ["/".join(p[-kept:]) for p in parts]
+    return load(before, names[0]), load(after, names[1])
+
+
+def load(path: Path, name: str | None = None) -> AnalysedTrace:
+    """The trace at ``path``, under ``name`` or the name of its file.
 
     Raises:
         TraceError: it cannot be read.
     """
     with open_trace(path) as trace:
         prepared = views(trace)
-        return AnalysedTrace(path.name, trace, prepared, analysis_of(trace, prepared=prepared))
+        return AnalysedTrace(name or path.name, trace, prepared, analysis_of(trace, prepared=prepared))

@@ -58,7 +58,7 @@ class Recording:
 
     @cached_property
     def iterations(self) -> Analysis | None:
-        """One window a measured iteration, tiling the measured region of the main device; of a command one window a unit of work.
+        """One window per measured iteration, tiling the measured region of the main device; of a command one window per unit of work.
         None without them."""
         if self.trace is None:
             return None
@@ -115,7 +115,7 @@ class CapturedVariant:
 
     @property
     def iterations(self) -> Analysis | None:
-        """One window a measured iteration, tiling the measured region of the main device; None without iterations."""
+        """One window per measured iteration, tiling the measured region of the main device; None without iterations."""
         return self.recording.iterations
 
     @property

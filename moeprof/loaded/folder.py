@@ -136,7 +136,7 @@ def _lost(task: TraceTask, error: Exception) -> Rows:
 
 @contextmanager
 def _client(address: str, traces: int) -> Iterator[Any]:
-    """A client of the scheduler. The local cluster has a process a core, no dashboard and no memory limit."""
+    """A client of the scheduler. The local cluster has one process per core, no dashboard and no memory limit."""
     import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster

@@ -20,7 +20,7 @@ Outcome = Literal["passed", "failed", "unknown", "unclear"]
 
 @dataclass(frozen=True)
 class Check:
-    """One assertion: its name, the value for one iteration (None: not known), the limit, and the outcome."""
+    """One assertion: its name, the value per iteration (None: not known), the limit, and the outcome."""
 
     name: str
     value: float | None
@@ -58,7 +58,7 @@ class Captured:
         return None if self.window is None or not self.window.span_ns else self.per_iteration(self.window.span_ns)
 
     def per_iteration(self, total: float) -> float:
-        """What one iteration has of a total."""
+        """A total per iteration."""
         return total / self.iterations
 
 
@@ -103,12 +103,12 @@ class Run:
 
 
 def launches(captured: Captured) -> float | None:
-    """Launch calls (a replay of a CUDA graph is one) of an iteration; None where calls are not known."""
+    """Launch calls (a replay of a CUDA graph is one) per iteration; None where calls are not known."""
     return _calls(captured, LAUNCHES)
 
 
 def sync_calls(captured: Captured) -> float | None:
-    """Host calls of an iteration that wait for the device; None where calls are not known."""
+    """Host calls per iteration that wait for the device; None where calls are not known."""
     if not captured.calls_known:
         return None
     return captured.window.launch.sync_calls / captured.iterations if captured.window else 0.0
@@ -137,7 +137,7 @@ def copy_overlap(captured: Captured, direction: str | None = None) -> float | No
 
 
 def exposed_copy_ns(captured: Captured, direction: str | None = None) -> float:
-    """Time of an iteration in which only copies run; of one direction, the time of its copies that runs beside no kernel."""
+    """Time per iteration in which only copies run; of one direction, the time of its copies that runs beside no kernel."""
     if captured.window is None:
         return 0.0
     if direction is None:

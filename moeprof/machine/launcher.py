@@ -130,9 +130,9 @@ def place(environment: Mapping[str, str]) -> Place | None:
         UsageError: a variable of the launcher is no whole number, or the numbers do not fit together.
     """
     for launcher, names in LAUNCHERS.items():
-        told = (names.rank, names.ranks, names.local_rank)
-        if all(name in environment for name in told):
-            rank, ranks, local_rank = (_number(name, environment[name]) for name in told)
+        required = (names.rank, names.ranks, names.local_rank)
+        if all(name in environment for name in required):
+            rank, ranks, local_rank = (_number(name, environment[name]) for name in required)
             by_node = _list(names.local_ranks, environment.get(names.local_ranks, environment[names.ranks]))
             node = _number(NODE, environment.get(NODE, "0")) if len(by_node) > 1 else 0
             local_ranks = by_node[min(node, len(by_node) - 1)]
@@ -190,15 +190,15 @@ def _list(name: str, text: str) -> tuple[int, ...]:
     )
 
 
-def _checked(found: Place) -> Place:
-    if found.told and sum(found.told) != found.ranks:
+def _checked(place: Place) -> Place:
+    if place.told and sum(place.told) != place.ranks:
         raise UsageError(
-            f"{found.launcher} reports {found.ranks} ranks, and {'+'.join(map(str, found.told))} on its hosts",
+            f"{place.launcher} reports {place.ranks} ranks, and {'+'.join(map(str, place.told))} on its hosts",
             "unset its variables, or start moeprof with it",
         )
-    if not (0 <= found.rank < found.ranks and 0 <= found.local_rank < found.local_ranks <= found.ranks):
+    if not (0 <= place.rank < place.ranks and 0 <= place.local_rank < place.local_ranks <= place.ranks):
         raise UsageError(
-            f"{found.launcher} reports rank {found.rank} of {found.ranks}, {found.local_rank} of {found.local_ranks} on this host",
+            f"{place.launcher} reports rank {place.rank} of {place.ranks}, {place.local_rank} of {place.local_ranks} on this host",
             "unset its variables, or start moeprof with it",
         )
-    return found
+    return place

@@ -23,14 +23,14 @@ class Reading:
     at_s: float
 
 
-def read(own: Collection[int]) -> Reading | None:
+def read(own_pids: Collection[int]) -> Reading | None:
     """A reading now (below a millisecond); None if this system does not report it."""
     try:
         times = psutil.cpu_times()
     except (OSError, psutil.Error):
         return None
     busy_s = sum(getattr(times, name, 0.0) for name in BUSY)
-    return Reading(busy_s, sum(_process_s(pid) for pid in own), time.monotonic())
+    return Reading(busy_s, sum(_process_s(pid) for pid in own_pids), time.monotonic())
 
 
 def _process_s(pid: int) -> float:

@@ -87,15 +87,14 @@ def _activity(index: int, read: Callable[..., Any]) -> Activity:
     return Activity(index, None if rates is None else int(rates.gpu), _watts(read("nvmlDeviceGetPowerUsage")))
 
 
-def gpu(uuid: str | None = None, own: Collection[int] = ()) -> Gpu | None:
-    """The GPU of that UUID or number, or the first GPU; None if there is none. ``own``: ids of processes that are not counted as
-    other processes."""
+def gpu(uuid: str | None = None, own_pids: Collection[int] = ()) -> Gpu | None:
+    """The GPU of that UUID or number, or the first GPU; None if there is none. ``own_pids`` are not counted as other processes."""
     with _nvml() as nvml:
         if nvml is None or not nvml.nvmlDeviceGetCount():
             return None
         handle = _handle(nvml, uuid)
         index = _reader(nvml, handle)("nvmlDeviceGetIndex") or 0
-        return _gpu(nvml, handle, index, own)
+        return _gpu(nvml, handle, index, own_pids)
 
 
 def _handle(nvml: Any, uuid: str | None) -> Any:
@@ -124,7 +123,7 @@ def _reader(nvml: Any, handle: Any) -> Callable[..., Any]:
     return read
 
 
-def _gpu(nvml: Any, handle: Any, index: int, own: Collection[int] = ()) -> Gpu:
+def _gpu(nvml: Any, handle: Any, index: int, own_pids: Collection[int] = ()) -> Gpu:
     read = _reader(nvml, handle)
     capability, memory = read("nvmlDeviceGetCudaComputeCapability"), read("nvmlDeviceGetMemoryInfo")
     return Gpu(
@@ -139,7 +138,7 @@ def _gpu(nvml: Any, handle: Any, index: int, own: Collection[int] = ()) -> Gpu:
         temperature_c=read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         power_w=_watts(read("nvmlDeviceGetPowerUsage")),
         throttle_reasons=_throttle_reasons(read),
-        other_processes=_other_processes(read("nvmlDeviceGetComputeRunningProcesses"), own),
+        other_processes=_other_processes(read("nvmlDeviceGetComputeRunningProcesses"), own_pids),
         power_limit_w=_watts(read("nvmlDeviceGetEnforcedPowerLimit")),
         ecc=_is_on(read("nvmlDeviceGetEccMode")),
         mig=_is_on(read("nvmlDeviceGetMigMode")),
@@ -163,14 +162,14 @@ def _throttle_reasons(read: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for bit, name in THROTTLES.items() if reasons & bit)
 
 
-def _other_processes(processes: Any, own: Collection[int]) -> int | None:
-    """How many processes are not ``own``. In a container NVML may report ids of another namespace, which never match:
-    then the number of own processes is subtracted."""
+def _other_processes(processes: Any, own_pids: Collection[int]) -> int | None:
+    """The number of processes that are not in ``own_pids``. In a container NVML may report ids of another namespace, which
+    never match: then the number of ``own_pids`` is subtracted."""
     if processes is None:
         return None
     pids = {int(process.pid) for process in processes}
-    matched = pids & set(own)
-    return len(pids - matched) if matched else max(len(processes) - len(own), 0)
+    matched = pids & set(own_pids)
+    return len(pids - matched) if matched else max(len(processes) - len(own_pids), 0)
 
 
 def _driver(nvml: Any) -> str | None:

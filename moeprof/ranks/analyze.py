@@ -111,20 +111,20 @@ def _lateness(ranks: Sequence[RankFacts], arrivals: Sequence[tuple[Arrivals, int
     """The lateness of a rank, summed over all collectives that it takes part in."""
     parts = [lateness(ranks, a, member) for a, member in arrivals]
     because = {cause: sum(part.because.get(cause, 0) for part in parts) for cause in (*CAUSES, EARLIER)}
-    rank, others = (np.array([getattr(part, side) for part in parts]) for side in ("rank", "others"))
-    blocks_known = bool((rank[:, 1] >= 0).all() and (others[:, 1] >= 0).all())
+    rank, median_rank = (np.array([getattr(part, side) for part in parts]) for side in ("rank", "others"))
+    blocks_known = bool((rank[:, 1] >= 0).all() and (median_rank[:, 1] >= 0).all())
     return Lateness(
         sum(part.last for part in parts),
         sum(a.match.rows.shape[1] for a, _ in arrivals),
         sum(part.late_ns for part in parts),
         {cause: ns for cause, ns in because.items() if ns},
-        _ratio(int(rank[:, 0].sum()), int(others[:, 0].sum())),
-        _ratio(int(rank[:, 1].sum()), int(others[:, 1].sum())) if blocks_known else None,
+        _ratio(int(rank[:, 0].sum()), int(median_rank[:, 0].sum())),
+        _ratio(int(rank[:, 1].sum()), int(median_rank[:, 1].sum())) if blocks_known else None,
     )
 
 
-def _ratio(rank: int, others: int) -> float | None:
-    return rank / others if others > 0 else None
+def _ratio(rank: int, median_rank: int) -> float | None:
+    return rank / median_rank if median_rank > 0 else None
 
 
 def _slices(rank: RankFacts, waiting: Union) -> tuple[Slice, ...]:

@@ -45,14 +45,14 @@ def _windows(ranks: Sequence[RankFacts], arrival: Arrivals, place: Times, shared
     """The row of ``shared`` in which the last rank's kernel of each collective starts, by its clock; -1 where in none."""
     window = np.full(len(place), -1, dtype=np.int64)
     for member in np.unique(arrival.last):
-        chosen, own = arrival.last == member, arrival.match.members[int(member)]
-        rank = ranks[own]
+        chosen, last_rank = arrival.last == member, arrival.match.members[int(member)]
+        rank = ranks[last_rank]
         starts = np.array([w.start_ns for w in rank.windows], dtype=np.int64)
         ends = np.array([w.end_ns for w in rank.windows], dtype=np.int64)
         begun = rank.collectives.starts[arrival.match.rows[int(member), chosen]]
         at = np.searchsorted(starts, begun, side="right") - 1
         row_of = np.full(len(starts) + 1, -1, dtype=np.int64)  # the last entry is for those before the first window
-        row_of[shared[:, own]] = np.arange(len(shared))
+        row_of[shared[:, last_rank]] = np.arange(len(shared))
         window[chosen] = np.where(begun < ends[at], row_of[at], -1)
     return window
 

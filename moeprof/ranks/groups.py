@@ -1,6 +1,6 @@
 """The traces that are the ranks of one program, and their numbers. Each trace is read once and dropped before the next one.
 
-A group is one trace in which several processes or GPUs work, a folder of one trace a rank, or a capture's variant that ran
+A group is one trace in which several processes or GPUs work, a folder of one trace per rank, or a capture's variant that ran
 on several ranks. docs/reference/ranks.md: how the rank of a trace is found.
 """
 
@@ -31,7 +31,7 @@ from moeprof.worker.clock_offset import Offset
 FEW = 16  # a page draws lanes of at most so many ranks
 LINK_CEILINGS = ("bus_gb_per_s", "peer_gb_per_s")  # between GPUs; the first that the manifest contains
 LOAD_WORDS = ("expert", "rows", "tokens")  # a fact with one of them in its name, and a list as value, is a load
-CLOCK_WORD = "clock_mhz"  # a fact with it in its name, and one number a rank, is the ranks' SM clock
+CLOCK_WORD = "clock_mhz"  # a fact with it in its name, and one number per rank, is the ranks' SM clock
 BY_ORDER = "the order of GPUs and processes in the trace"
 
 Progress = Callable[[int, int, str], None]  # finished files, all files, the name of the file
@@ -74,7 +74,7 @@ def silent(number: int, of: int, label: str) -> None:
 
 
 def groups(path: Path) -> tuple[Group, ...]:
-    """The groups at ``path``: a trace file, a capture (one a variant that has a trace), or a folder of one trace a rank.
+    """The groups at ``path``: a trace file, a capture (one per variant that has a trace), or a folder of one trace per rank.
 
     Raises:
         UsageError: there is nothing, or a trace of a folder does not name its rank.
@@ -82,7 +82,7 @@ def groups(path: Path) -> tuple[Group, ...]:
     if path.is_file():
         return (Group(path.name, (Member(path),)),)
     if not path.is_dir():
-        raise UsageError(f"there is nothing at {path}", "give a trace, a capture, or a folder of one trace a rank")
+        raise UsageError(f"there is nothing at {path}", "give a trace, a capture, or a folder of one trace per rank")
     if not (path / manifest.FILE).is_file():
         return (Group(path.resolve().name, _of_folder(path)),)
     stored = manifest.read(path)
@@ -128,7 +128,7 @@ def _of_folder(folder: Path) -> tuple[Member, ...]:
     """The traces of a folder by rank."""
     files = below(folder)
     if not files:
-        raise UsageError(f"{folder} holds no trace", "give a trace, a capture, or a folder of one trace a rank")
+        raise UsageError(f"{folder} holds no trace", "give a trace, a capture, or a folder of one trace per rank")
     inside = next((file for file in files if file.variant is not None or file.error is not None), None)
     if inside is not None:
         raise UsageError(f"{folder} holds the capture {Path(inside.label).parts[0]}", "name one capture")
@@ -227,11 +227,11 @@ def _refuse(group: Group, ranks: list[RankFacts], failed: list[str]) -> None:
     twice = next((a for a, b in pairwise(sorted(f.place.rank for f in ranks)) if a == b), None)
     if twice is not None:
         files = ", ".join(f.place.file for f in ranks if f.place.rank == twice)
-        raise TraceError(f"{group.name}: rank {twice} is told twice, by {files}", "keep one trace a rank")
+        raise TraceError(f"{group.name}: rank {twice} is in two files: {files}", "keep one trace per rank")
 
 
 def _clocks(series: dict[str, tuple[float, ...]], ranks: Sequence[RankFacts]) -> dict[int, float]:
-    """SM clocks in MHz by rank, where a fact has one number a rank."""
+    """SM clocks in MHz by rank, where a fact has one number per rank."""
     clocks = [value for name, value in series.items() if CLOCK_WORD in name.lower() and len(value) == len(ranks)]
     return dict(zip(sorted(f.place.rank for f in ranks), clocks[0], strict=True)) if clocks else {}
 

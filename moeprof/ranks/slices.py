@@ -99,9 +99,9 @@ def _cut(part: RankTrace, window: DrawnWindow, calls_before: int) -> Tables:
     if len(launchers):
         open_then &= np.isin(_threads(ranges), np.unique(_threads(trace.calls)[launchers]))
     owner = {"pid": part.rank}
-    kept = ops[chosen]
+    within = ops[chosen]
     return (
-        _shifted(kept, window.shift_ns, owner | {"device": part.rank, "call": number[kept["call"].to_numpy()]}),
+        _shifted(within, window.shift_ns, owner | {"device": part.rank, "call": number[within["call"].to_numpy()]}),
         _shifted(trace.calls[chosen_calls], window.shift_ns, owner),
         _shifted(ranges[open_then], window.shift_ns, owner),
     )

@@ -35,15 +35,15 @@ def stragglers(
     late = {r.place.rank: r.lateness.late_ns for r in ranks if r.lateness is not None}
     late_ranks = []
     for rank in ranks:
-        others = [ns for number, ns in late.items() if number != rank.place.rank]
-        if rank.lateness is not None and others and _is_outlier(rank, rank.lateness, others):
+        others_late_ns = [ns for number, ns in late.items() if number != rank.place.rank]
+        if rank.lateness is not None and others_late_ns and _is_outlier(rank, rank.lateness, others_late_ns):
             late_ranks.append(_described(ranks, rank, rank.lateness, load, clocks_mhz or {}))
     return tuple(sorted(late_ranks, key=lambda s: (-s.late_ns, s.rank)))
 
 
-def _is_outlier(rank: Rank, lateness: Lateness, others: Sequence[int]) -> bool:
+def _is_outlier(rank: Rank, lateness: Lateness, others_late_ns: Sequence[int]) -> bool:
     enough = lateness.late_ns > LEAST_SHARE * rank.total("span_ns")
-    return enough and lateness.late_ns > OUTLIER * float(np.median(others))
+    return enough and lateness.late_ns > OUTLIER * float(np.median(others_late_ns))
 
 
 def _described(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from moeprof import units
-from moeprof.analysis.model import Analysis, Judged, Window
+from moeprof.analysis.model import Analysis, Judged, Range, Window
 from moeprof.report import counters, tables
 from moeprof.report.narrative import finding as told
 from moeprof.report.narrative.trace import answer, device_of
@@ -60,7 +61,7 @@ def summary(shown: Sequence[Shown], command: str, target: str) -> Page:
     following += [Fact("Page:", "", f"moeprof report {target}")] if target else []
     sections = (
         *(s for of in shown for s in _answers(of, several=len(shown) > 1)),
-        Section("ledger", tables=_ledgers(shown)),
+        Section("ledger", " ", tables=_ledgers(shown)),
         *(s for of in shown for s in _found(of, MAX_FINDINGS if len(shown) == 1 else 1)),
         *(s for of in shown for s in _warnings(of)),
         Section("next", " ", above=(Facts(tuple(following)),)),
@@ -82,8 +83,17 @@ def _answers(shown: Shown, several: bool) -> Iterator[Section]:
 def _headline(shown: Shown) -> str:
     if not _of_range(shown):
         return answer(shown.analysis, shown.cpus).headline
-    windows = {(w.range, w.instance) for w in shown.analysis.windows}
-    return f"{next(iter(windows))[0]}: {len(windows)} window{'s' * (len(windows) != 1)}"
+    windows = shown.analysis.windows
+    count = len({(w.range, w.instance) for w in windows})
+    middle = units.ms(statistics.median(w.span_ns for w in windows))
+    ranges = " and ".join(_named(r) for r in shown.analysis.ranges if r.gpu_ops and r.name == windows[0].range)
+    name = ranges or str(windows[0].range)
+    return f"{name}: {count} windows, {middle} at the median" if count > 1 else f"{name}: a window of {middle}"
+
+
+def _named(of: Range) -> str:
+    """A range with its domain."""
+    return f"{of.domain}@{of.name}" if of.domain else of.name
 
 
 def _of_range(shown: Shown) -> bool:
@@ -290,7 +300,7 @@ def ranges_table(analysis: Analysis) -> Table:
     ranges = [r for r in analysis.ranges if (r.domain, r.name) != (DOMAIN, CLOCK)]
     rows = [
         (
-            f"{r.domain}@{r.name}" if r.domain else r.name,
+            _named(r),
             units.number(r.instances),
             units.ms(r.host_ns),
             units.ms(r.gpu_span_ns),

@@ -39,13 +39,13 @@ def load(captures: tuple[Path, ...], sample: str | None) -> tuple[Capture, ...]:
     if sample is not None:
         return (capture.load(resources.shipped("samples", sample)),)
     if not captures:
-        found = newest(OUTPUT)
-        if found is None:
+        newest_capture = newest(OUTPUT)
+        if newest_capture is None:
             raise CaptureError(
                 "there is no capture in ./moeprof-out",
                 "make one: moeprof capture -- PROGRAM; or see a recorded one: moeprof report --sample kv_transfer",
             )
-        captures = (found,)
+        captures = (newest_capture,)
     return tuple(capture.load(folder) for folder in captures)
 
 
@@ -166,7 +166,7 @@ def write_traces(paths: tuple[Path, Path], wanted: Wanted, output: Path | None, 
         UsageError: the page exists and ``force`` is not given, or a trace has no work or not that unit.
     """
     path = _path(output, OUTPUT / f"{'-vs-'.join(_stem(p) for p in paths)}-diff.html", force)
-    before, after = (analysed_trace.load(p) for p in paths)
+    before, after = analysed_trace.load_pair(*paths)
     return _written(path, traces.page(two_traces.compare(before, after, wanted), (before, after)))
 
 

@@ -39,8 +39,8 @@ def without_answer(page: Page) -> Page:
     """The page without the lines that say what is slow, why, and what is left."""
 
     def bare(section: Section) -> Section:
-        kept = tuple(block for block in section.above if section.id != "verdict" or not isinstance(block, Facts))
-        return replace(section, above=kept)
+        blocks = tuple(block for block in section.above if section.id != "verdict" or not isinstance(block, Facts))
+        return replace(section, above=blocks)
 
     return replace(page, sections=tuple(map(bare, page.sections)))
 

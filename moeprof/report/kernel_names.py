@@ -28,11 +28,11 @@ def labels(names: Iterable[str], limit: int = LIMIT) -> dict[str, str]:
     alike: dict[str, list[str]] = {}
     for name in distinct:
         alike.setdefault(short_kernel(name, limit) or name[:limit], []).append(name)
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for short, members in alike.items():
         parts = [""] if len(members) == 1 else _differences(members)
-        found |= {name: _label(short, part, limit) for name, part in zip(members, parts, strict=True)}
-    return _numbered(distinct, found, limit)
+        labels |= {name: _label(short, part, limit) for name, part in zip(members, parts, strict=True)}
+    return _numbered(distinct, labels, limit)
 
 
 def _differences(members: Sequence[str]) -> list[str]:
@@ -44,16 +44,16 @@ def _differences(members: Sequence[str]) -> list[str]:
             owners.setdefault(word, set()).add(number)
     parts = []
     for number, of in enumerate(words):
-        others = set(range(len(members))) - {number}
+        undistinguished = set(range(len(members))) - {number}
         chosen: list[str] = []
         candidates = [word for word in of if len(owners[word]) < len(members)]
         candidates.sort(key=lambda word: (word[0].isdigit(), word in PLAIN, len(owners[word]), of.index(word)))
         for word in candidates:
-            left = others & owners[word]
-            if left != others:
+            left = undistinguished & owners[word]
+            if left != undistinguished:
                 chosen.append(word)
-                others = left
-            if not others:
+                undistinguished = left
+            if not undistinguished:
                 break
         parts.append(" ".join(sorted(chosen, key=of.index)))
     return parts
@@ -69,15 +69,15 @@ def _label(short: str, part: str, limit: int) -> str:
     return f"{short if len(short) <= room else short[: room - 1] + '…'} · {part}"
 
 
-def _numbered(names: Sequence[str], found: dict[str, str], limit: int) -> dict[str, str]:
+def _numbered(names: Sequence[str], labels: dict[str, str], limit: int) -> dict[str, str]:
     """Labels that are still alike, by number in the order of the names."""
     count: dict[str, int] = {}
-    for label in found.values():
+    for label in labels.values():
         count[label] = count.get(label, 0) + 1
     numbers: dict[str, int] = {}
     result = {}
     for name in names:
-        label = found[name]
+        label = labels[name]
         if count[label] > 1:
             numbers[label] = numbers.get(label, 0) + 1
             tail = f" #{numbers[label]}"

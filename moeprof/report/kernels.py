@@ -19,6 +19,7 @@ COLUMN_OF = {
     "launch": "in launch calls",
 }  # what is ranked by
 OPTIONAL = ("in launch calls", "gap before", "exposed", "grid", "block", "shared", "regs")  # the last goes first
+NAME = 120  # characters of a kernel's name; a narrower screen shortens it further
 COUNTED = ((DRAM, "DRAM %"), (SM, "SM %"), (TENSOR, "tensor %"), (OCCUPANCY, "occupancy %"))
 
 
@@ -47,7 +48,7 @@ def table(name: str, ranking: Ranking, by: str, top: int) -> Table:
 
 def _row(k: KernelCost, ranking: Ranking, counted: bool) -> tuple[str, ...]:
     cells = (
-        units.short_kernel(k.name, 36), units.shape(k.grid), units.shape(k.block), str(k.registers), units.size(k.shared_bytes),
+        units.short_kernel(k.name, NAME), units.shape(k.grid), units.shape(k.block), str(k.registers), units.size(k.shared_bytes),
         units.number(k.count, 1), units.us(k.time_ns), units.percent(k.time_ns / ranking.span_ns if ranking.span_ns else None), units.us(k.exposed_ns),
         units.us(k.gap_ns), "in a graph" if k.in_graph else units.us(k.launch_ns),
     )  # fmt: skip

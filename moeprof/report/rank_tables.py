@@ -18,8 +18,9 @@ COLUMNS = (
     ("span", "span_ns"), ("compute", "compute_ns"), ("exposed comm", "exposed_comm_ns"), ("waiting, exposed", "exposed_waiting_ns"),
     ("exposed copy", "exposed_copy_ns"), ("idle", "idle_ns"),
 )  # fmt: skip
+OPTIONAL = ("idle", "exposed copy", "span", "GPU", "windows")  # of the ranks on a narrow screen; the last goes first
 SPREAD = (("least", 0), ("10 %", 10), ("median", 50), ("90 %", 90), ("most", 100))
-EXTREMES = (0, 50, 100)  # percentiles: least, median, most
+EXTREMES = {"least": 0, "median": 50, "most": 100}  # percentiles
 
 
 def ranks(analysis: GroupAnalysis) -> Table:
@@ -31,7 +32,7 @@ def ranks(analysis: GroupAnalysis) -> Table:
         else f"Ranks: {len(shown)} of {len(analysis.ranks)}, the latest first, then those that wait longest (--json has all)"
     )
     header = ("rank", "GPU", "windows", *(name for name, _ in COLUMNS), "last", "behind", "mostly")
-    return Table(caption, header, tuple(_rank(rank) for rank in shown))
+    return Table(caption, header, tuple(_rank(rank) for rank in shown), optional=OPTIONAL)
 
 
 def listed(group: tuple[Rank, ...]) -> tuple[Rank, ...]:
@@ -111,7 +112,7 @@ def classes(analysis: GroupAnalysis) -> Table:
         return Table("Communication by class and rank", header, tuple(rows))
     return Table(
         "Communication by class: the spread over ranks",
-        ("class", "ranks", "count", "hidden: least", "median", "most", "exposed: least", "median", "most"),
+        ("class", "ranks", "count", *(f"{part}: {name}" for part in ("hidden", "exposed") for name in EXTREMES)),
         tuple(
             _spread_of(name, [by_class[name] for by_class in by_rank.values() if name in by_class]) for name in names
         ),
@@ -127,8 +128,9 @@ def _rates(analysis: GroupAnalysis) -> dict[int, tuple[str, str]]:
 
 
 def _spread_of(name: str, class_totals: list[ClassTotal]) -> tuple[str, ...]:
-    hidden = totals.percentiles([total.hidden_ns for total in class_totals], EXTREMES)
-    exposed = totals.percentiles([total.exposed_ns for total in class_totals], EXTREMES)
+    percents = tuple(EXTREMES.values())
+    hidden = totals.percentiles([total.hidden_ns for total in class_totals], percents)
+    exposed = totals.percentiles([total.exposed_ns for total in class_totals], percents)
     count = sum(total.count for total in class_totals)
     return (name, units.number(len(class_totals)), units.number(count), *map(units.ms, (*hidden, *exposed)))
 

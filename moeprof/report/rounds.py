@@ -14,7 +14,8 @@ from moeprof.loaded.capture import Capture
 from moeprof.report.figures.bars import legend, milliseconds
 from moeprof.report.figures.style import SLOWER
 from moeprof.report.page import Table
-from moeprof.stats.estimates import Verdict, middle
+from moeprof.stats.estimates import middle
+from moeprof.stats.verdict import Verdict
 from moeprof.storage.manifest import Round, VariantRecord
 
 CELLS = 200  # steps of the figure's height: of 320 pixels one is 1.2

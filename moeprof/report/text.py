@@ -40,7 +40,8 @@ def render(page: Page) -> str:
         head = [
             line for text, style in ((page.title, "bold"), (page.lead, "")) if text for line in lines_of(text, style)
         ]
-    return rendered([*head, *parts])
+    lines = [*head, *parts]
+    return rendered(lines[1:] if lines and not lines[0].plain else lines)
 
 
 def lines_of(text: str, style: str = "", indent: str = "", first: str | None = None) -> list[Text]:

@@ -122,15 +122,16 @@ def _fitted(table: Table, width: int) -> tuple[Layout | None, tuple[str, ...]]:
 def _layout(table: Table) -> Layout:
     """The cells with their units in the header, and the sentences apart from them."""
     prose = _prose(table)
-    kept = [place for place in range(len(table.header)) if place not in prose]
+    of_columns = [place for place in range(len(table.header)) if place not in prose]
     columns = [
         _unit_in_header(table.header[place], tuple(row[place] for row in table.rows), numbers=bool(place))
-        for place in kept
+        for place in of_columns
     ]
     rows = tuple(zip(*(cells for _, cells in columns), strict=True)) if table.rows else ()
     header = _one_unit([name for name, _ in columns])
     right = tuple(
-        bool(place) and (not table.plain or _is_number(cells)) for place, (_, cells) in zip(kept, columns, strict=True)
+        bool(place) and (not table.plain or _is_number(cells))
+        for place, (_, cells) in zip(of_columns, columns, strict=True)
     )
     sentences = tuple(
         tuple(
@@ -218,7 +219,7 @@ def shortened(name: str, width: int) -> str:
     if cell_len(name) <= width:
         return name
     head = (width - 1) * 2 // 3
-    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
+    return f"{name[:head].rstrip('…')}…{name[len(name) - (width - 1 - head) :].lstrip('…')}"
 
 
 def _side_by_side(layout: Layout, width: int, marked: int | None) -> list[Text]:

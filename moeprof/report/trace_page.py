@@ -43,15 +43,15 @@ def page(trace: Trace, analysis: Analysis, drawn: Timeline, name: str) -> Page:
         drawn: its timeline, whose flags are those findings.
         name: the trace as the reader knows it: the path that was given.
     """
-    found = answer(analysis, cpus(trace))
+    answer_ = answer(analysis, cpus(trace))
     compare = f"moeprof report {shlex.quote(name)} AFTER{_suffix(name)}"
     shown = (
-        _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, trace.path.name, found),
+        _answer(answer_, analysis, drawn, compare),
+        *_body(trace, analysis, drawn, trace.path.name, answer_),
         *_notes(analysis.notes),
         *_missing(trace, analysis, "moeprof inspect --kernel REGEX -- PROGRAM"),
     )
-    return _explained(Page(found.headline, _facts(trace, analysis, trace.path.name), shown, data=encode(analysis)))
+    return _explained(Page(answer_.headline, _facts(trace, analysis, trace.path.name), shown, data=encode(analysis)))
 
 
 def program(capture: Capture, drawn: Timeline | None) -> Page:
@@ -61,16 +61,16 @@ def program(capture: Capture, drawn: Timeline | None) -> Page:
     if variant is None or trace is None or analysis is None or drawn is None:
         return _untraced(capture, variant)
     folder = str(capture.folder)
-    found = answer(analysis, cpus(trace))
+    answer_ = answer(analysis, cpus(trace))
     compare = f"moeprof report {shlex.quote(folder)} AFTER"
     shown = (
-        _answer(found, analysis, drawn, compare),
-        *_body(trace, analysis, drawn, capture.manifest.name, found),
+        _answer(answer_, analysis, drawn, compare),
+        *_body(trace, analysis, drawn, capture.manifest.name, answer_),
         *_notes((*capture.manifest.notes, *analysis.notes)),
         *_missing(trace, analysis, f"moeprof inspect {shlex.quote(folder)} --kernel REGEX"),
         _environment(capture),
     )
-    return _explained(Page(found.headline, _facts(trace, analysis, _command(capture)), shown, data=encode(analysis)))
+    return _explained(Page(answer_.headline, _facts(trace, analysis, _command(capture)), shown, data=encode(analysis)))
 
 
 def passes_shown(analysis: Analysis) -> tuple[Pass, ...] | None:
@@ -118,36 +118,36 @@ def _facts(trace: Trace, analysis: Analysis, name: str) -> str:
     for device in trace.devices:
         if device.name and any(w.device == device.index for w in analysis.windows):
             models[device.name] = models.get(device.name, 0) + 1
-    told = (
+    parts = (
         name, trace.producer or trace.kind, "" if longest is None else f"{units.ms(longest)} traced",
         *(f"{count} × {model}" for model, count in models.items()),
     )  # fmt: skip
-    return " · ".join(text for text in told if text)
+    return " · ".join(text for text in parts if text)
 
 
-def _answer(found: Answer, analysis: Analysis, drawn: Timeline, compare: str) -> Section:
+def _answer(answer_: Answer, analysis: Analysis, drawn: Timeline, compare: str) -> Section:
     if not analysis.windows:
         return Section("answer", above=(Facts((RECORD,)),), style="answer")
-    lines = [Fact("Slow", found.slow), Fact("Judged", found.judged)]
-    if found.finding is not None:
-        number = analysis.findings.index(found.finding) + 1
+    lines = [Fact("Slow", answer_.slow), Fact("Judged", answer_.judged)]
+    if answer_.finding is not None:
+        number = analysis.findings.index(answer_.finding) + 1
         flag = next((f for f in drawn.flags if f.number == number), None)
         link = "" if flag is None else flag.fragment(int(drawn.payload["zero_ns"]))
         lines.append(
-            Fact("Why", " ".join(text for text in (found.why, found.evidence, found.follows) if text), link=link)
+            Fact("Why", " ".join(text for text in (answer_.why, answer_.evidence, answer_.follows) if text), link=link)
         )
-        gain = f" Gain: {found.gain}." if found.gain else ""
+        gain = f" Gain: {answer_.gain}." if answer_.gain else ""
         shared = (
-            f" Findings {', '.join(map(str, found.shared))} gain from the same time: do not add them."
-            if found.shared
+            f" Findings {', '.join(map(str, answer_.shared))} gain from the same time: do not add them."
+            if answer_.shared
             else ""
         )
-        lines.append(Fact("Try", f"{found.remedy}{gain}{shared}"))
+        lines.append(Fact("Try", f"{answer_.remedy}{gain}{shared}"))
         lines.append(Fact("Next", "Change it, record again, and compare:", compare))
     return Section("answer", above=(Facts(tuple(lines)),), style="answer")
 
 
-def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: Answer) -> Iterator[Section]:
+def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, answer_: Answer) -> Iterator[Section]:
     """What has data, in the order of reading."""
     names = _device_names(trace, analysis)
     if analysis.windows:
@@ -166,7 +166,7 @@ def _body(trace: Trace, analysis: Analysis, drawn: Timeline, name: str, found: A
     if analysis.findings:
         note = "The largest gain first. A gain is an upper bound; gains overlap, so do not add them."
         yield section("findings", "Findings", note, None, (_findings(analysis, names),), "summary")
-    main = None if found.finding is None else device_of(found.finding)
+    main = None if answer_.finding is None else device_of(answer_.finding)
     yield from sections(analysis, names, int(drawn.payload["zero_ns"]), main)
     if not analysis.range_tree:
         ranges = printed.ranges_table(analysis)

@@ -82,7 +82,7 @@ def _title(name: str, fact: str) -> str:
 
 def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, str], zero_ns: int, main: int) -> Section:
     """The passes of the main device, those of the others folded."""
-    first, *others = sorted(analysis.passes, key=lambda p: (p.device != main, p.device))
+    first, *rest = sorted(analysis.passes, key=lambda p: (p.device != main, p.device))
     longest = max(
         (slow.longer_ns / max(p.passes[p.median].span_ns, 1) for p in analysis.passes for slow in p.slow), default=0.0
     )
@@ -90,14 +90,14 @@ def _passes(analysis: Analysis, names: Mapping[int, str], shown: Mapping[str, st
     if len(first.passes) > MOST_ROWS:
         note = f"One cell per {first.what} in the order of time, coloured by its length. Click a cell to see it in the timeline."
     body = _passes_of(first, names, shown, zero_ns)
-    title = f"{PLURAL[first.what]} of {names[first.device]}" if others else PLURAL[first.what]
+    title = f"{PLURAL[first.what]} of {names[first.device]}" if rest else PLURAL[first.what]
     parts = tuple(
         replace(
             _passes_of(of, names, shown, zero_ns),
             title=_title(f"{PLURAL[of.what]} of {names[of.device]}", _passes_fact(of)),
             folded=True,
         )
-        for of in others
+        for of in rest
     )
     return replace(
         body, id="passes", title=_title(title, _passes_fact(first)), above=(Paragraph(note, "how"), *body.above), nav=PLURAL[first.what],
@@ -124,11 +124,11 @@ def _passes_of(of: Passes, names: Mapping[int, str], shown: Mapping[str, str], z
 
 
 def _slow(of: Passes, slow: SlowPass, shown: Mapping[str, str]) -> str:
-    told = "; ".join(_excess(excess, shown) for excess in slow.excess[:TOLD])
+    causes = "; ".join(_excess(excess, shown) for excess in slow.excess[:TOLD])
     name = of.passes[slow.index].name
     name = name[:1].upper() + name[1:] if name.startswith(of.what) else name
     longer = f"{name} takes {units.ms(slow.longer_ns)} longer than the median {of.what}"
-    return f"{longer}: {told}." if told else f"{longer}, spread over many parts."
+    return f"{longer}: {causes}." if causes else f"{longer}, spread over many parts."
 
 
 def _excess(excess: Excess, shown: Mapping[str, str]) -> str:

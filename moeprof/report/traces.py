@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from moeprof import units
@@ -15,6 +15,7 @@ from moeprof.report import json
 from moeprof.report.figures import bars
 from moeprof.report.figures.timeline_pair import side_by_side, trace_side
 from moeprof.report.glossary import GLOSSARY
+from moeprof.report.kernel_names import labels
 from moeprof.report.narrative.traces import sentences
 from moeprof.report.page import Drawing, Page, Section, Table, glossary, notes, section, unlike, verdict
 from moeprof.report.trace_page import passes_shown
@@ -47,10 +48,10 @@ def page(comparison: TraceComparison, sides: tuple[AnalysedTrace, AnalysedTrace]
 
 def _answer(comparison: TraceComparison) -> Iterator[str]:
     """The sentences of each device; what is true of all of them once."""
-    told = [(d, sentences(d)) for d in comparison.devices]
-    common = [line for line in (told[0][1] if told else ()) if all(line in lines for _, lines in told)]
-    alone = len(told) == 1
-    for number, (device, lines) in enumerate(told):
+    by_device = [(d, sentences(d)) for d in comparison.devices]
+    common = [line for line in (by_device[0][1] if by_device else ()) if all(line in lines for _, lines in by_device)]
+    alone = len(by_device) == 1
+    for number, (device, lines) in enumerate(by_device):
         for line in lines:
             if line not in common or alone:
                 yield f"{_name(device)}: {line}"
@@ -130,8 +131,9 @@ def _side_by_side(device: DeviceComparison) -> Iterator[Section]:
 
 def _families(device: DeviceComparison) -> Table:
     """Kernels of both traces by family."""
+    count = _counter(value for f in device.families for value in (f.count_before, f.count_after))
     rows = [
-        (f.name, units.number(f.count_before), units.number(f.count_after), units.ms(f.before_ns), units.ms(f.after_ns))
+        (f.name, count(f.count_before), count(f.count_after), units.ms(f.before_ns), units.ms(f.after_ns))
         for f in device.families
     ]
     return Table(
@@ -141,13 +143,15 @@ def _families(device: DeviceComparison) -> Table:
 
 def _kernel_sides(device: DeviceComparison) -> Table:
     """The kernels of both traces that take most time in either."""
+    kernels = device.kernels[:MAX_KERNELS]
+    names = _labels(kernels)
+    count = _counter(value for k in kernels for value in (k.count_before, k.count_after))
     rows = [
         (
-            units.short_kernel(k.name) + (f" -> {units.short_kernel(k.other)}" if k.other else ""),
-            {"new": "B alone", "gone": "A alone"}.get(k.status, k.status),
-            units.number(k.count_before), units.number(k.count_after), units.ms(k.before_ns), units.ms(k.after_ns),
+            names(k), {"new": "B alone", "gone": "A alone"}.get(k.status, k.status), count(k.count_before), count(k.count_after),
+            units.ms(k.before_ns), units.ms(k.after_ns),
         )
-        for k in device.kernels[:MAX_KERNELS]
+        for k in kernels
     ]  # fmt: skip
     header = ("kernel", "in", "count A", "count B", "time A", "time B")
     return Table(f"Kernels, {_name(device)}", header, tuple(rows))
@@ -165,19 +169,33 @@ def kernel_table(caption: str, sides: tuple[str, str], kernels: Sequence[Kernel]
     """Kernels with their counts and times on both sides."""
     before, after = sides
     header = ("kernel", "status", f"count {before}", f"count {after}", f"time {before}", f"time {after}", "difference")
+    names = _labels(kernels)
+    count = _counter(value for k in kernels for value in (k.count_before, k.count_after))
     rows = [
         (
-            units.short_kernel(k.name) + (f" -> {units.short_kernel(k.other)}" if k.other else ""), k.status,
-            units.number(k.count_before), units.number(k.count_after), units.ms(k.before_ns), units.ms(k.after_ns), units.signed_ms(k.delta_ns),
+            names(k), k.status, count(k.count_before), count(k.count_after), units.ms(k.before_ns), units.ms(k.after_ns), units.signed_ms(k.delta_ns),
         )
         for k in kernels
     ]  # fmt: skip
     return Table(caption, header, tuple(rows))
 
 
+def _labels(kernels: Sequence[Kernel]) -> Callable[[Kernel], str]:
+    """How each of these kernels is called: no two of different names alike."""
+    short = labels(name for k in kernels for name in (k.name, k.other) if name)
+    return lambda k: short[k.name] + (f" -> {short[k.other]}" if k.other else "")
+
+
+def _counter(values: Iterable[float | None]) -> Callable[[float | None], str]:
+    """How these counts are printed: without decimals where all are whole."""
+    whole = all(value is None or float(value).is_integer() for value in values)
+    return lambda value: units.number(value, 0 if whole else 1)
+
+
 def _counts(device: DeviceComparison) -> Table:
     """How often things happen in a unit."""
-    rows = [(c.what, units.number(c.before), units.number(c.after)) for c in device.counts if c.before or c.after]
+    count = _counter(value for c in device.counts for value in (c.before, c.after))
+    rows = [(c.what, count(c.before), count(c.after)) for c in device.counts if c.before or c.after]
     return Table(f"Counts, {_name(device)}", ("what", "A", "B"), tuple(rows))
 
 

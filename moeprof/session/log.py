@@ -103,8 +103,8 @@ class Session:
     @property
     def reference(self) -> Try | None:
         """The trial that the next one is compared with: the last kept one, or the base."""
-        kept = [s.trial for s in self.steps if s.trial is not None and s.decision is not None and s.decision.kept]
-        return kept[-1] if kept else self.base
+        trials = [s.trial for s in self.steps if s.trial is not None and s.decision is not None and s.decision.kept]
+        return trials[-1] if trials else self.base
 
     @property
     def judged(self) -> int:

@@ -23,7 +23,7 @@ from moeprof.machine import git
 from moeprof.session import log
 from moeprof.session.log import MAX_DIFF, Decide, New, Predict, Session, Try
 from moeprof.stats import verdict as verdicts
-from moeprof.stats.estimates import Verdict
+from moeprof.stats.verdict import Verdict
 from moeprof.workload.find import load
 
 FOLDER = Path("moeprof-session")

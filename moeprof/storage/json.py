@@ -140,5 +140,5 @@ def _scalar(hint: Any, data: Any, path: str) -> Any:
     return data
 
 
-def _mismatch(path: str, expected: str, found: Any) -> CaptureError:
-    return CaptureError(f"{path}: expected {expected}, found {type(found).__name__} {str(found)[:60]!r}")
+def _mismatch(path: str, expected: str, value: Any) -> CaptureError:
+    return CaptureError(f"{path}: expected {expected}, found {type(value).__name__} {str(value)[:60]!r}")

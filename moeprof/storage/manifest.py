@@ -150,7 +150,7 @@ class VariantRecord:
     )  # figures of the work that the step gave
     rounds: tuple[Round, ...] = ()
     parts: tuple[Part, ...] = ()
-    twin: tuple[Round, ...] = ()  # the same variant once more in every round: A against A (the baseline alone has it)
+    twin: tuple[Round, ...] = ()  # the same variant again in every round, for the A/A noise; only the baseline has it
     twin_process: bool | None = None  # whether the twin ran in a process of its own
     ranks: tuple[Rank, ...] = ()  # of a workload with ranks
     command: tuple[str, ...] = ()  # of a capture of commands: the words of this one

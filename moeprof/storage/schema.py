@@ -84,13 +84,13 @@ class _Definitions:
         return self.names[cls]
 
     def object(self, cls: type) -> Schema:
-        hints, said = typing.get_type_hints(cls), _comments(cls)
+        hints, comments = typing.get_type_hints(cls), _comments(cls)
         properties: Schema = {}
         for field in dataclasses.fields(cls):
             key, path = field.name.rstrip("_"), f"{cls.__name__}.{field.name}"
             is_version = field.name == "schema_version"
             properties[key] = {"const": field.default} if is_version else self.of(hints[field.name])
-            properties[key] |= {"description": said[field.name]} if field.name in said else {}
+            properties[key] |= {"description": comments[field.name]} if field.name in comments else {}
             properties[key] |= self.keywords.get(path, {})
             self.used.add(path)
         description = " ".join((cls.__doc__ or "").split())
@@ -99,7 +99,7 @@ class _Definitions:
 
 def _comments(cls: type) -> dict[str, str]:
     """The comment behind each field, those of base classes included."""
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
-        found |= dict(COMMENT.findall(inspect.getsource(base)))
-    return found
+        comments |= dict(COMMENT.findall(inspect.getsource(base)))
+    return comments

@@ -1,6 +1,6 @@
 """Clean times of callables, no profiler attached: interleaved rounds and the verdict on their ratio.
 
-The old callable is timed twice a round: its second run is its twin, and the machine's noise is what lies between the two.
+The old callable is timed twice per round: its second run is its twin, and the machine's noise is what lies between the two.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from moeprof.loaded.pytest_run import Check, Outcome
 from moeprof.stats import estimates
-from moeprof.stats.estimates import Interval, Verdict
+from moeprof.stats import verdict as verdicts
+from moeprof.stats.estimates import Interval
 from moeprof.stats.round_order import TWIN, order
+from moeprof.stats.verdict import Verdict
 from moeprof.testing.errors import ProbeError
 from moeprof.worker.built_variant import Session
 from moeprof.workload.model import Proof, Step, Variant, Workload
@@ -56,8 +58,8 @@ def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> 
     Raises:
         ProbeError: too few rounds for an interval.
     """
-    if rounds < estimates.MIN_ROUNDS:
-        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {estimates.MIN_ROUNDS}")
+    if rounds < verdicts.MIN_ROUNDS:
+        raise ProbeError(f"{rounds} rounds are too few for an interval", f"give at least {verdicts.MIN_ROUNDS}")
     sessions = {"new": session("new", new, device), "old": session("old", old, device)}
     sessions[TWIN.format("old")] = sessions["old"]
     times: dict[str, Rounds] = {name: [] for name in sessions}
@@ -66,7 +68,7 @@ def timed_pair(new: Run, old: Run, device: str, rounds: int, seconds: float) -> 
     for number in range(rounds):
         for name in order(sessions, "pair", number):
             times[name].append(sessions[name].round(seconds))
-    verdict = estimates.verdict(times["old"], times["new"], twin=times[TWIN.format("old")])
+    verdict = verdicts.of_rounds(times["old"], times["new"], twin=times[TWIN.format("old")])
     assert verdict is not None  # both have times
     return Pair(times["new"], times["old"], verdict)
 

@@ -44,8 +44,8 @@ def gpu_uuid(device: str, index: int = 0) -> str | None:
 
     if device != "cuda" or not torch.cuda.is_available():
         return None
-    found = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-    return None if found is None else str(found)
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return None if uuid is None else str(uuid)
 
 
 def versions() -> Versions:

@@ -52,7 +52,7 @@ def between(least: int, most: int) -> Offset:
 
 def ahead(exchanges: Iterable[Exchange]) -> Offset:
     """How far our clock is ahead of theirs, by the exchange with the least round trip."""
-    best = min(exchanges, key=lambda one: one.round_trip)
+    best = min(exchanges, key=lambda exchange: exchange.round_trip)
     return between(best.sent - best.heard, best.returned - best.answered)
 
 

@@ -118,22 +118,22 @@ def _values(reference: list[Part], candidate: list[Part], tolerance: float) -> P
     worst, numbers = 0.0, 0
     for index in range(max(len(reference), len(candidate))):
         sides = [side[index] if index < len(side) else ("nothing", None) for side in (reference, candidate)]
-        (name, expected), (other, found) = sides
-        if name != other:
-            return _wrong(tolerance, None, f"{name} in one, {other} in the other")
-        if not isinstance(expected, np.ndarray) or not isinstance(found, np.ndarray):
-            if type(expected) is not type(found) or expected != found:
-                return _wrong(tolerance, None, f"{name}: {_short(expected)} and {_short(found)}")
+        (name, expected), (candidate_name, actual) = sides
+        if name != candidate_name:
+            return _wrong(tolerance, None, f"{name} in one, {candidate_name} in the other")
+        if not isinstance(expected, np.ndarray) or not isinstance(actual, np.ndarray):
+            if type(expected) is not type(actual) or expected != actual:
+                return _wrong(tolerance, None, f"{name}: {_short(expected)} and {_short(actual)}")
             continue
-        if expected.shape != found.shape:
-            return _wrong(tolerance, None, f"{name}: shapes {list(expected.shape)} and {list(found.shape)}")
+        if expected.shape != actual.shape:
+            return _wrong(tolerance, None, f"{name}: shapes {list(expected.shape)} and {list(actual.shape)}")
         numbers += expected.size
-        if not (np.issubdtype(expected.dtype, np.inexact) or np.issubdtype(found.dtype, np.inexact)):
-            unequal = int((expected != found).sum())
+        if not (np.issubdtype(expected.dtype, np.inexact) or np.issubdtype(actual.dtype, np.inexact)):
+            unequal = int((expected != actual).sum())
             if unequal:
                 return _wrong(tolerance, None, f"{name}: {unequal:,} of {expected.size:,} whole numbers differ")
             continue
-        error = _error(expected, found)
+        error = _error(expected, actual)
         worst = max(worst, error)
         if not error <= tolerance:
             return _wrong(tolerance, error, f"{name}: a row is off by {error:.2g}, {tolerance:g} is allowed")
@@ -142,12 +142,12 @@ def _values(reference: list[Part], candidate: list[Part], tolerance: float) -> P
     return Proof(True, f"{len(reference):,} values, {numbers:,} numbers", worst, tolerance)
 
 
-def _error(expected: Any, found: Any) -> float:
+def _error(expected: Any, actual: Any) -> float:
     """The worst relative error of a row; infinite where one side alone is not finite."""
     import numpy as np
 
-    wide = np.complex128 if np.iscomplexobj(expected) or np.iscomplexobj(found) else np.float64
-    a, b = (np.atleast_1d(np.asarray(x, dtype=wide)) for x in (expected, found))
+    wide = np.complex128 if np.iscomplexobj(expected) or np.iscomplexobj(actual) else np.float64
+    a, b = (np.atleast_1d(np.asarray(x, dtype=wide)) for x in (expected, actual))
     if not a.size:
         return 0.0
     same = (a == b) | (np.isnan(a) & np.isnan(b))

@@ -50,9 +50,9 @@ class Failure:
         if self.kind == "failed":
             return f"{who} failed {self.phase} ({self.how}): {self.message}"
         if self.kind == "died":
-            return f"{who} died {self.phase} ({self.how}); it last said: {self.message}"
+            return f"{who} died {self.phase} ({self.how}); it last printed: {self.message}"
         if self.kind == "hung":
-            last = f"; it last said: {self.message}" if self.message else ""
+            last = f"; it last printed: {self.message}" if self.message else ""
             return f"{who} gave no answer {self.phase} ({self.how}){last}"
         return f"{who} {self.message}"
 

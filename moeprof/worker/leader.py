@@ -85,9 +85,9 @@ class Leader:
         self._number += 1
         with self._asking(messages.name(request)):
             self._channel.send(self._number, request)
-            own = self.local.answer(request)
+            leader_reply = self.local.answer(request)
             self._events.put(rank_group.LeaderAnswered())
-            return [own, *(messages.reply_to(request, reply) for reply in self._channel.replies(self._number))]
+            return [leader_reply, *(messages.reply_to(request, reply) for reply in self._channel.replies(self._number))]
 
     def restart_clock(self) -> None:
         """From now on all requests together have the time limit, as a run under a profiler has."""

@@ -304,14 +304,14 @@ def reply(text: str) -> Reply:
     return message
 
 
-def reply_to(asked: Request[R], answer: Reply) -> R:
-    """``answer`` as the class that ``asked`` names.
+def reply_to(request: Request[R], answer: Reply) -> R:
+    """``answer`` as the class that ``request`` names.
 
     Raises:
         CaptureError: it is of another class.
     """
-    if not isinstance(answer, asked.reply):
-        raise CaptureError(f"{name(asked)} was answered by {name(answer)}, expected {name_of(asked.reply)}")
+    if not isinstance(answer, request.reply):
+        raise CaptureError(f"{name(request)} was answered by {name(answer)}, expected {name_of(request.reply)}")
     return answer  # type: ignore[return-value]
 
 

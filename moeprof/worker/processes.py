@@ -95,8 +95,8 @@ def last_line(log: Path) -> str:
 
 def innermost(text: str) -> str:
     """``file:line`` of the innermost Python line of the last stack in a log, as faulthandler writes it; "" without one."""
-    _, found, stack = text.rpartition(STACK)
-    line = next((line.strip() for line in stack.splitlines() if line.strip().startswith("File ")), "") if found else ""
+    _, marker, stack = text.rpartition(STACK)
+    line = next((line.strip() for line in stack.splitlines() if line.strip().startswith("File ")), "") if marker else ""
     parts = line.split('"')
     return f"{parts[1]}:{parts[2].split('line ')[-1].split(' ')[0]}" if len(parts) == 3 else ""
 

@@ -186,9 +186,9 @@ class RankGroup:
 
     def _hung(self, positions: tuple[Position, ...]) -> Failure:
         late = failures.hung(positions)
-        rank, *others = (position.rank for position in late)
+        rank, *further = (position.rank for position in late)
         hint = f"allow more with --timeout, or read {self._shown(rank)}"
-        failure = Failure(rank, "hung", late[0].how, late[0].message, hint=hint, others=tuple(others))
+        failure = Failure(rank, "hung", late[0].how, late[0].message, hint=hint, others=tuple(further))
         self._phase += f" within {self.timeout_s:.0f} s"
         return failure
 

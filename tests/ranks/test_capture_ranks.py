@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.command_line import FAKES, environment, moeprof, one_clear_line, whole
+from fakes.forked import WITH_TORCH
 from paths import ROOT
 
 from moeprof.storage import manifest
@@ -19,8 +19,8 @@ pytest.importorskip("torch.distributed", reason="torch is not installed")
 
 RANKED = str(FAKES / "ranked_workload.py")
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60")
-MOEPROF = (sys.executable, "-P", "-m", "moeprof", "capture")
-HANG_S = 20  # time for two processes to import torch on a busy machine
+MOEPROF = ("-P", "-m", "moeprof", "capture", RANKED, "-o", "cap")
+HANG_S = 12  # time for two processes to form a group on a busy machine
 Ran = subprocess.CompletedProcess[str]
 
 
@@ -59,26 +59,25 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Captures:
     for folder in (under, alone, killed, hung):
         folder.mkdir()
     words = ("--device", "cpu", *QUICK, "--tools", "none", "--timeout", str(HANG_S), "--variants", "chunked")
-    with subprocess.Popen(
-        [*MOEPROF, RANKED, "-o", "cap", *words], cwd=hung, env=environment(PYTHONPATH="", RANKED="hang:1"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as child:  # fmt: skip
-        try:
-            ended = (
-                torchrun(under),
-                capture(alone, "--nproc", "1", "--tools", "none", "--rounds", "1"),
-                capture(killed, "--nproc", "2", "--tools", "none", RANKED="kill:1:30", RANKED_IN="chunked"),
-            )
-            out, err = child.communicate(timeout=HANG_S + 40)
-        finally:
-            child.kill()
-    return Captures(place, *ended, subprocess.CompletedProcess(words, child.returncode, out, err))
+    given = environment(PYTHONPATH="", RANKED="hang:1")
+    with (hung / "out").open("w") as out, (hung / "err").open("w") as err:
+        waiting = WITH_TORCH.start([*MOEPROF, *words], hung, given, stdout=out.fileno(), stderr=err.fileno())
+    try:
+        ended = (
+            torchrun(under),
+            capture(alone, "--nproc", "1", "--tools", "none", "--rounds", "1"),
+            capture(killed, "--nproc", "2", "--tools", "none", RANKED="kill:1:30", RANKED_IN="chunked"),
+        )
+        status = waiting.wait(HANG_S + 40)
+    finally:
+        waiting.close()
+    said = ((hung / name).read_text() for name in ("out", "err"))
+    return Captures(place, *ended, subprocess.CompletedProcess(words, status, *said))
 
 
 def torchrun(cwd: Path) -> Ran:
     """A capture that torchrun starts on each of two ranks."""
-    launcher = [
-        sys.executable,
+    words = (
         "-P",
         "-m",
         "torch.distributed.run",
@@ -87,11 +86,12 @@ def torchrun(cwd: Path) -> Ran:
         "-m",
         "moeprof",
         "capture",
-    ]
-    return subprocess.run(
-        [*launcher, RANKED, "-o", "cap", "--device", "cpu", *QUICK],
-        cwd=cwd, capture_output=True, text=True, timeout=150, check=False, env=environment(PYTHONPATH=""),
-    )  # fmt: skip
+        RANKED,
+        "-o",
+        "cap",
+    )
+    given = environment(PYTHONPATH="", OMP_NUM_THREADS="1")
+    return WITH_TORCH.run_python((*words, "--device", "cpu", *QUICK), cwd, given, timeout_s=150)
 
 
 def test_torchrun_starts_the_capture_and_rank_0_leads(captures: Captures) -> None:

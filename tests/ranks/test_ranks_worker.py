@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from fakes.command_line import FAKES, alive, gone
+from fakes.forked import WITH_TORCH
+from paths import ROOT
 
 pytest.importorskip("torch.distributed", reason="torch is not installed")
 
@@ -40,10 +42,8 @@ class Leader:
     ) -> None:
         target = Target(workload, "whole", "cpu", team=Team((ranks,)))
         spec = WorkerSpec("serve", target, timeout_s, str(folder / "w.log"))
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            spec.argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | changes
-        )
+        pipe, given = subprocess.PIPE, os.environ | {"OMP_NUM_THREADS": "1"} | changes
+        self.process = WITH_TORCH.start(spec.argv[1:], ROOT, given, stdin=pipe, stdout=pipe, stderr=pipe)
 
     def hear(self) -> Any:
         assert self.process.stdout is not None
@@ -67,9 +67,7 @@ def leader(folder: Path, **words: Any) -> Iterator[Leader]:
     try:
         yield found
     finally:
-        found.process.kill()
-        with found.process:  # closes its pipes and waits
-            pass
+        found.process.close()
 
 
 def pids(hello: Hello) -> list[int]:
@@ -101,7 +99,7 @@ def test_a_rank_that_dies_between_requests_is_named(tmp_path: Path) -> None:
         os.kill(third, signal.SIGKILL)
         said = found.hear()
         assert said.failure.rank == 2 and said.code == 5
-        assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"
+        assert said.error == "rank 2 of 3 died after build (killed by SIGKILL); it last printed: nothing"
         assert found.process.wait(10) == 5 and gone([second])
 
 
@@ -128,14 +126,8 @@ def test_a_traced_run_that_fails_says_so_last_on_stderr(tmp_path: Path) -> None:
     result, out = tmp_path / "r.json", tmp_path / "t.json"
     target = Target(RANKED, "whole", "cpu", PARAMS, Team((2,)))
     measurement = Measurement("torch", str(result), out=str(out))
-    ran = subprocess.run(
-        WorkerSpec("measure", target, log=str(tmp_path / "w.log"), measurement=measurement).argv,
-        env=os.environ | {"RANKED": "build:1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    spec = WorkerSpec("measure", target, log=str(tmp_path / "w.log"), measurement=measurement)
+    ran = WITH_TORCH.run_python(spec.argv[1:], ROOT, os.environ | {"RANKED": "build:1"}, timeout_s=60)
     assert ran.returncode == 5 and not result.exists()
     said = messages.error_in(ran.stderr.splitlines()[-1])
     assert said is not None and said.failure.rank == 1 and "planted in build" in said.error

@@ -6,9 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes.forked import WITH_TORCH
+from paths import FAKES
+
+CLIENT = FAKES / "forked_client.py"
 BLOCK = re.compile(r"^<!-- (file|run)(?:: ([^\n]*?))? -->\n```\w+\n(.*?)^```$", flags=re.S | re.M)
 NEEDS = re.compile(r"needs the command (\w+)")
 
@@ -47,19 +52,29 @@ def write_files(document: Path, folder: Path) -> None:
 
 def has_command(name: str) -> bool:
     """Whether ``moeprof NAME`` exists."""
-    command = [sys.executable, "-P", "-m", "moeprof", name, "--help"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return WITH_TORCH.run((name, "--help"), Path.cwd(), dict(os.environ), timeout_s=60).returncode == 0
 
 
-def run(block: Block, folder: Path) -> str:
+def run(block: Block, folder: Path, fresh: bool = False) -> str:
     """Run a block's commands in ``folder`` with this Python first on PATH; stops at the first that fails. Its output.
 
-    One thread: on a busy machine threads that wait for one another take minutes.
+    ``moeprof`` is a fork of a warm process, unless ``fresh``. One thread: on a busy machine threads that wait for one another take
+    minutes.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-    command = ["bash", "-e", "-c", block.text]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as place:
+        first = Path(sys.executable).parent
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{first}{os.pathsep}{os.environ['PATH']}"}
+        kept: tuple[int, ...] = ()
+        if not fresh:
+            kept = (WITH_TORCH.requests.fileno(),)
+            command = Path(place, "moeprof")
+            command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "$@"\n')
+            command.chmod(0o755)
+            environment |= {"MOEPROF_FORKS": str(kept[0]), "PATH": f"{place}{os.pathsep}{environment['PATH']}"}
+        words = ["bash", "-e", "-c", block.text]
+        ran = subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, check=False, pass_fds=kept
+        )
     assert ran.returncode in block.codes, f"{block.text}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout + ran.stderr
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -23,19 +22,21 @@ SMALL = {"tokens": 48, "hidden": 32, "inner": 24}
 def run(count: int, device: str, folder: Path, cases: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Name -> what each rank found, in the order of the ranks. A case: ``do`` (a function below), ``set`` (parameters), the rest
     its own."""
+    from fakes.forked import WITH_TORCH
+
     (folder / "cases.json").write_text(json.dumps(cases))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NCCL_NVLS_ENABLE": "0", "LOCAL_WORLD_SIZE": str(count)}
-    command = [sys.executable, "-P", __file__]
-    running = [
-        subprocess.Popen([*command, str(rank), str(count), device, str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(count)
-    ]  # fmt: skip
+    logs, running = [folder / f"log-{rank}" for rank in range(count)], []
     try:
-        said = [process.communicate(timeout=TIMEOUT_S)[1] for process in running]
+        for rank, log in enumerate(logs):
+            words = ("-P", __file__, str(rank), str(count), device, str(folder))
+            with log.open("w") as file:
+                running.append(WITH_TORCH.start(words, Path.cwd(), environment, stderr=file.fileno()))
+        statuses = [process.wait(TIMEOUT_S) for process in running]
     finally:
         for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0] * count, "\n".join(said)
+            process.close()
+    assert statuses == [0] * count, "\n".join(log.read_text() for log in logs)
     found = [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(count)]
     return {name: [of_rank[name] for of_rank in found] for name in cases}
 

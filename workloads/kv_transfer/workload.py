@@ -102,7 +102,7 @@ def build_graph(params: Params, device: str) -> Step:
 
 DEFAULT: dict[str, Any] = {
     "layers": 32,
-    "tokens": 7168,  # 29 MB a layer: about half a millisecond over PCIe 5 x16
+    "tokens": 7168,  # 29 MB per layer: about half a millisecond over PCIe 5 x16
     "hidden": 4096,
     "kv_width": 2048,  # K and V of 8 heads x 128
     "width": 0,  # inner width of the stage; 0: calibrated so that compute : transfer = ratio, each alone and sustained

@@ -79,8 +79,8 @@ class ProgramCapture:
     def _trace(self, interrupts: Interrupts) -> None:
         job = jobs.trace_of_program(self.plan, self.store)
         limits = self.plan.request.window
-        told = f", {limits}" if limits != Window() else ""
-        self.progress.step(f"{job.tool} records {' '.join(self.plan.request.program)}{told}")
+        limits_text = f", {limits}" if limits != Window() else ""
+        self.progress.step(f"{job.tool} records {' '.join(self.plan.request.program)}{limits_text}")
         outcome = self._run(job, limits, interrupts, lambda: self._keep(job, None))
         self._describe(outcome)
         if outcome.recorded_s is None:
@@ -170,15 +170,16 @@ class ProgramCapture:
 
     def _judge(self, job: Job, outcome: Outcome) -> None:
         """A program that failed by itself, or ran past its limit, is a problem; its trace was kept."""
-        kept = "its trace was kept" if self.store.variant(PROGRAM).part("trace") else "read the logs"
+        hint = "its trace was kept" if self.store.variant(PROGRAM).part("trace") else "read the logs"
         if outcome.why == "time limit":
             self.problems.append(
-                WorkloadError(f"the program ran past its time limit of {self.plan.request.limit_s} s", kept)
+                WorkloadError(f"the program ran past its time limit of {self.plan.request.limit_s} s", hint)
             )
         elif not outcome.why and outcome.status > 0 and not self._refused(job):
             words = self._last_words(job)
             self.problems.insert(
-                0, WorkloadError(f"the program ended with {status_text(outcome.status)}; it last said: {words}", kept)
+                0,
+                WorkloadError(f"the program ended with {status_text(outcome.status)}; it last printed: {words}", hint),
             )
 
     def _refused(self, job: Job) -> bool:

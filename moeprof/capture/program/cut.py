@@ -99,8 +99,8 @@ def _launches(db: sqlite3.Connection, columns: dict[str, set[str]], inside: str)
         f"FROM {CALLS} GROUP BY 1, 2"
     )
     db.execute("CREATE UNIQUE INDEX temp.called_by ON called(process, id)")
-    found = "(SELECT inside FROM called WHERE process = globalPid AND id = correlationId)"
-    return f"COALESCE({found}, ({inside}))"
+    of_launch = "(SELECT inside FROM called WHERE process = globalPid AND id = correlationId)"
+    return f"COALESCE({of_launch}, ({inside}))"
 
 
 def kineto_json(path: Path, window: Window) -> None:

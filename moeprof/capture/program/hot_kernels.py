@@ -55,11 +55,11 @@ def function_name(name: str) -> str:
     ``void at::native::elementwise_kernel<128, 4>(int)`` is "elementwise_kernel".
     """
     text = name.replace("(anonymous namespace)", "").replace("<unnamed>", "")
-    depth, kept = 0, []
+    depth, outside = 0, []
     for character in text:
         depth += character in "<("
         if depth == 0:
-            kept.append(character)
+            outside.append(character)
         depth -= character in ">)"
-    plain = "".join(kept).strip()
+    plain = "".join(outside).strip()
     return re.split(r"::|\s", plain)[-1] or name

@@ -72,8 +72,8 @@ class Output:
         self._over = threading.Event()
         out = self._stream("out", stdout_to, stdout_log)
         # both streams into one file or terminal: one stream, so that their order is kept
-        one = stdout_to == STDERR or _same_file(STDOUT, STDERR)
-        self._streams = [out] if one else [out, self._stream("err", STDERR, stderr_log)]
+        shared = stdout_to == STDERR or _same_file(STDOUT, STDERR)
+        self._streams = [out] if shared else [out, self._stream("err", STDERR, stderr_log)]
         self._paths = (out.path, self._streams[-1].path)
         self._thread = threading.Thread(target=self._pump, daemon=True)
 

@@ -106,15 +106,15 @@ class ProgramProcess:
     def wait(self, look: Callable[[float], None], recorded: Callable[[], None]) -> Outcome:
         """Until the tool's process has ended. ``look`` is called often with the seconds since the start, ``recorded`` once if the
         recording is complete before the program's end."""
-        told = False
+        reported = False
         while self.process.poll() is None or (self._control is not None and self._control.writing()):
             now = time.monotonic()
             self._window(now)
             self._interrupted(now)
             self._limited(now)
             self._escalate(now)
-            if not told and self._ended is not None and self._control is not None and self._control.recorded():
-                told = True
+            if not reported and self._ended is not None and self._control is not None and self._control.recorded():
+                reported = True
                 recorded()
             look(now - self.started)
             time.sleep(LOOK_S)

@@ -76,12 +76,12 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
     slowest = of.slow[0].index if of.slow else -1
     shown = [part for part in PARTS if any(part.ns(p) for p in of.passes)]
     rows = []
-    for number, one in enumerate(of.passes):
+    for number, pass_ in enumerate(of.passes):
         at, rects = 0.0, []
         for part in shown:
-            width = 1000 * part.ns(one) / longest
+            width = 1000 * part.ns(pass_) / longest
             if width > 0:
-                title = f"{part.label}: {units.ms(part.ns(one))}"
+                title = f"{part.label}: {units.ms(part.ns(pass_))}"
                 rects.append(
                     Markup('<rect class="{}" x="{:.1f}" width="{:.1f}" height="10"><title>{}</title></rect>').format(
                         part.css, at, width, title
@@ -95,8 +95,8 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
                 '<a class="pass{}" href="{}" tabindex="{}"><span>{}{}</span>'
                 '<svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{}</svg><b>{}</b></a>'
             ).format(
-                mark, place(one.start_ns, one.end_ns, zero_ns), 0 if number == max(slowest, 0) else -1, one.name,
-                Markup(' <i>{}</i>').format(word) if word else "", Markup("").join(rects), units.ms(one.span_ns),
+                mark, place(pass_.start_ns, pass_.end_ns, zero_ns), 0 if number == max(slowest, 0) else -1, pass_.name,
+                Markup(' <i>{}</i>').format(word) if word else "", Markup("").join(rects), units.ms(pass_.span_ns),
             )
         )  # fmt: skip
     names = legend([(part.label, part.css) for part in shown])
@@ -108,25 +108,27 @@ def _bars(of: Passes, zero_ns: int) -> Markup:
 def _heat_map(of: Passes, zero_ns: int) -> Markup:
     """Cells in the order of time, coloured by their slowest pass against the median one."""
     usual = of.passes[of.median].span_ns or 1
-    each = -(-len(of.passes) // MOST_CELLS)
+    per_cell = -(-len(of.passes) // MOST_CELLS)
     slowest = of.slow[0].index if of.slow else 0
     cells = []
-    for first in range(0, len(of.passes), each):
-        group = of.passes[first : first + each]
+    for first in range(0, len(of.passes), per_cell):
+        group = of.passes[first : first + per_cell]
         worst = max(range(len(group)), key=lambda i: (group[i].span_ns, -i))
         shown, ratio = group[worst], group[worst].span_ns / usual
         heat = sum(ratio > bound for bound in HEAT)
         title = f"{shown.name}: {units.ms(shown.span_ns)}, {units.times(ratio)} the median"
         cells.append(
             Markup('<a class="heat-{}" href="{}" tabindex="{}" title="{}" aria-label="{}"></a>').format(
-                heat, place(shown.start_ns, shown.end_ns, zero_ns), 0 if first <= slowest < first + each else -1, title, title
+                heat, place(shown.start_ns, shown.end_ns, zero_ns), 0 if first <= slowest < first + per_cell else -1, title, title
             )
         )  # fmt: skip
     bounds = ("up to 1.02", *(f"{a:g} to {b:g}" for a, b in pairwise(HEAT)), f"over {HEAT[-1]:g}")
     names = Markup("").join(
         Markup('<li><i class="heat-{}"></i>{}</li>').format(number, label) for number, label in enumerate(bounds)
     )
-    several = Markup("<p class=how>Each cell is the slowest of {} in a row.</p>").format(each) if each > 1 else ""
+    several = (
+        Markup("<p class=how>Each cell is the slowest of {} in a row.</p>").format(per_cell) if per_cell > 1 else ""
+    )
     return Markup(
         '<div class="heat" role="group" aria-label="In the order of time: each leads to its place in the timeline">{}</div>'
         '{}<ul class="legend" aria-label="Length over the median">{}</ul>'

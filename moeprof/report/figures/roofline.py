@@ -198,15 +198,8 @@ def origin(ceiling: Ceiling) -> str:
     )
 
 
-def missing(roofline: Roofline) -> Table:
-    """What is missing, and how to get it."""
-    return Table("What is missing", ("what",), tuple((text,) for text in roofline.missing), plain=True)
-
-
 def title(roofline: Roofline, optimized: str | None) -> str:
-    """The finding: the optimized variant's longest kernel, or the highest point."""
-    if not roofline.points:
-        return "No roofline: what it needs was not counted"
+    """The finding, of a roofline with points: the optimized variant's longest kernel, or the highest point."""
     point = next(iter(roofline.of(optimized)), None) or max(roofline.points, key=lambda p: p.flop_per_s)
     what = WHOLE if point.kernel == WHOLE else units.short_kernel(point.kernel, 32)
     return f"Roofline: {point.variant}'s {what} does {units.rate(point.flop_per_s / 1e12)} TFLOP/s at {units.rate(point.intensity)} FLOP a byte"

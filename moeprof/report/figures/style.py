@@ -1,4 +1,4 @@
-"""Colours that all figures share: one a kind of time, one a variant, each for light and for dark paper.
+"""Colours that all figures share: one per kind of time, one per variant, each for light and for dark paper.
 
 Work is cool and idle time is warm, as in timeline.css. Every colour has a contrast of at least 3:1 to the paper of its theme
 (WCAG 1.4.11). Figures name the light one; page.js takes the dark one of the pair in the dark theme.
@@ -24,7 +24,7 @@ KINDS = {
     "edge": ("#948a84", "#7d7672"),
 }
 SIGNS = {"faster": ("#00785a", "#35c79b"), "slower": ("#b94a00", "#ff9357"), "total": ("#5b5f66", "#a3a9b2")}
-# one a variant after the baseline, which has that of totals
+# one per variant after the baseline, which has that of totals
 VARIANTS = (
     ("#0b62a8", "#6bb6ea"), ("#b8541c", "#f0975c"), ("#7a3d9a", "#b583d6"), ("#2e7d32", "#7bc67e"), ("#b0205c", "#f283ae"),
     ("#876a10", "#d0b04a"), ("#007a85", "#2fa0a8"), ("#5d4037", "#dccabd"),
@@ -48,6 +48,6 @@ IDLE = tuple(
 
 def variant_colours(names: Sequence[str], baseline: str | None) -> dict[str, str]:
     """One colour a variant, the same on all figures of a page; the baseline has that of totals."""
-    others = [name for name in names if name != baseline]
-    colours = {name: VARIANTS[place % len(VARIANTS)][0] for place, name in enumerate(others)}
+    candidates = [name for name in names if name != baseline]
+    colours = {name: VARIANTS[place % len(VARIANTS)][0] for place, name in enumerate(candidates)}
     return colours if baseline is None else {baseline: TOTAL} | colours

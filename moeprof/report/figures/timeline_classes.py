@@ -52,12 +52,12 @@ def op_classes(view: DeviceView) -> np.ndarray:
     """The number of each operation's class."""
     kind, names = view.ops["kind"], view.ops["name"].cat
     family = np.array([NUMBER[family_of(str(name))] for name in names.categories] + [NUMBER["compute"]])
-    found = family[names.codes.to_numpy()]
+    classes = family[names.codes.to_numpy()]
     for label, kinds in (("comm", COMM), ("graph", ("graph",)), ("migration", MIGRATION), ("memset", MEMSET)):
-        found = np.where(one_of(kind, kinds), NUMBER[label], found)
+        classes = np.where(one_of(kind, kinds), NUMBER[label], classes)
     ways = view.ops["direction"].cat
     way = np.array([NUMBER[DIRECTIONS.get(str(d), "copy")] for d in ways.categories] + [NUMBER["copy"]])
-    return np.where(one_of(kind, COPY), way[ways.codes.to_numpy()], found)
+    return np.where(one_of(kind, COPY), way[ways.codes.to_numpy()], classes)
 
 
 def call_classes(calls: pd.DataFrame) -> np.ndarray:

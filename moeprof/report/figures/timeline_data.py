@@ -133,10 +133,10 @@ class _Encoder:
     def _group(self, view: DeviceView) -> dict[str, Any]:
         name = next((d.name for d in self.trace.devices if d.index == view.index and d.name), None)
         label = "CPU" if view.index < 0 or name == "CPU" else f"GPU {view.index}"
-        found = {"device": view.index, "label": label, "name": name or ""}
+        group = {"device": view.index, "label": label, "name": name or ""}
         if self.reduced:
-            found["queue"] = text(sparse(self._queue(view)))
-        return found
+            group["queue"] = text(sparse(self._queue(view)))
+        return group
 
     def _queue(self, view: DeviceView) -> np.ndarray:
         """Launches that wait, on average over each bin, in tenths."""
@@ -216,16 +216,16 @@ class _Encoder:
             columns += self._ranges(rows)
         else:
             columns.append(varints(lane.classes[mask]))
-        found: dict[str, Any] = {
+        encoded: dict[str, Any] = {
             "kind": lane.kind, "group": lane.group, "label": lane.label, "n": int(mask.sum()), "data": text(b"".join(columns)),
         }  # fmt: skip
         if lane.thread >= 0:
-            found["thread"] = lane.thread
+            encoded["thread"] = lane.thread
         if lane.minor:
-            found["minor"] = 1
+            encoded["minor"] = 1
         if self.reduced and lane.kind != "ranges":
-            found["bins"] = self._bins(lane)
-        return found
+            encoded["bins"] = self._bins(lane)
+        return encoded
 
     def _links(self, calls: Times) -> bytes:
         number = np.where(calls >= 0, self.call_number[calls], -1) if len(self.call_number) else np.full(len(calls), -1)
@@ -256,14 +256,14 @@ class _Encoder:
         templates, counts, numbers = [], [], []
         for code in distinct:
             name = str(column.categories[code]).replace(SLOT, "\ufffd") if code >= 0 else ""
-            found = [int(m) for m in DIGITS.findall(name)]
-            templates.append(self.names(DIGITS.sub(SLOT, name) if found else name))
-            counts.append(len(found))
-            numbers.append(found)
+            digits = [int(m) for m in DIGITS.findall(name)]
+            templates.append(self.names(DIGITS.sub(SLOT, name) if digits else name))
+            counts.append(len(digits))
+            numbers.append(digits)
         columns = [varints(np.array(templates, dtype=np.int64)[codes])]
         count = np.array(counts, dtype=np.int64)[codes] if len(codes) else codes
         for slot in range(int(count.max()) if len(count) else 0):
-            values = np.array([found[slot] if len(found) > slot else 0 for found in numbers], dtype=np.int64)
+            values = np.array([digits[slot] if len(digits) > slot else 0 for digits in numbers], dtype=np.int64)
             columns.append(varints(zigzag(np.diff(values[codes[count > slot]], prepend=0))))
         return columns
 
@@ -271,21 +271,21 @@ class _Encoder:
         """The busy time of each class in each bin of the whole recording."""
         count = _lane_bins(len(self.lanes), self.span)
         edges = bin_edges(self.span, count) + self.start
-        found = {}
+        classes = {}
         for number in np.unique(lane.classes):
             mask = lane.classes == number
             covered = np.diff(union(lane.starts[mask], lane.ends[mask]).covered_before(edges))
-            found[str(int(number))] = text(sparse(covered))
-        return {"count": count, "classes": found}
+            classes[str(int(number))] = text(sparse(covered))
+        return {"count": count, "classes": classes}
 
     def _overview(self, view: DeviceView, bins: int) -> dict[str, Any]:
         edges = bin_edges(self.span, bins) + self.start
-        found = []
+        classes = []
         for name, owned in owners(view, self.start, self.end).items():
             total = owned.clip(self.start, self.end).total_ns
             if total:
-                found.append([NUMBER[name], total, text(sparse(np.diff(owned.covered_before(edges))))])
-        return {"device": view.index, "classes": found}
+                classes.append([NUMBER[name], total, text(sparse(np.diff(owned.covered_before(edges))))])
+        return {"device": view.index, "classes": classes}
 
 
 def _lane_bins(lanes: int, span: int) -> int:

@@ -85,16 +85,16 @@ def detail_of(
     return Detail(windows, tuple(names), kept_of(recording, lanes, windows))
 
 
-def count(kept: list[np.ndarray]) -> int:
+def count(masks: list[np.ndarray]) -> int:
     """How many events the masks keep."""
-    return sum(int(mask.sum()) for mask in kept)
+    return sum(int(mask.sum()) for mask in masks)
 
 
 def kept_of(recording: Recording, lanes: list[Lane], windows: Windows) -> list[np.ndarray]:
     """For each lane a mask of what overlaps a window, the calls that launched such work, and the long ranges."""
     long = max(recording.span // MOST_BINS, 1) * LONG_RANGE_BINS
     launchers = np.zeros(len(recording.trace.calls), dtype=bool)
-    kept = []
+    masks = []
     for lane in lanes:
         mask = np.zeros(len(lane.starts), dtype=bool)
         for low, high in windows:
@@ -105,26 +105,26 @@ def kept_of(recording: Recording, lanes: list[Lane], windows: Windows) -> list[n
         if lane.kind == "work":
             call = recording.devices[lane.group].call[lane.rows[mask]]
             launchers[call[call >= 0]] = True
-        kept.append(mask)
+        masks.append(mask)
     return [
-        mask | launchers[lane.rows] if lane.kind == "calls" else mask for lane, mask in zip(lanes, kept, strict=True)
+        mask | launchers[lane.rows] if lane.kind == "calls" else mask for lane, mask in zip(lanes, masks, strict=True)
     ]
 
 
 def _candidates(
     recording: Recording, lanes: list[Lane], flags: Sequence[Flag], passes: Sequence[Pass]
 ) -> list[Candidate]:
-    found = []
+    candidates = []
     if passes:
         median, slowest = median_pass(passes), max(passes, key=lambda p: (p.end_ns - p.start_ns, -p.start_ns))
-        found.append(Candidate("the median pass", median.start_ns, median.end_ns))
+        candidates.append(Candidate("the median pass", median.start_ns, median.end_ns))
         if slowest != median:
-            found.append(Candidate("the slowest pass", slowest.start_ns, slowest.end_ns))
-    found += [Candidate(f"{AROUND} {f.number}", f.start_ns - AROUND_NS, f.start_ns + AROUND_NS) for f in flags]
-    if not found:
+            candidates.append(Candidate("the slowest pass", slowest.start_ns, slowest.end_ns))
+    candidates += [Candidate(f"{AROUND} {f.number}", f.start_ns - AROUND_NS, f.start_ns + AROUND_NS) for f in flags]
+    if not candidates:
         middle = _half_begun(recording, lanes)
-        found.append(Candidate("20 ms in the middle of the work", middle - AROUND_NS, middle + AROUND_NS))
-    return found
+        candidates.append(Candidate("20 ms in the middle of the work", middle - AROUND_NS, middle + AROUND_NS))
+    return candidates
 
 
 def _half_begun(recording: Recording, lanes: list[Lane]) -> int:

@@ -176,13 +176,13 @@ def _range_lanes(trace: Trace, threads: _Threads, start: int, end: int) -> list[
     lanes = []
     for thread in np.unique(of_thread[chosen]):
         for style, name in ((False, "ranges"), (True, "start/end ranges")):
-            mine = chosen[(of_thread[chosen] == thread) & (free[chosen] == style)]
-            if len(mine):
-                number = np.full(len(mine), NUMBER["range"])
+            lane_rows = chosen[(of_thread[chosen] == thread) & (free[chosen] == style)]
+            if len(lane_rows):
+                number = np.full(len(lane_rows), NUMBER["range"])
                 label = f"{name} · {threads.label(thread)}"
                 lanes.append(
                     Lane(
-                        "ranges", int(threads.group[thread]), label, starts[mine], ends[mine], number, mine, int(thread),
+                        "ranges", int(threads.group[thread]), label, starts[lane_rows], ends[lane_rows], number, lane_rows, int(thread),
                         threads.minor(thread),
                     )
                 )  # fmt: skip
@@ -197,13 +197,13 @@ def _work_lanes(view: DeviceView, group: int) -> list[Lane]:
     role = np.array([ROLE_OF[name] for name in WORK])[classes]
     spent = (view.ends - view.starts).astype(float)
     lanes = []
-    own = ~view.in_graph
+    outside_graphs = ~view.in_graph
     key = _streams(view)
     numbers, queue = np.unique(key, return_inverse=True)
     time = np.zeros((len(numbers), len(ROLES)))
-    np.add.at(time, (queue[own], role[own]), spent[own])
-    count = np.bincount(queue[own], minlength=len(numbers))
-    main = np.where(time.any(axis=1), time.argmax(axis=1), _first_role(role, queue, own, len(numbers)))
+    np.add.at(time, (queue[outside_graphs], role[outside_graphs]), spent[outside_graphs])
+    count = np.bincount(queue[outside_graphs], minlength=len(numbers))
+    main = np.where(time.any(axis=1), time.argmax(axis=1), _first_role(role, queue, outside_graphs, len(numbers)))
     live = np.flatnonzero(count)
     live = live[np.lexsort((live, -time[live].sum(axis=1)))]
     streams = view.ops["stream"].to_numpy()
@@ -214,12 +214,12 @@ def _work_lanes(view: DeviceView, group: int) -> list[Lane]:
         label = (
             f"stream {row['stream']}" + (f" of process {row['pid']}" if several else "") + f" · {ROLES[main[number]]}"
         )
-        lanes.append(_work_lane(view, group, label, np.flatnonzero(own & (queue == number)), classes))
+        lanes.append(_work_lane(view, group, label, np.flatnonzero(outside_graphs & (queue == number)), classes))
     rest = live[MOST_STREAMS:]
     for number in np.unique(main[rest]):
         folded = rest[main[rest] == number]
         label = f"{len(folded)} more stream{'s' * (len(folded) > 1)} · {ROLES[number]}"
-        lanes.append(_work_lane(view, group, label, np.flatnonzero(own & np.isin(queue, folded)), classes))
+        lanes.append(_work_lane(view, group, label, np.flatnonzero(outside_graphs & np.isin(queue, folded)), classes))
     for number in np.unique(role[view.in_graph]):
         rows = np.flatnonzero(view.in_graph & (role == number))
         lanes.append(_work_lane(view, group, f"CUDA graph · {ROLES[number]}", rows, classes))
@@ -233,11 +233,11 @@ def _streams(view: DeviceView) -> np.ndarray:
     return view.ops["stream"].to_numpy() if len(known) <= 1 < len(owners) else view.queue
 
 
-def _first_role(role: np.ndarray, queue: np.ndarray, own: np.ndarray, count: int) -> np.ndarray:
-    found = np.zeros(count, dtype=np.int64)
-    rows = np.flatnonzero(own)[::-1]
-    found[queue[rows]] = role[rows]
-    return found
+def _first_role(role: np.ndarray, queue: np.ndarray, outside_graphs: np.ndarray, count: int) -> np.ndarray:
+    roles = np.zeros(count, dtype=np.int64)
+    rows = np.flatnonzero(outside_graphs)[::-1]
+    roles[queue[rows]] = role[rows]
+    return roles
 
 
 def _work_lane(view: DeviceView, group: int, label: str, rows: Times, classes: np.ndarray) -> Lane:

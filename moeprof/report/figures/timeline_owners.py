@@ -13,7 +13,7 @@ from moeprof.report.figures.timeline_classes import CLASSES, IDLE, op_classes
 def owners(view: DeviceView, start: int, end: int) -> dict[str, Union]:
     """Every nanosecond of [start, end) under exactly one class: work by the ledger's precedence, idle time by its cause."""
     classes = op_classes(view)
-    found: dict[str, Union] = {}
+    owned: dict[str, Union] = {}
     names = list(CLASSES)
     for number, kinds in enumerate(PRECEDENCE):
         rows = np.flatnonzero(one_of(view.ops["kind"], kinds))
@@ -21,26 +21,26 @@ def owners(view: DeviceView, start: int, end: int) -> dict[str, Union]:
         for code in np.unique(classes[rows]):
             part = classes[rows] == code
             pieces = union(left[part], right[part])
-            found[names[code]] = minus(pieces, view.reaches[number - 1]) if number else pieces
+            owned[names[code]] = minus(pieces, view.reaches[number - 1]) if number else pieces
     starts, ends, cause = idle_pieces(view, start, end)
     for number, name in enumerate(IDLE):
-        found[name] = union(starts[cause == number], ends[cause == number])
-    return found
+        owned[name] = union(starts[cause == number], ends[cause == number])
+    return owned
 
 
 def idle_pieces(view: DeviceView, start: int, end: int) -> tuple[Times, Times, np.ndarray]:
     """The idle time of [start, end) in pieces of one cause each (number of a key of IDLE), in order; the sums by cause are
     those of ``ledger.idle``."""
-    found = gaps(view, start, end)
-    called = found.starts + found.host + found.sync
-    returned = called + found.launch
-    waits, late = _before_launch(view, found.ender, found.starts, called)
+    pieces = gaps(view, start, end)
+    called = pieces.starts + pieces.host + pieces.sync
+    returned = called + pieces.launch
+    waits, late = _before_launch(view, pieces.ender, pieces.starts, called)
     inside = view.busy.clip(start, end)
     first, last = (inside.starts[:1], inside.ends[-1:]) if len(inside.starts) else (np.array([end]), np.array([end]))
     edges = Union(np.concatenate([[start], last]), np.concatenate([first, [end]]))
     parts = {
         "host": (late.starts, late.ends), "sync": (waits.starts, waits.ends), "launch": (called, returned),
-        "dependency": (returned, found.ends), "edge": (edges.starts, edges.ends),
+        "dependency": (returned, pieces.ends), "edge": (edges.starts, edges.ends),
     }  # fmt: skip
     starts, ends = (np.concatenate([parts[name][i] for name in IDLE]).astype(np.int64) for i in (0, 1))
     cause = np.repeat(np.arange(len(IDLE)), [len(parts[name][0]) for name in IDLE])

@@ -108,14 +108,14 @@ def side_by_side(sides: Sequence[Side], first: str | None, second: str | None, i
         style: class of the whole.
     """
     upper = next((s for s in sides if s.name == first), sides[0])
-    others = [s for s in sides if s is not upper]
-    lower = next((s for s in others if s.name == second), others[-1] if others else None)
+    lower_sides = [s for s in sides if s is not upper]
+    lower = next((s for s in lower_sides if s.name == second), lower_sides[-1] if lower_sides else None)
     longest = max(s.span_ns for s in (upper, *([lower] if lower else [])))
     parts = [_title(upper), _figure(upper, f"{id}-0", longest, id)]
     if lower is not None:
-        place = others.index(lower)
-        parts.append(_title(lower) if len(others) == 1 else _choice(others, place, id))
-        parts += [_figure(s, f"{id}-{n}", longest, id, s is not lower) for n, s in enumerate(others, 1)]
+        place = lower_sides.index(lower)
+        parts.append(_title(lower) if len(lower_sides) == 1 else _choice(lower_sides, place, id))
+        parts += [_figure(s, f"{id}-{n}", longest, id, s is not lower) for n, s in enumerate(lower_sides, 1)]
     return Markup('<div class="tl-pair {}">{}</div>').format(style, Markup("").join(parts))
 
 

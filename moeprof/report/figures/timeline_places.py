@@ -54,7 +54,7 @@ class Pass:
 
 def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, ...]:
     """The findings' places inside [start, end): that of the operation which its evidence names."""
-    found = []
+    flags = []
     for number, finding in enumerate(findings, 1):
         example = next((finding.evidence[k] for k in EXAMPLES if finding.evidence.get(k)), None)
         if not isinstance(example, dict) or "start_ns" not in example:
@@ -64,7 +64,7 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
         if start <= at < end:
             match = re.match(r"device (-?\d+)", finding.where)
             device = int(match[1]) if match else -1
-            found.append(
+            flags.append(
                 Flag(
                     number,
                     at,
@@ -74,19 +74,19 @@ def flags_of(findings: Iterable[Finding], start: int, end: int) -> tuple[Flag, .
                     finding.claim,
                 )
             )
-    return tuple(found)
+    return tuple(flags)
 
 
 def passes_of(trace: Trace, devices: Sequence[DeviceView]) -> tuple[Pass, ...]:
     """The passes of the device with the most work: its steps, where its launches show them; else the instances of its repeated range, else from one appearance to the next
-    of an operation that comes once a pass; none where nothing repeats."""
+    of an operation that comes once per pass; none where nothing repeats."""
     view = max(devices, key=lambda v: len(v.ops), default=None)
     if view is None or not len(view.ops):
         return ()
-    found = steps.find(trace, view)
-    if found is not None:
-        word = "step" if found.sure else "pass"
-        bounds = zip(found.starts, found.ends, strict=True)
+    step_spans = steps.find(trace, view)
+    if step_spans is not None:
+        word = "step" if step_spans.sure else "pass"
+        bounds = zip(step_spans.starts, step_spans.ends, strict=True)
         return tuple(Pass(int(start), int(end), f"{word} {i}") for i, (start, end) in enumerate(bounds))
     judged = focus(trace, view)
     return _ranged(trace, view, judged) if judged.spans else _recurring(view, judged)
@@ -100,14 +100,14 @@ def median_pass(passes: Sequence[Pass]) -> Pass:
 def _ranged(trace: Trace, view: DeviceView, judged: Focus) -> tuple[Pass, ...]:
     rows = projected(trace, view.index)
     spans = {*judged.spans, *(() if judged.warm_up is None else (judged.warm_up,))}
-    mine = [
+    instances = [
         (int(r.first_ns), int(r.last_ns), str(r.name))
         for r in rows[rows["gpu_ops"] > 0].itertuples()
         if (int(r.start_ns), int(r.last_ns)) in spans and judged.label.startswith(f"{r.name} x ")
     ]
-    mine.sort()
-    ends = tiled([(a, b) for a, b, _ in mine])
-    return tuple(Pass(a, end, f"{name} {i}") for i, ((a, _, name), end) in enumerate(zip(mine, ends, strict=True)))
+    instances.sort()
+    ends = tiled([(a, b) for a, b, _ in instances])
+    return tuple(Pass(a, end, f"{name} {i}") for i, ((a, _, name), end) in enumerate(zip(instances, ends, strict=True)))
 
 
 def _recurring(view: DeviceView, judged: Focus) -> tuple[Pass, ...]:

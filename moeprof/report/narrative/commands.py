@@ -63,11 +63,11 @@ def _where(manifest: Manifest, comparison: Comparison, base: Row | None, row: Ro
         :NAMED
     ]
     unit = unit_of(manifest)
-    told = f"In the traces {unit} takes {ms(base.traced_ns)} and {ms(row.traced_ns)}"
+    times = f"In the traces {unit} takes {ms(base.traced_ns)} and {ms(row.traced_ns)}"
     if not steps:
-        return f"{told}; no part of it changed by enough to report."
+        return f"{times}; no part of it changed by enough to report."
     changes = " and ".join(f"{CALLED[b.label]} {signed_ms(b.delta_ns)}" for b in steps)
-    return f"{told}: {changes}."
+    return f"{times}: {changes}."
 
 
 def _scope(manifest: Manifest) -> str:

@@ -21,10 +21,10 @@ def sentences(analysis: GroupAnalysis) -> list[str]:
         lines.append(
             f"Ranks spend {percent(waiting)} of their time in collectives that wait for another rank while nothing computes."
         )
-    others = "the other rank" if len(analysis.ranks) == 2 else "the median rank"
+    compared_with = "the other rank" if len(analysis.ranks) == 2 else "the median rank"
     for straggler in analysis.stragglers[:MOST_STRAGGLERS]:
         lines.append(
-            f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {ms(straggler.late_ns)} behind {others} in total, caused by {straggler.cause}."
+            f"Rank {straggler.rank} is a straggler: last at {straggler.last} of {straggler.of} collectives, {ms(straggler.late_ns)} behind {compared_with} in total, caused by {straggler.cause}."
         )
     if not analysis.stragglers and any(r.lateness for r in analysis.ranks):
         lines.append("No rank is late by more than chance.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moeprof.analysis.model import CallCount
 from moeprof.compare.row import Row
 from moeprof.compare.variants import Comparison
-from moeprof.stats.estimates import LEAST_MARGIN, Verdict
+from moeprof.stats.verdict import LEAST_MARGIN, Verdict
 from moeprof.units import ms, percent, rate
 
 STARVED = 0.10  # share of an iteration that the device waits for the host, from which it is reported
@@ -75,13 +75,13 @@ def lesson(comparison: Comparison, shows: str) -> str:
     return f"{shows}; here {listed} {verb} as fast as {row.name}"
 
 
-def _ties(other: Row, row: Row, comparison: Comparison) -> bool:
+def _ties(rival: Row, row: Row, comparison: Comparison) -> bool:
     """Whether another variant that gains is as fast as the optimized one: within the noise, or the least margin of a verdict."""
-    if other.name in (row.name, comparison.baseline) or other.verdict is None or row.verdict is None:
+    if rival.name in (row.name, comparison.baseline) or rival.verdict is None or row.verdict is None:
         return False
-    if other.verdict.word != "FASTER" or other.time_ns is None or row.time_ns is None:
+    if rival.verdict.word != "FASTER" or rival.time_ns is None or row.time_ns is None:
         return False
-    return other.time_ns.value <= row.time_ns.value * (1 + max(row.verdict.noise_ratio, LEAST_MARGIN))
+    return rival.time_ns.value <= row.time_ns.value * (1 + max(row.verdict.noise_ratio, LEAST_MARGIN))
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:

@@ -194,8 +194,10 @@ def _shared(findings: tuple[Finding, ...], first: Finding, part: Judged) -> tupl
     """Findings of the same device whose gain must overlap with the first one's: both do not fit into the time that they share."""
     if first.id not in OWNERS or first.gain_share is None:
         return ()
-    others = ((n, f) for n, f in enumerate(findings, 1) if f is not first and f.id in OWNERS)
-    here = ((n, f) for n, other in others for f in (other, *other.on_other_devices) if f.device == first.device)
+    owning = ((n, f) for n, f in enumerate(findings, 1) if f is not first and f.id in OWNERS)
+    here = (
+        (n, f) for n, candidate in owning for f in (candidate, *candidate.on_other_devices) if f.device == first.device
+    )
     return tuple(n for n, f in here if f.gain_share is not None and _overlaps(first, f, part))
 
 

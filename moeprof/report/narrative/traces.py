@@ -39,13 +39,23 @@ def _times(device: DeviceComparison) -> list[str]:
     """The mean unit; before it the median one, where a few instances decide the mean."""
     before, after = device.typical_before_ns, device.typical_after_ns
     ratio = device.after_ns / device.before_ns if device.before_ns else 1.0
-    mean = f"{ms(device.before_ns)} in A, {ms(device.after_ns)} in B"
     if not before or not after or abs(ratio - after / before) < MEDIAN_APART * ratio:
-        return [f"{device.unit}: {mean} ({ratio:.2f} times the traced time)."]
+        return [f"{device.unit}: {_against(device.before_ns, device.after_ns)}."]
+    mean = f"{ms(device.before_ns)} in A, {ms(device.after_ns)} in B"
     return [
-        f"{device.unit}: the median takes {ms(before)} in A, {ms(after)} in B ({after / before:.2f} times the traced time).",
+        f"{device.unit}: the median: {_against(before, after)}.",
         f"A few instances decide the mean: {mean}. The ledger and the kernels below are of the mean.",
     ]
+
+
+def _against(before: float, after: float) -> str:
+    """B takes 13 % longer than A: 12.54 ms to 14.18 ms."""
+    change = round(100 * (after / before - 1)) if before else 0
+    if not change:
+        how = "B takes as long as A" if before == after else "B takes as long as A, within 0.5 %"
+    else:
+        how = f"B takes {abs(change)} % {'longer' if change > 0 else 'less time'} than A"
+    return f"{how}: {ms(before)} to {ms(after)}, both traced"
 
 
 def _why_no_unit(device: DeviceComparison) -> str:

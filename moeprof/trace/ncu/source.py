@@ -1,6 +1,6 @@
 """Read the source page of Nsight Compute (``--page source --csv``): SASS instructions and source lines with their stall samples.
 
-There are two views of one page. ``--print-source sass``: a block a launch, ``Kernel Name``, then a header with Address and Source.
+There are two views of one page. ``--print-source sass``: a block per launch, ``Kernel Name``, then a header with Address and Source.
 ``--print-source cuda,sass``: a block a file and launch, ``File Path`` and ``Function Name``, then a header with Line No and a second
 Source column; a line of source is followed by its instructions. Columns vary from version to version and are looked for by name.
 """

@@ -30,7 +30,11 @@ def violations(browser: Browser) -> list[Violation]:
     script = gzip.decompress(AXE.read_bytes()).decode("utf-8")
     assert hashlib.sha256(script.encode()).hexdigest() == SHA256, f"{AXE} is not axe-core {VERSION}"
     browser.evaluate(f"{script}; 1")
-    found = json.loads(browser.evaluate("axe.run(document, {iframes: false}).then(r => JSON.stringify(r.violations))"))
+    found = json.loads(
+        browser.evaluate(
+            "axe.run(document, {iframes: false, resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))"
+        )
+    )
     return [
         Violation(
             v["id"], v["impact"] or "", tuple(f"{n['html'][:160]}  ({n['failureSummary'][:200]})" for n in v["nodes"])

@@ -77,6 +77,14 @@ class Browser:
 
     def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load the page and wait until its script says that it has drawn."""
+        self.show(width, height, dark)
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        while not self.evaluate("document.documentElement?.dataset.drawn || ''"):
+            time.sleep(0.01)
+        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 300)))")
+
+    def show(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Change the size and the theme of what is open."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -84,10 +92,6 @@ class Browser:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        while not self.evaluate("document.documentElement?.dataset.drawn || ''"):
-            time.sleep(0.01)
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 300)))")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""

@@ -46,7 +46,7 @@ def cells(samples: int, executed: int, stalls: Sequence[int]) -> list[str]:
 def sass_page(
     launches: int = 2, kernel: str = GEMM, rows: Sequence[tuple[str, str, int, int, Sequence[int]]] = GEMM_SASS
 ) -> str:
-    """--print-source sass: a block a launch."""
+    """--print-source sass: a block per launch."""
     lines: list[Sequence[object]] = []
     for _ in range(launches):
         lines += [("Kernel Name", kernel), ("Address", "Source", *COLUMNS)]

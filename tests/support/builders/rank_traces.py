@@ -96,7 +96,7 @@ def _iterations(starts: list[int], end: int, pid: int) -> pd.DataFrame:
 
 
 def grow(base: Trace, planted: Planted) -> tuple[list[tuple[Place, Trace]], Truth]:
-    """One trace a rank, all from ``base``, and the truth."""
+    """One trace per rank, all from ``base``, and the truth."""
     comm = base.ops[base.ops["kind"] == "comm"]
     begins = np.concatenate([[0], comm["end_ns"].to_numpy()[:-1]])
     spans = list(zip(begins.tolist(), comm["start_ns"].tolist(), strict=True))
@@ -258,7 +258,7 @@ def _event(cat: str, name: str, row: Any, args: dict[str, Any], pid: int = 0, ti
 
 
 def write_folder(folder: Path, made: list[tuple[Place, Trace]], named: bool = False) -> None:
-    """One gzipped Kineto trace a rank; ``named``: the rank stands in the file's name alone."""
+    """One gzipped Kineto trace per rank; ``named``: the rank stands in the file's name alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for place, trace in made:
         document = as_kineto(trace, None if named else place.rank, len(made))

@@ -27,7 +27,7 @@ ATTENTION = (
     Launch("qkv_gemm", 20_000, 96), Launch("rope", 4_000, 64), Launch("flash_fwd", 30_000, 128), Launch("out_gemm", 15_000, 96),
     Launch("rms_norm", 3_000, 32, 2), Launch("router_softmax", 2_000, 32), Launch("argmax", 2_000, 16),
 )  # fmt: skip
-# eight experts in a loop against one grouped product: 314 us and 210 us a step, gaps included
+# eight experts in a loop against one grouped product: 314 us and 210 us per step, gaps included
 EAGER = (
     *ATTENTION,
     Launch("index_select", 2_000, 40, 8),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from fakes.forked import FORKS
+from fakes.forked import FORKS, WITH_TORCH, Forks
 from paths import FAKES
 
 from moeprof.storage import manifest
@@ -31,7 +31,13 @@ def moeprof(*words: str, cwd: Path, **changes: str) -> subprocess.CompletedProce
     changes.setdefault(
         "XDG_CACHE_HOME", str(cwd.with_name(f"{cwd.name}-cache"))
     )  # nothing of the user, nothing in ``cwd``
-    return FORKS.run(list(words), cwd, environment(**changes), timeout_s=120)
+    given = environment(**changes)
+    return warm(given).run(list(words), cwd, given, timeout_s=120)
+
+
+def warm(environment: dict[str, str]) -> Forks:
+    """The warm process for a command: one with the real torch, unless the fake one is to be found."""
+    return FORKS if str(FAKES / "site") in environment["PYTHONPATH"].split(os.pathsep) else WITH_TORCH
 
 
 def capture(cwd: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -63,12 +69,12 @@ def alive(pid: int) -> bool:
 
 
 def running(word: str, folder: Path) -> list[str]:
-    """Command lines that contain ``word``, of processes that name ``folder`` or work in it."""
+    """Command lines that contain ``word``, of processes that name ``folder`` or work in it; a fork has a name for that."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            if word in line and (str(folder) in line or process.cwd() == str(folder)):
+            if (word in line or word in process.name()) and (str(folder) in line or process.cwd() == str(folder)):
                 found.append(line)
     return found
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakes.command_line import FAKES, environment
+from fakes.command_line import FAKES, environment, warm
+from fakes.forked import Fork
 
 RANKED = str(FAKES / "ranked_workload.py")
 QUICK = ("--rounds", "2", "--iterations", "3", "--timeout", "60", "--variants", "chunked")
@@ -39,12 +40,12 @@ class Launch:
     skip: tuple[int, ...] = ()  # ranks that are not started
     within: dict[int, tuple[str, ...]] = field(default_factory=dict)  # what a host's commands begin with
     folders: dict[int, Path] = field(default_factory=dict)  # where a host runs, if not in ``folder``
-    running: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
+    running: dict[int, Fork | subprocess.Popen[str]] = field(default_factory=dict)
 
     def start(self) -> None:
         """Start them all; output goes to files beside the capture."""
         common = {"MASTER_PORT": str(free_port()), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"} | self.common
-        command = [sys.executable, "-P", "-m", "moeprof", "capture", RANKED, "-o", "cap", *self.words]
+        words = ["-P", "-m", "moeprof", "capture", RANKED, "-o", "cap", *self.words]
         for host, size in enumerate(self.layout):
             for local in range(size):
                 rank = sum(self.layout[:host]) + local
@@ -52,14 +53,17 @@ class Launch:
                 given = environment(PYTHONPATH="", **common) | place | self.changes.get(host, {})
                 if rank not in self.skip:
                     with (self.folder / f"out{rank}").open("w") as out, (self.folder / f"err{rank}").open("w") as err:
-                        self.running[rank] = subprocess.Popen(
-                            [*self.within.get(host, ()), *command],
-                            cwd=self.folders.get(host, self.folder),
-                            stdout=out,
-                            stderr=err,
-                            env=given,
-                            text=True,
-                        )
+                        self.running[rank] = self.started(host, words, given, out.fileno(), err.fileno())
+
+    def started(
+        self, host: int, words: list[str], given: dict[str, str], out: int, err: int
+    ) -> Fork | subprocess.Popen[str]:
+        """A capture: a fork of the warm process, or within another command a process of its own."""
+        folder = self.folders.get(host, self.folder)
+        if within := self.within.get(host):
+            command = [*within, sys.executable, *words]
+            return subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, env=given, text=True)
+        return warm(given).start(words, folder, given, stdout=out, stderr=err)
 
     def slurm(self, rank: int, host: int, local: int) -> dict[str, str]:
         """What srun sets."""
@@ -93,14 +97,13 @@ class Launch:
 
     def workers(self) -> list[int]:
         """The numbers of all processes that these captures started and that still run, their own included."""
-        mark = f"{self.folder}\0".encode()
+        mark = f"HOSTING={self.folder}".encode()
         found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if b"PWD=" + mark in path.read_bytes() or f"HOSTING={self.folder}".encode() in path.read_bytes():
-                    found.append(int(path.parent.name))
-            except OSError:
-                continue
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                here = (path / "cwd").readlink().is_relative_to(self.folder)  # a fork has its origin's variables
+                if (here or mark in (path / "environ").read_bytes()) and int(path.name) != os.getpid():
+                    found.append(int(path.name))
         return found
 
 

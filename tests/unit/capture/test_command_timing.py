@@ -20,7 +20,7 @@ from moeprof.capture.progress import Silent
 from moeprof.capture.request import Request
 from moeprof.errors import WorkloadError
 from moeprof.machine.tools import Tool
-from moeprof.stats.estimates import LOOKS, MIN_ROUNDS
+from moeprof.stats.verdict import LOOKS, MIN_ROUNDS
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Gpu
 

@@ -162,7 +162,7 @@ def test_our_own_processes_are_no_others_in_any_namespace(
 ) -> None:
     listed = [type("P", (), {"pid": pid}) for pid in pids]
     monkeypatch.setattr(fake_nvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: listed)
-    found = nvml.gpu(own=own)
+    found = nvml.gpu(own_pids=own)
     assert found is not None and found.other_processes == others
 
 

@@ -106,7 +106,7 @@ def test_variants_of_a_workload_are_contrasted_next(tmp_path: Path, command: Cal
     contrast = {"baseline": "v", "optimized": "v"}
     for host, name in enumerate(("cap", "cap.host1")):
         part(tmp_path / name, host, **contrast)
-    assert command("join", "cap", "cap.host1", "-o", "a b").err == "Next: moeprof report --diff 'a b'\n"
+    assert command("join", "cap", "cap.host1", "-o", "a b").err == "Next: moeprof report 'a b'\n"
 
 
 def test_what_is_not_complete_is_not_made_so(parts: list[Path], tmp_path: Path) -> None:

@@ -150,4 +150,4 @@ def test_a_failure_reaches_the_manifest_whole() -> None:
     assert isinstance(error, ErrorReply)
     raised = error.exception("v: ")
     assert isinstance(raised, RankError) and raised.failure == died and raised.hint == "read the log"
-    assert str(raised) == "v: rank 2 of 4 (host 1) died in build (killed by SIGKILL); it last said: last line"
+    assert str(raised) == "v: rank 2 of 4 (host 1) died in build (killed by SIGKILL); it last printed: last line"

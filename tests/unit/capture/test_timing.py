@@ -16,7 +16,7 @@ from moeprof.capture.progress import Silent
 from moeprof.capture.request import Request
 from moeprof.capture.rounds import REPEATS, Timing, Workers
 from moeprof.errors import MoeprofError, WorkloadError
-from moeprof.stats import estimates
+from moeprof.stats import verdict as verdicts
 from moeprof.storage.capture_folder import Store
 from moeprof.storage.manifest import Environment, Manifest, VariantRecord
 from moeprof.worker import messages
@@ -59,20 +59,20 @@ def test_a_clear_verdict_ends_at_the_first_look(tmp_path: Path) -> None:
     found = timing(tmp_path, Request(), base=Clocked(steady(1e6)), fast=Clocked(steady(9e5)), twin=Clocked(steady(1e6)))
     found.run()
     base, fast = found.store.manifest.variants
-    assert len(base.rounds) == len(base.twin) == len(fast.rounds) == estimates.LOOKS[0] and not fast.twin
-    assert found.store.manifest.looks == len(estimates.LOOKS)
+    assert len(base.rounds) == len(base.twin) == len(fast.rounds) == verdicts.LOOKS[0] and not fast.twin
+    assert found.store.manifest.looks == len(verdicts.LOOKS)
 
 
 def test_an_unclear_one_goes_on_to_the_next_look_and_to_the_last(tmp_path: Path) -> None:
     """No look between: eleven rounds, or thirteen, do not end it."""
-    late = Clocked(lambda index: 1e6 if index < estimates.LOOKS[0] // 2 else 9e5)
+    late = Clocked(lambda index: 1e6 if index < verdicts.LOOKS[0] // 2 else 9e5)
     found = timing(tmp_path, Request(), base=Clocked(steady(1e6)), fast=late, twin=Clocked(steady(1e6)))
     found.run()
-    assert late.asked in estimates.LOOKS[1:]
+    assert late.asked in verdicts.LOOKS[1:]
     coin = Clocked(lambda index: 1e6 if index % 2 else 1.3e6)
     found = timing(tmp_path / "b", Request(), base=Clocked(steady(1e6)), fast=coin, twin=Clocked(steady(1e6)))
     found.run()
-    assert coin.asked == estimates.LOOKS[-1]
+    assert coin.asked == verdicts.LOOKS[-1]
 
 
 def test_a_spent_budget_ends_it_and_a_number_of_rounds_is_kept_to(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from builders.sample_captures import SAMPLE, Ran, answer
-from fakes.command_line import moeprof
+from fakes.command_line import moeprof, running
 from fakes.forked import FORKS
 from paths import ROOT
 from recorded import recordings
@@ -96,7 +97,7 @@ def test_doctor_names_each_thing_and_its_mend(command: Callable[..., Ran]) -> No
     assert all(
         bool(c["mend"]) == (c["status"] in ("degraded", "missing")) for c in found["checks"] if c["status"] != "ok"
     )
-    assert command("doctor", "--nsys", "/nowhere/nsys").out.count("does not exist") == 1
+    assert command("doctor", "--nsys", "/nowhere/nsys").words.count("does not exist") == 1
 
 
 @pytest.mark.parametrize("words", [("nothing",), ("report", "--nothing"), ("analyze",)])
@@ -192,8 +193,12 @@ def test_names_complete(tmp_path: Path, typed: str, names: list[str]) -> None:
 )
 def test_a_fork_of_the_warm_process_ends_as_a_fresh_interpreter_does(words: tuple[str, ...], tmp_path: Path) -> None:
     """Most tests run the command in such a fork."""
-    fresh, forked = run(*words, cwd=tmp_path), moeprof(*words, cwd=tmp_path, PYTHONPATH="")
-    assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+    fresh = run(*words, cwd=tmp_path)
+    for forked in (
+        moeprof(*words, cwd=tmp_path),
+        moeprof(*words, cwd=tmp_path, PYTHONPATH=""),
+    ):  # without and with torch
+        assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
     assert fresh.stdout or fresh.stderr
 
 
@@ -206,6 +211,13 @@ def test_a_fork_has_the_modules_and_variables_of_its_own_command_and_ends_in_tim
     env = os.environ | {"PYTHONPATH": str(tmp_path), "MARK": "first"}
     ran = FORKS.run(["--version"], tmp_path, env, timeout_s=60)
     assert ran.stdout.splitlines()[0] == f"first {tmp_path} True False" and "moeprof 0." in ran.stdout
+    fork = FORKS.start(("-P", "-m", "moeprof", "--version"), tmp_path, env | {"LATE": "60"})
+    until = time.monotonic() + 10
+    while not running("moeprof", tmp_path) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert running("moeprof", tmp_path) and not running("fakes/bin", tmp_path), "tests find a fork by its name"
+    fork.close()
+    assert fork.returncode == -9 and not running("moeprof", tmp_path)
     with pytest.raises(subprocess.TimeoutExpired):
         FORKS.run(["--version"], tmp_path, env | {"LATE": "60"}, timeout_s=1)
     assert (

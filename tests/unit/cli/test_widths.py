@@ -175,6 +175,7 @@ def test_a_table_that_does_not_fit_loses_optional_columns_then_becomes_blocks() 
 
 def test_names_are_shortened_in_the_middle_and_stay_apart() -> None:
     assert shortened("nvjet_tst_192x192_64x4", 12) == "nvjet_t…64x4" and shortened("short", 12) == "short"
+    assert shortened("vectorized…elementwise", 16) == "vectorized…twise", "one ellipsis for both"
     rows = tuple((f"{'k' * 60}_{n}", "1.0 ms") for n in range(3))
     names = [line.plain.split()[0] for line in table_lines(Table("", ("kernel", "time"), rows), 40)]
     names = names[-3:]

@@ -21,6 +21,7 @@ from moeprof.loaded import analysed_trace, capture
 from moeprof.loaded.capture import Capture
 from moeprof.report import html, rounds, text
 from moeprof.report import traces as trace_pages
+from moeprof.report.figures.style import variant_colours
 
 SAMPLE = resources.folder("reports") / "samples" / "kv_transfer"
 
@@ -108,9 +109,13 @@ def test_two_unlike_traces_say_so_before_any_number(tmp_path: Path) -> None:
 
 def test_disturbed_rounds_are_marked_and_count_nowhere(sample: Capture) -> None:
     study_marked = marked(sample)
-    figure = rounds.samples(study_marked)
+    figure = rounds.samples(study_marked, variant_colours(["baseline", "overlap", "graph"], "baseline"))
     assert figure is not None
-    crosses = {t.name: (len(t.x), t.marker.symbol) for t in figure.data if "disturbed" in t.name}
+    crosses = {
+        t.name: (sum(int(text.partition(" sample")[0]) for text in t.text), t.marker.symbol)
+        for t in figure.data
+        if "disturbed" in t.name
+    }
     samples = {r.index: len(r.times_ns) for r in sample.variants[1].record.rounds}
     assert crosses["overlap, disturbed"] == (samples[2] + samples[5], "x") and "baseline, twin, disturbed" in crosses
     counts = [row[-1] for row in rounds.times(study_marked).rows if row[0] == "overlap"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from moeprof.errors import UsageError
 from moeprof.loaded.analysed_trace import AnalysedTrace
 from moeprof.loaded.trace import analysis_of
 from moeprof.report.narrative.traces import sentences
+from moeprof.report.traces import page
 from moeprof.trace import Trace, read
 
 
@@ -58,7 +60,19 @@ def test_equal_lengths_are_not_no_change(traces: Path) -> None:
     lengths = [t.ops["end_ns"].max() - t.ops["start_ns"].min() for t in (before, after)]
     assert abs(lengths[0] - lengths[1]) < 0.01 * lengths[0]
     assert all(1.10 < d.after_ns / d.before_ns < 1.17 for d in comparison.devices)
-    assert all("times the traced time" in sentences(d)[0] for d in comparison.devices)
+    assert all(re.search(r"B takes \d+ % longer than A", sentences(d)[0]) for d in comparison.devices)
+
+
+def test_counts_of_whole_traces_are_whole_and_kernels_have_names_of_their_own(traces: Path) -> None:
+    comparison = compare(*(side(read(traces / "nsys" / f"mfu_2gpu_{which}.sqlite")) for which in ("before", "after")))
+    shown = [t for s in page(comparison).sections if s.id.startswith("sides-") for t in s.tables]
+    counts = [t for t in shown if t.caption.startswith("Counts")]
+    assert len(counts) == 2 and counts[0].rows[0] == ("kernels", "1,993", "1,793")
+    cells = [cell for t in shown for row in t.rows for cell in row if re.fullmatch(r"[\d,]+\.\d", cell)]
+    assert cells == [], "no count of 34.0"
+    for kernels in (t for t in shown if t.caption.startswith("Kernels")):
+        plain = [row[0] for row in kernels.rows if "elementwise" in row[0]]
+        assert len(plain) >= 9 and len(set(plain)) == len(plain)
 
 
 def test_waits_that_became_tiny_copies_are_described_and_not_praised() -> None:

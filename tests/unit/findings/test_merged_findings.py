@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,26 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from analysed_traces import analysis as analysis_of_file
 from builders.trace_tables import trace as made
 from paths import ROOT, TRACES
 from recorded import recordings
 
 from moeprof.analysis.device import views
-from moeprof.analysis.model import Analysis, Finding
+from moeprof.analysis.model import Finding
 from moeprof.findings import find
 from moeprof.findings.rules import common
 from moeprof.findings.rules.common import OWNERS
 from moeprof.findings.what_if import Scene, scenes_of
-from moeprof.loaded.trace import analysis_of
 from moeprof.trace import Trace, read
 
 SAMPLES = sorted((ROOT / "reports" / "samples").glob("*/*/trace.sqlite"))
 US, MS = 1_000, 1_000_000
-
-
-@functools.cache
-def analysed(path: Path) -> Analysis:
-    return analysis_of(read(path))
 
 
 def every_trace() -> list[Path]:
@@ -44,7 +38,7 @@ def named(path: Path) -> str:
 
 
 def test_the_eight_byte_copy_is_one_finding_with_its_consequences(traces: Path) -> None:
-    (finding,) = analysed(traces / "nsys" / "mfu_2gpu_after.sqlite").findings
+    (finding,) = analysis_of_file(traces / "nsys" / "mfu_2gpu_after.sqlite").findings
     assert finding.id == "sync-api" and finding.device == 0 and finding.passes == 15
     assert "cudaStreamSynchronize x 15, 14 of them for an H2D copy of 8 bytes from pageable memory" in finding.claim
     same_device = [f for f in finding.consequences if f.device == 0]
@@ -59,21 +53,21 @@ def test_the_eight_byte_copy_is_one_finding_with_its_consequences(traces: Path) 
 
 
 def test_the_worst_place_is_a_stretch_of_about_a_pass(traces: Path) -> None:
-    (finding,) = analysed(traces / "nsys" / "mfu_2gpu_after.sqlite").findings
+    (finding,) = analysis_of_file(traces / "nsys" / "mfu_2gpu_after.sqlite").findings
     worst = finding.evidence["example"]["worst"]
-    (part, _) = analysed(traces / "nsys" / "mfu_2gpu_after.sqlite").judged
+    (part, _) = analysis_of_file(traces / "nsys" / "mfu_2gpu_after.sqlite").judged
     assert 0 < worst["idle_ns"] <= worst["to_ns"] - worst["from_ns"] <= 1.1 * part.span_ns / part.passes
     assert worst["idle_ns"] > 1.5 * part.ledger.idle_ns / part.passes, "worse than a typical pass"
 
 
 def test_a_cause_with_little_gain_does_not_take_over_a_large_finding(cases: Path) -> None:
-    found = analysed(cases / "blocking_copy_loop.sqlite").findings
+    found = analysis_of_file(cases / "blocking_copy_loop.sqlite").findings
     assert [(f.id, f.consequences) for f in found] == [("host-bound", ()), ("sync-api", ())]
 
 
 def test_graph_opportunity_and_launch_bound_are_two_names_for_the_same_launches() -> None:
     sample = ROOT / "reports" / "samples" / "decode_attention" / "naive" / "trace.sqlite"
-    first = analysed(sample).findings[0]
+    first = analysis_of_file(sample).findings[0]
     assert first.id == "graph-opportunity" and [f.id for f in first.consequences] == ["launch-bound"]
 
 
@@ -92,7 +86,7 @@ def test_graph_opportunity_and_launch_bound_are_two_names_for_the_same_launches(
     ],
 )
 def test_known_cases(cases: Path, case: str, label: str, idle_ms: float, ids: list[str]) -> None:
-    analysis = analysed(cases / case)
+    analysis = analysis_of_file(cases / case)
     (part,) = analysis.judged
     assert part.label == label and part.ledger.idle_ns / MS == pytest.approx(idle_ms, abs=0.005)
     assert [f.id for f in analysis.findings] == ids
@@ -101,10 +95,10 @@ def test_known_cases(cases: Path, case: str, label: str, idle_ms: float, ids: li
 
 def test_the_gains_of_the_cases_are_those_worked_out_by_hand(cases: Path) -> None:
     for case in ("blocking_copy_loop", "async_copy_loop"):
-        assert analysed(cases / f"{case}.sqlite").findings[0].gain_ns / MS == pytest.approx(480.0, abs=0.01)
-    small = {f.id: f.gain_ns / MS for f in analysed(cases / "alloc_small.sqlite").findings}
+        assert analysis_of_file(cases / f"{case}.sqlite").findings[0].gain_ns / MS == pytest.approx(480.0, abs=0.01)
+    small = {f.id: f.gain_ns / MS for f in analysis_of_file(cases / "alloc_small.sqlite").findings}
     assert small["allocator-in-loop"] <= 3.0 and small["sync-api"] <= 2.4 + 1.2
-    assert "freed" not in analysed(cases / "alloc_small.sqlite").findings[0].claim
+    assert "freed" not in analysis_of_file(cases / "alloc_small.sqlite").findings[0].claim
     (scene,) = scenes_of(loop := read(cases / "blocking_copy_loop.sqlite"), views(loop))
     from moeprof.findings.rules.copies import pageable_copy
 
@@ -112,14 +106,14 @@ def test_the_gains_of_the_cases_are_those_worked_out_by_hand(cases: Path) -> Non
 
 
 def test_a_call_that_nsys_recorded_twice_is_one_call(traces: Path) -> None:
-    found = {f.id: f for f in analysed(traces / "nsys" / "saxpy_mpi_2022.2.sqlite").findings}
+    found = {f.id: f for f in analysis_of_file(traces / "nsys" / "saxpy_mpi_2022.2.sqlite").findings}
     assert "dropped-records" not in found, "every launch has its kernel, under one of its two records"
     assert "cudaMemcpy x 15" in found["sync-api"].claim
 
 
 def test_the_judged_part_sums_and_fits_into_the_trace() -> None:
     for path in every_trace():
-        for part in analysed(path).judged:
+        for part in analysis_of_file(path).judged:
             owners = sum(vars(part.ledger).values())
             assert owners == part.span_ns <= part.of_span_ns, named(path)
             assert sum(vars(part.idle).values()) == part.ledger.idle_ns, named(path)
@@ -261,12 +255,12 @@ def test_communication_that_waits_for_a_late_device_says_so() -> None:
 
 def test_the_exposed_exchange_of_the_sample_has_its_cause() -> None:
     folder = ROOT / "reports" / "samples" / "expert_parallel"
-    (finding,) = analysed(folder / "baseline" / "trace.sqlite").findings
+    (finding,) = analysis_of_file(folder / "baseline" / "trace.sqlite").findings
     assert finding.id == "exposed-communication" and finding.gain_ns / finding.passes / MS == pytest.approx(
         5.98, abs=0.01
     )
-    assert [f.id for f in analysed(folder / "overlap" / "trace.sqlite").findings] == []
-    assert [f.id for f in analysed(folder / "graph" / "trace.sqlite").findings] == []
+    assert [f.id for f in analysis_of_file(folder / "overlap" / "trace.sqlite").findings] == []
+    assert [f.id for f in analysis_of_file(folder / "graph" / "trace.sqlite").findings] == []
 
 
 # -- the bound
@@ -274,7 +268,7 @@ def test_the_exposed_exchange_of_the_sample_has_its_cause() -> None:
 
 def gains(path: Path) -> Iterator[tuple[Finding, int]]:
     """Each finding with the time from which its gain can come."""
-    analysis = analysed(path)
+    analysis = analysis_of_file(path)
     parts = {part.device: part for part in analysis.judged}
     for finding in (f for merged in analysis.findings for f in merged.all):
         if finding.id in OWNERS:

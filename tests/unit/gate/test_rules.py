@@ -21,6 +21,7 @@ from moeprof.gate.metrics import Sample
 from moeprof.gate.rule import Expectation
 from moeprof.loaded import capture
 from moeprof.stats import estimates
+from moeprof.stats import verdict as verdicts
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_bad_rule_is_named_with_the_grammar_or_the_metrics(text: str) -> None:
 
 def judged(wanted: Expectation, before: Sample, after: Sample, paired: bool = False) -> Judgement:
     """As a gate judges: with the verdict on the clean times, where there are any."""
-    verdict = estimates.verdict(before.rounds, after.rounds, paired) if after.rounds else None
+    verdict = verdicts.of_rounds(before.rounds, after.rounds, paired) if after.rounds else None
     return judge_change(wanted, before, after, verdict)
 
 
@@ -86,7 +87,7 @@ def test_the_interval_is_that_of_the_verdict(power: int, unit: Any) -> None:
     uneven = [[1e6 * f] * 3 for f in (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.3, 1.3)]
     before, after = (Sample(0.0, "clean", rounds=[tuple(map(int, r)) for r in rounds], power=power) for rounds in (around(1e6), uneven))  # fmt: skip
     before, after = (replace(s, value=(estimates.typical(s.rounds) or 0) ** power) for s in (before, after))
-    verdict = estimates.verdict(before.rounds, after.rounds, paired=False)
+    verdict = verdicts.of_rounds(before.rounds, after.rounds, paired=False)
     found = judged(Expectation(">", 3.0, unit), before, after).found
     assert verdict is not None and verdict.effect is not None and found is not None
     speed = verdict.effect
@@ -111,7 +112,7 @@ def test_a_rule_without_tolerance_fails_where_the_verdict_is_slower_and_only_the
     wanted, seen = expectations.expectation(">0%"), set()
     for seed, factor in enumerate((0.99, 0.996, 1.0, 1.003, 1.006, 1.01, 1.02) * 3):
         before, after = clean(20, spread, seed=seed), clean(20 * factor, spread, seed=seed + 100)
-        verdict = estimates.verdict(before.rounds, after.rounds)
+        verdict = verdicts.of_rounds(before.rounds, after.rounds)
         assert verdict is not None
         state = judge_change(wanted, before, after, verdict).state
         assert (state == "FAIL") == (verdict.word == "SLOWER"), (factor, verdict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from moeprof.kernels.roofline_points import WHOLE, Roofline, roofline
 from moeprof.loaded.capture import Capture
 from moeprof.report import html
 from moeprof.report.figures import roofline as drawn
+from moeprof.report.figures.style import variant_colours
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_the_ceilings_of_the_capture_come_first_and_ncu_fills_in(story: Capture,
     assert [c.measured for c in ceilings(both)] == [True, True], "a peak by ncu stands only where nothing was measured"
     half = replace(story, manifest=replace(story.manifest, ceilings={"gemm_tflop_per_s": 700.0}))
     assert roofline(half).missing[0] == "no ceiling of device memory"
-    figure = drawn.figure(roofline(half), None, None)
+    figure = drawn.figure(roofline(half), None, None, variant_colours(["baseline", "overlap", "graph"], None))
     assert figure is not None and [t.name for t in figure.data if t.mode == "lines"] == [
         "gemm_tflop_per_s 700.0 TFLOP/s, measured"
     ]
@@ -110,7 +112,9 @@ def test_without_counted_flops_the_whole_stands_by_the_declared_ones(story: Capt
         replace(story, variants=(*story.variants[:2], bare)),
         variants.compare(replace(story, variants=(*story.variants[:2], bare))),
     )
-    assert "<td>declared</td>" in page and "What is missing" in page
+    assert (
+        "<td>declared</td>" in page and escape(f"Not in this capture: {' '.join(found.missing)}", quote=False) in page
+    )
 
 
 def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
@@ -118,7 +122,8 @@ def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
     found = variants.compare(plain)
     assert not found.roofline.points and "baseline, overlap, graph: ncu did not count" in found.roofline.missing[0]
     page = rendered(plain, found)
-    assert "No roofline: what it needs was not counted" in page and 'id="figure-roofline"' not in page
+    assert escape(f"Not in this capture: {found.roofline.missing[0]}", quote=False) in page
+    assert 'id="figure-roofline"' not in page and '<section id="roofline"' not in page
     none = replace(plain, variants=tuple(recorded(v, counters=None) for v in plain.variants))
     assert roofline(none).missing[0] == "baseline, overlap, graph: no kernel was counted"
     cpu = replace(none, manifest=replace(none.manifest, device="cpu"))
@@ -127,7 +132,7 @@ def test_without_counters_or_a_gpu_there_is_a_reason_or_nothing() -> None:
 
 def test_arrows_lead_from_the_baseline_to_the_optimized_variant(story: Capture) -> None:
     found = variants.compare(story).roofline
-    figure = drawn.figure(found, "baseline", "graph")
+    figure = drawn.figure(found, "baseline", "graph", variant_colours(["baseline", "overlap", "graph"], "baseline"))
     assert figure is not None
     arrows = [(10**a.ax, 10**a.ay, 10**a.x, 10**a.y) for a in figure.layout.annotations]
     first, last = found.of("baseline"), found.of("graph")
@@ -179,6 +184,7 @@ def test_the_roofline_in_a_browser(browser: Browser, story: Capture, tmp_path: P
     inside += "return r.width > 10 && r.left >= p.left - 20 && r.right <= p.right + 20})})()"
     assert browser.evaluate(inside), "arrows lie in the plot"
     assert overlapping(browser.evaluate(TEXTS)) == []
+    browser.evaluate("document.querySelector('#words details').open = true")
     assert browser.evaluate("document.querySelector('#words p').innerText.length") > 200
     assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.requests() == [] and browser.complaints() == []

@@ -63,7 +63,7 @@ def test_a_failed_trace_is_told_and_the_rest_goes_on(command: Run, folder: Path)
     assert all(name in ran.out for name in (*FILES, *CAPTURED))
     lines = ran.err.splitlines()
     assert lines[1] == "2 of 7: peer.sqlite" and len(lines) == 8
-    assert lines[-1] == "note: 1 of 7 traces have no numbers; the table says why"
+    assert lines[-1] == "note: 1 of 7 traces have no numbers; the table reports why"
 
 
 def test_a_bar_stands_for_the_lines_on_a_terminal(command: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import analysed_traces
 import pytest
 import sweep
 from paths import ROOT
 
-from moeprof.loaded.trace import analysis_of
 from moeprof.report.narrative.trace import answer
-from moeprof.trace import read
 
 PAGE = ROOT / "docs" / "reference" / "first_sentences.md"
 ROWS = [
@@ -32,7 +31,7 @@ def test_every_public_trace_is_listed(traces: Path) -> None:
 def test_the_sentence_is_as_documented_and_true(traces: Path, row: list[str]) -> None:
     name, sentence, judged = row[0].strip("`"), row[2], row[3]
     path = traces / ("nsys" if name.endswith(".sqlite") else "kineto") / name
-    analysis = analysis_of(read(path))
+    analysis = analysed_traces.analysis(path)
     assert answer(analysis).headline == sentence
     found = re.match(r"GPU (\d+) (is idle|only copies|only communicates|computes) ([\d.]+) % of the time", sentence)
     assert found is not None

@@ -63,6 +63,7 @@ def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
     assert {c.rank for c in many.critical} == {STRETCHED}
     shown = text.render(ranks.page(((many, None),)))
     assert len(shown.splitlines()) < 60 and "Rank 341 is a straggler" in shown and "12 of 1024" in shown
+    assert "exposed: median" in shown and "exposed: most" in shown, "a column of zeros takes no other along"
 
 
 def test_a_heat_map_of_a_thousand_is_bounded_and_keeps_the_latest_rank_apart(many: GroupAnalysis) -> None:

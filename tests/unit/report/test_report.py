@@ -177,7 +177,12 @@ def test_the_sample_is_shown_without_torch(tmp_path: Path) -> None:
 def test_analyze_prints_and_gives_json(tmp_path: Path) -> None:
     trace = str(SAMPLE / "graph" / "trace.sqlite")
     shown = moeprof("analyze", trace, "--range", "iteration", cwd=tmp_path)
-    assert shown.returncode == 0 and "Time ledger" in shown.stdout and "iteration 7" in shown.stdout
+    assert shown.returncode == 0 and shown.stdout.startswith("moeprof@iteration: 8 windows, 17.48 ms at the median.\n")
+    assert "Who owned the time" in shown.stdout and "iteration 7" in shown.stdout
+    printed = moeprof("analyze", trace, "--range", "moeprof@iteration", cwd=tmp_path).stdout
+    assert printed.splitlines()[0] == shown.stdout.splitlines()[0] and "moeprof@iteration 7" in printed
+    other = moeprof("analyze", trace, "--range", "other@iteration", cwd=tmp_path)
+    assert other.returncode == 2 and "no range 'other@iteration'" in other.stderr
     report = json.loads(without_torch("analyze", trace, "--json", cwd=tmp_path).stdout)
     assert report["schema_version"] == 1 and report["source"]["kind"] == "nsys"
     (window,) = report["windows"]

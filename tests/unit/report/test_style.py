@@ -1,4 +1,4 @@
-"""The colours of figures: visible on the paper of each theme, told apart, those of the timeline, one a variant."""
+"""The colours of figures: visible on the paper of each theme, told apart, those of the timeline, one per variant."""
 
 from __future__ import annotations
 

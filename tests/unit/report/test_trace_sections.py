@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
+import analysed_traces
 import pytest
 from builders.trace_tables import trace
 from markupsafe import escape
@@ -14,17 +14,14 @@ from paths import TRACES
 from recorded import recordings
 
 from moeprof import units
-from moeprof.analysis.device import views
 from moeprof.analysis.model import Analysis, Passes
-from moeprof.loaded.trace import analysis_of
-from moeprof.report import html, markdown, trace_page
+from moeprof.report import html, markdown
 from moeprof.report.figures.passes import MOST_ROWS, PARTS
 from moeprof.report.figures.timeline_data import timeline_data
 from moeprof.report.kernel_names import labels
 from moeprof.report.page import Page, Section, Table
 from moeprof.report.trace_sections import MATTERS, MAX_KERNELS, sections
 from moeprof.storage.json import encode
-from moeprof.trace import Trace, read
 
 NAMES = ("sync-item-faulty", "tiny-copies-faulty", "late-issue-faulty", "startend", "peer", "empty-cache-mended")
 REAL = (
@@ -34,20 +31,13 @@ REAL = (
 )  # fmt: skip
 
 
-def shown(name: str) -> Trace:
-    """A recording of the checkout, or a real trace where its folder is there."""
+def page_of(name: str) -> tuple[Page, Analysis]:
+    """Of a recording of the checkout, or of a real trace where its folder is there."""
     if "/" not in name:
-        return recordings.trace(name)
+        return analysed_traces.of_file(recordings.path(name))
     if not (TRACES / name).is_file():
         pytest.skip(f"the real traces are absent: {TRACES}")
-    return read(Path(TRACES / name))
-
-
-def page_of(of: Trace) -> tuple[Page, Analysis]:
-    prepared = views(of)
-    analysis = analysis_of(of, prepared=prepared)
-    drawn = timeline_data(of, prepared, analysis.findings, trace_page.passes_shown(analysis))
-    return trace_page.page(of, analysis, drawn, "a.sqlite"), analysis
+    return analysed_traces.of_file(TRACES / name)
 
 
 def every_table(parts: tuple[Section, ...]) -> Iterator[tuple[str, Table]]:
@@ -63,7 +53,7 @@ def column(table: Table, name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [*NAMES, *REAL])
 def test_every_number_of_a_table_is_in_the_json(name: str) -> None:
-    page, _ = page_of(shown(name))
+    page, _ = page_of(name)
     data = page.data  # what moeprof analyze --json prints
     tables: dict[str, list[Table]] = {}
     for id, table in every_table(page.sections):
@@ -140,7 +130,7 @@ def _main_first(passes: list[dict], page: Page) -> list[dict]:  # type: ignore[t
 
 @pytest.mark.parametrize("name", [*NAMES, *REAL])
 def test_no_share_is_more_than_the_whole_and_no_section_is_empty(name: str) -> None:
-    page, analysis = page_of(shown(name))
+    page, analysis = page_of(name)
     for _, table in every_table(page.sections):
         assert table.rows
         for row in table.rows:
@@ -153,7 +143,7 @@ def test_no_share_is_more_than_the_whole_and_no_section_is_empty(name: str) -> N
 
 @pytest.mark.parametrize("name", ["sync-item-faulty", *REAL])
 def test_what_takes_little_time_is_folded(name: str) -> None:
-    page, analysis = page_of(shown(name))
+    page, analysis = page_of(name)
     for id, part in (("copies", "exposed_copy_ns"), ("communication", "exposed_comm_ns")):
         section = next((s for s in page.sections if s.id == id), None)
         share = max(getattr(w.ledger, part) / w.span_ns for w in analysis.windows)
@@ -162,7 +152,7 @@ def test_what_takes_little_time_is_folded(name: str) -> None:
 
 
 def test_the_slowest_step_is_marked_and_explained() -> None:
-    page, analysis = page_of(shown("nsys/mfu_2gpu_after.sqlite"))
+    page, analysis = page_of("nsys/mfu_2gpu_after.sqlite")
     section = next(s for s in page.sections if s.id == "passes")
     slow = analysis.passes[0].slow[0]
     told = str(section.above)
@@ -174,7 +164,7 @@ def test_the_slowest_step_is_marked_and_explained() -> None:
 
 
 def test_many_steps_are_a_heat_map_whose_table_names_the_slowest() -> None:
-    _, analysis = page_of(shown("nsys/mfu_2gpu_after.sqlite"))
+    _, analysis = page_of("nsys/mfu_2gpu_after.sqlite")
     of = analysis.passes[0]
     many: Passes = replace(of, passes=of.passes * 50)
     assert len(many.passes) > MOST_ROWS
@@ -188,23 +178,22 @@ def test_many_steps_are_a_heat_map_whose_table_names_the_slowest() -> None:
 
 
 def test_the_same_label_is_in_the_table_and_in_the_timeline() -> None:
-    of = shown("tiny-copies-faulty")
-    page, analysis = page_of(of)
-    known = set(timeline_data(of).payload["names"])
+    page, analysis = page_of("tiny-copies-faulty")
+    known = set(timeline_data(recordings.trace("tiny-copies-faulty")).payload["names"])
     table = next(t for id, t in every_table(page.sections) if t.caption == "Kernels of GPU 0")
     assert {row[0] for row in table.rows} <= known
     assert {row[0] for row in table.rows} == set(labels(k.name for k in analysis.kernels).values())
 
 
 def test_markdown_has_the_same_tables() -> None:
-    page, _ = page_of(shown("tiny-copies-faulty"))
+    page, _ = page_of("tiny-copies-faulty")
     text = markdown.render(page)
     for caption in ("Kernels of GPU 0", "Copies by direction and memory", "Kernels by family"):
         assert f"**{caption}**" in text
 
 
 def test_words_are_explained_where_they_occur_and_no_others() -> None:
-    page, _ = page_of(shown("tiny-copies-faulty"))
+    page, _ = page_of("tiny-copies-faulty")
     words = [word for word, _ in page.terms]
     assert "exposed" in words and "H2D" in words and "P2P" not in words
     rendered = html.render(page)
@@ -219,7 +208,7 @@ def test_hostile_names_stay_text_in_every_figure() -> None:
     calls = [{"start_ns": i * 100 + 1, "end_ns": i * 100 + 2} for i in range(40)]
     ops = [{"start_ns": i * 100 + 5, "end_ns": i * 100 + 50, "name": f"{hostile}{i % 2}", "call": i} for i in range(40)]
     ranges = [{"start_ns": i * 200, "end_ns": i * 200 + 190, "name": hostile, "domain": ""} for i in range(20)]
-    page, analysis = page_of(trace(ops, calls, ranges))
+    page, analysis = analysed_traces.shown(trace(ops, calls, ranges), "a.sqlite")
     assert analysis.range_tree and analysis.passes
     rendered = html.render(page)
     assert "alert(1)</script>" not in rendered and "<!--" not in rendered

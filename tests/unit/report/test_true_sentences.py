@@ -10,24 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import analysed_traces
 import click
 import pytest
 from builders import counted_captures
 from paths import ROOT, TRACES
 from quoted import strangers
 
-from moeprof.analysis.device import views
 from moeprof.cli.main import cli
 from moeprof.compare import variants
 from moeprof.kernels import roofline_points
 from moeprof.loaded import capture
 from moeprof.loaded.capture import Capture
-from moeprof.loaded.trace import analysis_of
-from moeprof.report import build, trace_page
-from moeprof.report.figures.timeline_data import timeline_data
+from moeprof.report import build
 from moeprof.report.narrative.narrative import Narrative, narrate
 from moeprof.report.page import Bullets, Facts, Page, Paragraph, Section
-from moeprof.trace import read
 from moeprof.units import amount, ms
 
 SAMPLES = sorted(p.parent for p in (ROOT / "reports" / "samples").glob("*/manifest.json"))
@@ -49,10 +46,7 @@ def sample(folder: Path) -> tuple[Capture, Narrative]:
 def page_of(path: Path) -> Page:
     if path.is_dir():
         return build.page_of((capture.load(path),))
-    trace = read(path)
-    prepared = views(trace)
-    analysis = analysis_of(trace, prepared=prepared)
-    return trace_page.page(trace, analysis, timeline_data(trace, prepared, analysis.findings), path.name)
+    return analysed_traces.of_file(path)[0]
 
 
 def texts(page: Page) -> Iterator[str]:

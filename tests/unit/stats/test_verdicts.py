@@ -57,17 +57,17 @@ def test_the_same_is_called_the_same_and_three_percent_never() -> None:
 
 
 def test_a_quiet_machine_needs_the_first_look_alone() -> None:
-    assert simulated.shares("independent", RUNS, 0.03, 0.001)["rounds"] == estimates.LOOKS[0]
+    assert simulated.shares("independent", RUNS, 0.03, 0.001)["rounds"] == verdict.LOOKS[0]
 
 
 def test_all_looks_together_miss_the_truth_in_one_of_a_hundred() -> None:
     """The chance of an interval that does not hold the truth at any look: uncorrected, five looks make it some 3 %."""
     rng = np.random.default_rng(5)
-    baseline, candidate = rng.normal(0, 0.01, (2, 3000, estimates.LOOKS[-1]))
+    baseline, candidate = rng.normal(0, 0.01, (2, 3000, verdict.LOOKS[-1]))
     missed = np.zeros(3000, dtype=bool)
-    for count in estimates.LOOKS:
+    for count in verdict.LOOKS:
         found = estimates.compare(
-            baseline[:, :count], candidate[:, :count], None, True, estimates.FALSE_ALARMS / len(estimates.LOOKS)
+            baseline[:, :count], candidate[:, :count], None, True, verdict.FALSE_ALARMS / len(verdict.LOOKS)
         )
         assert found is not None
         missed |= (found.low > 0) | (found.high < 0)
@@ -156,7 +156,7 @@ def test_unclear_names_what_disturbed_and_too_few_rounds_the_least_number() -> N
 def test_more_looks_ask_for_more_confidence() -> None:
     one, five = (
         verdict.verdict(record("a", phases(QUIET)), record("b", phases(QUIET)), looks)
-        for looks in (1, len(estimates.LOOKS))
+        for looks in (1, len(verdict.LOOKS))
     )
     assert one is not None and five is not None
     assert one.confidence == pytest.approx(0.99) and five.confidence == pytest.approx(0.998)
@@ -180,5 +180,5 @@ def test_two_captures_share_the_false_alarms_of_the_one_that_looked_more_often(t
     )
     for pair in ((looked, not_looked), (not_looked, looked)):
         found = verdict.across(*pair, "graph")
-        assert found is not None and found.confidence == pytest.approx(1 - estimates.FALSE_ALARMS / 5)
+        assert found is not None and found.confidence == pytest.approx(1 - verdict.FALSE_ALARMS / 5)
     assert verdict.across(looked, not_looked, "nothing") is None

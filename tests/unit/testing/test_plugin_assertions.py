@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moeprof import resources
 from moeprof.errors import TraceError, UsageError
 from moeprof.loaded import pytest_run
-from moeprof.stats import estimates
+from moeprof.stats import verdict as verdicts
 from moeprof.testing import clocking, numbers
 from moeprof.testing.errors import ProbeError
 from moeprof.testing.fixture import Moeprof
@@ -158,7 +158,7 @@ def test_what_cannot_be_asked_is_one_clear_line(probe: Moeprof, tmp_path: Path) 
 def pair(new: list[int], old: list[int], twin: list[int] | None = None) -> clocking.Pair:
     """Rounds of three samples around these medians."""
     rounds = [[[m - 1, m, m + 1] for m in medians] for medians in (new, old, twin or old)]
-    verdict = estimates.verdict(rounds[1], rounds[0], twin=rounds[2])
+    verdict = verdicts.of_rounds(rounds[1], rounds[0], twin=rounds[2])
     assert verdict is not None
     return clocking.Pair(rounds[0], rounds[1], verdict)
 
@@ -180,7 +180,7 @@ def test_faster_asserts_on_the_whole_interval(new: list[int], old: list[int], by
     assert check.outcome == outcome and check.limit == f"at least {by:g} x"
     assert (check.detail == "") == (outcome == "passed")
     if check.detail:
-        assert "99 % sure" in check.detail and "noise" in check.detail
+        assert "(99 % interval " in check.detail and "noise" in check.detail
     assert check.detail.startswith("UNCLEAR") == (outcome == "unclear")
 
 

@@ -1,4 +1,4 @@
-"""What ranks are read from: one export of several, folders of one trace a rank, captures; and what is refused."""
+"""What ranks are read from: one export of several, folders of one trace per rank, captures; and what is refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_is_no_group_is_refused(command: Run, base: Trace, traces: Path, tm
         (command("ranks", traces / "nsys" / EXPORT, "-o", first), 2, "exists"),
     ]
     (tmp_path / "set" / "other.json.gz").rename(tmp_path / "set" / "again-rank0.json.gz")
-    said.append((command("ranks", "set"), 1, "rank 0 is told twice"))
+    said.append((command("ranks", "set"), 1, "rank 0 is in two files"))
     made(tmp_path / "set" / "cap")
     said.append((command("ranks", "set"), 2, "set holds the capture cap"))
     for ran, code, text in said:

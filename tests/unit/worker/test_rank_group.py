@@ -90,19 +90,19 @@ FAULTS = {
     "start": ("start", False, [died(1, 5)], [raised(1, "RuntimeError: planted")],
               "rank 1 of 3 failed in start (exit status 5): RuntimeError: planted"),
     "exit": ("times", False, [died(1, 3, "about to leave")], [],
-             "rank 1 of 3 died in a timed round (exit status 3); it last said: about to leave"),
-    "kill": ("times", False, [died(1, -9)], [], "rank 1 of 3 died in a timed round (killed by SIGKILL); it last said: nothing"),
+             "rank 1 of 3 died in a timed round (exit status 3); it last printed: about to leave"),
+    "kill": ("times", False, [died(1, -9)], [], "rank 1 of 3 died in a timed round (killed by SIGKILL); it last printed: nothing"),
     "raise in rank 0": ("times", False, [raised(0, "RuntimeError: planted")], [],
                         "rank 0 of 3 failed in a timed round (exit status 5): RuntimeError: planted"),
-    "traced": ("measure", False, [died(1, 7)], [], "rank 1 of 3 died in the traced run (exit status 7); it last said: nothing"),
+    "traced": ("measure", False, [died(1, 7)], [], "rank 1 of 3 died in the traced run (exit status 7); it last printed: nothing"),
     "between requests": ("build", True, [died(2, -9)], [],
-                         "rank 2 of 3 died after build (killed by SIGKILL); it last said: nothing"),
+                         "rank 2 of 3 died after build (killed by SIGKILL); it last printed: nothing"),
     "an error drags others along": (
         "prove", False, [raised(0, PEER, 2.0), died(1, 5), died(2, 5)], [raised(1, PEER, 2.1), raised(2, "planted", 1.9)],
         "rank 2 of 3 failed in the proof (exit status 5): planted"),
     "a death drags others along": (
         "prove", False, [raised(0, PEER, 1.0), died(1, -9, at_s=1.5)], [raised(2, PEER, 0.9)],
-        "rank 1 of 3 died in the proof (killed by SIGKILL); it last said: nothing"),
+        "rank 1 of 3 died in the proof (killed by SIGKILL); it last printed: nothing"),
     "NCCL's watchdog aborts the peers": (
         "times", False, [died(1, -signal.SIGABRT, at_s=0.5), died(2, 5)], [raised(2, "planted", 0.4)],
         "rank 2 of 3 failed in a timed round (exit status 5): planted"),
@@ -138,7 +138,7 @@ def test_failures_of_ranks_that_were_told_to_quit_are_none() -> None:
 HANGS = [
     # request, rank 0 has answered, where ranks stand, the line
     ("times", True, (Position(1, True, "", "about to stop"),),
-     "rank 1 of 3 gave no answer in a timed round within 20 s (stopped by a signal); it last said: about to stop"),
+     "rank 1 of 3 gave no answer in a timed round within 20 s (stopped by a signal); it last printed: about to stop"),
     ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked_workload.py:26")),
      "rank 1 of 3 gave no answer in the proof within 20 s (at /y/ranked_workload.py:26)"),
     ("prove", False, (Position(0, at="/x/torch/distributed/c10d.py:9"), Position(1, at="/y/ranked_workload.py:26"), Position(2, True)),
@@ -191,7 +191,7 @@ def test_of_several_hosts_news_of_a_death_is_waited_for() -> None:
     assert run.ended is None
     run.pass_s(0.3)
     assert run.ended is not None
-    assert run.ended.text == "rank 2 of 3 (host 1) died in the proof (killed by SIGKILL); it last said: nothing"
+    assert run.ended.text == "rank 2 of 3 (host 1) died in the proof (killed by SIGKILL); it last printed: nothing"
     errors = Run((1, 2)).ask("prove").take(Failed(raised(0, PEER, 1.0)), Failed(raised(1, "planted", 0.9)))
     assert errors.pass_s(rank_group.FAR_S).ended is None
     errors.pass_s(1)
@@ -201,7 +201,9 @@ def test_of_several_hosts_news_of_a_death_is_waited_for() -> None:
 def test_what_a_host_reports_starts_it_too() -> None:
     run = Run((1, 2)).ask("times").take(Reports((died(2, 3, "about to leave"),))).pass_s(1)
     assert run.ended is not None
-    assert run.ended.text == "rank 2 of 3 (host 1) died in a timed round (exit status 3); it last said: about to leave"
+    assert (
+        run.ended.text == "rank 2 of 3 (host 1) died in a timed round (exit status 3); it last printed: about to leave"
+    )
 
 
 def test_what_a_rank_reported_counts_more_than_how_it_ended_then() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ if not torch.distributed.is_available():
     pytest.skip("torch has no distributed here", allow_module_level=True)
 
 import rank_processes  # noqa: E402
+from fakes.forked import WITH_TORCH  # noqa: E402
 from rank_processes import SMALL  # noqa: E402
 
 from moeprof.workload.find import load  # noqa: E402
@@ -33,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "overlap, balanced": {"name": "overlap", "set": {"load": "balanced"}},
     "baseline, deepseek": {"name": "baseline", "set": {"routing": "deepseek", "scale": 2.5}},
     "overlap, one expert a token": {"name": "overlap", "set": {"topk": 1}},
-    "overlap of 4 experts": {"name": "overlap", "set": {"experts": 4}},  # one a rank of four
+    "overlap of 4 experts": {"name": "overlap", "set": {"experts": 4}},  # one per rank of four
     "overlap, double": {"name": "overlap", "set": {"dtype": "float64"}},
 }
 
@@ -150,25 +152,23 @@ def test_a_backend_that_registers_nothing_has_plain_memory(four: dict[str, list[
 # ---- as a plain script
 
 
-def script(*words: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-P", "-m"] if ranks == 1 else [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", str(ranks), "-m"]  # fmt: skip
-    small = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-    command = [
-        *start,
-        "moeprof.workloads.expert_parallel",
-        "--device",
-        "cpu",
-        "--preset",
-        "tiny",
-        "--seconds",
-        "0.02",
-        *small,
-    ]
-    return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=120)
+PLAIN = ("-m", "moeprof.workloads.expert_parallel", "--device", "cpu", "--preset", "tiny", "--seconds", "0.02")
+PLAIN_SMALL = tuple(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}"))
+
+
+def script(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", *PLAIN, *PLAIN_SMALL, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    launcher = ("-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return WITH_TORCH.run_python((*launcher, *words), Path.cwd(), environment, timeout_s=180)
 
 
 def test_two_ranks_run_under_torchrun_and_one_of_them_prints() -> None:
-    ran = script("--variant", "overlap", ranks=2)
+    ran = torchrun(*PLAIN, *PLAIN_SMALL, "--variant", "overlap")
     assert ran.returncode == 0, ran.stderr
     (line,) = ran.stdout.splitlines()
     assert line.startswith("expert_parallel/overlap on cpu, 2 ranks:") and "48 of 48 tokens" in line
@@ -184,11 +184,9 @@ def test_alone_it_is_a_group_of_one_rank() -> None:
 def test_the_benchmark_sets_each_variant_beside_its_parts(tmp_path: Path) -> None:
     benchmark = ROOT / "scripts" / "benchmark_expert_parallel.py"
     small = ",".join(f"{key}={value}" for key, value in SMALL.items())
-    command = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2", str(benchmark)]
-    ran = subprocess.run(
-        [*command, f"tiny:{small}", "--device", "cpu", "--rounds", "1", "--json", str(tmp_path / "found.json")],
-        capture_output=True, text=True, check=False, timeout=180,
-    )  # fmt: skip
+    ran = torchrun(
+        str(benchmark), f"tiny:{small}", "--device", "cpu", "--rounds", "1", "--json", str(tmp_path / "found.json")
+    )
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     (rows,) = found["cases"].values()
