@@ -1,7 +1,5 @@
-"""Planted faults of loading: weights in pageable memory, PTX compiled at the start. Used by faults.py; not a command.
-
-Each function prepares a load that is not traced, and returns it: called, it loads and returns the step.
-"""
+"""Planted faults of loading: weights in pageable memory, PTX compiled at the start. Each function prepares a load
+that is not traced, and returns it: called, it loads and returns the step. Used by faults.py; not a command."""
 
 from __future__ import annotations
 

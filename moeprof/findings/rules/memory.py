@@ -12,11 +12,11 @@ from moeprof.analysis.intervals import Union, both, minus, union
 from moeprof.analysis.kernel_families import COPY_LIKE, family_of
 from moeprof.analysis.model import Finding
 from moeprof.findings.rules import device
-from moeprof.findings.rules.common import example, finding
+from moeprof.findings.rules.common import example, finding, unit_of
 from moeprof.findings.what_if import Scene
 from moeprof.units import percent, short_kernel
 
-LEAST_SHARE = 0.10  # of the judged time that copy-like kernels must hold alone
+LEAST_SHARE = 0.10  # of the judged time that copy-like kernels of one name must hold alone
 REACHABLE = 0.5  # of that time: where the model gains less without these kernels, the launches decide
 NAMED = 0.5  # of the launches of a kernel that the same kernel must follow to be named
 
@@ -35,7 +35,7 @@ KINDS = (
 
 
 def copy_like_kernels(scene: Scene) -> Finding | None:
-    """Kernels that only move memory run while nothing computes."""
+    """Kernels that only move memory run while nothing computes, one of them for a large share of the time."""
     view = scene.view
     rows = scene.index[_copy_like(scene)]
     exposed = _alone(scene, rows)
@@ -46,11 +46,13 @@ def copy_like_kernels(scene: Scene) -> Finding | None:
     if not len(rows):
         return None
     name, of_name = _largest(scene, rows)
+    if _alone(scene, of_name).total_ns < LEAST_SHARE * scene.span:  # many small ones have no single cure
+        return None
     lengths = view.ends[of_name] - view.starts[of_name]
     kind, remedy = kind_of(name)
     after, count_after = _after(scene, of_name)
     launches = len(of_name) / max(scene.passes, 1)
-    per_pass = " per pass" if scene.passes > 1 else ""
+    per_pass = f" per {unit_of(scene.focus.label)}" if scene.passes > 1 else ""
     share = lengths.sum() / max(scene.judged.span_ns, 1)
     without = scene.gain(device=np.where(np.isin(scene.index, rows), scene.work, 0))
     evidence: dict[str, Any] = {

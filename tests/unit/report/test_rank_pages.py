@@ -58,7 +58,8 @@ def test_shifted_facts_are_those_of_a_trace_with_that_clock(traces: Path) -> Non
     assert analyse_ranks("made", moved) == analyse_ranks("made", with_clocks)
 
 
-def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis) -> None:
+def test_the_stragglers_among_a_thousand_are_named(many: GroupAnalysis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     assert [s.rank for s in many.stragglers] == [STRETCHED, LATE] and len(many.ranks) == MANY
     assert {c.rank for c in many.critical} == {STRETCHED}
     shown = text.render(ranks.page(((many, None),)))

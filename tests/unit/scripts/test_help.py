@@ -16,7 +16,9 @@ from paths import ROOT
 
 SCRIPTS = ROOT / "scripts"
 NOT_A_COMMAND = "not a command."
-MODULES = ("copy_faults", "device_faults", "fault_parts", "host_faults", "interleaved_timing", "nsys_reports")
+MODULES = (
+    "communication_faults", "copy_faults", "device_faults", "fault_parts", "host_faults", "interleaved_timing", "loading_faults", "nsys_reports",
+)  # fmt: skip
 COMMANDS = sorted(path.stem for path in SCRIPTS.glob("*.py") if path.stem not in MODULES)
 IMPORT = re.compile(r"^\s*from (moeprof[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 # one process for all scripts: torch and pandas are imported once; no folder but that of the scripts is on the path
