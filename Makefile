@@ -8,7 +8,7 @@ GPU := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/
 # without a GPU the pinned CPU build of torch; with one, the torch that fits its driver (or one already installed)
 CONSTRAINT := $(if $(GPU),,-c constraints.txt)
 # tests side by side; with a GPU one after another: several at once lose the overlap that some assert
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: help setup demo test lint style types imports clean
 
