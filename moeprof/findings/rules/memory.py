@@ -24,7 +24,7 @@ NAMED = 0.5  # of the launches of a kernel that the same kernel must follow to b
 KINDS = (
     ("concatenation", r"CatArray|fused_(\w+_)?cat_", "allocate the whole output once (a static KV cache) and write each part in place"),
     (
-        "gather", r"gather|(?<!_)index(?!_(put|copy))|embedding|expandInputRows",
+        "gather", r"gather|(?<!_)index(?!_(put|copy))|fused_(\w+_)?index(?!_(put|copy))|embedding|expandInputRows",
         "read the rows where they lie: index inside the kernel that uses them; for expert weights use a grouped GEMM that takes"
         " the experts' offsets instead of gathered weights",
     ),
