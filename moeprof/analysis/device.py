@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ class DeviceView:
     calls: pd.DataFrame
     streams: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
     classes: Classes = COMMUNICATION
+    known: dict[str, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # results that need the trace too
 
     @cached_property
     def owners(self) -> tuple[Union, ...]:

@@ -104,7 +104,15 @@ class StepSpans:
 
 
 def find(trace: Trace, view: DeviceView) -> StepSpans | None:
-    """The steps of one device, or None where no repetition covers enough of its launches."""
+    """The steps of one device, or None where no repetition covers enough of its launches; found once for a view and its ranges."""
+    ranges, spans = view.known.get("steps", (None, None))
+    if ranges is not trace.ranges:
+        spans = _found(trace, view)
+        view.known["steps"] = trace.ranges, spans
+    return spans
+
+
+def _found(trace: Trace, view: DeviceView) -> StepSpans | None:
     if not len(view.ops):
         return None
     launches = _launches(view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def test_a_step_begins_with_launches_that_it_makes_more_than_once() -> None:
     kinds = ("copy", "copy", "kernel", "result") * 5
     found = only(trace([{"start_ns": 100 * i, "end_ns": 100 * i + 50, "name": name} for i, name in enumerate(kinds)]))
     assert found is not None and found.starts.tolist() == [0, 400, 800, 1200, 1600] and found.end == 1950
+
+
+def test_steps_are_found_once_for_a_view_and_anew_for_other_ranges() -> None:
+    made, _ = program(1, 10, 3, marks="step_{}")
+    (view,) = views(made)
+    first = steps.find(made, view)
+    assert first is not None and first.source == "range" and steps.find(made, view) is first
+    bare = steps.find(replace(made, ranges=made.ranges.iloc[:0]), view)
+    assert bare is not None and bare.source == "anchor"
 
 
 def test_steps_tile_and_the_last_one_ends_with_its_last_operation() -> None:
